@@ -1,0 +1,24 @@
+"""maskmill: pseudo-masks from image-level labels, computed once and kept in files that can be checked and shared.
+
+What is public is listed in `_HOME` and imported at its first use, so that `import maskmill` costs nothing.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Name → the module that defines it. A type checker reads the same names under TYPE_CHECKING.
+_HOME: dict[str, str] = {}
+
+__all__ = ["__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,165 @@
+"""The command `maskmill`: finds the subcommand, and turns whatever ends it into one line and an exit code.
+
+A subcommand is a click command that returns its exit code, or nothing for 0. It is imported when it is called, never
+for `--help`, so that asking costs no torch.
+"""
+
+import errno
+import os
+import select
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from types import FrameType
+
+import click
+
+from .. import __version__
+from ..manifests.errors import EnvironmentFault, MaskmillError, Terminated
+
+STDOUT, STDERR = 1, 2
+BUG, USAGE, INTERRUPTED, READER_LEFT, TERMINATED = 1, 2, 130, 141, 143
+
+# Name → where its click command is, and its line in `maskmill --help`.
+COMMANDS = {
+    "index": ("index:index", "List the pictures of a dataset, with their labels and masks."),
+    "plan": ("plan:plan", "Say what a stage would do: units, files, bytes, memory."),
+    "status": ("status:status", "Say how far an artifact is, from its files alone."),
+    "verify": ("verify:verify", "Compare every byte of an artifact with what its records say."),
+    "retry": ("retry:retry", "Run the units that hold failed rows again."),
+    "finish": ("finish:finish", "Check and complete an artifact whose parts have run."),
+    "doctor": ("doctor:doctor", "Check this machine: versions, CRF, GPU, threads, disk."),
+    "demo": ("demo:demo", "Run everything on pictures made on the spot."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are names and help lines until one of them is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order in which they are used
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, load(name) if found and name else None, rest
+
+
+def load(name: str) -> click.Command:
+    """The click command behind a name of the table."""
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    command: click.Command = getattr(import_module(f".{module}", __package__), attribute)
+    return command
+
+
+@click.group(
+    cls=LazyGroup,
+    commands={name: click.Command(name, help=line) for name, (_, line) in COMMANDS.items()},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog="Exit codes: 0 done, 1 bug, 2 usage, input or unfinished, 3 stale, 4 corrupt, 5 too many failed images, "
+    "6 done with a warning, 7 environment, 8 training diverged, 75 held by another run, 130/143 stopped by a signal.",
+)
+@click.version_option(__version__, prog_name="maskmill", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Turn images with image-level labels into a dataset of pseudo-masks."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line and gives its exit code; nothing but a bug leaves a traceback."""
+    try:
+        with _signals_raised():
+            code = _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+        return code
+    except MaskmillError as error:
+        _say(str(error))
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return USAGE
+    except (KeyboardInterrupt, click.Abort):
+        _say("stopped by Ctrl-C; what is finished stays, and the same command goes on from there")
+        return INTERRUPTED
+    except Terminated:
+        _say("stopped by SIGTERM; what is finished stays, and the same command goes on from there")
+        return TERMINATED
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) and (left := _without_reader()):
+            _silence(left)
+            return READER_LEFT
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # only what is printed comes here as a bare OSError
+            _silence([STDOUT])
+            _say(f"cannot print: {error.strerror}; free space where the output goes")
+            return EnvironmentFault.exit_code
+        return _bug(error)
+    except Exception as error:
+        return _bug(error)
+
+
+def _run(arguments: list[str]) -> int:
+    if instruction := os.environ.get("_MASKMILL_COMPLETE"):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(cli, {}, "maskmill", "_MASKMILL_COMPLETE", instruction)
+    try:
+        # Not `cli.main`: it turns KeyboardInterrupt, EOFError and a broken pipe into answers of its own.
+        with cli.make_context("maskmill", arguments) as context:
+            return cli.invoke(context) or 0
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+
+
+@contextmanager
+def _signals_raised() -> Iterator[None]:
+    """SIGINT and SIGTERM as exceptions in the main thread; whoever presses Ctrl-C again does not wait for clean-up."""
+    asked_to_stop = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal asked_to_stop
+        if asked_to_stop and number == signal.SIGINT:
+            os._exit(INTERRUPTED)
+        if asked_to_stop:  # batch systems send SIGTERM to a process and to its group
+            return
+        asked_to_stop = True
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+
+    # What the caller ignores stays ignored: a shell starts background jobs with SIGINT off.
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in heard:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in heard.items():
+            signal.signal(number, handler)
+
+
+def _say(sentence: str) -> None:
+    print(f"maskmill: {sentence}", file=sys.stderr)
+
+
+def _bug(error: Exception) -> int:
+    traceback.print_exception(error)
+    _say(f"{type(error).__name__} is a bug in maskmill; please report it with the lines above")
+    return BUG
+
+
+def _without_reader() -> list[int]:
+    """Which of stdout and stderr nobody reads any more, as behind `| head`."""
+    poll = select.poll()
+    for descriptor in (STDOUT, STDERR):
+        poll.register(descriptor, 0)
+    return [descriptor for descriptor, flags in poll.poll(0) if flags & (select.POLLERR | select.POLLHUP)]
+
+
+def _silence(descriptors: list[int]) -> None:
+    """Leads what is still in Python's buffers nowhere, or exiting would fail on it once more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in descriptors:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
