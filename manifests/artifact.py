@@ -1,0 +1,213 @@
+"""A finished artifact as its readers see it: rows by id, fields by row, every byte checked before it is believed."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from jaxtyping import Shaped
+
+from . import ledger, sealed, store, tables
+from .digests import FileDigest, check
+from .errors import ConfigError, CorruptArtifact, UnfinishedArtifact
+from .fields import Field
+from .place import Place, place
+from .plan import PLAN, Group, Plan, read_plan
+from .sealed import Json
+
+ARTIFACT = "artifact.json"
+ROWS = "rows.parquet"
+BASE_COLUMNS: Mapping[str, str] = {
+    "id": "string",
+    "unit": "int64",
+    "row": "int64",  # the slot in every array of the first group
+    "status": "string",  # ok, failed or upstream
+    "reason": "string",
+    "note": "string",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """artifact.json: written last, it vouches for everything else."""
+
+    plan_sha256: str
+    fingerprint: str
+    counts: Mapping[str, Json]  # rows, ok, failed, upstream, and failed rows by reason
+    warnings: tuple[str, ...]
+    files: Mapping[str, FileDigest]  # rows.parquet, the listings, the metadata of every array
+    ledgers: Mapping[str, str]  # ledger → digest over its records
+
+    def as_json(self) -> dict[str, Json]:
+        return {
+            "plan_sha256": self.plan_sha256,
+            "fingerprint": self.fingerprint,
+            "counts": dict(self.counts),
+            "warnings": list(self.warnings),
+            "files": {name: digest.as_json() for name, digest in self.files.items()},
+            "ledgers": dict(self.ledgers),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """Holds no handle and no row: open files are kept per process, so it can be sent to a worker."""
+
+    place: Place
+    plan: Plan
+    summary: Summary
+    digest: str  # sha256 of artifact.json
+
+    def rows(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The row list. Order is the order of planning; join by `id`."""
+        return self._rows_file().read(columns=list(columns) if columns is not None else None)
+
+    def row_batches(self, columns: Sequence[str] | None = None) -> Iterable[pa.RecordBatch]:
+        """The row list in bounded memory."""
+        return tables.batches_of(self._rows_file(), columns)
+
+    def rows_of(self, ids: Sequence[str], columns: Sequence[str], hint: int = 0) -> pa.Table:
+        """Rows by id, in the order asked for; `hint` is where they probably begin. Unknown ids raise KeyError."""
+        file = self._rows_file()
+        wanted = list(dict.fromkeys(["id", *columns]))
+        stop = min(hint + len(ids), self.plan.num_rows)
+        near = tables.rows_between(file, hint, stop, wanted) if hint < stop else None
+        if near is not None and near.column("id").to_pylist() == list(ids):
+            return near
+        return tables.rows_taken(file, self.positions(ids), wanted)
+
+    def positions(self, ids: Sequence[str]) -> list[int]:
+        """Where rows stand in the row list. An id that stands there several times gives its first row."""
+        found = pc.index_in(pa.array(ids, pa.string()), _ids(self.place, self.summary.files[ROWS]))
+        if found.null_count:
+            missing = [identifier for identifier, at in zip(ids, found.to_pylist(), strict=True) if at is None]
+            raise KeyError(f"{self.place} has no row {missing[0]!r}")
+        return found.to_pylist()
+
+    def read(self, field: str, positions: Sequence[int]) -> Shaped[np.ndarray, "rows ..."]:
+        """An array field at positions of the row list. A row that failed is zeros: look at its status first."""
+        group = self._group(field, "array")
+        layout = self.plan.layout(group)
+        for unit in sorted({layout.unit_of(position) for position in positions}):
+            self._check_shard(group, unit, field)
+        return store.read_slots(self._array(field), [layout.slot(position) for position in positions])
+
+    def cells(self, field: str, positions: Sequence[int]) -> list[bytes | None]:
+        """A table field at positions of the row list."""
+        group = self._group(field, "table")
+        layout = self.plan.layout(group)
+        tables_by_unit: dict[int, pa.ChunkedArray] = {}
+        cells: list[bytes | None] = []
+        for position in positions:
+            unit = layout.unit_of(position)
+            if unit not in tables_by_unit:
+                digest = self._check_shard(group, unit, field)
+                name = self.plan.fields[field].shard(unit)
+                tables_by_unit[unit] = tables.opened(self.place, name, digest).read(columns=[field]).column(field)
+            cells.append(tables_by_unit[unit][layout.slot(position) - unit * group.unit_rows].as_py())
+        return cells
+
+    def _rows_file(self) -> pq.ParquetFile:
+        return _opened(self.place, ROWS, self.summary.files[ROWS])
+
+    def _group(self, field: str, kind: str) -> Group:
+        found = self.plan.fields.get(field)
+        if found is None or found.kind != kind:
+            held = sorted(name for name, each in self.plan.fields.items() if each.kind == kind)
+            raise ConfigError(f"{self.place} holds no {kind} {field!r}, only {held}; make it with this field")
+        return self.plan.group_of(field)
+
+    def _array(self, name: str) -> Any:
+        field = self.plan.fields[name]
+        group = self.plan.group_of(name)
+        metadata = f"{name}.zarr/{store.METADATA}"
+        check(self.place, metadata, self.summary.files[metadata])
+        num_slots = self.plan.layout(group).num_slots
+        wrong = store.metadata_fault(self.place.read(metadata), field, group.unit_rows, num_slots)
+        if wrong is not None:
+            raise CorruptArtifact(
+                f"{self.place.path(metadata)} is not this plan's: {wrong}; do not trust this artifact"
+            )
+        return _array(self.place, field, self.summary.files[metadata])
+
+    def _check_shard(self, group: Group, unit: int, name: str) -> FileDigest:
+        """Checks the one file that holds a field's rows of a unit, and gives its digest."""
+        record = _record(self.place, group.ledger, unit, self.digest)
+        field = self.plan.fields[name]
+        digest = record.files.get(field.shard(unit)) if record else None
+        if digest is None:
+            raise CorruptArtifact(
+                f"{self.place.path(ledger.record_name(group.ledger, unit))} has no record of {name}; "
+                "run its stage again to rebuild it, or restore it from a copy"
+            )
+        if field.kind == "array" and digest.size > store.max_shard_bytes(field, group.unit_rows):
+            raise CorruptArtifact(f"{self.place.path(field.shard(unit))} is larger than a full shard; do not trust it")
+        check(self.place, field.shard(unit), digest)
+        return digest
+
+
+def open_artifact(uri: str | Place, kind: str | None = None) -> Artifact:
+    """A finished artifact; raises on a missing, unfinished, damaged or other one, with what to do about it."""
+    at = uri if isinstance(uri, Place) else place(uri)
+    plan = read_plan(at)
+    if kind is not None and plan.kind != kind:
+        raise ConfigError(f"{at} holds {plan.kind} where {kind} are wanted; give the path of a {kind} artifact")
+    summary = read_summary(at)
+    if summary is None:
+        raise UnfinishedArtifact(
+            f"{at} is unfinished: its {plan.stage} run was stopped or is still running; "
+            f"see `maskmill status {at}`, then run the same command again"
+        )
+    if FileDigest.of(at.read(PLAN)).sha256 != summary.plan_sha256:
+        raise CorruptArtifact(f"{at.path(PLAN)} is not the plan that {ARTIFACT} vouches for; restore it from a copy")
+    return Artifact(at, plan, summary, FileDigest.of(at.read(ARTIFACT)).sha256)
+
+
+def read_summary(at: Place) -> Summary | None:
+    """artifact.json, or None where the artifact is unfinished."""
+    try:
+        value = sealed.read(at, ARTIFACT)
+    except FileNotFoundError:
+        return None
+    try:
+        return Summary(
+            value["plan_sha256"],
+            value["fingerprint"],
+            value["counts"],
+            tuple(value["warnings"]),
+            {name: FileDigest.from_json(each) for name, each in value["files"].items()},
+            value["ledgers"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptArtifact(f"{at.path(ARTIFACT)} is no summary ({error!r}); run its stage again") from error
+
+
+def rows_schema(plan: Plan) -> pa.Schema:
+    """The columns of rows.parquet: what every artifact has, the digest of each field, the stage's scalars."""
+    digests = {field.digest_column: "string" for field in plan.fields.values() if field.kind != "columns"}
+    return tables.schema_of({**BASE_COLUMNS, **digests, **plan.columns})
+
+
+# Handles are kept per process and bounded, so that a long run holds a constant number of open files.
+@lru_cache(maxsize=8)
+def _opened(at: Place, name: str, digest: FileDigest) -> pq.ParquetFile:
+    return tables.opened(at, name, digest)
+
+
+@lru_cache(maxsize=4)
+def _ids(at: Place, digest: FileDigest) -> pa.ChunkedArray:
+    return _opened(at, ROWS, digest).read(columns=["id"]).column("id")
+
+
+@lru_cache(maxsize=16)
+def _array(at: Place, field: Field, metadata: FileDigest) -> Any:
+    return store.open_array(at, field)
+
+
+@lru_cache(maxsize=64)
+def _record(at: Place, group_ledger: str, unit: int, artifact_digest: str) -> ledger.Record | None:
+    return ledger.read_record(at, group_ledger, unit)
