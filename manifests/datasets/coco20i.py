@@ -1,0 +1,55 @@
+"""COCO-20i, the layout of the few-shot literature: COCO 2014's pictures, and masks whose pixels are classes 1 to 80."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import PurePosixPath
+from typing import ClassVar, Literal
+
+from ..classes import ClassTable
+from ..errors import ConfigError, InputError
+from ..place import Place, place
+from ..sources import path_fault
+from .benchmark_classes import COCO_CLASSES, numbered_table
+from .listing import Entry, Listing, image_id
+
+_FOLDERS = ("train2014", "val2014")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coco20iSource:
+    """The folder that holds train2014, val2014 and annotations, as an absolute path or URL."""
+
+    layout: ClassVar[str] = "coco20i"
+
+    root: str
+    split: Literal["train2014", "val2014", "all"] = "all"
+
+    def __post_init__(self) -> None:
+        if self.split not in (*_FOLDERS, "all"):
+            raise ConfigError(f"--split is {self.split!a}; it can be {', '.join(_FOLDERS)} or all")
+
+
+def list_coco20i(source: Coco20iSource, known: ClassTable) -> Listing:
+    """The pictures of one folder or of both; labels are to be read off the masks, the layout has no other place."""
+    root = place(source.root)
+    folders = _FOLDERS if source.split == "all" else (source.split,)
+    for folder in folders:
+        for needed in (folder, f"annotations/{folder}"):
+            if next(root.names(needed), None) is None:
+                found = ", ".join(islice(root.names(), 3)) or "nothing"
+                raise InputError(
+                    f"no files in {root.path(needed)}; a COCO-20i folder has FOLDER/*.jpg and annotations/FOLDER/*.png "
+                    f"for {' and '.join(folders)} (found {found}); complete it or choose another --split"
+                )
+    entries = chain.from_iterable(_entries(root, folder) for folder in folders)
+    return Listing(root.uri, numbered_table(known, COCO_CLASSES), entries, "indexed")
+
+
+def _entries(root: Place, folder: str) -> Iterator[Entry]:
+    for name in root.names(folder):
+        if PurePosixPath(name).suffix.lower() not in (".jpg", ".jpeg"):
+            continue
+        if fault := path_fault(name):
+            raise InputError(f"the name of {root.path(name)!a} {fault}; rename the file")
+        yield Entry(image_id(name), name, None, folder, f"annotations/{name.rpartition('.')[0]}.png")

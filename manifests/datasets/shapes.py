@@ -1,0 +1,148 @@
+"""Label maps drawn from COCO segments: polygons, and run lengths plain or compressed.
+
+Run lengths are decoded here, because pycocotools trusts them and leaves its memory where they lie; polygons are drawn
+by pycocotools, whose rounding is what everybody's COCO masks have.
+
+Shapes: H W the picture, R runs, C characters of a compressed run-length string.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt8
+from pycocotools import mask as coco_mask  # type: ignore[import-untyped]
+
+from ..classes import BACKGROUND, IGNORE
+from ..errors import Reason, RowFailed
+
+_MAX_OUTLINE_PX = 10_000_000  # pycocotools keeps five points a pixel in memory that it does not check for
+
+
+def draw_shapes(shapes: str, width: int, height: int) -> UInt8[np.ndarray, "H W"]:
+    """A map of class indices: crowds are ignore, objects lie over them, smaller over larger, later over equal.
+
+    The row fails as mask_size where the segments are of another size, as mask_undecodable where they cannot be drawn.
+    """
+    content = _parsed(shapes)
+    declared = (content.get("width"), content.get("height"))
+    if any(given not in (None, actual) for given, actual in zip(declared, (width, height), strict=True)):
+        raise RowFailed(
+            Reason.MASK_SIZE,
+            f"annotated as {declared[0]}x{declared[1]}, the picture is {width}x{height} (width x height)",
+        )
+    labels_HW = np.full((height, width), BACKGROUND, dtype=np.uint8)
+    objects = [segment for segment in content["segments"] if not segment["crowd"]]
+    for segment in content["segments"]:
+        if segment["crowd"]:
+            labels_HW[_drawn(segment, width, height)] = IGNORE
+    for segment in sorted(objects, key=lambda segment: -_area(segment, width, height)):
+        labels_HW[_drawn(segment, width, height)] = segment["class"]
+    return labels_HW
+
+
+def _parsed(shapes: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(shapes)
+        known = {"area", "class", "crowd", "segmentation"}
+        if all(known <= segment.keys() and 1 <= segment["class"] < IGNORE for segment in content["segments"]):
+            return content
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _undecodable("the segments are not what the index writes") from error
+    raise _undecodable("the segments are not what the index writes")
+
+
+def _undecodable(detail: str) -> RowFailed:
+    return RowFailed(Reason.MASK_UNDECODABLE, detail)
+
+
+def _area(segment: dict[str, Any], width: int, height: int) -> float:
+    """As annotated, since that is what other tools sort by; counted where it is not."""
+    if segment["area"] is None:
+        return float(_drawn(segment, width, height).sum())
+    if not _is_number(segment["area"]):
+        raise _undecodable(f"the area {segment['area']!a} is not a number")
+    return float(segment["area"])
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value from JSON is a number that a picture can have: neither NaN, infinite nor astronomical."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e12 < value < 1e12
+
+
+def _drawn(segment: dict[str, Any], width: int, height: int) -> Bool[np.ndarray, "H W"]:
+    segmentation = segment["segmentation"]
+    if isinstance(segmentation, list):
+        return _from_polygons(segmentation, width, height)
+    if not isinstance(segmentation, dict):
+        raise _undecodable(f"a segmentation is {type(segmentation).__name__}, expected polygons or run lengths")
+    if segmentation.get("size") != [height, width]:
+        raise RowFailed(
+            Reason.MASK_SIZE, f"run lengths of size {segmentation.get('size')!a}, the picture is {[height, width]}"
+        )
+    counts = segmentation.get("counts")
+    runs_R = _decompressed(counts) if isinstance(counts, str) else _plain(counts)
+    return _from_runs(runs_R, width, height)
+
+
+def _from_polygons(polygons: list[Any], width: int, height: int) -> Bool[np.ndarray, "H W"]:
+    if not polygons:
+        raise _undecodable("a segmentation without polygons")
+    for polygon in polygons:
+        _check_polygon(polygon, width, height)
+    runs: Any = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+    return _from_runs(_decompressed(runs["counts"].decode()), width, height)
+
+
+def _check_polygon(polygon: Any, width: int, height: int) -> None:
+    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+        raise _undecodable("a polygon is not a list of at least three x, y pairs")
+    if not all(_is_number(value) for value in polygon):
+        raise _undecodable("a polygon holds something other than numbers")
+    points = np.array(polygon, dtype=np.float64).reshape(-1, 2)
+    side = max(width, height)
+    if points.min() < -side or points.max() > 2 * side:
+        raise _undecodable(f"a polygon reaches far outside the picture of {width}x{height}")
+    if np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum() > _MAX_OUTLINE_PX:
+        raise _undecodable(f"a polygon is more than {_MAX_OUTLINE_PX:,} pixels long")
+
+
+def _plain(counts: Any) -> Int64[np.ndarray, " R"]:
+    is_runs = isinstance(counts, list) and all(type(run) is int and 0 <= run < 2**32 for run in counts)
+    if not is_runs:
+        raise _undecodable("run lengths are neither a string nor a list of whole numbers")
+    return np.array(counts, dtype=np.int64)
+
+
+def _decompressed(counts: str) -> Int64[np.ndarray, " R"]:
+    """The runs of a compressed string: five bits a character, low ones first, 32 says more follow, 16 is the sign.
+
+    From the fourth run on, what is written is the difference to the run before the last (maskApi.c, rleToString).
+    """
+    try:
+        bits_C = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
+    except UnicodeEncodeError as error:
+        raise _undecodable("a run-length string holds characters that no encoder writes") from error
+    if not len(bits_C):
+        return bits_C
+    if bits_C.min() < 0 or bits_C.max() > 63 or bits_C[-1] & 32:
+        raise _undecodable("a run-length string holds characters that no encoder writes, or is cut off")
+    ends_R = np.flatnonzero(bits_C < 32)
+    starts_R = np.concatenate([[0], ends_R[:-1] + 1])
+    lengths_R = ends_R - starts_R + 1
+    if lengths_R.max() > 7:  # 35 bits, more than any run in any picture
+        raise _undecodable("a run-length string holds a number that is too long")
+    place_C = np.arange(len(bits_C)) - np.repeat(starts_R, lengths_R)
+    runs_R = np.add.reduceat((bits_C & 31) << (5 * place_C), starts_R)
+    runs_R -= np.where(bits_C[ends_R] & 16, 1 << (5 * lengths_R), 0)
+    runs_R[1::2] = np.cumsum(runs_R[1::2])
+    runs_R[2::2] = np.cumsum(runs_R[2::2])
+    return runs_R
+
+
+def _from_runs(runs_R: Int64[np.ndarray, " R"], width: int, height: int) -> Bool[np.ndarray, "H W"]:
+    """Runs go down the columns and begin with the outside."""
+    if (runs_R < 0).any() or int(runs_R.sum()) != width * height:
+        raise _undecodable(f"run lengths do not add up to the {width * height} pixels of {width}x{height}")
+    inside = np.arange(len(runs_R)) % 2 == 1
+    return np.repeat(inside, runs_R).reshape(width, height).T

@@ -1,0 +1,192 @@
+"""PASCAL VOC: JPEGImages, Annotations, ImageSets and folders of masks, whole or as the Pascal-5i lists cut it up."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import ClassVar, Literal
+
+from ..classes import ClassTable
+from ..errors import ConfigError, InputError
+from ..place import Place, place
+from ..sources import given_file, path_fault
+from .benchmark_classes import VOC_CLASSES, numbered_table
+from .listing import Entry, Listing, image_id
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+_FOLD_LINE = re.compile(r"(.+)__(\d\d)")  # 2007_000032__01: a picture and one of its classes
+_CLASS_LIST_LINE = re.compile(r"\S+\s+(-1|0|1)")  # ImageSets/Main/cat_train.txt
+_PAIR_LINE = re.compile(r"/?JPEGImages/(\S+)\s+/?Segmentation\w*/\S+")  # the picture and mask lists of SBD's users
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VocSource:
+    """Which pictures of a VOC folder, and where their labels and masks come from. Paths are absolute or URLs."""
+
+    layout: ClassVar[str] = "voc"
+
+    root: str  # the folder that holds JPEGImages
+    split: str = ""  # NAME of ImageSets/Segmentation/NAME.txt, else of ImageSets/Main/NAME.txt
+    list_file: str = ""  # ids one per line, or lines ID__CLASS as the Pascal-5i folds are published
+    masks: str = ""  # a folder in root such as SegmentationClassAug
+    labels_from: Literal["auto", "masks"] = "auto"  # auto: the list, else the XML, else ImageSets/Main
+
+    def __post_init__(self) -> None:
+        if bool(self.split) == bool(self.list_file):
+            raise ConfigError("a VOC dataset needs either --split NAME or --list FILE, to say which pictures; give one")
+        for option, value in (("--split", self.split), ("--masks", self.masks)):
+            if value and (fault := path_fault(value)):
+                raise ConfigError(f"{option} {value!a} {fault}; give a name inside {self.root}")
+        if self.labels_from not in ("auto", "masks"):
+            raise ConfigError(f"--labels-from is {self.labels_from!a}; it can be auto or masks")
+        if self.labels_from == "masks" and not self.masks:
+            raise ConfigError("--labels-from masks needs --masks FOLDER, such as --masks SegmentationClass")
+
+
+def list_voc(source: VocSource, known: ClassTable) -> Listing:
+    """The pictures of one split or list, in its order; a listed picture that is absent is listed all the same."""
+    root = place(source.root)
+    pictures = frozenset(root.joined("JPEGImages").names())
+    if not pictures:
+        found = ", ".join(islice(root.names(), 3)) or "nothing"
+        raise InputError(f"no pictures in {root}/JPEGImages; give the folder that holds JPEGImages (found {found})")
+    if source.masks and next(root.names(source.masks), None) is None:
+        raise InputError(f"no masks in {root}/{source.masks}; check --masks (SegmentationClass, SegmentationClassAug)")
+    table = numbered_table(known, VOC_CLASSES)
+    listed = _listed_ids(root, source)
+    labels = _labels(root, source, listed)
+    return Listing(root.uri, table, _entries(source, listed, labels, pictures), "indexed" if source.masks else "none")
+
+
+def _entries(
+    source: VocSource,
+    listed: dict[str, set[int]],
+    labels: Iterable[tuple[int, ...] | None],
+    pictures: frozenset[str],
+) -> Iterator[Entry]:
+    for name, of_picture in zip(listed, labels, strict=True):
+        file = next((name + suffix for suffix in _SUFFIXES if name + suffix in pictures), f"{name}.jpg")
+        mask = f"{source.masks.rstrip('/')}/{name}.png" if source.masks else ""
+        yield Entry(image_id(file), f"JPEGImages/{file}", of_picture, source.split, mask)
+
+
+def _listed_ids(root: Place, source: VocSource) -> dict[str, set[int]]:
+    """Ids in order of first appearance, each with the classes that the list itself gives it."""
+    file = source.list_file or _split_file(root, source.split)
+    lines = list(_lines(file))
+    if not lines:
+        raise InputError(f"{file} lists no pictures; it should hold one id per line")
+    is_fold = _FOLD_LINE.fullmatch(lines[0][1]) is not None
+    listed: dict[str, set[int]] = {}
+    for number, line in lines:
+        name, labels = _parsed(line, is_fold, f"{file} line {number}")
+        if name in listed and not is_fold:
+            raise InputError(f"{file} line {number} lists {name} a second time; list each picture once")
+        listed.setdefault(name, set()).update(labels)
+    return listed
+
+
+def _parsed(line: str, is_fold: bool, where: str) -> tuple[str, set[int]]:
+    labels: set[int] = set()
+    if match := _FOLD_LINE.fullmatch(line) if is_fold else None:
+        name, labels = match[1], {int(match[2])}
+        if not 1 <= int(match[2]) <= len(VOC_CLASSES):
+            raise InputError(f"{where} gives class {match[2]}, expected 01 to {len(VOC_CLASSES)}; check the list")
+    elif is_fold:
+        raise InputError(
+            f"{where} is {line!a} without a class, while the first line is ID__CLASS; use one form throughout"
+        )
+    elif _CLASS_LIST_LINE.fullmatch(line):
+        raise InputError(f"{where} is {line!a}: a list of one class, not of pictures; give a list of ids")
+    else:
+        match = _PAIR_LINE.fullmatch(line)
+        name = match[1] if match else line
+    name = next((name.removesuffix(suffix) for suffix in _SUFFIXES if name.endswith(suffix)), name)
+    if fault := path_fault(name):
+        raise InputError(f"{where}: {name!a} {fault}; a list holds ids such as 2007_000032")
+    return name, labels
+
+
+def _split_file(root: Place, split: str) -> str:
+    names = [f"ImageSets/{task}/{split}.txt" for task in ("Segmentation", "Main")]
+    for name in names:
+        if root.exists(name):
+            return root.path(name)
+    lists = [name.removeprefix("ImageSets/") for name in root.names("ImageSets")]
+    there = [name for name in lists if not (name.startswith("Main/") and "_" in name)]  # those are of one class each
+    raise InputError(
+        f"no split {split} in {root}: looked for {' and '.join(names)}, "
+        f"found {', '.join(there[:8]) or 'no lists'}; name one of them, or give --list FILE"
+    )
+
+
+def _labels(root: Place, source: VocSource, listed: dict[str, set[int]]) -> Iterable[tuple[int, ...] | None]:
+    """One value per listed picture, in order."""
+    if source.labels_from == "masks":
+        return (None for _ in listed)
+    if any(listed.values()):
+        return (tuple(sorted(labels)) for labels in listed.values())
+    annotated = frozenset(root.joined("Annotations").names())
+    without = [name for name in listed if f"{name}.xml" not in annotated]
+    image_sets = _image_set_labels(root, source.split) if without else {}
+    missing = [name for name in without if name not in image_sets]
+    if missing:
+        raise InputError(
+            f"no image-level labels for {len(missing)} of {len(listed)} pictures in {root}, first {missing[0]}: "
+            f"looked in Annotations/*.xml and ImageSets/Main/CLASS_SPLIT.txt; restore them, or pass --labels-from masks"
+        )
+    return (image_sets[name] if name in image_sets else _xml_labels(root, f"Annotations/{name}.xml") for name in listed)
+
+
+def _xml_labels(root: Place, name: str) -> tuple[int, ...]:
+    """The classes of the picture's objects; one marked difficult does not count, as in ImageSets/Main."""
+    try:
+        objects = ElementTree.fromstring(root.read(name)).findall("object")
+    except ElementTree.ParseError as error:
+        raise InputError(f"{root.path(name)} is not XML: {error}; restore the file") from error
+    labels: set[int] = set()
+    for found in objects:
+        name_of_class = (found.findtext("name") or "").strip()
+        if name_of_class not in VOC_CLASSES:
+            raise InputError(
+                f"{root.path(name)} names class {name_of_class!a}, which is none of VOC's 20; correct the file"
+            )
+        if (found.findtext("difficult") or "").strip() != "1":
+            labels.add(VOC_CLASSES.index(name_of_class) + 1)
+    return tuple(sorted(labels))
+
+
+def _image_set_labels(root: Place, split: str) -> dict[str, tuple[int, ...]]:
+    """Labels by id from ImageSets/Main: 1 is present, -1 absent, and 0, "difficult objects only", is absent too."""
+    labels: dict[str, tuple[int, ...]] = {}
+    for part in dict.fromkeys(["trainval", *([split] if split else [])]):
+        names = [f"ImageSets/Main/{name}_{part}.txt" for name in VOC_CLASSES]
+        missing = [name for name in names if not root.exists(name)]
+        if len(missing) == len(names):
+            continue
+        if missing:
+            raise InputError(
+                f"{root} lacks {missing[0]} while other classes have theirs; restore it, or delete the others"
+            )
+        of_part: dict[str, set[int]] = {}
+        for index, name in enumerate(names, 1):
+            for number, line in _lines(root.path(name)):
+                picture, _, value = line.rpartition(" ")
+                if value not in ("1", "0", "-1"):
+                    raise InputError(f"{root.path(name)} line {number} is {line!a}, expected an id and 1, 0 or -1")
+                of_part.setdefault(picture.strip(), set()).update({index} if value == "1" else ())
+        labels |= {picture: tuple(sorted(present)) for picture, present in of_part.items()}
+    return labels
+
+
+def _lines(uri: str) -> Iterator[tuple[int, str]]:
+    """The lines of a list that hold something, with their numbers."""
+    with given_file(uri, "list file") as stream:
+        try:
+            text = stream.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{uri} is not a text file in UTF-8: {error}; give a list of ids") from error
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, line.strip()
