@@ -1,0 +1,30 @@
+"""Who runs the units: this process, or workers of a Dask cluster. The same units, and the same bytes."""
+
+from collections.abc import Callable, Iterator
+
+from ...manifests.errors import ConfigError
+from ...manifests.layout import Unit
+from ...manifests.place import Place
+from ..job import Job, RunOptions
+from ..units import UnitReport
+from .inline import run_inline
+
+Report = Callable[[UnitReport], None]
+Executor = Callable[[Job, Iterator[Unit], Report], None]
+
+
+def executor_for(options: RunOptions, at: Place) -> Executor:
+    """The executor that the options name; refuses what cannot work before anything is started."""
+    if not (options.workers or options.scheduler or options.cluster):
+        return run_inline
+    if options.part is not None:
+        raise ConfigError("--part runs its units in this process; leave out --workers, --scheduler and --cluster")
+    if not at.is_shared:
+        raise ConfigError(
+            f"{at} lives in this process's memory and workers cannot see it; leave out --workers or change --out"
+        )
+    from .dask import refuse_open_port, run_on_dask  # dask takes half a second to import
+
+    if options.scheduler:
+        refuse_open_port(options.scheduler, options.insecure)
+    return lambda job, units, report: run_on_dask(job, units, report, options)

@@ -1,0 +1,98 @@
+"""What a run is asked to do, in the form that travels to a worker: a stage, its config, places, and no data."""
+
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+from ..manifests.artifact import Artifact, open_artifact
+from ..manifests.fingerprint import config_json
+from ..manifests.place import Place
+from ..manifests.plan import Group, Plan, read_plan
+from ..manifests.sealed import digest_of
+from ..stages.stage import Stage
+
+MAX_BAD = 0.05
+TRIES = 3  # the first and two more, of a unit that raised or whose worker died
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How a run goes about it. Nothing here changes a byte of what it makes, but for `unit_rows`."""
+
+    workers: int = 0  # 0: this process
+    scheduler: str = ""
+    cluster: str = ""
+    insecure: bool = False
+    part: tuple[int, int] | None = None
+    trust: bool = False
+    update: bool = False
+    retry_failed: bool = False
+    max_bad: float = MAX_BAD
+    unit_rows: int = 0  # 0: the plan's, or the default
+    break_lock: bool = False
+    log: Literal["progress", "json", "quiet"] = "quiet"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that a worker needs besides the unit."""
+
+    stage: Stage
+    config: Any
+    at: Place
+    inputs: Mapping[str, Place]
+    group: str
+    plan_digest: str
+    trust: bool = False
+    retry_failed: bool = False
+
+    def key(self) -> str:
+        """Equal for equal jobs: the state that a process keeps for a job is found by it."""
+        return digest_of([self.at.uri, self.plan_digest, self.group, self.stage.name, config_json(self.config)])
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A job's state in one process: read and loaded once, however many units it runs."""
+
+    plan: Plan
+    group: Group
+    inputs: Mapping[str, Artifact]
+    prepared: Any
+
+
+_open_jobs: dict[str, Opened] = {}
+
+
+def opened(job: Job) -> Opened:
+    """The state of a job in this process, made at its first unit."""
+    key = job.key()
+    if key not in _open_jobs:
+        while len(_open_jobs) >= 2:  # a job and the one after it: models are too large to collect
+            _open_jobs.pop(next(iter(_open_jobs)))
+        _open_jobs[key] = _open(job)
+    return _open_jobs[key]
+
+
+def _open(job: Job) -> Opened:
+    plan = read_plan(job.at)
+    group = next(group for group in plan.groups if group.name == job.group)
+    inputs = {role: open_artifact(where) for role, where in job.inputs.items()}
+    prepared = job.stage.prepare(job.config, inputs) if job.stage.prepare else None
+    return Opened(plan, group, inputs, prepared)
+
+
+def software(libraries: tuple[str, ...] = ()) -> dict[str, str]:
+    """The versions that a ledger record carries."""
+    names = sorted({"maskmill", "numpy", "pyarrow", "zarr", "Pillow", *libraries})
+    return {name: version_of(name) for name in names}
+
+
+@lru_cache(maxsize=64)
+def version_of(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

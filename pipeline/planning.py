@@ -1,0 +1,326 @@
+"""From a command to plan.json: which rows, which fields, which units; or why what lies there is something else.
+
+A directory that holds another configuration is refused by the name of the field that differs. The same configuration
+with more rows grows at the end; rows that are there keep their unit, their slot and their bytes.
+"""
+
+import hashlib
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..manifests import atomic, store, tables
+from ..manifests.artifact import ARTIFACT, Artifact, read_summary
+from ..manifests.digests import FileDigest, fault
+from ..manifests.errors import ConfigError, CorruptArtifact, InputError, StaleArtifact
+from ..manifests.fields import Field
+from ..manifests.fingerprint import config_json, differences, fingerprint
+from ..manifests.layout import default_unit_rows
+from ..manifests.place import Place
+from ..manifests.plan import Group, Input, Plan, Segment, listing_batches, listing_name, relative_uri, write_plan
+from ..manifests.sealed import Json
+from ..stages.stage import Known, RowList, Stage
+from .job import RunOptions, version_of
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A command, with everything that decides bytes worked out."""
+
+    stage: Stage
+    config: Any
+    inputs: Mapping[str, Artifact]
+    fields: tuple[Field, ...]
+    header: Mapping[str, Json]  # what the artifact's fingerprint covers, under the names that a refusal uses
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.header)
+
+    def field_fingerprint(self, field: Field) -> str:
+        basis = (
+            {"of": self.fingerprint} if field.basis is None else {"stage": self.stage.name, "basis": dict(field.basis)}
+        )
+        return fingerprint({**basis, "field": field.name, **field.as_json()})
+
+
+def ask(stage: Stage, config: Any, inputs: Mapping[str, Artifact]) -> Asked:
+    values = config_json(config)
+    reads = stage.reads(config)
+    header: dict[str, Json] = {
+        "stage": stage.name,
+        "code_version": stage.code_version,
+        "config": {name: value for name, value in values.items() if name not in stage.selects},
+        "device": stage.device(config),
+        "libraries": {name: version_of(name) for name in stage.libraries},
+        "inputs": {
+            role: {name: _fingerprint_of(inputs[role], name) for name in sorted(names)} for role, names in reads.items()
+        },
+    }
+    return Asked(stage, config, inputs, tuple(stage.fields(config, inputs)), header)
+
+
+def planned(at: Place, asked: Asked, existing: Plan | None, options: RunOptions) -> Plan:
+    """Writes what is new of the plan, the listing and the arrays' metadata; changes nothing that is as it should be."""
+    if existing is None:
+        plan = _fresh(at, asked, options)
+    else:
+        _refuse_other(at, asked, existing, options)
+        plan = _with_fields(asked, existing, options)
+        if options.part is None:  # a part takes the rows as they were planned
+            plan = _with_rows(at, asked, plan, options)
+            plan = replace(plan, inputs=_inputs(at, asked))
+    if existing is None or plan.as_json() != existing.as_json():
+        _unfinish(at)
+        write_plan(at, plan)
+    _write_metadata(at, plan)
+    if options.part is None:
+        _remove_old_listings(at, plan)
+    return plan
+
+
+def row_bytes(fields: Sequence[Field]) -> int:
+    return sum(field.bytes_per_row for field in fields)
+
+
+def unit_rows_for(stage: Stage, fields: Sequence[Field], options: RunOptions) -> int:
+    return options.unit_rows or default_unit_rows(row_bytes(fields), stage.max_unit_rows)
+
+
+def _fingerprint_of(artifact: Artifact, field: str) -> str:
+    found = artifact.plan.field_fingerprints.get(field)
+    if found is None:
+        held = sorted(artifact.plan.field_fingerprints)
+        raise ConfigError(
+            f"{artifact.place} holds no {field!r}, only {held}; add it with `maskmill {artifact.plan.stage}` and its options"
+        )
+    return found
+
+
+def _fresh(at: Place, asked: Asked, options: RunOptions) -> Plan:
+    stage = asked.stage
+    rows = stage.plan(asked.config, asked.inputs, Known())
+    segment = _write_segment(at, listing_name(0, 0), rows.columns, rows.batches)
+    if not segment.rows:
+        raise InputError(f"{stage.name} has nothing to do: its input has no rows; check the path and the options")
+    return Plan(
+        stage=stage.name,
+        code_version=stage.code_version,
+        kind=stage.kind,
+        config=config_json(asked.config),
+        device=str(asked.header["device"]),
+        libraries=asked.header["libraries"],
+        fingerprint=asked.fingerprint,
+        inputs=_inputs(at, asked),
+        fields={field.name: replace(field, basis=None, row_bytes=0) for field in asked.fields},
+        field_fingerprints={field.name: asked.field_fingerprint(field) for field in asked.fields},
+        columns=stage.columns(asked.config),
+        groups=(Group("", unit_rows_for(stage, asked.fields, options), tuple(field.name for field in asked.fields)),),
+        segments=(segment,),
+        revision=0,
+        facts=rows.facts,
+    )
+
+
+def _inputs(at: Place, asked: Asked) -> tuple[Input, ...]:
+    return tuple(
+        Input(role, relative_uri(at, artifact.place), artifact.digest, asked.header["inputs"].get(role, {}))
+        for role, artifact in asked.inputs.items()
+    )
+
+
+def _refuse_other(at: Place, asked: Asked, existing: Plan, options: RunOptions) -> None:
+    held = {
+        "stage": existing.stage,
+        "code_version": existing.code_version,
+        "config": {name: value for name, value in existing.config.items() if name not in asked.stage.selects},
+        "device": existing.device,
+        "libraries": dict(existing.libraries),
+        "inputs": {each.role: dict(each.fields) for each in existing.inputs if each.role in asked.header["inputs"]},
+    }
+    for name, old, new in differences(held, dict(asked.header)):
+        raise StaleArtifact(
+            f"{at} was made with {name.removeprefix('config.')} = {_shown(old)} and this run asks for {_shown(new)}; "
+            "choose another --out, or delete the directory to make it anew"
+        )
+    first = existing.groups[0]
+    if (
+        options.unit_rows
+        and options.unit_rows != first.unit_rows
+        and {f.name for f in asked.fields} <= set(existing.fields)
+    ):
+        raise StaleArtifact(
+            f"{at} was made with unit_rows = {first.unit_rows} and this run asks for {options.unit_rows}; "
+            "leave --unit-rows out, or choose another --out"
+        )
+
+
+def _shown(value: Json) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _with_fields(asked: Asked, plan: Plan, options: RunOptions) -> Plan:
+    """The plan with the fields that it lacks as a group of their own."""
+    missing = [field for field in asked.fields if field.name not in plan.fields]
+    if not missing:
+        return plan
+    unit_rows = unit_rows_for(asked.stage, missing, options)
+    group = Group(missing[0].name, unit_rows, tuple(field.name for field in missing))
+    return replace(
+        plan,
+        config={**plan.config, **_selections(asked, plan)},
+        fields={**plan.fields, **{field.name: replace(field, basis=None, row_bytes=0) for field in missing}},
+        field_fingerprints={**plan.field_fingerprints, **{f.name: asked.field_fingerprint(f) for f in missing}},
+        groups=(*plan.groups, group),
+    )
+
+
+def _selections(asked: Asked, plan: Plan) -> dict[str, Json]:
+    """The config's choice of fields, widened by this run's, so that a retry of the artifact means all of them."""
+    values = config_json(asked.config)
+    return {name: list(dict.fromkeys([*plan.config[name], *values[name]])) for name in asked.stage.selects}
+
+
+def _with_rows(at: Place, asked: Asked, plan: Plan, options: RunOptions) -> Plan:
+    """The plan with today's rows: the old ones in their old order, new ones in a segment at the end."""
+    rows = asked.stage.plan(asked.config, asked.inputs, Known(plan.facts))
+    new = _checked_table(rows)
+    try:
+        old = pa.Table.from_batches(list(listing_batches(at, plan)), tables.schema_of(rows.columns))
+    except CorruptArtifact:
+        old = None  # a damaged listing is written again if today's rows are those that were planned
+    old_ids = old.column("id") if old is not None else new.column("id").slice(0, plan.num_rows)
+    at_new = pc.index_in(old_ids, new.column("id"))
+    vanished = at_new.null_count
+    added = new.filter(pc.invert(pc.is_in(new.column("id"), old_ids)))
+    if asked.stage.grows_only_when_told and not options.update and (vanished or added.num_rows):
+        raise StaleArtifact(
+            f"{at} lists {plan.num_rows} rows; today there are {added.num_rows} new ones and {vanished} have gone; "
+            "pass --update to append and mark them, or choose another --out"
+        )
+    if vanished and not asked.stage.grows_only_when_told:
+        gone = old_ids.filter(pc.is_null(at_new))[0].as_py()
+        raise StaleArtifact(
+            f"{at} holds {vanished} rows that its input no longer has ({gone!r} …); choose another --out"
+        )
+    revision = plan.revision + 1
+    segments: list[Segment] = []
+    start = 0
+    for number, segment in enumerate(plan.segments):
+        before = old.slice(start, segment.rows) if old is not None else None
+        today = _today(before, new, at_new.slice(start, segment.rows))
+        if before is not None and today.equals(before):
+            segments.append(segment)
+        elif before is None:
+            segments.append(_rewritten(at, segment, rows, today))
+        else:
+            segments.append(_write_segment(at, listing_name(number, revision), rows.columns, today.to_batches()))
+        start += segment.rows
+    if added.num_rows:
+        name = listing_name(len(segments), revision)
+        segments.append(_write_segment(at, name, rows.columns, added.to_batches()))
+    if tuple(segments) == plan.segments and dict(rows.facts) == dict(plan.facts):
+        return plan
+    return replace(plan, segments=tuple(segments), facts=rows.facts, revision=revision)
+
+
+def _today(before: pa.Table | None, new: pa.Table, at_new: pa.ChunkedArray) -> pa.Table:
+    """A segment's rows as they are now; one that has gone stays as it was, and its unit finds it missing."""
+    if before is None or not at_new.null_count:
+        return new.take(at_new).combine_chunks()
+    both = pa.concat_tables([new, before])
+    own = pa.array(np.arange(before.num_rows) + new.num_rows)
+    return both.take(pc.coalesce(pc.cast(at_new, pa.int64()), own)).combine_chunks()
+
+
+def _rewritten(at: Place, segment: Segment, rows: RowList, today: pa.Table) -> Segment:
+    made = _write_segment(at, segment.listing, rows.columns, today.to_batches())
+    if made.digest != segment.digest:
+        raise CorruptArtifact(
+            f"{at.path(segment.listing)} was damaged and today's rows differ from it; choose another --out"
+        )
+    return made
+
+
+def _checked_table(rows: RowList) -> pa.Table:
+    table = pa.Table.from_batches(list(rows.batches), tables.schema_of(rows.columns))
+    _refuse_duplicates(table, table.column("id"))
+    return table
+
+
+def _write_segment(at: Place, name: str, columns: Mapping[str, str], batches: Iterable[pa.RecordBatch]) -> Segment:
+    hashes = array("Q")  # eight bytes a row, where a set of ids would take a hundred
+    digest, rows = tables.write_batches(at, name, tables.schema_of(columns), _hashing_ids(batches, hashes))
+    if len(np.unique(np.frombuffer(hashes, np.uint64))) < rows:
+        table = tables.opened(at, name, digest).read()
+        try:
+            _refuse_duplicates(table, table.column("id"))
+        except InputError:
+            atomic.remove(at, name)
+            raise
+    return Segment(rows, name, digest)
+
+
+def _hashing_ids(batches: Iterable[pa.RecordBatch], hashes: "array[int]") -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        for identifier in batch.column("id").to_pylist():
+            hashes.append(int.from_bytes(hashlib.blake2b(identifier.encode(), digest_size=8).digest(), "little"))
+        yield batch
+
+
+def _refuse_duplicates(table: pa.Table, ids: pa.ChunkedArray) -> None:
+    counts = pc.value_counts(ids)
+    twice = counts.filter(pc.greater(counts.field("counts"), 1))
+    if not len(twice):
+        return
+    identifier = twice[0].as_py()["values"]
+    rows = table.filter(pc.equal(ids, identifier)).to_pylist()
+    names = " and ".join(repr(row.get("uri", identifier)) for row in rows[:2])
+    raise InputError(
+        f"{len(twice)} image ids stand for more than one row, the first is {identifier!r} ({names}); "
+        "an id is the path without its extension, so rename or leave out one of the two"
+    )
+
+
+def _write_metadata(at: Place, plan: Plan) -> None:
+    """zarr.json of every array, where it is not what it should be. A finished artifact's is kept byte for byte."""
+    vouched = _vouched_files(at)
+    for group in plan.groups:
+        layout = plan.layout(group)
+        for field in plan.fields_of(group):
+            if field.kind != "array":
+                continue
+            name = f"{field.name}.zarr/{store.METADATA}"
+            wanted = store.metadata(field, group.unit_rows, layout.num_slots)
+            is_whole = name in vouched and fault(at, name, vouched[name]) is None
+            if is_whole or (at.exists(name) and at.read(name) == wanted):
+                continue
+            _unfinish(at)
+            atomic.write(at, name, wanted)
+
+
+def _vouched_files(at: Place) -> Mapping[str, FileDigest]:
+    try:
+        summary = read_summary(at)
+    except CorruptArtifact:
+        summary = None
+    return summary.files if summary else {}
+
+
+def _unfinish(at: Place) -> None:
+    """Whatever is about to change, no reader may take the artifact for finished meanwhile."""
+    if at.exists(ARTIFACT):
+        atomic.remove(at, ARTIFACT)
+
+
+def _remove_old_listings(at: Place, plan: Plan) -> None:
+    current = {segment.listing for segment in plan.segments}
+    for name in list(at.names("listing")):
+        if name not in current:
+            atomic.remove(at, name)

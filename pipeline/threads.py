@@ -1,0 +1,19 @@
+"""Cores, and the threads that numeric libraries may take of them."""
+
+import os
+import sys
+
+_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def num_cores() -> int:
+    """The cores this process may run on, which in a container or a Slurm job is less than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def use_threads(threads: int) -> None:
+    """Sets the threads of libraries loaded from now on, and of torch if it is loaded already."""
+    for name in _VARIABLES:
+        os.environ[name] = str(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)

@@ -1,0 +1,259 @@
+"""One unit, from its planned rows to its record. Safe to run twice, or twice at once.
+
+Order of writing: artifact.json away, shards, then the record that vouches for them.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from ..manifests import atomic, ledger, store, tables
+from ..manifests.artifact import ARTIFACT, Artifact
+from ..manifests.digests import FileDigest, fault
+from ..manifests.errors import CorruptArtifact, Reason
+from ..manifests.fields import Field
+from ..manifests.fingerprint import ids_digest, unit_fingerprint
+from ..manifests.layout import Unit
+from ..manifests.ledger import Record
+from ..manifests.plan import listed
+from ..manifests.sealed import Json, digest_of
+from ..stages.stage import RowResult, UnitResult, Work
+from .job import Job, Opened, opened, software
+
+
+@dataclass(frozen=True, slots=True)
+class UnitReport:
+    """What comes back from a worker: numbers and digests, never an array."""
+
+    unit: int
+    rows: int
+    failed: int
+    skipped: bool
+    files: Mapping[str, str]  # what was written → sha256
+    size: int
+    reading_s: float = 0.0
+    computing_s: float = 0.0
+    writing_s: float = 0.0
+    error: str = ""  # the traceback of a unit that was given up
+
+
+def run_unit(job: Job, unit: Unit, careful: bool = False) -> UnitReport:
+    """Runs a unit, or skips it if its record and its files are those of this run."""
+    began = time.perf_counter()
+    state = opened(job)
+    work = _work(job, state, unit, careful)
+    record = _record_if_sound(job, state, unit)
+    if record is not None and _is_done(job, state, work, record):
+        return UnitReport(unit.index, unit.num_rows, record.num_failed, True, {}, 0, time.perf_counter() - began)
+    read = time.perf_counter()
+    result = job.stage.run_unit(work, job.config, state.prepared)
+    computed = time.perf_counter()
+    report = _stored(job, state, work, result)
+    return UnitReport(
+        unit.index,
+        unit.num_rows,
+        report.num_failed,
+        False,
+        {name: digest.sha256 for name, digest in report.files.items()},
+        sum(digest.size for digest in report.files.values()),
+        read - began,
+        computed - read,
+        time.perf_counter() - computed,
+    )
+
+
+def give_up(job: Job, unit: Unit, reason: Reason, error: str = "") -> UnitReport:
+    """Records a unit whose rows could not be done at any try as failed, so that all others can finish."""
+    state = opened(Job(job.stage, job.config, job.at, job.inputs, job.group, job.plan_digest))
+    work = _work(job, state, unit, careful=True)
+    nothing = RowResult(reason=reason)
+    arrays = {
+        field.name: np.zeros((unit.num_rows, *field.shape), field.dtype)
+        for field in state.plan.fields_of(state.group)
+        if field.kind == "array"
+    }
+    cells = {f.name: [None] * unit.num_rows for f in state.plan.fields_of(state.group) if f.kind == "table"}
+    # No digest of the outside world fits a row that was not read, so the next run tries the unit again.
+    record = _stored(job, state, work, UnitResult([nothing] * unit.num_rows, arrays, cells, [""] * unit.num_rows))
+    return UnitReport(unit.index, unit.num_rows, record.num_failed, False, {}, 0, error=error)
+
+
+def _work(job: Job, state: Opened, unit: Unit, careful: bool) -> Work:
+    listing = listed(job.at, state.plan, unit)
+    ids = listing.column("id").to_pylist()
+    if unit.ids_sha256 and ids_digest(ids) != unit.ids_sha256:
+        raise CorruptArtifact(f"{job.at} lists other rows for unit {unit.index} than were planned; run it again")
+    upstream = {
+        role: artifact.rows_of(
+            list(dict.fromkeys(ids)), _columns_read(artifact, state.plan.input(role).fields), unit.start
+        )
+        for role, artifact in state.inputs.items()
+    }
+    upstream = {role: _aligned(rows, ids) for role, rows in upstream.items()}
+    return Work(
+        unit=unit,
+        ids=ids,
+        listing=listing,
+        upstream=upstream,
+        inputs=state.inputs,
+        facts=state.plan.facts,
+        fields=state.group.fields,
+        blocked=_blocked(upstream, len(ids)),
+        careful=careful,
+    )
+
+
+def _columns_read(artifact: Artifact, fields: Mapping[str, str]) -> list[str]:
+    """Status, and of every field that is read its columns or the digest of its content; then every scalar."""
+    held = artifact.plan.fields
+    digests = [held[name].digest_column for name in fields if held[name].kind != "columns"]
+    return ["status", "reason", *digests, *artifact.plan.columns]
+
+
+def _aligned(rows: pa.Table, ids: Sequence[str]) -> pa.Table:
+    """Rows of an input repeated where several rows of the unit are of one image."""
+    if rows.num_rows == len(ids):
+        return rows
+    position = {identifier: index for index, identifier in enumerate(rows.column("id").to_pylist())}
+    return rows.take([position[identifier] for identifier in ids])
+
+
+def _blocked(upstream: Mapping[str, pa.Table], num_rows: int) -> list[str]:
+    """Why each row cannot be done because of a row that it reads, or ""."""
+    blocked = [""] * num_rows
+    for rows in upstream.values():
+        pairs = zip(rows.column("status").to_pylist(), rows.column("reason").to_pylist(), strict=True)
+        for index, (status, reason) in enumerate(pairs):
+            if status != "ok" and not blocked[index]:
+                blocked[index] = reason or status
+    return blocked
+
+
+def _fingerprint(state: Opened, work: Work, observed: Sequence[str]) -> str:
+    """Of everything the unit reads: its planned rows, their content upstream, and what it saw of the outside world."""
+    planned = work.listing.to_pylist()
+    read = {
+        role: [_content(state.inputs[role], state.plan.input(role).fields, row) for row in rows.to_pylist()]
+        for role, rows in sorted(work.upstream.items())
+    }
+    evidence = (
+        [planned[index], *(read[role][index] for role in read), observed[index] if observed else ""]
+        for index in range(len(planned))
+    )
+    return unit_fingerprint({"": state.plan.fingerprint, **state.plan.fingerprints_of(state.group)}, evidence)
+
+
+def _content(artifact: Artifact, fields: Mapping[str, str], row: Mapping[str, Json]) -> list[Json]:
+    held = artifact.plan.fields
+    return [row["status"]] + [
+        digest_of([row[column] for column in held[name].columns])
+        if held[name].kind == "columns"
+        else row[held[name].digest_column]
+        for name in sorted(fields)
+    ]
+
+
+def _record_if_sound(job: Job, state: Opened, unit: Unit) -> Record | None:
+    """A unit's record; one that does not parse counts as none, and its unit is done again."""
+    try:
+        return ledger.read_record(job.at, state.group.ledger, unit.index)
+    except CorruptArtifact:
+        return None
+
+
+def _is_done(job: Job, state: Opened, work: Work, record: Record) -> bool:
+    if job.retry_failed and record.num_failed:
+        return False
+    if {field.shard(work.unit.index) for field in state.plan.fields_of(state.group)} != set(record.files):
+        return False
+    written = job.at.stat(ledger.record_name(state.group.ledger, work.unit.index))
+    since = written.modified if written else 0.0
+    if not all(_is_as_written(job, name, digest, since) for name, digest in record.files.items()):
+        return False
+    observe = job.stage.observe
+    observed = observe(work, job.config, record if job.trust else None, since) if observe else ()
+    return record.fingerprint == _fingerprint(state, work, observed)
+
+
+def _is_as_written(job: Job, name: str, digest: FileDigest, since: float) -> bool:
+    if not job.trust:
+        return fault(job.at, name, digest) is None
+    found = job.at.stat(name)
+    return found is not None and found.size == digest.size and found.modified <= since
+
+
+def _stored(job: Job, state: Opened, work: Work, result: UnitResult) -> Record:
+    fields = state.plan.fields_of(state.group)
+    rows = _settled(work, result, fields)
+    files: dict[str, bytes] = {}
+    columns: dict[str, list[Json]] = {
+        "id": list(work.ids),
+        "status": [
+            "upstream" if why else "failed" if row.reason else "ok" for row, why in zip(rows, work.blocked, strict=True)
+        ],
+        "reason": [why or (str(row.reason) if row.reason else "") for row, why in zip(rows, work.blocked, strict=True)],
+        "note": [row.note for row in rows],
+    }
+    for field in fields:
+        name = field.shard(work.unit.index)
+        if field.kind == "array":
+            values = _zeroed_where(result.arrays[field.name], [status != "ok" for status in columns["status"]])
+            columns[field.digest_column] = [hashlib.sha256(row.tobytes()).hexdigest() for row in values]
+            files[name] = store.encode_shard(field, state.group.unit_rows, values)
+        else:
+            cells = [
+                cell if s == "ok" else None for cell, s in zip(result.cells[field.name], columns["status"], strict=True)
+            ]
+            columns[field.digest_column] = [
+                hashlib.sha256(cell).hexdigest() if cell is not None else "" for cell in cells
+            ]
+            files[name] = tables.encoded(
+                pa.table({"id": pa.array(work.ids, pa.string()), field.name: pa.array(cells, pa.binary())})
+            )
+    if not state.group.name:
+        for name in state.plan.columns:
+            columns[name] = [row.scalars.get(name) for row in rows]
+    if result.observed:
+        columns["observed"] = list(result.observed)
+    record = Record(
+        unit=work.unit.index,
+        fingerprint=_fingerprint(state, work, result.observed),
+        rows=columns,
+        files={name: FileDigest.of(data) for name, data in files.items()},
+        software=software(tuple(job.stage.libraries)),
+        device=ledger.processor_model(),
+    )
+    if job.at.exists(ARTIFACT):
+        atomic.remove(job.at, ARTIFACT)
+    for name, data in files.items():
+        atomic.write(job.at, name, data)
+    ledger.write_record(job.at, state.group.ledger, record)
+    return record
+
+
+def _settled(work: Work, result: UnitResult, fields: Sequence[Field]) -> list[RowResult]:
+    """What the stage said of its rows, with rows that hold NaN or infinity failed."""
+    if len(result.rows) != len(work.ids):
+        raise ValueError(f"the stage gave {len(result.rows)} rows for a unit of {len(work.ids)}")
+    rows = list(result.rows)
+    for field in fields:
+        if field.kind == "array" and field.dtype.startswith("float"):
+            values = result.arrays[field.name]
+            finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+            for index in np.flatnonzero(~finite).tolist():
+                if rows[index].reason is None and not work.blocked[index]:
+                    rows[index] = RowResult(reason=Reason.NOT_FINITE)
+    return rows
+
+
+def _zeroed_where(values: np.ndarray, failed: Sequence[bool]) -> np.ndarray:
+    """A failed row keeps its slot as zeros, so that its neighbours' bytes never move."""
+    if not any(failed):
+        return values
+    values = values.copy()
+    values[np.asarray(failed)] = 0
+    return values

@@ -1,0 +1,219 @@
+"""Which pictures there are: their bytes' digest, size and labels, and their ground-truth masks as label maps.
+
+Planning lists names and annotations. A unit then reads each picture's bytes and header, and nothing of its pixels; what
+only decoding shows fails at the first stage that decodes. A mask is read in full, because its values are the labels.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from ...manifests import tables
+from ...manifests.classes import ClassTable
+from ...manifests.datasets import DatasetSource, FolderSource, VocSource, list_dataset
+from ...manifests.datasets.listing import Entry
+from ...manifests.errors import RowFailed
+from ...manifests.fields import Field
+from ...manifests.ledger import Record
+from ...manifests.pictures import DEFAULT_LIMITS, Limits, inspect_picture
+from ...manifests.sealed import Json
+from ...manifests.sources import read_source, stat_source
+from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
+from .masks import label_map
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+THREADS = 4  # reading waits for the disk or the network; hashing and headers release the GIL or are short
+LISTED: Mapping[str, str] = {
+    "id": "string",
+    "uri": "string",
+    "labels": "ints",  # class indices; null: to be read off the mask
+    "split": "string",
+    "mask": "string",
+    "shapes": "string",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexConfig:
+    source: DatasetSource
+    limits: Limits = DEFAULT_LIMITS
+
+
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """What a unit found of one picture."""
+
+    result: RowResult
+    mask: bytes | None
+    observed: str
+
+
+def plan(config: IndexConfig, inputs: Inputs, known: Known) -> RowList:
+    listing = list_dataset(config.source, known.classes)
+    facts = {"root": listing.root, "classes": listing.classes.as_json(), "mask_kind": listing.mask_kind}
+    return RowList(LISTED, _batches(listing.entries), facts)
+
+
+def fields(config: IndexConfig, inputs: Inputs) -> Sequence[Field]:
+    # A picture is its bytes and labels are their numbers, wherever they were listed from: moving a dataset and
+    # indexing it again changes nothing for the stages that read it.
+    return (
+        Field(name="picture", kind="columns", columns=("sha256",), basis={}),
+        Field(name="labels", kind="columns", columns=("labels",), basis={}),
+        *([Field(name="mask", kind="table", basis={}, row_bytes=8 * 1024)] if _may_have_masks(config.source) else []),
+    )
+
+
+def columns(config: IndexConfig) -> Mapping[str, str]:
+    return {
+        "uri": "string",
+        "sha256": "string",  # of the picture's bytes
+        "bytes": "int64",
+        "width": "int64",  # as decoded, EXIF orientation applied
+        "height": "int64",
+        "mode": "string",  # as stored
+        "orientation": "int64",  # EXIF, 1 where it says nothing
+        "frames": "int64",  # of which the first is used
+        "labels": "ints",  # class indices
+        "split": "string",
+    }
+
+
+def run_unit(work: Work, config: IndexConfig, prepared: Any) -> UnitResult:
+    facts = _Facts.of(work)
+    found = _threaded(lambda row: _index_row(row, config.limits, facts), work.listing.to_pylist())
+    return UnitResult(
+        rows=[each.result for each in found],
+        cells={"mask": [each.mask for each in found]},
+        observed=[each.observed for each in found],
+    )
+
+
+def observe(work: Work, config: IndexConfig, record: Record | None, since: float) -> Sequence[str]:
+    """What reading every row's sources would show now; sources that look untouched since a trusted record are not read."""
+    root = _Facts.of(work).root
+    rows = work.listing.to_pylist()
+
+    def observed(position: int) -> str:
+        row = rows[position]
+        if record is not None:
+            before = str(record.rows["observed"][position])
+            untouched = _looks_the_same(root, row["uri"], record.rows["bytes"][position], since)
+            if untouched and (not row["mask"] or _looks_the_same(root, row["mask"], None, since)):
+                return before
+        picture = _seen(root, row["uri"])
+        is_readable = len(picture) == 64
+        return f"{picture}|{_seen(root, row['mask']) if is_readable else ''}"
+
+    return _threaded(observed, range(len(rows)))
+
+
+def _threaded(function: Callable[[T], R], values: Sequence[T]) -> list[R]:
+    """The function of every value, in order: each thread takes a stretch, for a hand-over costs as much as a header."""
+    stretch = -(-len(values) // THREADS)
+    stretches = [values[start : start + stretch] for start in range(0, len(values), stretch)]
+    with ThreadPoolExecutor(THREADS) as threads:
+        done = threads.map(lambda part: [function(value) for value in part], stretches)
+        return [result for part in done for result in part]
+
+
+def _index_row(row: Mapping[str, Json], limits: Limits, facts: "_Facts") -> Indexed:
+    """One picture; whatever is wrong with it is its own row's."""
+    try:
+        picture = read_source(facts.root, row["uri"])
+    except RowFailed as failed:
+        return Indexed(_failed(row, failed), None, f"{failed.reason}|")
+    sha256 = hashlib.sha256(picture).hexdigest()
+    mask_bytes, mask_seen = _mask_bytes(facts.root, row["mask"])
+    observed = f"{sha256}|{mask_seen}"
+    scalars: dict[str, Json] = {"uri": row["uri"], "sha256": sha256, "bytes": len(picture), "split": row["split"]}
+    try:
+        header = inspect_picture(picture, limits)
+        mask = label_map(row, mask_bytes, mask_seen, header, facts.classes, facts.mask_kind)
+    except RowFailed as failed:
+        return Indexed(RowResult({**scalars, "labels": row["labels"]}, reason=failed.reason), None, observed)
+    scalars |= {
+        "width": header.width,
+        "height": header.height,
+        "mode": header.mode,
+        "orientation": header.orientation,
+        "frames": header.frames,
+        "labels": mask.labels,
+    }
+    return Indexed(RowResult(scalars, note=mask.note), mask.png, observed)
+
+
+def _failed(row: Mapping[str, Json], failed: RowFailed) -> RowResult:
+    return RowResult({"uri": row["uri"], "labels": row["labels"], "split": row["split"]}, reason=failed.reason)
+
+
+def _mask_bytes(root: str, uri: str) -> tuple[bytes | None, str]:
+    """A mask file's bytes and their digest, or nothing and why."""
+    if not uri:
+        return None, ""
+    try:
+        data = read_source(root, uri)
+    except RowFailed as failed:
+        return None, str(failed.reason)
+    return data, hashlib.sha256(data).hexdigest()
+
+
+def _seen(root: str, uri: str) -> str:
+    """What reading a source would show: the digest of its bytes, or why it cannot be read."""
+    try:
+        return hashlib.sha256(read_source(root, uri)).hexdigest() if uri else ""
+    except RowFailed as failed:
+        return str(failed.reason)
+
+
+def _looks_the_same(root: str, uri: str, size: int | None, since: float) -> bool:
+    """Whether a source has the size it had, where that is kept, and has not been written since."""
+    found = stat_source(root, uri)
+    return found is not None and found.modified <= since and (size is None or found.size == size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What planning found out about the dataset as a whole."""
+
+    root: str
+    classes: ClassTable
+    mask_kind: str
+
+    @classmethod
+    def of(cls, work: Work) -> "_Facts":
+        facts = work.facts
+        return cls(facts["root"], ClassTable.from_json(facts["classes"]), facts["mask_kind"])
+
+
+def _may_have_masks(source: DatasetSource) -> bool:
+    return bool(source.masks) if isinstance(source, VocSource | FolderSource) else True
+
+
+def _batches(entries: Iterable[Entry]) -> Iterator[pa.RecordBatch]:
+    schema = tables.schema_of(LISTED)
+    entries = iter(entries)
+    while rows := list(islice(entries, tables.ROW_GROUP)):
+        columns = {name: [getattr(entry, name) for entry in rows] for name in LISTED}
+        yield pa.RecordBatch.from_pydict(columns, schema)
+
+
+STAGE = Stage(
+    name="index",
+    kind="images",
+    code_version=1,
+    config=IndexConfig,
+    plan=plan,
+    fields=fields,
+    columns=columns,
+    run_unit=run_unit,
+    observe=observe,
+    grows_only_when_told=True,
+)

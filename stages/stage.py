@@ -1,0 +1,115 @@
+"""What a stage is: a record of plain functions that the pipeline calls.
+
+Planning fixes the rows. Then each unit is run by itself, anywhere, any number of times: it is given its planned rows
+and the artifacts it reads, and gives back what it computed, row by row. It neither writes nor knows where it runs.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..manifests.artifact import Artifact
+from ..manifests.classes import ClassTable
+from ..manifests.errors import Reason
+from ..manifests.fields import Field
+from ..manifests.layout import MAX_UNIT_ROWS, Unit
+from ..manifests.ledger import Record
+from ..manifests.sealed import Json
+
+Inputs = Mapping[str, Artifact]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What an artifact that is being extended already holds."""
+
+    facts: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> ClassTable:
+        return ClassTable.from_json(self.facts.get("classes", ()))
+
+
+@dataclass(frozen=True, slots=True)
+class RowList:
+    """The rows of an artifact as planned. `columns` begin with id; the batches are read once."""
+
+    columns: Mapping[str, str]
+    batches: Iterator[pa.RecordBatch]
+    facts: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One unit as a stage sees it: parallel lists, one entry per row."""
+
+    unit: Unit
+    ids: Sequence[str]
+    listing: pa.Table  # the planned columns
+    upstream: Mapping[str, pa.Table]  # of each input, its rows for these ids
+    inputs: Inputs
+    facts: Mapping[str, Json]  # what planning found out
+    fields: Sequence[str]  # what to compute: those of the unit's group
+    blocked: Sequence[str]  # "" or why the row failed upstream; such a row needs no result
+    careful: bool = False  # the last try after a worker died: whatever may crash the process belongs in a child
+
+
+@dataclass(frozen=True, slots=True)
+class RowResult:
+    """What became of one row. Its scalars are columns of rows.parquet."""
+
+    scalars: Mapping[str, Json] = field(default_factory=dict)
+    note: str = ""
+    reason: Reason | None = None  # None: ok
+
+
+@dataclass(frozen=True, slots=True)
+class UnitResult:
+    rows: Sequence[RowResult]
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)  # field → one row each; failed rows are zeroed
+    cells: Mapping[str, Sequence[bytes | None]] = field(default_factory=dict)  # table field → one value each
+    observed: Sequence[str] = ()  # of a stage that reads the outside world: the digest of what it read, row by row
+
+
+def reads_nothing(config: Any) -> Mapping[str, Sequence[str]]:
+    return {}
+
+
+def no_device(config: Any) -> str:
+    return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Everything the pipeline has to know. Its functions are module-level, so that it can be sent to a worker."""
+
+    name: str
+    kind: str  # of the artifact it writes
+    code_version: int  # grows with every change of what it computes; a test holds golden outputs against it
+    config: type[Any]
+    roles: Mapping[str, str] = field(default_factory=dict)  # input role → kind of artifact
+    plan: Callable[[Any, Inputs, Known], RowList]
+    fields: Callable[[Any, Inputs], Sequence[Field]]
+    columns: Callable[[Any], Mapping[str, str]]
+    run_unit: Callable[[Work, Any, Any], UnitResult]  # work, config, what `prepare` gave
+    reads: Callable[[Any], Mapping[str, Sequence[str]]] = reads_nothing  # role → fields it reads
+    prepare: Callable[[Any, Inputs], Any] | None = None  # once per process: loads the model
+    # For stages that read the outside world: the digest of every row's sources now. Given a record and the time it was
+    # written, rows whose sources have the recorded size and are no newer may keep their recorded digest.
+    observe: Callable[[Work, Any, Record | None, float], Sequence[str]] | None = None
+    selects: Sequence[str] = ()  # config fields that choose which fields are made, and are in no field's content
+    libraries: Sequence[str] = ()  # whose versions change numbers
+    device: Callable[[Any], str] = no_device
+    max_unit_rows: int = MAX_UNIT_ROWS
+    grows_only_when_told: bool = False  # a changed list of rows is refused unless the run says `update`
+
+
+def rows_of_input(inputs: Inputs, role: str, columns: Sequence[str] = ()) -> RowList:
+    """The commonest row list: one row per row of an input, in its order."""
+    artifact = inputs[role]
+    kinds = {name: artifact.plan.columns[name] for name in columns}
+    names = ["id", *columns]
+    return RowList({"id": "string", **kinds}, iter(artifact.row_batches(names)), artifact.plan.facts)
