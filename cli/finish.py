@@ -1,0 +1,16 @@
+"""`maskmill finish DIR`."""
+
+from typing import Any
+
+import click
+
+from ..pipeline.run import finish_parts
+from .options import HOW, run_options, show_outcome, with_options
+
+
+@click.command()
+@click.argument("artifact")
+@with_options(*HOW)
+def finish(artifact: str, **values: Any) -> int:
+    """Complete ARTIFACT whose parts have run: check the ledger, gather the rows, write artifact.json."""
+    return show_outcome(finish_parts(artifact, run_options(values)), values["as_json"])

@@ -1,0 +1,134 @@
+"""Options that every command which runs a stage has, and what such a command does with them."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from ..pipeline.job import MAX_BAD, RunOptions
+from ..pipeline.run import Outcome, run
+from ..stages.stage import Stage
+
+F = TypeVar("F", bound=Callable[..., Any])
+PLAN_ONLY = "maskmill.plan_only"
+
+
+class PartType(click.ParamType[tuple[int, int]]):
+    """I/N, counted from 1."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            part, parts = (int(number) for number in str(value).split("/"))
+        except ValueError:
+            self.fail(f"{value!r} is not of the form I/N, such as 1/16", param, ctx)
+        if not 1 <= part <= parts:
+            self.fail(f"part {part} of {parts} does not exist; parts are counted from 1 to N", param, ctx)
+        return part, parts
+
+
+WHERE = [
+    click.option(
+        "--workers", type=click.IntRange(0), default=0, help="Local worker processes; 0 runs in this process."
+    ),
+    click.option("--scheduler", metavar="ADDRESS", default="", help="Run on an existing Dask cluster."),
+    click.option(
+        "--cluster", metavar="FILE", default="", help="Run on batch jobs started through dask-jobqueue (TOML)."
+    ),
+    click.option("--insecure", is_flag=True, help="Allow a scheduler that is neither local nor tls://."),
+]
+HOW = [
+    click.option(
+        "--trust", is_flag=True, help="Believe files of the recorded size that are no newer than their record."
+    ),
+    click.option(
+        "--max-bad",
+        type=click.FloatRange(0, 1),
+        default=MAX_BAD,
+        show_default=True,
+        help="Share of rows that may fail.",
+    ),
+    click.option("--break-lock", is_flag=True, help="Take over the lock of a run that died (object stores only)."),
+    click.option("--log", type=click.Choice(["progress", "json"]), default="progress", help="json: a line per unit."),
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+]
+NEW = [
+    click.option("--out", metavar="DIR", help="Where the artifact is made: a directory or an fsspec URL."),
+    click.option("--part", type=PartType(), help="Run only this share of the units; then `maskmill finish DIR`."),
+    click.option("--unit-rows", type=click.IntRange(0), default=0, help="Rows per unit; 0 chooses (at most 256 MB)."),
+]
+
+
+def with_options(*options: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Adds options to a command in the order in which they are listed."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+stage_options = with_options(*NEW, *WHERE, *HOW)
+again_options = with_options(*WHERE, *HOW)
+
+
+def run_options(values: Mapping[str, Any]) -> RunOptions:
+    """The run options among a command's parameters."""
+    names = {field.name for field in dataclasses.fields(RunOptions)}
+    return RunOptions(**{name: value for name, value in values.items() if name in names})
+
+
+def run_stage(stage: Stage, config: Any, inputs: Mapping[str, str], values: Mapping[str, Any]) -> int:
+    """Runs a stage as a command asks, or, under `maskmill plan`, says what it would do."""
+    context = click.get_current_context()
+    options = run_options(values)
+    if context.meta.get(PLAN_ONLY):
+        from .plan import show_estimate
+
+        return show_estimate(stage, config, inputs, options, values["as_json"])
+    if not values["out"]:
+        raise click.UsageError("Missing option '--out'.", context)
+    return show_outcome(run(stage, config, inputs, values["out"], options), values["as_json"])
+
+
+def show_outcome(outcome: Outcome, as_json: bool) -> int:
+    """The one line at the end of a run."""
+    if as_json:
+        echo_json({**dataclasses.asdict(outcome), "at": outcome.at.uri})
+        return outcome.exit_code
+    done = "already done" if outcome.finished and not outcome.units_run else f"{outcome.units_run} units run"
+    skipped = f", {outcome.units_skipped} skipped" if outcome.units_skipped and outcome.units_run else ""
+    rows = counted(outcome.counts) if outcome.finished else "part done, finish with `maskmill finish`"
+    click.echo(f"{outcome.kind}: {rows}; {done}{skipped} in {outcome.seconds:.1f} s → {outcome.at}")
+    for warning in outcome.warnings:
+        click.echo(f"maskmill: warning: {warning}", err=True)
+    return outcome.exit_code
+
+
+def counted(counts: Mapping[str, Any]) -> str:
+    """Counts of rows as one phrase: `20 rows, 18 ok, 2 failed (1 missing, 1 truncated)`."""
+    text = f"{counts['rows']} rows, {counts['ok']} ok"
+    if counts["failed"]:
+        text += f", {counts['failed']} failed ({', '.join(f'{n} {why}' for why, n in counts['reasons'].items())})"
+    if counts["upstream"]:
+        text += f", {counts['upstream']} failed upstream"
+    return text
+
+
+def echo_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def size(num_bytes: float | int) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"

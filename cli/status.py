@@ -1,0 +1,33 @@
+"""`maskmill status DIR`."""
+
+import dataclasses
+
+import click
+
+from ..pipeline import status as state
+from .options import counted, echo_json
+
+
+@click.command()
+@click.argument("artifact")
+@click.option("--failed", is_flag=True, help="List the rows that are not ok, one per line.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def status(artifact: str, failed: bool, as_json: bool) -> int:
+    """Say how far ARTIFACT is, what failed, and what it was made from. Reads files only."""
+    found = state.status(artifact)
+    rows = state.failed_rows(artifact) if failed else iter(())
+    if as_json:
+        answer = dataclasses.asdict(found)
+        echo_json({**answer, "failed_rows": [dataclasses.asdict(row) for row in rows]} if failed else answer)
+        return 0
+    click.echo(f"{found.at}: {found.kind} by {found.stage}, {found.state}")
+    click.echo(f"  units: {found.units_done} of {found.units} done; rows: {found.rows} planned")
+    click.echo(f"  {'rows' if found.state == 'finished' else 'so far'}: {counted(found.counts)}")
+    for each in found.inputs:
+        click.echo(f"  {each['role']}: {each['uri']} ({each['state']})")
+    for warning in found.warnings:
+        click.echo(f"  warning: {warning}")
+    click.echo(f"  fingerprint: {found.fingerprint}")
+    for row in rows:
+        click.echo(f"{row.status}: {row.reason}\t{row.id}")
+    return 0

@@ -1,0 +1,32 @@
+"""`maskmill verify DIR`."""
+
+import click
+
+from ..pipeline.verify import verify as verdict_on
+from .options import echo_json
+
+
+@click.command()
+@click.argument("artifact")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def verify(artifact: str, as_json: bool) -> int:
+    """Read every file of ARTIFACT against its digest; exit 4 where one differs, 2 where it is unfinished."""
+    found = verdict_on(artifact)
+    if as_json:
+        echo_json(
+            {
+                "at": found.at.uri,
+                "finished": found.finished,
+                "files": found.files,
+                "faults": list(found.faults),
+                "strangers": list(found.strangers),
+            }
+        )
+        return found.exit_code
+    for fault in found.faults:
+        click.echo(fault, err=True)
+    for stranger in found.strangers:
+        click.echo(f"{found.at.path(stranger)} belongs to nothing; no reader looks at it", err=True)
+    verdict = "damaged" if found.faults else "intact" if found.finished else "intact so far, but unfinished"
+    click.echo(f"{found.at}: {verdict}; {found.files} files right, {len(found.faults)} wrong")
+    return found.exit_code

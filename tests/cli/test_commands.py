@@ -1,0 +1,136 @@
+"""The commands as a user types them: what they print, how they end, and that their options are the configs' fields."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from maskmill.cli import options
+from maskmill.cli.index import index
+from maskmill.cli.main import main
+from maskmill.manifests.datasets import SOURCES
+from maskmill.manifests.pictures import Limits
+from maskmill.pipeline.job import RunOptions
+from small_dataset import tree, write_dataset, write_picture
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> str:
+    return str(write_dataset(tmp_path / "pictures", 10))
+
+
+def answer(capsys: Capture, *arguments: str, code: int = 0) -> Any:
+    """What a command prints as JSON."""
+    assert main([*arguments, "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def test_index_says_what_it_made_and_then_that_it_is_done(pictures: str, tmp_path: Path, capsys: Capture) -> None:
+    out = str(tmp_path / "images")
+    command = ["index", "folder", pictures, "--out", out, "--unit-rows", "4"]
+    assert main(command) == 0
+    line = capsys.readouterr().out
+    assert line.startswith("images: 10 rows, 10 ok; 3 units run in ")
+    assert line.endswith(f"→ {out}\n")
+    assert main(command) == 0
+    assert "; already done in " in capsys.readouterr().out
+
+
+def test_every_operator_command_answers_in_json(pictures: str, tmp_path: Path, capsys: Capture) -> None:
+    out = str(tmp_path / "images")
+    plan = answer(capsys, "plan", "index", "folder", pictures, "--unit-rows", "4")
+    assert (plan["rows"], plan["units"], plan["files"]) == (10, 3, 3 + 4)
+    assert not (tmp_path / "images").exists()
+    for part in ("1/2", "2/2"):
+        made = answer(capsys, "index", "folder", pictures, "--out", out, "--unit-rows", "4", "--part", part)
+        assert not made["finished"]
+    assert answer(capsys, "status", out)["state"] == "unfinished"
+    assert answer(capsys, "verify", out, code=2)["faults"] == []
+    assert answer(capsys, "finish", out)["counts"]["ok"] == 10
+    assert answer(capsys, "status", out)["state"] == "finished"
+    assert answer(capsys, "verify", out)["finished"]
+    assert answer(capsys, "retry", out)["units_run"] == 0
+    assert len(tree(tmp_path / "images")) == plan["files"]
+
+
+def test_failed_rows_are_listed_by_id_and_reason(pictures: str, tmp_path: Path, capsys: Capture) -> None:
+    (Path(pictures) / "cat/bad.jpg").write_bytes(b"no picture")
+    out = str(tmp_path / "images")
+    assert main(["index", "folder", pictures, "--out", out]) == 5
+    assert "1 of 11 rows failed" in capsys.readouterr().err
+    assert main(["status", out, "--failed"]) == 0
+    assert "failed: undecodable\tcat/bad\n" in capsys.readouterr().out
+
+
+def test_a_damaged_file_is_named_by_verify(pictures: str, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "images"
+    main(["index", "folder", pictures, "--out", str(out)])
+    data = bytearray((out / "rows.parquet").read_bytes())
+    data[100] ^= 1
+    (out / "rows.parquet").write_bytes(data)
+    assert main(["verify", str(out)]) == 4
+    assert f"{out}/rows.parquet does not hold the bytes that were written" in capsys.readouterr().err
+    assert main(["index", "folder", pictures, "--out", str(out)]) == 0  # rebuilt
+    assert main(["verify", str(out)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["index", "folder", "nowhere", "--out", "out"], 2, "nowhere"),
+        (["index", "folder", "."], 2, "Missing option '--out'"),
+        (["index", "folder", ".", "--out", "out", "--part", "3/2"], 2, "part 3 of 2 does not exist"),
+        (["index", "folder", ".", "--out", "out", "--part", "1/2", "--workers", "2"], 2, "leave out --workers"),
+        (["index", "folder", ".", "--out", "memory://x", "--workers", "2"], 2, "workers cannot see it"),
+        (["index", "folder", ".", "--out", "out", "--scheduler", "tcp://192.0.2.1:8786"], 2, "pass --insecure"),
+        (["index", "folder", ".", "--out", "out", "--min-side", "0"], 2, "min_side is 0 and must be at least 1"),
+        (["status", "nowhere"], 2, "no artifact at"),
+        (["verify", "nowhere"], 2, "no artifact at"),
+        (["retry", "nowhere"], 2, "no artifact at"),
+        (["finish", "nowhere"], 2, "no artifact at"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    arguments: list[str], code: int, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    write_picture(tmp_path / "a.png", 0)
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == code
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert "Traceback" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png"]
+
+
+def test_options_and_config_fields_are_the_same_words() -> None:
+    """A field without an option cannot be set, an option without a field would do nothing."""
+    running = {field.name for field in dataclasses.fields(RunOptions)} | {"out", "as_json"}
+    limits = {field.name for field in dataclasses.fields(Limits)}
+    assert set(index.commands) == set(SOURCES)
+    for layout, command in index.commands.items():
+        source = {field.name for field in dataclasses.fields(SOURCES[layout])}
+        assert {parameter.name for parameter in command.params} == source | limits | (running - {"retry_failed"}), (
+            layout
+        )
+
+
+def test_shared_options_are_fields_of_run_options() -> None:
+    @click.command()
+    @options.again_options
+    def again(**values: Any) -> None: ...
+
+    names = {parameter.name for parameter in again.params} - {"as_json"}
+    assert names < {field.name for field in dataclasses.fields(RunOptions)}
+
+
+def test_the_demo_runs_every_step(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
+    shown = capfd.readouterr()
+    assert "intact;" in shown.out
+    assert "pass --update" in shown.err
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == 2
