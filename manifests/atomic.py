@@ -8,6 +8,7 @@ import errno
 import hashlib
 import io
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -186,6 +187,13 @@ def check_can_write(place: Place) -> None:
         raise EnvironmentFault(
             f"cannot write {place}: no permission in {there}; choose another --out or change its rights"
         )
+
+
+@contextmanager
+def scratch(prefix: str) -> Iterator[Place]:
+    """A directory that is gone, with all that is in it, when the block ends."""
+    with tempfile.TemporaryDirectory(prefix=prefix) as path:
+        yield Place(path)
 
 
 def open_for_locking(path: str) -> int:

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .errors import EnvironmentFault, InputError, Reason, RowFailed
 from .place import FileStat, Place, place, reading, split
@@ -119,12 +120,20 @@ def _path_of(root: str, uri: str) -> str:
 
 def _links_out(root: str, relative: str) -> bool:
     """Looks at the path's own parts first, since hardly any is a link and resolving costs a call per folder."""
+    folder, _, name = relative.rpartition("/")
+    if not os.path.islink(f"{root}/{relative}") and not (folder and _has_link(root, folder)):
+        return False
+    target, home = os.path.realpath(posixpath.join(root, relative)), os.path.realpath(root)
+    return os.path.commonpath([target, home]) != home
+
+
+@lru_cache(maxsize=4096)  # a folder holds many pictures, and looking at each of its parents costs as much as reading one
+def _has_link(root: str, folder: str) -> bool:
     inner = root
-    for part in relative.split("/"):
+    for part in folder.split("/"):
         inner = posixpath.join(inner, part)
         if os.path.islink(inner):
-            target, home = os.path.realpath(posixpath.join(root, relative)), os.path.realpath(root)
-            return os.path.commonpath([target, home]) != home
+            return True
     return False
 
 

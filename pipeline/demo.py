@@ -5,10 +5,10 @@ Letters: H W pixels, 3 colour channels.
 A picture is one or two textured shapes on a cluttered ground; its class is the first shape's, its mask is exact.
 """
 
-import io
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -40,7 +40,7 @@ def make_pictures(at: Place, count: int, seed: int = 0, first: int = 0) -> None:
         rng = np.random.default_rng([seed, number])
         name = CLASSES[number % len(CLASSES)]
         picture_HW3, mask_HW = _scene(rng, name)
-        jpeg = io.BytesIO()
+        jpeg = BytesIO()
         Image.fromarray(picture_HW3).save(jpeg, "JPEG", quality=92)
         atomic.write(at, f"pictures/{name}/{number:04d}.jpg", jpeg.getvalue())
         atomic.write(at, f"masks/{name}/{number:04d}.png", encode_label_map(mask_HW.astype(np.uint8)))
