@@ -122,17 +122,9 @@ class Artifact:
         return self.plan.group_of(field)
 
     def _array(self, name: str) -> Any:
-        field = self.plan.fields[name]
         group = self.plan.group_of(name)
-        metadata = f"{name}.zarr/{store.METADATA}"
-        check(self.place, metadata, self.summary.files[metadata])
-        num_slots = self.plan.layout(group).num_slots
-        wrong = store.metadata_fault(self.place.read(metadata), field, group.unit_rows, num_slots)
-        if wrong is not None:
-            raise CorruptArtifact(
-                f"{self.place.path(metadata)} is not this plan's: {wrong}; do not trust this artifact"
-            )
-        return _array(self.place, field, self.summary.files[metadata])
+        digest = self.summary.files[f"{name}.zarr/{store.METADATA}"]
+        return _array(self.place, self.plan.fields[name], group.unit_rows, self.plan.layout(group).num_slots, digest)
 
     def _check_shard(self, group: Group, unit: int, name: str) -> FileDigest:
         """Checks the one file that holds a field's rows of a unit, and gives its digest."""
@@ -204,7 +196,12 @@ def _ids(at: Place, digest: FileDigest) -> pa.ChunkedArray:
 
 
 @lru_cache(maxsize=16)
-def _array(at: Place, field: Field, metadata: FileDigest) -> Any:
+def _array(at: Place, field: Field, unit_rows: int, num_slots: int, digest: FileDigest) -> Any:
+    name = f"{field.name}.zarr/{store.METADATA}"
+    check(at, name, digest)
+    wrong = store.metadata_fault(at.read(name), field, unit_rows, num_slots)
+    if wrong is not None:
+        raise CorruptArtifact(f"{at.path(name)} is not this plan's: {wrong}; do not trust this artifact")
     return store.open_array(at, field)
 
 

@@ -83,13 +83,12 @@ def ends_early(data: bytes) -> bool:
 
 def jpeg2000_ends_early(data: bytes) -> bool:
     """Whether a JPEG 2000 file was cut short, which its decoder may answer with a grey picture and no error."""
-    is_bare = data[:4] == b"\xff\x4f\xff\x51"
-    # Compressed data never holds FF followed by more than 8F (ISO 15444-1, annex B): the end mark is no accident.
-    return _JPEG_END not in data or (not is_bare and len(data) < _boxes_extent(data))
+    # Compressed data never holds FF followed by more than 8F (ISO 15444-1, annex B): an end mark is no accident.
+    return _JPEG_END not in data
 
 
 def _boxes_extent(data: bytes) -> int:
-    """Where the last box of an ISO container (AVIF, JPEG 2000) ends."""
+    """Where the last box of an ISO container such as AVIF's ends."""
     start = 0
     while start < len(data):
         size = int.from_bytes(data[start : start + 4])

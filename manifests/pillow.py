@@ -59,7 +59,11 @@ _FAULTS = (
     struct.error,
     zlib.error,
 )
-_CUT = (EOFError, IndexError, struct.error)  # raised, or given as the cause, where bytes were missing
+_CUT = (
+    EOFError,
+    IndexError,
+    struct.error,
+)  # what Pillow's SyntaxError or OSError stands for where a header lacks bytes
 _SAYS_CUT = re.compile("truncated|not enough", re.IGNORECASE)
 
 # Remarks on metadata that nobody here reads. Category and module leave everything else its warnings, and an
@@ -123,7 +127,7 @@ def reading(data: bytes, max_pixels: int) -> Iterator[None]:
 def _reason_of(error: BaseException, data: bytes) -> Reason:
     if "pixel mode" in str(error):  # a TIFF of 64-bit or several float channels
         return Reason.DTYPE
-    if isinstance(error, _CUT) or isinstance(error.__cause__, _CUT) or _SAYS_CUT.search(str(error)):
+    if isinstance(error.__cause__, _CUT) or _SAYS_CUT.search(str(error)):
         return Reason.TRUNCATED
     return Reason.TRUNCATED if ends_early(data) else Reason.UNDECODABLE
 

