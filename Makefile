@@ -71,7 +71,7 @@ define install_crf
 	elif $(1)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then \
 		echo "without the CRF extra: pydensecrf2 does not compile on Python 3.13 and later"; \
 	elif ! command -v cc >/dev/null || ! command -v c++ >/dev/null; then \
-		echo "without the CRF extra: no C and C++ compiler found (apt-get install g++, then make setup again)"; \
+		echo "without the CRF extra: no C and C++ compiler found (apt-get install g++, then $(1)/bin/pip install -e '.[crf]')"; \
 	elif ! $(1)/bin/python -m pip install -qq --editable '.[crf]' >$(1)/crf.log 2>&1; then \
 		echo "without the CRF extra: pydensecrf2 did not compile, see $(1)/crf.log"; \
 	fi

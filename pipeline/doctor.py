@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 import time
 import uuid
 import warnings
@@ -22,7 +21,7 @@ from importlib import metadata
 from ..manifests import atomic
 from ..manifests.errors import ArtifactBusy, EnvironmentFault
 from ..manifests.lock import held
-from ..manifests.place import Place, place
+from ..manifests.place import Place
 
 LOW_DISK_BYTES = 5 * 10**9  # tokens of 10,000 pictures take 6 to 30 GB
 SLOW_SYNC_S = 0.1  # a unit syncs several times
@@ -188,18 +187,15 @@ def _directory(where: Place) -> Iterator[Check]:
 @contextmanager
 def _scratch(where: Place) -> Iterator[Place]:
     """A place of its own inside `where`, or inside the directory in which `where` would be made."""
-    if not where.is_local:
-        yield where.joined(f".maskmill-doctor-{uuid.uuid4().hex}")
-        return
     there = where.uri
-    while not os.path.isdir(there):
+    while where.is_local and not os.path.isdir(there):
         there = os.path.dirname(there)
+    scratch = Place(there).joined(f".maskmill-doctor-{uuid.uuid4().hex}")
+    atomic.make_directory(scratch)
     try:
-        made = tempfile.TemporaryDirectory(prefix=".maskmill-doctor-", dir=there)
-    except OSError as error:
-        raise EnvironmentFault(f"cannot write in {there}: {error.strerror}") from error
-    with made as path:
-        yield place(path)
+        yield scratch
+    finally:
+        atomic.remove_directory(scratch)
 
 
 def _disk(where: Place, scratch: Place) -> Check:

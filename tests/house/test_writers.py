@@ -9,11 +9,6 @@ import pytest
 from house.sources import Source, full_name, names_of, product, source
 
 WRITER = "manifests/atomic.py"
-# Calls that a file may make all the same, with the reason.
-ALLOWED = {
-    ("pipeline/doctor.py", "tempfile.TemporaryDirectory"): "tries a disk in a directory that vanishes again",
-}
-
 OPENERS = {
     *("open", "io.open", "os.fdopen", "gzip.open", "bz2.open", "lzma.open", "codecs.open", "tarfile.open"),
     *("zipfile.ZipFile", "pyarrow.OSFile", "pyarrow.memory_map", "mmap.mmap"),
@@ -29,33 +24,30 @@ CHANGES = {
 }
 READS_OF_SHUTIL = {"shutil.disk_usage", "shutil.which", "shutil.get_terminal_size"}
 # Methods of paths, arrays, tables and fsspec's file systems that change what lies on a disk, whatever they hang on.
-METHODS = {
-    *("write_text", "write_bytes", "touch", "mkdir", "makedirs", "mkdirs", "rmdir", "unlink", "rename", "symlink_to"),
-    *(
-        "hardlink_to",
-        "tofile",
-        "to_parquet",
-        "to_csv",
-        "to_zarr",
-        "to_pickle",
-        "pipe_file",
-        "put_file",
-        "rm",
-        "rm_file",
-    ),
+_METHODS = {
+    "write_text write_bytes touch mkdir makedirs mkdirs rmdir unlink rename symlink_to hardlink_to",
+    "tofile to_parquet to_csv to_zarr to_pickle pipe_file put_file rm rm_file",
 }
-# Encoders take a path as well as a stream, so what they are given must be called what it is.
+METHODS = {name for line in _METHODS for name in line.split()}
+# Encoders take a path as well as a stream, so what they are given must be seen or said to be a stream.
 ENCODERS = {"save", "write_table", "ParquetWriter", "write_feather", "write_csv", "new_file"}
 MODE = re.compile(r"[rwaxbt+|]*[wax+][rwaxbt+|]*(:\w*)?")  # wb, r+, and tarfile's w:gz
 STREAM = re.compile(r"\w*(stream|buffer)")
 
 
 def writing_faults(file: Source) -> Iterator[str]:
-    known = names_of(file)
+    known, streams = names_of(file), _bytes_in_memory(file)
     for call in file.calls():
         name = full_name(call.func, known)
-        if file.path != WRITER and (file.path, name) not in ALLOWED and _writes(call, name):
+        if file.path != WRITER and (_writes(call, name) or _encodes_to_path(call, name, streams)):
             yield f"{file.path}:{call.lineno} calls {name}; only {WRITER} writes files"
+
+
+def _bytes_in_memory(file: Source) -> set[str]:
+    """The names that are given a BytesIO."""
+    given = [node for node in ast.walk(file.tree) if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)]
+    made = [node for node in given if ast.unparse(node.value.func).endswith("BytesIO")]  # type: ignore[attr-defined]
+    return {target.id for node in made for target in node.targets if isinstance(target, ast.Name)}
 
 
 def _writes(call: ast.Call, name: str) -> bool:
@@ -66,11 +58,9 @@ def _writes(call: ast.Call, name: str) -> bool:
         return _flags_write(call)
     if name in OPENERS or method == "open":
         return _mode_writes(call, strict=name in OPENERS)
-    if not isinstance(call.func, ast.Attribute):
-        return method in ENCODERS and _encodes_to_path(call, name)
     if method == "replace":  # of a path with its one argument; text has two, and so has dataclasses.replace
-        return len(call.args) == 1 and not call.keywords
-    return method in METHODS or (method in ENCODERS and _encodes_to_path(call, name))
+        return isinstance(call.func, ast.Attribute) and len(call.args) == 1 and not call.keywords
+    return isinstance(call.func, ast.Attribute) and method in METHODS
 
 
 def _flags_write(call: ast.Call) -> bool:
@@ -87,18 +77,16 @@ def _mode_writes(call: ast.Call, strict: bool) -> bool:
     return any(isinstance(text, str) and MODE.fullmatch(text) for text in texts)
 
 
-def _encodes_to_path(call: ast.Call, name: str) -> bool:
+def _encodes_to_path(call: ast.Call, name: str, streams: set[str]) -> bool:
     method = name.rpartition(".")[2]
-    if name.startswith("safetensors."):  # gives bytes
+    if method not in ENCODERS or name.startswith("safetensors."):  # which gives bytes
+        return False
+    sinks = [keyword.value for keyword in call.keywords if keyword.arg in ("fp", "where", "dest", "sink")]
+    if method == "write_table" and len(call.args) == 1 and not sinks:  # a ParquetWriter's own, whose sink was checked
         return False
     position = 1 if method in ("write_table", "write_feather", "write_csv") else 0
-    named = [
-        keyword.value for keyword in call.keywords if keyword.arg in ("fp", "where", "dest", "sink", "output_file")
-    ]
-    if method == "write_table" and len(call.args) == 1 and not named:  # a ParquetWriter's own, whose sink was checked
-        return False
-    targets = named or call.args[position : position + 1]
-    return not (targets and isinstance(targets[0], ast.Name) and STREAM.fullmatch(targets[0].id))
+    sink = next(iter(sinks or call.args[position : position + 1]), None)
+    return not (isinstance(sink, ast.Name) and (sink.id in streams or STREAM.fullmatch(sink.id)))
 
 
 def test_nothing_else_in_the_tree_writes_files():
@@ -108,12 +96,6 @@ def test_nothing_else_in_the_tree_writes_files():
 def test_the_one_writer_is_there_and_would_be_seen_elsewhere():
     writer = next(file for file in product() if file.path == WRITER)
     assert len(list(writing_faults(Source("manifests/other.py", writer.tree)))) >= 5
-
-
-def test_every_exception_is_still_needed():
-    for path, name in ALLOWED:
-        file = next(file for file in product() if file.path == path)
-        assert name in {full_name(call.func, names_of(file)) for call in file.calls()}
 
 
 @pytest.mark.parametrize(
@@ -148,6 +130,7 @@ def test_every_exception_is_still_needed():
         "from pyarrow.parquet import ParquetWriter\nParquetWriter(path, schema)",
         "import pyarrow as pa\npa.OSFile(path, 'wb')",
         "picture.save(path)",
+        "import io\npng = io.BytesIO()\npicture.save(path)",
         "picture.save('a.png')",
         "import torch\ntorch.save(model, stream)",
         "from safetensors.torch import save_file\nsave_file(tensors, path)",
@@ -175,6 +158,7 @@ def test_a_writer_is_seen(text):
         "import pyarrow.parquet as pq\npq.write_table(table, stream)",
         "import pyarrow.parquet as pq\npq.ParquetWriter(stream, schema).write_table(group)",
         "picture.save(png_buffer, format='PNG')",
+        "import io\npng = io.BytesIO()\npicture.save(png, 'PNG')",
         "from safetensors.numpy import save\nsave(tensors)",
         "import tarfile\ntarfile.open(fileobj=stream, mode='r|')",
     ],
