@@ -23,7 +23,7 @@ TEMPORARY_SUFFIX = ".tmp"
 class HashingWriter:
     """A file being written, its size and sha256 known as it grows."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: Any) -> None:  # an open file, or an object store's own kind of one
         self._stream = stream
         self._hash = hashlib.sha256()
         self.size = 0
@@ -82,7 +82,7 @@ def replacing(place: Place, name: str) -> Iterator[HashingWriter]:
 
 
 @contextmanager
-def _putting(place: Place, name: str) -> Iterator[IO[bytes]]:
+def _putting(place: Place, name: str) -> Iterator[Any]:
     """An object that appears when the block ends without an error."""
     filesystem, key = filesystem_of(place.uri), key_of(place.path(name))
     if not place.uri.startswith(_STREAMING):
@@ -225,7 +225,7 @@ class Log:
             if self._stream is None:
                 path = self._place.path(self._name)
                 os.makedirs(os.path.dirname(path), exist_ok=True)
-                self._stream = open(path, "ab", buffering=0)
+                self._stream = open(path, "ab", buffering=0)  # noqa: SIM115 it stays open until `close`
             self._stream.write(line + b"\n")
 
     def close(self) -> None:
@@ -288,7 +288,8 @@ def _writing(path: str) -> Iterator[None]:
         if "://" not in path or type(error).__module__.startswith(("maskmill", "builtins", "pyarrow", "zarr")):
             raise
         raise EnvironmentFault(
-            f"cannot write {path}: {error}; check the URL, the credentials and the network, then run the same command again"
+            f"cannot write {path}: {error}; check the URL, the credentials and the network, "
+            "then run the same command again"
         ) from error
 
 

@@ -132,11 +132,12 @@ def split(uri: str | os.PathLike[str]) -> tuple[Place, str]:
 def _filesystem(protocol_and_host: str, process: int) -> Any:
     """A client of its own for each process: its threads and sockets do not survive a fork."""
     import fsspec
+    from fsspec.config import conf
 
     options: dict[str, Any] = {"use_listings_cache": False}  # one from before another process wrote hides its files
     is_s3 = protocol_and_host.startswith(("s3://", "s3a://"))
     if is_s3:
-        options["config_kwargs"] = {**_S3_PATIENCE, **fsspec.config.conf.get("s3", {}).get("config_kwargs", {})}
+        options["config_kwargs"] = {**_S3_PATIENCE, **conf.get("s3", {}).get("config_kwargs", {})}
     try:
         filesystem, _ = fsspec.core.url_to_fs(protocol_and_host, **options)
     except (ValueError, ImportError) as error:  # no such protocol, or its package is not installed

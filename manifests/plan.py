@@ -197,7 +197,7 @@ def _from_json(value: dict[str, Json]) -> Plan:
         inputs=tuple(Input(each["role"], each["uri"], each["digest"], each["fields"]) for each in value["inputs"]),
         fields={name: Field.from_json(name, each) for name, each in value["fields"].items()},
         field_fingerprints={name: each["fingerprint"] for name, each in value["fields"].items()},
-        columns={name: kind for name, kind in value["columns"]},
+        columns=dict(value["columns"]),
         groups=tuple(Group(each["name"], int(each["unit_rows"]), tuple(each["fields"])) for each in value["groups"]),
         segments=tuple(
             Segment(int(each["rows"]), each["listing"], FileDigest.from_json(each)) for each in value["segments"]

@@ -120,14 +120,16 @@ def _path_of(root: str, uri: str) -> str:
 
 def _links_out(root: str, relative: str) -> bool:
     """Looks at the path's own parts first, since hardly any is a link and resolving costs a call per folder."""
-    folder, _, name = relative.rpartition("/")
+    folder = relative.rpartition("/")[0]
     if not os.path.islink(f"{root}/{relative}") and not (folder and _has_link(root, folder)):
         return False
     target, home = os.path.realpath(posixpath.join(root, relative)), os.path.realpath(root)
     return os.path.commonpath([target, home]) != home
 
 
-@lru_cache(maxsize=4096)  # a folder holds many pictures, and looking at each of its parents costs as much as reading one
+@lru_cache(
+    maxsize=4096
+)  # a folder holds many pictures, and looking at each of its parents costs as much as reading one
 def _has_link(root: str, folder: str) -> bool:
     inner = root
     for part in folder.split("/"):

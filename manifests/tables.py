@@ -1,4 +1,4 @@
-"""Parquet: the row list, the listing, and what units write that is no array. Page checksums on, written and verified."""
+"""Parquet: the row list, the listing, and what units write that is no array. Page checksums are on, both ways."""
 
 import io
 from collections.abc import Iterable, Mapping, Sequence

@@ -110,7 +110,8 @@ def _refuse_too_many_failed(at: Place, plan: Plan, summary: Summary, max_bad: fl
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary.counts["reasons"].items())
         raise TooManyFailed(
             f"{failed} of {tried} rows failed in {at} ({reasons}), more than --max-bad {max_bad:g} allows; "
-            f"list them with `maskmill status {at} --failed`, then mend them and run again, or raise --max-bad"
+            f"list them with `maskmill status {at} --failed`, mend them and run `maskmill retry {at}`, "
+            "or raise --max-bad"
         )
 
 

@@ -72,9 +72,10 @@ def planned(at: Place, asked: Asked, existing: Plan | None, options: RunOptions)
     else:
         _refuse_other(at, asked, existing, options)
         plan = _with_fields(asked, existing, options)
-        if options.part is None:  # a part takes the rows as they were planned
-            plan = _with_rows(at, asked, plan, options)
-            plan = replace(plan, inputs=_inputs(at, asked))
+        inputs = _inputs(at, asked)
+        # A part takes the rows as they were planned; and inputs that have not changed give the same rows.
+        if options.part is None and (asked.stage.observe or inputs != plan.inputs or not _is_listed(at, plan)):
+            plan = replace(_with_rows(at, asked, plan, options), inputs=inputs)
     if existing is None or plan.as_json() != existing.as_json():
         _unfinish(at)
         write_plan(at, plan)
@@ -97,7 +98,8 @@ def _fingerprint_of(artifact: Artifact, field: str) -> str:
     if found is None:
         held = sorted(artifact.plan.field_fingerprints)
         raise ConfigError(
-            f"{artifact.place} holds no {field!r}, only {held}; add it with `maskmill {artifact.plan.stage}` and its options"
+            f"{artifact.place} holds no {field!r}, only {held}; "
+            f"add it with `maskmill {artifact.plan.stage}` and its options"
         )
     return found
 
@@ -143,7 +145,8 @@ def _refuse_other(at: Place, asked: Asked, existing: Plan, options: RunOptions) 
         "libraries": dict(existing.libraries),
         "inputs": {each.role: dict(each.fields) for each in existing.inputs if each.role in asked.header["inputs"]},
     }
-    for name, old, new in differences(held, dict(asked.header)):
+    found = sorted(differences(held, dict(asked.header)), key=lambda difference: difference[0] != "stage")
+    for name, old, new in found:  # of another stage every setting differs, and only the stage tells why
         raise StaleArtifact(
             f"{at} was made with {name.removeprefix('config.')} = {_shown(old)} and this run asks for {_shown(new)}; "
             "choose another --out, or delete the directory to make it anew"
@@ -228,6 +231,10 @@ def _with_rows(at: Place, asked: Asked, plan: Plan, options: RunOptions) -> Plan
     if tuple(segments) == plan.segments and dict(rows.facts) == dict(plan.facts):
         return plan
     return replace(plan, segments=tuple(segments), facts=rows.facts, revision=revision)
+
+
+def _is_listed(at: Place, plan: Plan) -> bool:
+    return all(fault(at, segment.listing, segment.digest) is None for segment in plan.segments)
 
 
 def _today(before: pa.Table | None, new: pa.Table, at_new: pa.ChunkedArray) -> pa.Table:

@@ -46,7 +46,7 @@ def run(stage: Stage, config: Any, inputs: Mapping[str, str], out: str, options:
     options = options or RunOptions()
     at = place(out)
     asked = ask(stage, config, {role: open_artifact(uri, stage.roles[role]) for role, uri in inputs.items()})
-    execute = executor_for(options, at)
+    execute = executor_for(options, at, *(artifact.place for artifact in asked.inputs.values()))
     _refuse_strangers(at)
     atomic.check_can_write(at)
     with lock.held(at, shared=options.part is not None, break_lock=options.break_lock):
@@ -76,6 +76,7 @@ def finish_parts(out: str, options: RunOptions | None = None) -> Outcome:
     asked = ask(stage, config, {role: open_artifact(uri) for role, uri in inputs.items()})
     with lock.held(at, break_lock=options.break_lock):
         atomic.sweep_temporaries(at)
+        plan = planned(at, asked, plan, replace(options, part=(1, 1)))  # refuses what a run would refuse
         return _run_units(at, asked, plan, options, executor_for(options, at), time.monotonic())
 
 
@@ -98,7 +99,7 @@ def _run_locked(at: Place, asked: Asked, options: RunOptions, execute: Executor)
     try:
         plan = planned(at, asked, existing, options)
     except MaskmillError:
-        if existing is None:
+        if existing is None and options.part is None:  # what other parts have written meanwhile is theirs
             _leave_nothing(at)
         raise
     return _run_units(at, asked, plan, options, execute, began)

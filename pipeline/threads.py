@@ -11,9 +11,13 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def thread_settings(threads: int) -> dict[str, str]:
+    """The environment in which numeric libraries take so many threads."""
+    return dict.fromkeys(_VARIABLES, str(threads))
+
+
 def use_threads(threads: int) -> None:
     """Sets the threads of libraries loaded from now on, and of torch if it is loaded already."""
-    for name in _VARIABLES:
-        os.environ[name] = str(threads)
+    os.environ.update(thread_settings(threads))
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)

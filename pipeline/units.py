@@ -77,8 +77,9 @@ def give_up(job: Job, unit: Unit, reason: Reason, error: str = "") -> UnitReport
         if field.kind == "array"
     }
     cells = {f.name: [None] * unit.num_rows for f in state.plan.fields_of(state.group) if f.kind == "table"}
-    # No digest of the outside world fits a row that was not read, so the next run tries the unit again.
-    record = _stored(job, state, work, UnitResult([nothing] * unit.num_rows, arrays, cells, [""] * unit.num_rows))
+    # Nothing that a run observes is called so: the unit's fingerprint fits no run, and the next one tries it again.
+    observed = ["given up"] * unit.num_rows
+    record = _stored(job, state, work, UnitResult([nothing] * unit.num_rows, arrays, cells, observed))
     return UnitReport(unit.index, unit.num_rows, record.num_failed, False, {}, 0, error=error)
 
 

@@ -13,18 +13,19 @@ Report = Callable[[UnitReport], None]
 Executor = Callable[[Job, Iterator[Unit], Report], None]
 
 
-def executor_for(options: RunOptions, at: Place) -> Executor:
+def executor_for(options: RunOptions, at: Place, *inputs: Place) -> Executor:
     """The executor that the options name; refuses what cannot work before anything is started."""
     if not (options.workers or options.scheduler or options.cluster):
         return run_inline
     if options.part is not None:
         raise ConfigError("--part runs its units in this process; leave out --workers, --scheduler and --cluster")
-    if not at.is_shared:
-        raise ConfigError(
-            f"{at} lives in this process's memory and workers cannot see it; leave out --workers or change --out"
-        )
-    from .dask import refuse_open_port, run_on_dask  # dask takes half a second to import
+    for each in (at, *inputs):
+        if not each.is_shared:
+            raise ConfigError(
+                f"{each} lives in this process's memory and workers cannot see it; leave out --workers or move it"
+            )
+    from .clusters import refuse_early
+    from .dask import run_on_dask  # dask takes half a second to import
 
-    if options.scheduler:
-        refuse_open_port(options.scheduler, options.insecure)
+    refuse_early(options)
     return lambda job, units, report: run_on_dask(job, units, report, options)

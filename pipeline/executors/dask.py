@@ -7,84 +7,68 @@ A unit whose worker died is suspect, and so is whatever stood in that worker's q
 so that one unit that kills its worker never takes a neighbour with it.
 """
 
-import ipaddress
-import logging
+import threading
 import time
-import tomllib
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import Any
-from urllib.parse import urlsplit
 
-import dask
-from distributed import Client, Future, KilledWorker, LocalCluster, Worker, WorkerPlugin, wait
+from distributed import (
+    Client,
+    Future,
+    KilledWorker,
+    Scheduler,
+    SchedulerPlugin,
+    Worker,
+    WorkerPlugin,
+    get_worker,
+    wait,
+)
 
-from ...manifests.errors import ConfigError, EnvironmentFault, MaskmillError, Reason
+from ...manifests.errors import EnvironmentFault, Reason
 from ...manifests.layout import Unit
 from ...manifests.place import Place
 from ..job import TRIES, Job, RunOptions
 from ..threads import num_cores, use_threads
 from ..units import UnitReport
 from .attempts import attempt, close_log, given_up, log
+from .clusters import connected, host_of
 
 IN_FLIGHT_PER_WORKER = 2  # one running, one waiting: the wait for the scheduler costs nothing, and little is lost
 PATIENCE_S = 120.0  # without any worker for so long, they are lost
-
-# dask-jobqueue's clusters by the name of their scheduler
-JOB_QUEUES = {
-    "slurm": "SLURMCluster",
-    "pbs": "PBSCluster",
-    "lsf": "LSFCluster",
-    "sge": "SGECluster",
-    "oar": "OARCluster",
-    "htcondor": "HTCondorCluster",
-    "local": "local.LocalCluster",
-}
+LOOK_S = 2.0  # how often the workers are counted
+KEY = "maskmill-unit-"
 
 
 def run_on_dask(job: Job, units: Iterator[Unit], report: Callable[[UnitReport], None], options: RunOptions) -> None:
     """Runs every unit, a bounded number at a time. Raises what is wrong with the artifact or the machine."""
     try:
-        with _client(options) as client:
-            client.register_plugin(_Workplace(job.at, _workers_per_host(client)), name=f"maskmill-{job.key()}")
-            suspects = _run_all(client, job, units, report)
+        with connected(options) as client, _plugged_in(client, job, stays=bool(options.scheduler)):
+            workers = _Workers(client, queued=bool(options.cluster))
+            suspects = _run_all(client, workers, job, units, report)
             for unit in suspects:
-                report(_run_alone(client, job, unit))
-            client.unregister_worker_plugin(f"maskmill-{job.key()}")
+                report(_run_alone(client, workers, job, unit))
     finally:
         close_log(job.at)
 
 
-class _Workplace(WorkerPlugin):
-    """Gives each worker process its share of the machine's cores: Dask's nanny allows numeric libraries one thread."""
-
-    def __init__(self, at: Place, workers_per_host: dict[str, int]) -> None:
-        self._at, self._workers_per_host = at, workers_per_host
-
-    def setup(self, worker: Worker) -> None:
-        sharing = self._workers_per_host.get(_host(worker.address), 1)
-        use_threads(max(1, num_cores() // sharing))
-
-    def teardown(self, worker: Worker) -> None:
-        close_log(self._at)
-
-
-def _run_all(client: Client, job: Job, units: Iterator[Unit], report: Callable[[UnitReport], None]) -> list[Unit]:
+def _run_all(
+    client: Client, workers: "_Workers", job: Job, units: Iterator[Unit], report: Callable[[UnitReport], None]
+) -> list[Unit]:
     """Runs the units and gives those whose worker died."""
     running: dict[Future[UnitReport], Unit] = {}
     suspects: list[Unit] = []
-    lost = _Patience(client)
     while True:
-        room = IN_FLIGHT_PER_WORKER * max(1, lost.num_workers) - len(running)
-        for unit in (unit for unit, _ in zip(units, range(room), strict=False)):
-            running[client.submit(attempt, job, unit, pure=False, key=f"unit-{unit.index}-{time.monotonic_ns()}")] = (
-                unit
-            )
+        room = IN_FLIGHT_PER_WORKER * max(1, workers.count()) - len(running)
+        for unit in islice(units, max(0, room)):
+            running[_submit(client, workers, job, unit)] = unit
         if not running:
             return suspects
-        for future in _first_done(list(running), lost):
+        for future in workers.first_done(list(running)):
             unit = running.pop(future)
-            result = _result(future)
+            result = _result(workers, future)
             if result is None:
                 suspects.append(unit)
                 log(job.at, {"event": "worker died", "unit": unit.index})
@@ -92,153 +76,144 @@ def _run_all(client: Client, job: Job, units: Iterator[Unit], report: Callable[[
                 report(result)
 
 
-def _run_alone(client: Client, job: Job, unit: Unit) -> UnitReport:
+def _run_alone(client: Client, workers: "_Workers", job: Job, unit: Unit) -> UnitReport:
     """A suspect with the whole cluster to itself; if its worker dies again and again, its rows fail."""
-    lost = _Patience(client)
     for number in range(2, TRIES + 1):
-        careful = number == TRIES
-        future = client.submit(
-            attempt, job, unit, careful, pure=False, key=f"unit-{unit.index}-alone-{number}-{time.monotonic_ns()}"
-        )
-        _first_done([future], lost)
-        result = _result(future)
+        future = _submit(client, workers, job, unit, careful=number == TRIES)
+        workers.first_done([future])
+        result = _result(workers, future)
         if result is not None:
             return result
         log(job.at, {"event": "worker died", "unit": unit.index, "try": number})
     return given_up(job, unit, Reason.WORKER_LOST)
 
 
-def _result(future: Future[UnitReport]) -> UnitReport | None:
+def _submit(client: Client, workers: "_Workers", job: Job, unit: Unit, careful: bool = False) -> "Future[UnitReport]":
+    key = f"{KEY}{unit.index}-{time.monotonic_ns()}"
+    return client.submit(_on_worker, job, unit, careful, dict(workers.per_host), key=key, pure=False)
+
+
+_one_at_a_time = threading.Lock()
+
+
+def _on_worker(job: Job, unit: Unit, careful: bool, workers_per_host: Mapping[str, int]) -> UnitReport:
+    """A unit in a worker process, with its share of the machine's cores. A worker that was started by somebody else
+    may have several threads; a stage and what it prepared are for one."""
+    with _one_at_a_time:
+        use_threads(max(1, num_cores() // workers_per_host.get(host_of(get_worker().address), 1)))
+        return attempt(job, unit, careful)
+
+
+def _result(workers: "_Workers", future: "Future[UnitReport]") -> UnitReport | None:
     """A unit's report, or None if its worker died. Errors of the unit itself are raised."""
     try:
-        if future.status == "cancelled":
-            raise EnvironmentFault("the Dask scheduler was lost; what is done is kept, so run the same command again")
-        return future.result()
+        while True:
+            with suppress(TimeoutError):
+                return future.result(timeout=LOOK_S)
+            workers.count()  # the report was lost with its worker, and Dask runs the unit again where it can
     except KilledWorker:
         return None
-    except MaskmillError:
-        raise
+    except CancelledError as error:
+        raise _scheduler_lost() from error
+    except ImportError as error:
+        raise _cannot_import(error) from error
     finally:
         future.release()
 
 
-class _Patience:
-    """How many workers there are, and how long there have been none."""
+class _Workers:
+    """How many workers there are, where, and how long there have been none."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._seen = time.monotonic()
-        self.num_workers = self.look()
+    def __init__(self, client: Client, queued: bool) -> None:
+        self._client: Any = client  # its methods are typed as for asyncio as well
+        self._seen = float("inf") if queued else time.monotonic()  # a batch job may wait for days until it starts
+        self._looked = float("-inf")
+        self._count = 0
+        self.per_host: dict[str, int] = {}  # the most that were seen: a worker that died is soon replaced
+        self.count()
 
-    def look(self) -> int:
-        """Counts the workers. Raises EnvironmentFault when the scheduler is gone, or all workers for too long."""
+    def count(self) -> int:
+        """The number of workers. Raises EnvironmentFault when the scheduler is gone, or all workers for too long."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_S:
+            return self._count
+        if self._client.status != "running":
+            raise _scheduler_lost()
         try:
-            self.num_workers = len(self._client.scheduler_info(n_workers=-1)["workers"])
+            hosts = [host_of(address) for address in self._client.nthreads()]
         except (OSError, TimeoutError) as error:
-            raise EnvironmentFault(
-                "the Dask scheduler was lost; what is done is kept, so run the same command again"
-            ) from error
-        if self.num_workers:
-            self._seen = time.monotonic()
-        elif time.monotonic() - self._seen > PATIENCE_S or self._client.status != "running":
+            raise _scheduler_lost() from error
+        self._looked, self._count = now, len(hosts)
+        for host in set(hosts):
+            self.per_host[host] = max(self.per_host.get(host, 0), hosts.count(host))
+        if hosts:
+            self._seen = now
+        elif now - self._seen > PATIENCE_S:
             raise EnvironmentFault(
                 f"all Dask workers have been gone for {PATIENCE_S:.0f} s; what is done is kept, "
                 "so see why they ended and run the same command again"
             )
-        return self.num_workers
+        return self._count
+
+    def first_done(self, futures: "list[Future[UnitReport]]") -> "list[Future[UnitReport]]":
+        while True:
+            try:
+                waited: Any = wait(futures, timeout=LOOK_S, return_when="FIRST_COMPLETED")
+                return list(waited.done)
+            except TimeoutError:
+                self.count()
+            except CancelledError as error:
+                raise _scheduler_lost() from error
 
 
-def _first_done(futures: list[Future[UnitReport]], patience: _Patience) -> list[Future[UnitReport]]:
-    while True:
-        try:
-            return list(wait(futures, timeout=5, return_when="FIRST_COMPLETED").done)
-        except TimeoutError:
-            patience.look()
+def _scheduler_lost() -> EnvironmentFault:
+    return EnvironmentFault("the Dask scheduler was lost; what is done is kept, so run the same command again")
 
 
-@contextmanager
-def _client(options: RunOptions) -> Iterator[Client]:
-    with ExitStack() as stack:
-        # The first death is reported at once: this module counts the tries, because Dask would count a death against
-        # every unit in the worker's queue.
-        stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 0}))
-        if options.scheduler:
-            refuse_open_port(options.scheduler, options.insecure)
-            address = options.scheduler
-        else:
-            cluster = stack.enter_context(_queued(options) if options.cluster else _local(options))
-            address = cluster.scheduler_address
-            refuse_open_port(address, options.insecure)
-        try:
-            client = Client(address, timeout="20s", set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise EnvironmentFault(f"no Dask scheduler answers at {address}: {error}; check the address") from error
-        stack.enter_context(client)
-        stack.enter_context(client.as_current())
-        yield client
-
-
-def _local(options: RunOptions) -> LocalCluster:
-    return LocalCluster(
-        n_workers=options.workers,
-        threads_per_worker=1,
-        processes=True,
-        host="127.0.0.1",
-        dashboard_address=None,
-        silence_logs=logging.CRITICAL,
+def _cannot_import(error: ImportError) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"the Dask scheduler or its workers cannot run this maskmill: {error}; "
+        "install the same version of it where they run"
     )
 
 
-def _queued(options: RunOptions) -> Any:
-    """A cluster of batch jobs, from a TOML file: `queue`, `jobs`, and [options] as dask-jobqueue takes them."""
+class _Closing(WorkerPlugin):
+    """Ends the log of a worker process with the run."""
+
+    def __init__(self, at: Place) -> None:
+        self._at = at
+
+    def teardown(self, worker: Worker) -> None:
+        close_log(self._at)
+
+
+class _OneDeath(SchedulerPlugin):
+    """Reports a unit at once when its worker dies, however many deaths the scheduler would allow: the tries are
+    counted here, because Dask counts a death against every unit in the worker's queue."""
+
+    name = "maskmill-one-death"
+    idempotent = True
+
+    async def start(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+
+    def transition(self, key: Any, start: Any, finish: Any, *args: Any, **kwargs: Any) -> None:
+        if finish == "processing" and str(key).startswith(KEY):
+            task: Any = self._scheduler.tasks[key]
+            task.suspicious = self._scheduler.allowed_failures
+
+
+@contextmanager
+def _plugged_in(client: Client, job: Job, stays: bool) -> Iterator[None]:
+    name = f"maskmill-{job.key()}"
     try:
-        with open(options.cluster, "rb") as stream:
-            wanted = tomllib.load(stream)
-        kind, jobs = wanted["queue"], int(wanted["jobs"])
-        path = JOB_QUEUES[kind]
-    except (OSError, KeyError, ValueError) as error:
-        raise ConfigError(
-            f"{options.cluster} is no cluster file ({error}); it needs queue = one of {sorted(JOB_QUEUES)}, "
-            "jobs = a number, and an [options] table for dask-jobqueue"
-        ) from error
-    try:
-        import dask_jobqueue
-        import dask_jobqueue.local
+        client.register_plugin(_OneDeath())
+        client.register_plugin(_Closing(job.at), name=name)
     except ImportError as error:
-        raise ConfigError("--cluster needs dask-jobqueue; install it with `pip install 'maskmill[cluster]'`") from error
-    found: Any = dask_jobqueue
-    for name in path.split("."):
-        found = getattr(found, name)
+        raise _cannot_import(error) from error
     try:
-        cluster = found(**{"cores": 1, "processes": 1, **wanted.get("options", {})})
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{options.cluster}: dask-jobqueue refuses its [options]: {error}") from error
-    cluster.scale(jobs=jobs)
-    return cluster
-
-
-def refuse_open_port(address: str, insecure: bool) -> None:
-    """A Dask scheduler runs whatever reaches its port, so an address that others can reach must be encrypted."""
-    if insecure or address.startswith("tls://"):
-        return
-    host = _host(address)
-    try:
-        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
-        raise ConfigError(
-            f"the Dask scheduler at {address} is neither on this machine nor encrypted, and anybody who reaches it can run "
-            "code; use a tls:// address, or pass --insecure on a network you trust"
-        )
-
-
-def _workers_per_host(client: Client) -> dict[str, int]:
-    hosts: dict[str, int] = {}
-    for address in client.scheduler_info(n_workers=-1)["workers"]:
-        hosts[_host(address)] = hosts.get(_host(address), 0) + 1
-    return hosts
-
-
-def _host(address: str) -> str:
-    return urlsplit(address if "://" in address else f"tcp://{address}").hostname or address
+        yield
+    finally:
+        if stays and client.status == "running":  # a cluster that ends with the run ends its plugins
+            with suppress(OSError, TimeoutError):
+                client.unregister_worker_plugin(name)

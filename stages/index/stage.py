@@ -97,7 +97,7 @@ def run_unit(work: Work, config: IndexConfig, prepared: Any) -> UnitResult:
 
 
 def observe(work: Work, config: IndexConfig, record: Record | None, since: float) -> Sequence[str]:
-    """What reading every row's sources would show now; sources that look untouched since a trusted record are not read."""
+    """What reading every row's sources would show now; given a record to trust, untouched sources are not read."""
     root = _Facts.of(work).root
     rows = work.listing.to_pylist()
 

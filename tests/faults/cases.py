@@ -1,0 +1,218 @@
+"""The stages that the faults are tried on. A new stage joins every test of this folder with one line in CASES."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import toy
+from faults.crash import Ended, as_command, in_child
+from maskmill.manifests import plan as plans
+from maskmill.manifests.artifact import open_artifact
+from maskmill.manifests.datasets import FolderSource
+from maskmill.pipeline.job import RunOptions
+from maskmill.pipeline.run import Outcome, finish_parts, run
+from maskmill.pipeline.verify import verify
+from maskmill.stages.index import stage as index
+from maskmill.stages.stage import Stage
+
+UNIT_ROWS, MAX_BAD = 3, 0.2
+# Ten pictures in four units, the last of one row, its name as odd as names are.
+IDS = [*(f"cat/{number}" for number in range(5)), *(f"dog/{number}" for number in range(4)), "dog/für 写"]
+BROKEN = "cat/3"  # fails in `index` and counts as `upstream` below it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A stage as the faults meet it."""
+
+    stage: Stage
+    config: Callable[[Path], Any]  # of the home where pictures and inputs lie
+    inputs: Mapping[str, str] = field(default_factory=dict)  # role → the case that makes its artifact
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A directory with a case's pictures and inputs. Outputs lie beside them, so that all name their inputs alike."""
+
+    case: Case
+    path: Path
+    _numbers: Iterator[int] = field(default_factory=count)
+
+    def new_out(self) -> Path:
+        return self.path / f"out-{next(self._numbers)}"
+
+    def run(self, out: Path, **options: Any) -> dict[str, Any]:
+        """One run in this process: meant for a child, because a process believes a file that it has checked once."""
+        stage = options.pop("stage", self.case.stage)
+        config = options.pop("config", None) or self.case.config(self.path)
+        inputs = {role: str(self.path / name) for role, name in self.case.inputs.items()}
+        wanted = {"unit_rows": UNIT_ROWS, "max_bad": MAX_BAD, **options}
+        return _numbers(run(stage, config, inputs, str(out), RunOptions(**wanted)))
+
+    def finish(self, out: Path) -> dict[str, Any]:
+        """What `maskmill finish` does, in this process."""
+        return _numbers(finish_parts(str(out), RunOptions(max_bad=MAX_BAD)))
+
+    def tried(self, out: Path, **options: Any) -> Ended:
+        """A run in a child, as the command would do it."""
+        return in_child(as_command(lambda: self.run(out, **options)))
+
+    def made(self, out: Path, **options: Any) -> dict[str, Any]:
+        """A run in a child that must go well, with every file then compared with its digest."""
+
+        def run_and_verify() -> dict[str, Any]:
+            numbers = self.run(out, **options)
+            assert_sound(out)
+            return numbers
+
+        ended = in_child(as_command(run_and_verify))
+        assert ended.code == 0, ended
+        return dict(ended.answer)
+
+    def remade_inputs(self, **options: Any) -> None:
+        """Runs the stages before this one again, after a change of the pictures."""
+        for name in self.case.inputs.values():
+            below = Home(CASES[name], self.path)
+            below.remade_inputs(**options)
+            below.made(self.path / name, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A stage with its inputs, and what an undisturbed run of it makes."""
+
+    home: Home
+    reference: Path  # never written to again
+    tree: dict[str, str]
+
+
+def _numbers(outcome: Outcome) -> dict[str, Any]:
+    return {"run": outcome.units_run, "skipped": outcome.units_skipped, "counts": dict(outcome.counts)}
+
+
+def home_of(case: Case, path: Path) -> Home:
+    """A case with pictures and inputs of its own."""
+    path.mkdir(parents=True, exist_ok=True)
+    make_pictures(path)
+    home = Home(case, path)
+    home.remade_inputs()
+    return home
+
+
+def subject_of(case: Case, path: Path) -> Subject:
+    home = home_of(case, path)
+    assert home.made(path / "reference")["run"] == 4
+    return Subject(home, path / "reference", tree(path / "reference"))
+
+
+def make_pictures(home: Path) -> None:
+    """Ten small pictures in two classes, one of them broken, and masks for all but one."""
+    for number, identifier in enumerate(IDS):
+        make_picture(home, identifier, seed=number)
+        mask = home / "masks" / f"{identifier}.png"
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        if identifier != "dog/2":
+            object_HW = np.zeros((10 + number, 12), np.uint8)
+            object_HW[2:7, 3:9] = 255 if number % 2 else 1
+            Image.fromarray(object_HW).save(mask)
+    picture_of(home, BROKEN).write_bytes(b"<html>no picture</html>")
+
+
+def make_picture(home: Path, identifier: str, seed: int) -> None:
+    path = picture_of(home, identifier)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise_HW3 = np.random.default_rng(seed).integers(0, 256, (10 + seed % 10, 12, 3), dtype=np.uint8)
+    Image.fromarray(noise_HW3).save(path)
+
+
+def picture_of(home: Path, identifier: str) -> Path:
+    return home / "pictures" / f"{identifier}.png"
+
+
+def tree(out: Path) -> dict[str, str]:
+    """Every file of an artifact with the sha256 of its bytes, but for those that may differ; directories with ""."""
+    found: dict[str, str] = {}
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out).as_posix()
+        if name != ".lock" and name.partition("/")[0] != "log":
+            found[name] = "" if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def files(out: Path) -> list[str]:
+    return [name for name, digest in tree(out).items() if digest]
+
+
+def assert_sound(out: Path) -> None:
+    verdict = verify(str(out))
+    assert (verdict.exit_code, verdict.faults, verdict.strangers) == (0, (), ()), verdict
+
+
+def read_everything(out: Path) -> dict[str, Any]:
+    """Every row, array value and cell of an artifact as a consumer reads them, and its listing as a run does."""
+    artifact = open_artifact(str(out))
+    positions = range(artifact.plan.num_rows)
+    digests = {}
+    for name, each in artifact.plan.fields.items():
+        if each.kind == "array":
+            digests[name] = hashlib.sha256(artifact.read(name, positions).tobytes()).hexdigest()
+        elif each.kind == "table":
+            digests[name] = hashlib.sha256(repr(artifact.cells(name, positions)).encode()).hexdigest()
+    listed = [row for batch in plans.listing_batches(artifact.place, artifact.plan) for row in batch.to_pylist()]
+    return {"rows": artifact.rows().to_pylist(), "fields": digests, "listed": len(listed)}
+
+
+def content(out: Path) -> dict[str, dict[str, Any]]:
+    """The rows of an artifact by id, with the digests of their content, and without the slot where they lie."""
+    rows = in_child(lambda: open_artifact(str(out)).rows().to_pylist()).answer
+    return {row["id"]: {name: value for name, value in row.items() if name not in ("unit", "row")} for row in rows}
+
+
+def verdict_code(out: Path) -> int | None:
+    """The exit code of `maskmill verify`."""
+    ended = in_child(as_command(lambda: verify(str(out)).exit_code))
+    assert "Traceback" not in ended.stderr, ended.stderr
+    return ended.answer if ended.code == 0 else ended.code
+
+
+def reading_code(out: Path) -> int | None:
+    """How the command ends that reads an artifact in full."""
+    ended = in_child(as_command(lambda: read_everything(out)))
+    assert "Traceback" not in ended.stderr, ended.stderr
+    return ended.code
+
+
+def copied(source: Path, target: Path) -> Path:
+    shutil.copytree(source, target, symlinks=True)
+    return target
+
+
+def removed(out: Path) -> None:
+    if os.path.lexists(out):
+        shutil.rmtree(out)
+
+
+def with_run_unit(case: Case, run_unit: Callable[..., Any]) -> Stage:
+    """The case's stage with another function for its units."""
+    return replace(case.stage, run_unit=run_unit)
+
+
+def folder_with_masks(home: Path) -> index.IndexConfig:
+    return index.IndexConfig(source=FolderSource(root=str(home / "pictures"), masks=str(home / "masks")))
+
+
+CASES: dict[str, Case] = {
+    "index": Case(stage=index.STAGE, config=folder_with_masks),
+    "toy": Case(
+        stage=toy.TOY, config=lambda home: toy.ToyConfig(fields=("square", "wide")), inputs={"images": "index"}
+    ),
+    "echo": Case(stage=toy.ECHO, config=lambda home: toy.EchoConfig(), inputs={"toys": "toy"}),
+}
