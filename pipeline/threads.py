@@ -7,8 +7,10 @@ _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def num_cores() -> int:
-    """The cores this process may run on, which in a container or a Slurm job is less than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores this process may use: in a container or a batch job fewer than the machine has."""
+    from dask.system import cpu_count  # knows affinity and the quotas of cgroups
+
+    return cpu_count()
 
 
 def thread_settings(threads: int) -> dict[str, str]:

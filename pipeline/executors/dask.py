@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from typing import Any
 
@@ -27,7 +27,7 @@ from distributed import (
     wait,
 )
 
-from ...manifests.errors import EnvironmentFault, Reason
+from ...manifests.errors import EnvironmentFault, MaskmillError, Reason
 from ...manifests.layout import Unit
 from ...manifests.place import Place
 from ..job import TRIES, Job, RunOptions
@@ -45,7 +45,10 @@ KEY = "maskmill-unit-"
 def run_on_dask(job: Job, units: Iterator[Unit], report: Callable[[UnitReport], None], options: RunOptions) -> None:
     """Runs every unit, a bounded number at a time. Raises what is wrong with the artifact or the machine."""
     try:
-        with connected(options) as client, _plugged_in(client, job, stays=bool(options.scheduler)):
+        with ExitStack() as stack:
+            client = stack.enter_context(connected(options))
+            stack.enter_context(_scheduler_watched(client))
+            stack.enter_context(_plugged_in(client, job, stays=bool(options.scheduler)))
             workers = _Workers(client, queued=bool(options.cluster))
             suspects = _run_all(client, workers, job, units, report)
             for unit in suspects:
@@ -164,6 +167,19 @@ class _Workers:
                 self.count()
             except CancelledError as error:
                 raise _scheduler_lost() from error
+
+
+@contextmanager
+def _scheduler_watched(client: Client) -> Iterator[None]:
+    """What Dask raises when its scheduler dies depends on the moment; all of it means the same."""
+    try:
+        yield
+    except MaskmillError:
+        raise
+    except Exception as error:
+        if client.status == "running":
+            raise
+        raise _scheduler_lost() from error
 
 
 def _scheduler_lost() -> EnvironmentFault:

@@ -5,6 +5,7 @@ only decoding shows fails at the first stage that decodes. A mask is read in ful
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ from .masks import label_map
 T = TypeVar("T")
 R = TypeVar("R")
 
-THREADS = 4  # reading waits for the disk or the network; hashing and headers release the GIL or are short
+THREADS = min(4, os.cpu_count() or 1)  # a disk's reads and hashes overlap; headers hold the interpreter
+REMOTE_THREADS = 16  # an object store answers late, and to many at once
 LISTED: Mapping[str, str] = {
     "id": "string",
     "uri": "string",
@@ -88,7 +90,8 @@ def columns(config: IndexConfig) -> Mapping[str, str]:
 
 def run_unit(work: Work, config: IndexConfig, prepared: Any) -> UnitResult:
     facts = _Facts.of(work)
-    found = _threaded(lambda row: _index_row(row, config.limits, facts), work.listing.to_pylist())
+    rows = work.listing.to_pylist()
+    found = _threaded(lambda row: _index_row(row, config.limits, facts), rows, facts.root)
     return UnitResult(
         rows=[each.result for each in found],
         cells={"mask": [each.mask for each in found]},
@@ -112,14 +115,15 @@ def observe(work: Work, config: IndexConfig, record: Record | None, since: float
         is_readable = len(picture) == 64
         return f"{picture}|{_seen(root, row['mask']) if is_readable else ''}"
 
-    return _threaded(observed, range(len(rows)))
+    return _threaded(observed, range(len(rows)), root)
 
 
-def _threaded(function: Callable[[T], R], values: Sequence[T]) -> list[R]:
+def _threaded(function: Callable[[T], R], values: Sequence[T], root: str) -> list[R]:
     """The function of every value, in order: each thread takes a stretch, for a hand-over costs as much as a header."""
-    stretch = -(-len(values) // THREADS)
+    num_threads = REMOTE_THREADS if "://" in root else THREADS
+    stretch = -(-len(values) // num_threads)
     stretches = [values[start : start + stretch] for start in range(0, len(values), stretch)]
-    with ThreadPoolExecutor(THREADS) as threads:
+    with ThreadPoolExecutor(num_threads) as threads:
         done = threads.map(lambda part: [function(value) for value in part], stretches)
         return [result for part in done for result in part]
 

@@ -23,7 +23,7 @@ from maskmill.pipeline.job import RunOptions
 from maskmill.pipeline.run import Outcome, run
 from maskmill.stages.index.stage import STAGE, IndexConfig
 
-PAIRS = 5
+PAIRS = 7
 
 
 def make_pictures(root: Path, count: int, side_px: int) -> Path:
@@ -75,10 +75,11 @@ def paired(root: Path, work: Path) -> list[float]:
 
 @dataclass
 class Child:
-    """A `maskmill index` of its own process, as the operating system saw it."""
+    """A `maskmill index` of its own process, as the operating system saw it while units ran."""
 
     peak_mb: float
-    handles: tuple[int, int]  # open files, fewest and most, sampled while units ran
+    slope_mb: float  # of its memory over 10,000 rows, from a tenth of the rows on
+    handles: str  # open files, fewest and most
     seconds: float
 
 
@@ -86,27 +87,30 @@ def watched(root: Path, out: Path) -> Child:
     began = time.perf_counter()
     command = [sys.executable, "-m", "maskmill", "index", "folder", str(root), "--out", str(out)]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    counts = []
+    samples: list[tuple[int, float, int]] = []
     while (ended := os.wait4(child.pid, os.WNOHANG))[0] == 0:
-        if (out / "ledger").exists():
-            counts.append(len(os.listdir(f"/proc/{child.pid}/fd")))
-        time.sleep(0.02)
-    return Child(ended[2].ru_maxrss / 1024, (min(counts[1:-1]), max(counts)), time.perf_counter() - began)
+        units = len(list((out / "ledger").rglob("*.json")))
+        if units:
+            pages = int(Path(f"/proc/{child.pid}/statm").read_text().split()[1])
+            files = len(os.listdir(f"/proc/{child.pid}/fd"))
+            samples.append((units * 1024, pages * os.sysconf("SC_PAGE_SIZE") / 2**20, files))
+        time.sleep(0.05)
+    took = time.perf_counter() - began
+    noted_N3 = np.array(samples[:-3])  # the last ones are of finishing, not of units
+    late_N3 = noted_N3[noted_N3[:, 0] > noted_N3[:, 0].max() / 10]
+    slope = np.polyfit(late_N3[:, 0], late_N3[:, 1], 1)[0] * 10_000
+    handles = f"{late_N3[:, 2].min():.0f}–{late_N3[:, 2].max():.0f}"
+    return Child(ended[2].ru_maxrss / 1024, float(slope), handles, took)
 
 
 def main(count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         many = make_pictures(work / "many", count, 32)
-        part = make_pictures(work / "part", count // 4, 32)
-        small, large = watched(part, work / "part_images"), watched(many, work / "many_images")
-        slope = (large.peak_mb - small.peak_mb) / (count - count // 4) * 10_000
-        print(
-            f"| peak memory, {count // 4:,} and {count:,} tiny rows | {small.peak_mb:.0f} and {large.peak_mb:.0f} MB |"
-        )
-        print(f"| … its slope | {slope:.2f} MB per 10,000 rows |")
-        print(f"| … open files of {count:,} rows, fewest and most | {large.handles[0]} and {large.handles[1]} |")
-        print(f"| … seconds | {large.seconds:.1f} |")
+        found = watched(many, work / "many_images")
+        print(f"| {count:,} tiny rows: memory while units run | {found.slope_mb:.2f} MB more per 10,000 rows |")
+        print(f"| … its peak, and open files after a unit | {found.peak_mb:.0f} MB, {found.handles} |")
+        print(f"| … start to exit | {found.seconds:.1f} s |")
         few = make_pictures(work / "few", 10_000, 32)
         show("index / bare loop, 10,000 pictures of 32×32", paired(few, work / "tiny"))
         photos = make_pictures(work / "photos", 2_000, 400)

@@ -139,7 +139,7 @@ def test_a_failing_disk_stops_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path:
     def fail(*_: object, **__: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("builtins.open", fail)
+    monkeypatch.setattr("os.read", fail)
     with pytest.raises(EnvironmentFault, match="Input/output error"):
         read_source(str(tmp_path), "1.jpg")
 

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_dataset import tree, write_dataset, write_picture
-from toy import ECHO, TOY, EchoConfig, Inner, ToyConfig
 
 from maskmill.manifests.artifact import open_artifact
 from maskmill.manifests.datasets import FolderSource
@@ -24,8 +22,9 @@ from maskmill.pipeline.job import RunOptions
 from maskmill.pipeline.run import Outcome, finish_parts, retry, run
 from maskmill.pipeline.status import failed_rows, status
 from maskmill.pipeline.verify import verify
-from maskmill.stages.index.stage import STAGE as INDEX
-from maskmill.stages.index.stage import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
+from small_dataset import tree, write_dataset, write_picture
+from toy import ECHO, TOY, EchoConfig, Inner, ToyConfig
 
 UNITS_OF_4 = RunOptions(unit_rows=4, max_bad=0.5)
 
@@ -190,7 +189,7 @@ def test_parts_make_what_one_run_makes(images: Path, tmp_path: Path) -> None:
     toy(images, tmp_path / "whole")
     for part in (3, 1):
         assert not toy(images, tmp_path / "parts", options=replace(UNITS_OF_4, part=(part, 3))).finished
-    with pytest.raises(UnfinishedArtifact, match="lacks 1 of 3 units .the first is unit 1.; run the missing parts"):
+    with pytest.raises(UnfinishedArtifact, match=r"lacks 1 of 3 units \(the first is unit 1\); run the missing parts"):
         finish_parts(str(tmp_path / "parts"))
     toy(images, tmp_path / "parts", options=replace(UNITS_OF_4, part=(2, 3)))
     assert finish_parts(str(tmp_path / "parts")).finished
