@@ -1,0 +1,142 @@
+"""Weights of a backbone: a file, timm's own, or random by a seed."""
+
+import hashlib
+import socket
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+import timm
+import torch
+from timm.models import PretrainedCfg
+from torch import Tensor
+
+from ...manifests.errors import ConfigError
+from .checkpoints import State, read_checkpoint
+
+_RANDOM = "random:"
+_BLOCK = 2**20
+_HUB = ("huggingface.co", 443)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Where weights come from, and what they are."""
+
+    source: str  # a file's name, timm's hub id, or random:SEED
+    sha256: str  # of the file; of the tensors where there is none
+    licence: str  # "unknown" for a file that does not say, "none" for random ones
+    is_dino: bool  # made by DINO's own code, whose way with position embeddings is its own
+
+
+def weights_of(backbone: str, weights: str, expected_sha256: str = "") -> Weights:
+    return read_weights(backbone, weights, expected_sha256)[0]
+
+
+def read_weights(backbone: str, weights: str, expected_sha256: str = "") -> tuple[Weights, State]:
+    """The weights and their tensors as trained, before they are made to fit a size.
+
+    `weights` is a file, "random:SEED", or "" for timm's own. A file that has not the expected sha256 is not opened.
+    """
+    if weights.startswith(_RANDOM):
+        state = _random_state(backbone, weights.removeprefix(_RANDOM))
+        _expect(weights, digest := _digest(state), expected_sha256)
+        return Weights(weights, digest, "none", False), state
+    if weights:
+        return _from_file(Path(weights), Path(weights).name, backbone, expected_sha256)
+    config = timm.get_pretrained_cfg(backbone)
+    path, source = _timm_file(backbone, config)
+    return _from_file(path, source, backbone, expected_sha256, (config and config.license) or "unknown")
+
+
+def _from_file(
+    path: Path, source: str, backbone: str, expected_sha256: str, licence: str = "unknown"
+) -> tuple[Weights, State]:
+    if not path.is_file():
+        raise ConfigError(f"weights {path} are no file; give one, random:SEED, or nothing for timm's own")
+    digest = _file_digest(path)
+    _expect(str(path), digest, expected_sha256)
+    state, metadata = read_checkpoint(path)
+    is_dino = (
+        metadata.get("family") == "dino"
+        or backbone.partition(".")[2] == "dino"
+        or path.name.startswith("dino_")  # as DINO's own released files are called; DINOv2's begin otherwise
+    )
+    said = metadata.get("license") or metadata.get("licence") or licence
+    return Weights(source, digest, said, is_dino), state
+
+
+def _expect(what: str, found: str, expected: str) -> None:
+    if expected and found != expected:
+        raise ConfigError(
+            f"weights {what} have sha256 {found[:12]}… where {expected[:12]}… is expected; "
+            "give the file that was used before, or choose another --out"
+        )
+
+
+def _timm_file(backbone: str, config: PretrainedCfg | None) -> tuple[Path, str]:
+    """timm's own weights on this machine, downloaded where they are not there yet, and where they come from."""
+    remedy = "download it elsewhere and pass it as --weights FILE, or set HF_HOME to a cache that holds it"
+    if config is None or not config.has_weights:
+        raise ConfigError(f"timm has no weights for {backbone}; pass --weights FILE, or name a variant that has some")
+    hub_id = config.hf_hub_id
+    if not hub_id:
+        raise ConfigError(f"timm's weights for {backbone} lie at {config.url}; download that file, pass --weights FILE")
+    name = config.hf_hub_filename or "model.safetensors"
+    cached = huggingface_hub.try_to_load_from_cache(hub_id, name)
+    if isinstance(cached, str):
+        return Path(cached), hub_id
+    if not _hub_answers():
+        raise ConfigError(f"{name} of https://huggingface.co/{hub_id} is not on this machine and offline; {remedy}")
+    try:
+        return Path(huggingface_hub.hf_hub_download(hub_id, name)), hub_id
+    except OSError as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise ConfigError(f"{name} of https://huggingface.co/{hub_id} cannot be had ({first}); {remedy}") from error
+
+
+def _hub_answers() -> bool:
+    """Whether trying is any use: without a network the hub's client tries for most of a minute."""
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return False
+    if urllib.request.getproxies() or not huggingface_hub.constants.ENDPOINT.endswith(_HUB[0]):
+        return True  # another way than straight there, so that only trying tells
+    try:
+        socket.create_connection(_HUB, timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _random_state(backbone: str, seed: str) -> State:
+    """As timm initialises the backbone at its own size, so that weights are the same for every size."""
+    if not seed.isascii() or not seed.isdigit() or int(seed) >= 2**63:
+        raise ConfigError(f"weights {_RANDOM}{seed} name no seed; write {_RANDOM}0, or another whole number")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(seed))  # torch.manual_seed would reach every device's
+        return dict(timm.create_model(backbone, pretrained=False, num_classes=0).state_dict())
+
+
+def _digest(state: State) -> str:
+    """Of name, type, shape and bytes of every tensor, by name."""
+    running = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        running.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        running.update(_bytes_of(tensor))
+    return running.hexdigest()
+
+
+def _bytes_of(tensor: Tensor) -> bytes:
+    return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _file_digest(path: Path) -> str:
+    running = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(_BLOCK):
+                running.update(block)
+    except OSError as error:
+        raise ConfigError(f"weights {path} cannot be read ({error.strerror}); give a readable file") from error
+    return running.hexdigest()
