@@ -5,7 +5,8 @@ from typing import Any
 import click
 
 from ..pipeline.run import finish_parts
-from .options import HOW, run_options, show_outcome, with_options
+from .answers import show_outcome
+from .options import HOW, run_options, with_options
 
 
 @click.command()

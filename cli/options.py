@@ -1,15 +1,16 @@
 """Options that every command which runs a stage has, and what such a command does with them."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
 
+from ..pipeline.estimate import estimate
 from ..pipeline.job import MAX_BAD, RunOptions
-from ..pipeline.run import Outcome, run
+from ..pipeline.run import run
 from ..stages.stage import Stage
+from .answers import show_estimate, show_outcome
 
 F = TypeVar("F", bound=Callable[..., Any])
 PLAN_ONLY = "maskmill.plan_only"
@@ -90,45 +91,7 @@ def run_stage(stage: Stage, config: Any, inputs: Mapping[str, str], values: Mapp
     context = click.get_current_context()
     options = run_options(values)
     if context.meta.get(PLAN_ONLY):
-        from .plan import show_estimate
-
-        return show_estimate(stage, config, inputs, options, values["as_json"])
+        return show_estimate(estimate(stage, config, inputs, options), values["as_json"])
     if not values["out"]:
         raise click.UsageError("Missing option '--out'.", context)
     return show_outcome(run(stage, config, inputs, values["out"], options), values["as_json"])
-
-
-def show_outcome(outcome: Outcome, as_json: bool) -> int:
-    """The one line at the end of a run."""
-    if as_json:
-        echo_json({**dataclasses.asdict(outcome), "at": outcome.at.uri})
-        return outcome.exit_code
-    done = "already done" if outcome.finished and not outcome.units_run else f"{outcome.units_run} units run"
-    skipped = f", {outcome.units_skipped} skipped" if outcome.units_skipped and outcome.units_run else ""
-    rows = counted(outcome.counts) if outcome.finished else "part done, finish with `maskmill finish`"
-    click.echo(f"{outcome.kind}: {rows}; {done}{skipped} in {outcome.seconds:.1f} s → {outcome.at}")
-    for warning in outcome.warnings:
-        click.echo(f"maskmill: warning: {warning}", err=True)
-    return outcome.exit_code
-
-
-def counted(counts: Mapping[str, Any]) -> str:
-    """Counts of rows as one phrase: `20 rows, 18 ok, 2 failed (1 missing, 1 truncated)`."""
-    text = f"{counts['rows']} rows, {counts['ok']} ok"
-    if counts["failed"]:
-        text += f", {counts['failed']} failed ({', '.join(f'{n} {why}' for why, n in counts['reasons'].items())})"
-    if counts["upstream"]:
-        text += f", {counts['upstream']} failed upstream"
-    return text
-
-
-def echo_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=1))
-
-
-def size(num_bytes: float | int) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.1f} TB"

@@ -5,7 +5,8 @@ from typing import Any
 import click
 
 from ..pipeline.run import retry as run_again
-from .options import again_options, run_options, show_outcome
+from .answers import show_outcome
+from .options import again_options, run_options
 
 
 @click.command()

@@ -5,7 +5,7 @@ import dataclasses
 import click
 
 from ..pipeline import status as state
-from .options import counted, echo_json
+from .answers import counted, echo_json
 
 
 @click.command()

@@ -3,7 +3,7 @@
 import click
 
 from ..pipeline.verify import verify as verdict_on
-from .options import echo_json
+from .answers import echo_json
 
 
 @click.command()

@@ -4,17 +4,11 @@ A directory that holds another configuration is refused by the name of the field
 with more rows grows at the end; rows that are there keep their unit, their slot and their bytes.
 """
 
-import hashlib
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from ..manifests import atomic, store, tables
+from ..manifests import atomic, store
 from ..manifests.artifact import ARTIFACT, Artifact, read_summary
 from ..manifests.digests import FileDigest, fault
 from ..manifests.errors import ConfigError, CorruptArtifact, InputError, StaleArtifact
@@ -22,10 +16,11 @@ from ..manifests.fields import Field
 from ..manifests.fingerprint import config_json, differences, fingerprint
 from ..manifests.layout import default_unit_rows
 from ..manifests.place import Place
-from ..manifests.plan import Group, Input, Plan, Segment, listing_batches, listing_name, relative_uri, write_plan
+from ..manifests.plan import Group, Input, Plan, listing_name, relative_uri, write_plan
 from ..manifests.sealed import Json
-from ..stages.stage import Known, RowList, Stage
+from ..stages.stage import Known, Stage
 from .job import RunOptions, version_of
+from .row_lists import is_listed, remove_old_listings, with_rows, write_segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +69,16 @@ def planned(at: Place, asked: Asked, existing: Plan | None, options: RunOptions)
         plan = _with_fields(asked, existing, options)
         inputs = _inputs(at, asked)
         # A part takes the rows as they were planned; and inputs that have not changed give the same rows.
-        if options.part is None and (asked.stage.observe or inputs != plan.inputs or not _is_listed(at, plan)):
-            plan = replace(_with_rows(at, asked, plan, options), inputs=inputs)
+        if options.part is None and (asked.stage.observe or inputs != plan.inputs or not is_listed(at, plan)):
+            rows = asked.stage.plan(asked.config, asked.inputs, Known(plan.facts))
+            plan = with_rows(at, plan, rows, asked.stage.grows_only_when_told, options.update)
+            plan = replace(plan, inputs=inputs)
     if existing is None or plan.as_json() != existing.as_json():
         _unfinish(at)
         write_plan(at, plan)
     _write_metadata(at, plan)
     if options.part is None:
-        _remove_old_listings(at, plan)
+        remove_old_listings(at, plan)
     return plan
 
 
@@ -107,7 +104,7 @@ def _fingerprint_of(artifact: Artifact, field: str) -> str:
 def _fresh(at: Place, asked: Asked, options: RunOptions) -> Plan:
     stage = asked.stage
     rows = stage.plan(asked.config, asked.inputs, Known())
-    segment = _write_segment(at, listing_name(0, 0), rows.columns, rows.batches)
+    segment = write_segment(at, listing_name(0, 0), rows.columns, rows.batches)
     if not segment.rows:
         raise InputError(f"{stage.name} has nothing to do: its input has no rows; check the path and the options")
     return Plan(
@@ -190,111 +187,6 @@ def _selections(asked: Asked, plan: Plan) -> dict[str, Json]:
     return {name: list(dict.fromkeys([*plan.config[name], *values[name]])) for name in asked.stage.selects}
 
 
-def _with_rows(at: Place, asked: Asked, plan: Plan, options: RunOptions) -> Plan:
-    """The plan with today's rows: the old ones in their old order, new ones in a segment at the end."""
-    rows = asked.stage.plan(asked.config, asked.inputs, Known(plan.facts))
-    new = _checked_table(rows)
-    try:
-        old = pa.Table.from_batches(list(listing_batches(at, plan)), tables.schema_of(rows.columns))
-    except CorruptArtifact:
-        old = None  # a damaged listing is written again if today's rows are those that were planned
-    old_ids = old.column("id") if old is not None else new.column("id").slice(0, plan.num_rows)
-    at_new = pc.index_in(old_ids, new.column("id"))
-    vanished = at_new.null_count
-    added = new.filter(pc.invert(pc.is_in(new.column("id"), old_ids)))
-    if asked.stage.grows_only_when_told and not options.update and (vanished or added.num_rows):
-        raise StaleArtifact(
-            f"{at} lists {plan.num_rows} rows; today there are {added.num_rows} new ones and {vanished} have gone; "
-            "pass --update to append and mark them, or choose another --out"
-        )
-    if vanished and not asked.stage.grows_only_when_told:
-        gone = old_ids.filter(pc.is_null(at_new))[0].as_py()
-        raise StaleArtifact(
-            f"{at} holds {vanished} rows that its input no longer has ({gone!r} …); choose another --out"
-        )
-    revision = plan.revision + 1
-    segments: list[Segment] = []
-    start = 0
-    for number, segment in enumerate(plan.segments):
-        before = old.slice(start, segment.rows) if old is not None else None
-        today = _today(before, new, at_new.slice(start, segment.rows))
-        if before is not None and today.equals(before):
-            segments.append(segment)
-        elif before is None:
-            segments.append(_rewritten(at, segment, rows, today))
-        else:
-            segments.append(_write_segment(at, listing_name(number, revision), rows.columns, today.to_batches()))
-        start += segment.rows
-    if added.num_rows:
-        name = listing_name(len(segments), revision)
-        segments.append(_write_segment(at, name, rows.columns, added.to_batches()))
-    if tuple(segments) == plan.segments and dict(rows.facts) == dict(plan.facts):
-        return plan
-    return replace(plan, segments=tuple(segments), facts=rows.facts, revision=revision)
-
-
-def _is_listed(at: Place, plan: Plan) -> bool:
-    return all(fault(at, segment.listing, segment.digest) is None for segment in plan.segments)
-
-
-def _today(before: pa.Table | None, new: pa.Table, at_new: pa.ChunkedArray) -> pa.Table:
-    """A segment's rows as they are now; one that has gone stays as it was, and its unit finds it missing."""
-    if before is None or not at_new.null_count:
-        return new.take(at_new).combine_chunks()
-    both = pa.concat_tables([new, before])
-    own = pa.array(np.arange(before.num_rows) + new.num_rows)
-    return both.take(pc.coalesce(pc.cast(at_new, pa.int64()), own)).combine_chunks()
-
-
-def _rewritten(at: Place, segment: Segment, rows: RowList, today: pa.Table) -> Segment:
-    made = _write_segment(at, segment.listing, rows.columns, today.to_batches())
-    if made.digest != segment.digest:
-        raise CorruptArtifact(
-            f"{at.path(segment.listing)} was damaged and today's rows differ from it; choose another --out"
-        )
-    return made
-
-
-def _checked_table(rows: RowList) -> pa.Table:
-    table = pa.Table.from_batches(list(rows.batches), tables.schema_of(rows.columns))
-    _refuse_duplicates(table, table.column("id"))
-    return table
-
-
-def _write_segment(at: Place, name: str, columns: Mapping[str, str], batches: Iterable[pa.RecordBatch]) -> Segment:
-    hashes = array("Q")  # eight bytes a row, where a set of ids would take a hundred
-    digest, rows = tables.write_batches(at, name, tables.schema_of(columns), _hashing_ids(batches, hashes))
-    if len(np.unique(np.frombuffer(hashes, np.uint64))) < rows:
-        table = tables.opened(at, name, digest).read()
-        try:
-            _refuse_duplicates(table, table.column("id"))
-        except InputError:
-            atomic.remove(at, name)
-            raise
-    return Segment(rows, name, digest)
-
-
-def _hashing_ids(batches: Iterable[pa.RecordBatch], hashes: "array[int]") -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        for identifier in batch.column("id").to_pylist():
-            hashes.append(int.from_bytes(hashlib.blake2b(identifier.encode(), digest_size=8).digest(), "little"))
-        yield batch
-
-
-def _refuse_duplicates(table: pa.Table, ids: pa.ChunkedArray) -> None:
-    counts = pc.value_counts(ids)
-    twice = counts.filter(pc.greater(counts.field("counts"), 1))
-    if not len(twice):
-        return
-    identifier = twice[0].as_py()["values"]
-    rows = table.filter(pc.equal(ids, identifier)).to_pylist()
-    names = " and ".join(repr(row.get("uri", identifier)) for row in rows[:2])
-    raise InputError(
-        f"{len(twice)} image ids stand for more than one row, the first is {identifier!r} ({names}); "
-        "an id is the path without its extension, so rename or leave out one of the two"
-    )
-
-
 def _write_metadata(at: Place, plan: Plan) -> None:
     """zarr.json of every array, where it is not what it should be. A finished artifact's is kept byte for byte."""
     vouched = _vouched_files(at)
@@ -324,10 +216,3 @@ def _unfinish(at: Place) -> None:
     """Whatever is about to change, no reader may take the artifact for finished meanwhile."""
     if at.exists(ARTIFACT):
         atomic.remove(at, ARTIFACT)
-
-
-def _remove_old_listings(at: Place, plan: Plan) -> None:
-    current = {segment.listing for segment in plan.segments}
-    for name in list(at.names("listing")):
-        if name not in current:
-            atomic.remove(at, name)

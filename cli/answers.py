@@ -1,0 +1,60 @@
+"""How the commands answer: one line for people, JSON for programs."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from ..pipeline.estimate import Estimate
+from ..pipeline.run import Outcome
+
+
+def show_outcome(outcome: Outcome, as_json: bool) -> int:
+    """The one line at the end of a run."""
+    if as_json:
+        echo_json({**dataclasses.asdict(outcome), "at": outcome.at.uri})
+        return outcome.exit_code
+    done = "already done" if outcome.finished and not outcome.units_run else f"{outcome.units_run} units run"
+    skipped = f", {outcome.units_skipped} skipped" if outcome.units_skipped and outcome.units_run else ""
+    rows = counted(outcome.counts) if outcome.finished else "part done, finish with `maskmill finish`"
+    click.echo(f"{outcome.kind}: {rows}; {done}{skipped} in {outcome.seconds:.1f} s → {outcome.at}")
+    for warning in outcome.warnings:
+        click.echo(f"maskmill: warning: {warning}", err=True)
+    return outcome.exit_code
+
+
+def show_estimate(found: Estimate, as_json: bool) -> int:
+    """What a run would make."""
+    if as_json:
+        echo_json(dataclasses.asdict(found))
+        return 0
+    click.echo(f"{found.stage} would make {found.kind}, fingerprint {found.fingerprint[:12]}:")
+    click.echo(f"  {found.rows:,} rows in {found.units:,} units of {found.unit_rows:,}, {found.files:,} files")
+    for name, num_bytes in found.bytes_per_field.items():
+        click.echo(f"  {name}: {size(num_bytes)}")
+    click.echo(f"  memory per worker, besides the model: {size(found.memory_per_worker_bytes)}")
+    return 0
+
+
+def counted(counts: Mapping[str, Any]) -> str:
+    """Counts of rows as one phrase: `20 rows, 18 ok, 2 failed (1 missing, 1 truncated)`."""
+    text = f"{counts['rows']} rows, {counts['ok']} ok"
+    if counts["failed"]:
+        text += f", {counts['failed']} failed ({', '.join(f'{n} {why}' for why, n in counts['reasons'].items())})"
+    if counts["upstream"]:
+        text += f", {counts['upstream']} failed upstream"
+    return text
+
+
+def echo_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def size(num_bytes: float | int) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"
