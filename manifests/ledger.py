@@ -10,7 +10,7 @@ from functools import cache
 
 from . import sealed
 from .digests import FileDigest
-from .errors import CorruptArtifact
+from .errors import CorruptArtifact, Reason
 from .place import Place
 from .sealed import Json
 
@@ -35,6 +35,12 @@ class Record:
             "software": dict(self.software),
             "device": self.device,
         }
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether the unit itself failed, not its rows: that says nothing of them, and the next run tries again."""
+        pairs = zip(self.rows["status"], self.rows["reason"], strict=True)
+        return any(status == "failed" and reason in (Reason.ERROR, Reason.WORKER_LOST) for status, reason in pairs)
 
     @property
     def num_failed(self) -> int:

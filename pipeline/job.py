@@ -1,17 +1,20 @@
 """What a run is asked to do, in the form that travels to a worker: a stage, its config, places, and no data."""
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ..manifests.artifact import Artifact, open_artifact
+from ..manifests.errors import MaskmillError
 from ..manifests.fingerprint import config_json
 from ..manifests.place import Place
 from ..manifests.plan import Group, Plan, read_plan
 from ..manifests.sealed import digest_of
 from ..stages.stage import Stage
+
+T = TypeVar("T")
 
 MAX_BAD = 0.05
 TRIES = 3  # the first and two more, of a unit that raised or whose worker died
@@ -55,33 +58,53 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A job's state in one process: read and loaded once, however many units it runs."""
+    """What every unit of a job reads, read once in each process."""
 
     plan: Plan
     group: Group
     inputs: Mapping[str, Artifact]
-    prepared: Any
+
+
+class PreparationError(Exception):
+    """What a stage loads once per process could not be loaded: no unit can run, so none is tried again."""
 
 
 _open_jobs: dict[str, Opened] = {}
+_prepared: dict[str, Any] = {}
 
 
 def opened(job: Job) -> Opened:
-    """The state of a job in this process, made at its first unit."""
-    key = job.key()
-    if key not in _open_jobs:
-        while len(_open_jobs) >= 2:  # a job and the one after it: models are too large to collect
-            _open_jobs.pop(next(iter(_open_jobs)))
-        _open_jobs[key] = _open(job)
-    return _open_jobs[key]
+    return _kept(_open_jobs, job.key(), lambda: _open(job))
+
+
+def prepared(job: Job) -> Any:
+    """What the stage loads once per process, such as a model; loaded when the first unit is really run."""
+    return _kept(_prepared, job.key(), lambda: _prepare(job))
+
+
+def _kept(kept: dict[str, T], key: str, make: Callable[[], T]) -> T:
+    if key not in kept:
+        while len(kept) >= 2:  # a job and the one after it: models are too large to collect
+            kept.pop(next(iter(kept)))
+        kept[key] = make()
+    return kept[key]
 
 
 def _open(job: Job) -> Opened:
     plan = read_plan(job.at)
     group = next(group for group in plan.groups if group.name == job.group)
-    inputs = {role: open_artifact(where) for role, where in job.inputs.items()}
-    prepared = job.stage.prepare(job.config, inputs) if job.stage.prepare else None
-    return Opened(plan, group, inputs, prepared)
+    return Opened(plan, group, {role: open_artifact(where) for role, where in job.inputs.items()})
+
+
+def _prepare(job: Job) -> Any:
+    if job.stage.prepare is None:
+        return None
+    try:
+        return job.stage.prepare(job.config, opened(job).inputs)
+    except MaskmillError:
+        raise
+    except Exception as error:
+        raise PreparationError(f"{job.stage.name} could not load what its units need: {error}") from error
 
 
 def software(libraries: tuple[str, ...] = ()) -> dict[str, str]:

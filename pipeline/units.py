@@ -22,7 +22,7 @@ from ..manifests.ledger import Record
 from ..manifests.plan import listed
 from ..manifests.sealed import Json, digest_of
 from ..stages.stage import RowResult, UnitResult, Work
-from .job import Job, Opened, opened, software
+from .job import Job, Opened, opened, prepared, software
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def run_unit(job: Job, unit: Unit, careful: bool = False) -> UnitReport:
     if record is not None and _is_done(job, state, work, record):
         return UnitReport(unit.index, unit.num_rows, record.num_failed, True, {}, 0, time.perf_counter() - began)
     read = time.perf_counter()
-    result = job.stage.run_unit(work, job.config, state.prepared)
+    result = job.stage.run_unit(work, job.config, prepared(job))
     computed = time.perf_counter()
     report = _stored(job, state, work, result)
     return UnitReport(
@@ -67,8 +67,8 @@ def run_unit(job: Job, unit: Unit, careful: bool = False) -> UnitReport:
 
 
 def give_up(job: Job, unit: Unit, reason: Reason, error: str = "") -> UnitReport:
-    """Records a unit whose rows could not be done at any try as failed, so that all others can finish."""
-    state = opened(Job(job.stage, job.config, job.at, job.inputs, job.group, job.plan_digest))
+    """Records a unit that could not be done at any try, its rows as failed, so that all others can finish."""
+    state = opened(job)
     work = _work(job, state, unit, careful=True)
     nothing = RowResult(reason=reason)
     arrays = {
@@ -77,8 +77,7 @@ def give_up(job: Job, unit: Unit, reason: Reason, error: str = "") -> UnitReport
         if field.kind == "array"
     }
     cells = {f.name: [None] * unit.num_rows for f in state.plan.fields_of(state.group) if f.kind == "table"}
-    # Nothing that a run observes is called so: the unit's fingerprint fits no run, and the next one tries it again.
-    observed = ["given up"] * unit.num_rows
+    observed = [""] * unit.num_rows if job.stage.observe else ()
     record = _stored(job, state, work, UnitResult([nothing] * unit.num_rows, arrays, cells, observed))
     return UnitReport(unit.index, unit.num_rows, record.num_failed, False, {}, 0, error=error)
 
@@ -167,7 +166,7 @@ def _record_if_sound(job: Job, state: Opened, unit: Unit) -> Record | None:
 
 
 def _is_done(job: Job, state: Opened, work: Work, record: Record) -> bool:
-    if job.retry_failed and record.num_failed:
+    if record.is_given_up or (job.retry_failed and record.num_failed):
         return False
     if {field.shard(work.unit.index) for field in state.plan.fields_of(state.group)} != set(record.files):
         return False

@@ -13,7 +13,7 @@ from ...manifests import atomic
 from ...manifests.errors import MaskmillError, Reason
 from ...manifests.layout import Unit
 from ...manifests.place import Place
-from ..job import TRIES, Job
+from ..job import TRIES, Job, PreparationError
 from ..units import UnitReport, give_up, run_unit
 
 
@@ -26,7 +26,7 @@ def attempt(job: Job, unit: Unit, careful: bool = False) -> UnitReport:
     for number in range(1, TRIES + 1):
         try:
             report = run_unit(job, unit, careful)
-        except MaskmillError:
+        except (MaskmillError, PreparationError):
             raise
         except Exception as unexpected:
             error = "".join(traceback.format_exception(unexpected))

@@ -18,13 +18,14 @@ from maskmill.manifests.errors import (
     UnfinishedArtifact,
 )
 from maskmill.pipeline.estimate import estimate
-from maskmill.pipeline.job import RunOptions
+from maskmill.pipeline.job import PreparationError, RunOptions
 from maskmill.pipeline.run import Outcome, finish_parts, retry, run
 from maskmill.pipeline.status import failed_rows, status
 from maskmill.pipeline.verify import verify
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
+from maskmill.stages.stage import Inputs
 from small_dataset import tree, write_dataset, write_picture
-from toy import ECHO, TOY, EchoConfig, Inner, ToyConfig
+from toy import ECHO, FAULTS, TOY, EchoConfig, Inner, ToyConfig
 
 UNITS_OF_4 = RunOptions(unit_rows=4, max_bad=0.5)
 
@@ -234,3 +235,37 @@ def test_two_names_for_one_id_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'a' \('a.jpg' and 'a.png'\)"):
         index(tmp_path / "pictures", tmp_path / "images")
     assert not (tmp_path / "images").exists()
+
+
+def test_a_unit_that_was_given_up_is_tried_again_and_no_other(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toys, faults = tmp_path / "toys", tmp_path / "faults"
+    faults.mkdir()
+    monkeypatch.setenv(FAULTS, str(faults))
+    (faults / "raise-cat-0").write_text("1000")
+    assert toy(images, toys).counts["reasons"] == {"error": 4}
+    assert "unit 0 was given up after every try: ValueError: told to raise at cat/0" in capsys.readouterr().err
+    echo = {"toys": str(toys)}
+    assert run(ECHO, EchoConfig(), echo, str(tmp_path / "echoes"), UNITS_OF_4).counts["upstream"] == 4
+    assert run(ECHO, EchoConfig(), echo, str(tmp_path / "echoes"), UNITS_OF_4).units_run == 0
+    (faults / "raise-cat-0").unlink()
+    outcome = toy(images, toys, options=replace(UNITS_OF_4, trust=True))
+    assert (outcome.units_run, outcome.units_skipped, outcome.counts["ok"]) == (1, 2, 10)
+
+
+def test_a_model_is_loaded_only_when_a_unit_runs(images: Path, tmp_path: Path) -> None:
+    loaded = []
+    loading = replace(TOY, prepare=lambda config, inputs: loaded.append(config))
+    for _ in range(2):
+        run(loading, ToyConfig(), {"images": str(images)}, str(tmp_path / "toys"), UNITS_OF_4)
+    assert loaded == [ToyConfig()]
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_run_at_once(images: Path, tmp_path: Path) -> None:
+    def fail(config: ToyConfig, inputs: Inputs) -> None:
+        raise ValueError("no such layer")
+
+    with pytest.raises(PreparationError, match="toy could not load what its units need: no such layer"):
+        run(replace(TOY, prepare=fail), ToyConfig(), {"images": str(images)}, str(tmp_path / "toys"), UNITS_OF_4)
+    assert status(str(tmp_path / "toys")).units_done == 0
