@@ -187,36 +187,8 @@ def _is_as_written(job: Job, name: str, digest: FileDigest, since: float) -> boo
 
 
 def _stored(job: Job, state: Opened, work: Work, result: UnitResult) -> Record:
-    fields = state.plan.fields_of(state.group)
-    rows = _settled(work, result, fields)
-    files: dict[str, bytes] = {}
-    columns: dict[str, list[Json]] = {
-        "id": list(work.ids),
-        "status": [
-            "upstream" if why else "failed" if row.reason else "ok" for row, why in zip(rows, work.blocked, strict=True)
-        ],
-        "reason": [why or (str(row.reason) if row.reason else "") for row, why in zip(rows, work.blocked, strict=True)],
-        "note": [row.note for row in rows],
-    }
-    for field in fields:
-        name = field.shard(work.unit.index)
-        if field.kind == "array":
-            values = _zeroed_where(result.arrays[field.name], [status != "ok" for status in columns["status"]])
-            columns[field.digest_column] = [hashlib.sha256(row.tobytes()).hexdigest() for row in values]
-            files[name] = store.encode_shard(field, state.group.unit_rows, values)
-        else:
-            cells = [
-                cell if s == "ok" else None for cell, s in zip(result.cells[field.name], columns["status"], strict=True)
-            ]
-            columns[field.digest_column] = [
-                hashlib.sha256(cell).hexdigest() if cell is not None else "" for cell in cells
-            ]
-            files[name] = tables.encoded(
-                pa.table({"id": pa.array(work.ids, pa.string()), field.name: pa.array(cells, pa.binary())})
-            )
-    if not state.group.name:
-        for name in state.plan.columns:
-            columns[name] = [row.scalars.get(name) for row in rows]
+    """Writes a unit's files and then its record."""
+    columns, files = _encoded(state, work, result)
     if result.observed:
         columns["observed"] = list(result.observed)
     record = Record(
@@ -235,6 +207,40 @@ def _stored(job: Job, state: Opened, work: Work, result: UnitResult) -> Record:
     return record
 
 
+def _encoded(state: Opened, work: Work, result: UnitResult) -> tuple[dict[str, list[Json]], dict[str, bytes]]:
+    """What the record says of each row, and the bytes of the unit's files."""
+    fields = state.plan.fields_of(state.group)
+    rows = _settled(work, result, fields)
+    columns = _outcomes(work, rows)
+    is_ok = [status == "ok" for status in columns["status"]]
+    files: dict[str, bytes] = {}
+    for field in fields:
+        name = field.shard(work.unit.index)
+        if field.kind == "array":
+            values = _zeroed_unless(is_ok, result.arrays[field.name])
+            columns[field.digest_column] = [hashlib.sha256(row.tobytes()).hexdigest() for row in values]
+            files[name] = store.encode_shard(field, state.group.unit_rows, values)
+        else:
+            cells = [cell if ok else None for cell, ok in zip(result.cells[field.name], is_ok, strict=True)]
+            columns[field.digest_column] = ["" if cell is None else hashlib.sha256(cell).hexdigest() for cell in cells]
+            table = {"id": pa.array(work.ids, pa.string()), field.name: pa.array(cells, pa.binary())}
+            files[name] = tables.encoded(pa.table(table))
+    if not state.group.name:
+        columns |= {name: [row.scalars.get(name) for row in rows] for name in state.plan.columns}
+    return columns, files
+
+
+def _outcomes(work: Work, rows: Sequence[RowResult]) -> dict[str, list[Json]]:
+    """Status, reason and note of each row; what failed upstream has failed for that reason, whatever the stage says."""
+    pairs = list(zip(rows, work.blocked, strict=True))
+    return {
+        "id": list(work.ids),
+        "status": ["upstream" if why else "failed" if row.reason else "ok" for row, why in pairs],
+        "reason": [why or str(row.reason or "") for row, why in pairs],
+        "note": [row.note for row in rows],
+    }
+
+
 def _settled(work: Work, result: UnitResult, fields: Sequence[Field]) -> list[RowResult]:
     """What the stage said of its rows, with rows that hold NaN or infinity failed."""
     if len(result.rows) != len(work.ids):
@@ -250,10 +256,10 @@ def _settled(work: Work, result: UnitResult, fields: Sequence[Field]) -> list[Ro
     return rows
 
 
-def _zeroed_where(values: np.ndarray, failed: Sequence[bool]) -> np.ndarray:
+def _zeroed_unless(is_ok: Sequence[bool], values: np.ndarray) -> np.ndarray:
     """A failed row keeps its slot as zeros, so that its neighbours' bytes never move."""
-    if not any(failed):
+    if all(is_ok):
         return values
     values = values.copy()
-    values[np.asarray(failed)] = 0
+    values[~np.asarray(is_ok)] = 0
     return values
