@@ -28,7 +28,7 @@ AT = {"long ago": 1.0, "all the same": 1_600_000_000.0, "to come": time.time() +
 )
 def test_another_environment(subject: Subject, out: Path, around: dict[str, str]) -> None:
     name = next(name for name, case in CASES.items() if case is subject.home.case)
-    command = [sys.executable, "-m", "faults.alone", name, str(subject.home.path), str(out)]
+    command = [sys.executable, "-m", "faults.alone", name, str(subject.home.path), str(out), "0"]
     ended = subprocess.run(command, env={**os.environ, **around, "PYTHONPATH": PATH}, capture_output=True, check=False)
     assert ended.returncode == 0, ended.stderr.decode()
     assert tree(out) == subject.tree
