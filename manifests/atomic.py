@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,17 +62,23 @@ class HashingWriter:
 @contextmanager
 def replacing(place: Place, name: str) -> Iterator[HashingWriter]:
     """Gives a stream whose content appears under `name`, whole, when the block ends without an error."""
+    with _replacing(place, name) as stream:
+        yield HashingWriter(stream)
+
+
+@contextmanager
+def _replacing(place: Place, name: str) -> Iterator[Any]:
     with _writing(place.path(name)):
         if not place.is_local:
             with _putting(place, name) as stream:
-                yield HashingWriter(stream)
+                yield stream
             return
         target = place.path(name)
         temporary = f"{target}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
         stream = _open_new(temporary)
         try:
             with stream:
-                yield HashingWriter(stream)
+                yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, target)
@@ -106,15 +113,14 @@ def _putting(place: Place, name: str) -> Iterator[Any]:
 _STREAMING = ("s3://", "s3a://", "gs://", "gcs://")
 
 
-def write(place: Place, name: str, data: bytes | bytearray | memoryview) -> str:
-    """Writes a whole file and gives its sha256."""
+def write(place: Place, name: str, data: bytes | bytearray | memoryview) -> None:
+    """Writes a whole file."""
     if not place.is_local:
         with _writing(place.path(name)):
             filesystem_of(place.uri).pipe_file(key_of(place.path(name)), bytes(data))
-        return hashlib.sha256(data).hexdigest()
-    with replacing(place, name) as stream:
+        return
+    with _replacing(place, name) as stream:
         stream.write(data)
-    return stream.sha256
 
 
 def create(place: Place, name: str, data: bytes) -> bool:
@@ -216,8 +222,13 @@ class Log:
         self._place, self._name = place, name
         self._stream: IO[bytes] | None = None
         self._lines: list[bytes] = []
+        self._one_at_a_time = threading.Lock()  # units are computed and written in different threads
 
     def append(self, line: bytes) -> None:
+        with self._one_at_a_time:
+            self._append(line)
+
+    def _append(self, line: bytes) -> None:
         if not self._place.is_local:  # an object cannot grow: the whole log is put when it is closed
             self._lines.append(line + b"\n")
             return

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .sealed import Json
@@ -29,6 +29,7 @@ class Field:
     columns: tuple[str, ...] = ()
     basis: Mapping[str, Json] | None = None  # what decides its content, where that is less than the whole config
     row_bytes: int = 0  # of a table: the planner's guess
+    detail: Mapping[str, Json] = field(default_factory=dict, hash=False)  # what else tells it from others of its name
 
     @property
     def bytes_per_row(self) -> int:
@@ -52,6 +53,7 @@ class Field:
             "dtype": self.dtype if self.kind == "array" else None,
             "chunk": list(self.chunk),
             "columns": list(self.columns),
+            **({"detail": dict(self.detail)} if self.detail else {}),
         }
 
     @classmethod
@@ -63,4 +65,5 @@ class Field:
             dtype=value["dtype"] or "float32",
             chunk=tuple(value["chunk"]),
             columns=tuple(value["columns"]),
+            detail=value.get("detail", {}),
         )

@@ -21,9 +21,12 @@ FORMAT_VERSION = 1
 T = TypeVar("T")
 
 
-def setting(*, default: Any = dataclasses.MISSING, changes_bytes: bool = True) -> Any:
-    """A field of a stage's config; `changes_bytes=False` keeps it out of every fingerprint."""
-    return dataclasses.field(default=default, metadata={"changes_bytes": changes_bytes})
+def setting(*, default: Any = dataclasses.MISSING, changes_bytes: bool = True, is_kept: bool = False) -> Any:
+    """A field of a stage's config; `changes_bytes=False` keeps it out of every fingerprint.
+
+    Such a setting is forgotten unless `is_kept`: then plan.json has it, for a retry that could not run without.
+    """
+    return dataclasses.field(default=default, metadata={"changes_bytes": changes_bytes, "is_kept": is_kept})
 
 
 def config_json(config: Any) -> dict[str, Json]:
@@ -35,6 +38,12 @@ def config_json(config: Any) -> dict[str, Json]:
         if field.metadata.get("changes_bytes", True):
             values[field.name] = _json(getattr(config, field.name))
     return values
+
+
+def kept_settings(config: Any) -> dict[str, Json]:
+    """What a later run needs of a config besides what changes bytes, such as where the weights lay."""
+    fields = [field for field in dataclasses.fields(config) if field.metadata.get("is_kept")]
+    return {field.name: _json(getattr(config, field.name)) for field in fields}
 
 
 def config_from(cls: type[T], values: Mapping[str, Json]) -> T:

@@ -5,7 +5,7 @@ Everything a later process needs to go on is in here: a part on another machine,
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -73,6 +73,7 @@ class Plan:
     segments: tuple[Segment, ...]
     revision: int  # grows with every change of the listing, so that a new listing never overwrites an old one
     facts: Mapping[str, Json]  # what else the stage found at planning: the class table, the root
+    settings: Mapping[str, Json] = field(default_factory=dict)  # no byte depends on them, and a retry needs them
 
     @property
     def num_rows(self) -> int:
@@ -122,6 +123,7 @@ class Plan:
             ],
             "revision": self.revision,
             "facts": dict(self.facts),
+            **({"settings": dict(self.settings)} if self.settings else {}),
             "counts": {"rows": self.num_rows, "units": [self.layout(group).num_units for group in self.groups]},
         }
 
@@ -204,4 +206,5 @@ def _from_json(value: dict[str, Json]) -> Plan:
         ),
         revision=int(value["revision"]),
         facts=value["facts"],
+        settings=value.get("settings", {}),
     )

@@ -40,9 +40,8 @@ def unseal(data: bytes, where: str) -> dict[str, Json]:
     raise CorruptArtifact(f"{where} does not hold the bytes that were written; restore it or run its stage again")
 
 
-def write(place: Place, name: str, value: Mapping[str, Json]) -> str:
-    """Writes a sealed file and gives the sha256 of the whole file."""
-    return atomic.write(place, name, seal(value))
+def write(place: Place, name: str, value: Mapping[str, Json]) -> None:
+    atomic.write(place, name, seal(value))
 
 
 def read(place: Place, name: str) -> dict[str, Json]:

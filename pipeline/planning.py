@@ -13,7 +13,7 @@ from ..manifests.artifact import ARTIFACT, Artifact, read_summary
 from ..manifests.digests import FileDigest, fault
 from ..manifests.errors import ConfigError, CorruptArtifact, InputError, StaleArtifact
 from ..manifests.fields import Field
-from ..manifests.fingerprint import config_json, differences, fingerprint
+from ..manifests.fingerprint import config_json, differences, fingerprint, kept_settings
 from ..manifests.layout import default_unit_rows
 from ..manifests.place import Place
 from ..manifests.plan import Group, Input, Plan, listing_name, relative_uri, write_plan
@@ -46,7 +46,7 @@ class Asked:
 
 def ask(stage: Stage, config: Any, inputs: Mapping[str, Artifact]) -> Asked:
     values = config_json(config)
-    reads = stage.reads(config)
+    reads = stage.reads(config, inputs)
     header: dict[str, Json] = {
         "stage": stage.name,
         "code_version": stage.code_version,
@@ -123,6 +123,7 @@ def _fresh(at: Place, asked: Asked, options: RunOptions) -> Plan:
         segments=(segment,),
         revision=0,
         facts=rows.facts,
+        settings=kept_settings(asked.config),
     )
 
 
@@ -175,6 +176,7 @@ def _with_fields(asked: Asked, plan: Plan, options: RunOptions) -> Plan:
     return replace(
         plan,
         config={**plan.config, **_selections(asked, plan)},
+        settings=kept_settings(asked.config),
         fields={**plan.fields, **{field.name: replace(field, basis=None, row_bytes=0) for field in missing}},
         field_fingerprints={**plan.field_fingerprints, **{f.name: asked.field_fingerprint(f) for f in missing}},
         groups=(*plan.groups, group),

@@ -162,5 +162,5 @@ def _leave_nothing(at: Place) -> None:
 
 def _as_planned(at: Place, plan: Plan) -> tuple[Stage, Any, dict[str, str]]:
     stage = find_stage(plan.stage)
-    config = config_from(stage.config, plan.config)
+    config = config_from(stage.config, {**plan.config, **plan.settings})
     return stage, config, {each.role: each.place(at).uri for each in plan.inputs}

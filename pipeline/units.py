@@ -41,8 +41,20 @@ class UnitReport:
     error: str = ""  # the traceback of a unit that was given up
 
 
-def run_unit(job: Job, unit: Unit, careful: bool = False) -> UnitReport:
-    """Runs a unit, or skips it if its record and its files are those of this run."""
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A unit between its computation and its writing, which may be another thread's."""
+
+    job: Job
+    state: Opened
+    work: Work
+    result: UnitResult
+    reading_s: float
+    computing_s: float
+
+
+def compute_unit(job: Job, unit: Unit, careful: bool = False) -> Computed | UnitReport:
+    """What a unit holds, not yet written; or the report of one that is skipped."""
     began = time.perf_counter()
     state = opened(job)
     work = _work(job, state, unit, careful)
@@ -51,18 +63,23 @@ def run_unit(job: Job, unit: Unit, careful: bool = False) -> UnitReport:
         return UnitReport(unit.index, unit.num_rows, record.num_failed, True, {}, 0, time.perf_counter() - began)
     read = time.perf_counter()
     result = job.stage.run_unit(work, job.config, prepared(job))
-    computed = time.perf_counter()
-    report = _stored(job, state, work, result)
+    return Computed(job, state, work, result, read - began, time.perf_counter() - read)
+
+
+def write_unit(computed: Computed) -> UnitReport:
+    began = time.perf_counter()
+    unit = computed.work.unit
+    record = _stored(computed.job, computed.state, computed.work, computed.result)
     return UnitReport(
         unit.index,
         unit.num_rows,
-        report.num_failed,
+        record.num_failed,
         False,
-        {name: digest.sha256 for name, digest in report.files.items()},
-        sum(digest.size for digest in report.files.values()),
-        read - began,
-        computed - read,
-        time.perf_counter() - computed,
+        {name: digest.sha256 for name, digest in record.files.items()},
+        sum(digest.size for digest in record.files.values()),
+        computed.reading_s,
+        computed.computing_s,
+        time.perf_counter() - began,
     )
 
 

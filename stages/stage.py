@@ -74,7 +74,15 @@ class UnitResult:
     observed: Sequence[str] = ()  # of a stage that reads the outside world: the digest of what it read, row by row
 
 
-def reads_nothing(config: Any) -> Mapping[str, Sequence[str]]:
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A short measurement: so many rows took so many seconds, once everything was loaded."""
+
+    rows: int
+    seconds: float
+
+
+def reads_nothing(config: Any, inputs: Inputs) -> Mapping[str, Sequence[str]]:
     return {}
 
 
@@ -95,8 +103,9 @@ class Stage:
     fields: Callable[[Any, Inputs], Sequence[Field]]
     columns: Callable[[Any], Mapping[str, str]]
     run_unit: Callable[[Work, Any, Any], UnitResult]  # work, config, what `prepare` gave
-    reads: Callable[[Any], Mapping[str, Sequence[str]]] = reads_nothing  # role → fields it reads
+    reads: Callable[[Any, Inputs], Mapping[str, Sequence[str]]] = reads_nothing  # role → fields it reads
     prepare: Callable[[Any, Inputs], Any] | None = None  # once per process: loads the model
+    probe: Callable[[Any, Inputs], Probe] | None = None  # a few rows, computed to tell how long all of them will take
     # For stages that read the outside world: the digest of every row's sources now. Given a record and the time it was
     # written, rows whose sources have the recorded size and are no newer may keep their recorded digest.
     observe: Callable[[Work, Any, Record | None, float], Sequence[str]] | None = None

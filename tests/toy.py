@@ -59,7 +59,7 @@ def columns(config: Any) -> Mapping[str, str]:
     return {"mean": "float64"}
 
 
-def reads(config: ToyConfig) -> Mapping[str, Sequence[str]]:
+def reads(config: ToyConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
     return {"images": ("picture",)}
 
 
@@ -120,7 +120,7 @@ def echo_fields(config: EchoConfig, inputs: Inputs) -> Sequence[Field]:
     return [Field(name="echo", kind="table", row_bytes=100)]
 
 
-def echo_reads(config: EchoConfig) -> Mapping[str, Sequence[str]]:
+def echo_reads(config: EchoConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
     return {"toys": ("square",)}
 
 

@@ -6,15 +6,22 @@ import socket
 import time
 import traceback
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
+from typing import TypeVar
 
 from ...manifests import atomic
 from ...manifests.errors import MaskmillError, Reason
 from ...manifests.layout import Unit
 from ...manifests.place import Place
 from ..job import TRIES, Job, PreparationError
-from ..units import UnitReport, give_up, run_unit
+from ..units import Computed, UnitReport, compute_unit, give_up, write_unit
+
+T = TypeVar("T")
+
+
+Attempted = Computed | UnitReport | str  # to be written; skipped; or the traceback of the last try
 
 
 def attempt(job: Job, unit: Unit, careful: bool = False) -> UnitReport:
@@ -22,20 +29,36 @@ def attempt(job: Job, unit: Unit, careful: bool = False) -> UnitReport:
 
     What is wrong with the machine or the artifact is wrong for every unit, so that ends the run at once.
     """
+    return write(job, unit, compute(job, unit, careful))
+
+
+def compute(job: Job, unit: Unit, careful: bool = False) -> Attempted:
+    """The first half of an attempt, which writes nothing of the unit."""
+    return _tried(job, unit, partial(compute_unit, job, unit, careful))
+
+
+def write(job: Job, unit: Unit, attempted: Attempted) -> UnitReport:
+    """The second half, which may be another thread's."""
+    if isinstance(attempted, Computed):
+        attempted = _tried(job, unit, partial(write_unit, attempted))
+    if isinstance(attempted, str):
+        return given_up(job, unit, Reason.ERROR, attempted)
+    if not attempted.skipped:
+        log(job.at, {"event": "unit", **asdict(attempted)})
+    return attempted
+
+
+def _tried(job: Job, unit: Unit, function: Callable[[], T]) -> T | str:
     error = ""
     for number in range(1, TRIES + 1):
         try:
-            report = run_unit(job, unit, careful)
+            return function()
         except (MaskmillError, PreparationError):
             raise
         except Exception as unexpected:
             error = "".join(traceback.format_exception(unexpected))
             log(job.at, {"event": "raised", "unit": unit.index, "try": number, "traceback": error})
-            continue
-        if not report.skipped:
-            log(job.at, {"event": "unit", **asdict(report)})
-        return report
-    return given_up(job, unit, Reason.ERROR, error)
+    return error
 
 
 def given_up(job: Job, unit: Unit, reason: Reason, error: str = "") -> UnitReport:

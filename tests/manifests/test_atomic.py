@@ -19,7 +19,7 @@ def at(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 def test_a_file_is_replaced_whole(at: Place) -> None:
     for data in (b"first", b"", b"second, and longer"):
-        assert atomic.write(at, "b/x", data) == hashlib.sha256(data).hexdigest()
+        atomic.write(at, "b/x", data)
         assert at.read("b/x") == data
     with atomic.replacing(at, "b/x") as stream:
         assert [stream.write(part) for part in (b"in ", memoryview(b"two parts"))] == [3, 9]
