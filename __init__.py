@@ -4,14 +4,20 @@ What is public is listed in `_HOME` and imported at its first use, so that `impo
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .manifests.tokens import Tokens as Tokens, open_tokens as open_tokens
 
 __version__ = "0.1.0"
 
 # Name → the module that defines it. A type checker reads the same names under TYPE_CHECKING.
-_HOME: dict[str, str] = {}
+_HOME = {
+    "Tokens": ".manifests.tokens",
+    "open_tokens": ".manifests.tokens",
+}
 
-__all__ = ["__version__"]
+__all__ = ["Tokens", "__version__", "open_tokens"]
 
 
 def __getattr__(name: str) -> Any:

@@ -34,6 +34,9 @@ def show_estimate(found: Estimate, as_json: bool) -> int:
     click.echo(f"  {found.rows:,} rows in {found.units:,} units of {found.unit_rows:,}, {found.files:,} files")
     for name, num_bytes in found.bytes_per_field.items():
         click.echo(f"  {name}: {size(num_bytes)}")
+    if found.measured_rows:
+        measured = f"{found.measured_rows} rows took {found.measured_s:.1f} s"
+        click.echo(f"  time: {duration(found.hours * 3600)} in one process on this machine ({measured})")
     click.echo(f"  memory per worker, besides the model: {size(found.memory_per_worker_bytes)}")
     return 0
 
@@ -46,6 +49,13 @@ def counted(counts: Mapping[str, Any]) -> str:
     if counts["upstream"]:
         text += f", {counts['upstream']} failed upstream"
     return text
+
+
+def duration(seconds: float) -> str:
+    for unit, size_s in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= size_s:
+            return f"{seconds / size_s:.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def echo_json(value: Any) -> None:

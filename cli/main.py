@@ -26,6 +26,8 @@ BUG, USAGE, INTERRUPTED, READER_LEFT, TERMINATED = 1, 2, 130, 141, 143
 # Name → where its click command is, and its line in `maskmill --help`.
 COMMANDS = {
     "index": ("index:index", "List the pictures of a dataset, with their labels and masks."),
+    "extract": ("extract:extract", "Run a vision transformer over the pictures, once, and keep its tokens."),
+    "weights": ("weights:weights", "Turn a training checkpoint into a file of weights alone."),
     "plan": ("plan:plan", "Say what a stage would do: units, files, bytes, memory."),
     "status": ("status:status", "Say how far an artifact is, from its files alone."),
     "verify": ("verify:verify", "Compare every byte of an artifact with what its records say."),

@@ -2,11 +2,12 @@
 
 import click
 
+from .extract import extract
 from .index import index
 from .options import PLAN_ONLY
 
 
-@click.group(commands={"index": index})
+@click.group(commands={"index": index, "extract": extract})
 @click.pass_context
 def plan(context: click.Context) -> None:
     """Say what a stage would make: rows, units, files, bytes, memory. Writes nothing."""

@@ -195,6 +195,15 @@ def check_can_write(place: Place) -> None:
         )
 
 
+def free_bytes(place: Place) -> int:
+    """What a local place's disk has left for this user."""
+    there = place.uri
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    found = os.statvfs(there)
+    return found.f_bavail * found.f_frsize
+
+
 @contextmanager
 def scratch(prefix: str) -> Iterator[Place]:
     """A directory that is gone, with all that is in it, when the block ends."""

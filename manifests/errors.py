@@ -89,6 +89,7 @@ class Reason(StrEnum):
     MASK_SIZE = "mask_size"  # neither the picture's size nor its size before EXIF rotation
     MASK_VALUES = "mask_values"  # values outside the class table
     NOT_FINITE = "not_finite"  # NaN or infinity in what was computed
+    CRASHED = "crashed"  # its decoder ended or outlasted the process it ran in
     WORKER_LOST = "worker_lost"  # the process died on this unit, at every try
     ERROR = "error"  # the unit raised at every try; the log holds the traceback
 

@@ -15,6 +15,7 @@ from .errors import CorruptArtifact, MissingArtifact, StaleArtifact
 from .fields import Field
 from .fingerprint import FORMAT_VERSION
 from .layout import Layout, Unit
+from .ledger import record_name
 from .place import Place, place
 from .sealed import Json
 
@@ -176,6 +177,12 @@ def listed(at: Place, plan: Plan, unit: Unit) -> pa.Table:
 def listing_batches(at: Place, plan: Plan) -> Iterator[pa.RecordBatch]:
     for segment in plan.segments:
         yield from tables.batches_of(tables.opened(at, segment.listing, segment.digest))
+
+
+def missing_units(at: Place, plan: Plan, group: Group) -> list[int]:
+    """Units without a record, by a look at the names alone."""
+    there = set(at.names(group.ledger))
+    return [unit for unit in range(plan.layout(group).num_units) if record_name(group.ledger, unit) not in there]
 
 
 def relative_uri(reader: Place, read: Place) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..manifests.artifact import open_artifact
 from ..manifests.layout import Layout
-from ..stages.stage import Known, Stage
+from ..stages.stage import Known, Probe, Stage
 from .job import RunOptions
 from .planning import ask, row_bytes, unit_rows_for
 
@@ -22,7 +22,14 @@ class Estimate:
     files: int
     bytes_per_field: Mapping[str, int]
     total_bytes: int
-    memory_per_worker_bytes: int  # a unit's arrays, computed and encoded; what a stage's model takes comes on top
+    memory_per_worker_bytes: int  # of arrays: a unit computed, one written, its shards; a model comes on top
+    measured_rows: int = 0  # where the stage can be measured: so many rows took so many seconds in one process here
+    measured_s: float = 0.0
+
+    @property
+    def hours(self) -> float:
+        """In one process on this machine."""
+        return self.rows * self.measured_s / self.measured_rows / 3600
 
 
 def estimate(stage: Stage, config: Any, inputs: Mapping[str, str], options: RunOptions) -> Estimate:
@@ -34,6 +41,7 @@ def estimate(stage: Stage, config: Any, inputs: Mapping[str, str], options: RunO
     units = Layout(unit_rows, (rows,)).num_units
     per_field = {field.name: rows * field.bytes_per_row for field in stored}
     arrays = sum(field.kind == "array" for field in stored)
+    measured = stage.probe(config, asked.inputs) if stage.probe and rows else Probe(0, 0.0)
     return Estimate(
         stage=stage.name,
         kind=stage.kind,
@@ -44,5 +52,7 @@ def estimate(stage: Stage, config: Any, inputs: Mapping[str, str], options: RunO
         files=units * (len(stored) + 1) + arrays + 4,  # plan, listing, rows and artifact.json
         bytes_per_field=per_field,
         total_bytes=sum(per_field.values()),
-        memory_per_worker_bytes=2 * unit_rows * row_bytes(stored),
+        memory_per_worker_bytes=3 * min(unit_rows, rows) * row_bytes(stored),
+        measured_rows=measured.rows,
+        measured_s=measured.seconds,
     )

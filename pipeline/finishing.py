@@ -34,12 +34,6 @@ def finish(at: Place, plan: Plan, max_bad: float, warnings: tuple[str, ...] = ()
     return summary
 
 
-def missing_units(at: Place, plan: Plan, group: Group) -> list[int]:
-    """Units without a record, by a look at the names alone."""
-    there = set(at.names(group.ledger))
-    return [u for u in range(plan.layout(group).num_units) if ledger.record_name(group.ledger, u) not in there]
-
-
 def gathered_rows(at: Place, plan: Plan) -> Iterator[pa.RecordBatch]:
     """The row list as the ledger has it, unit by unit, in bounded memory."""
     schema = rows_schema(plan)

@@ -82,6 +82,12 @@ def prepared(job: Job) -> Any:
     return _kept(_prepared, job.key(), lambda: _prepare(job))
 
 
+def forget(job: Job) -> None:
+    """Lets go of what this process keeps for a job, such as a model; a cluster's worker outlives the run."""
+    _open_jobs.pop(job.key(), None)
+    _prepared.pop(job.key(), None)
+
+
 def _kept(kept: dict[str, T], key: str, make: Callable[[], T]) -> T:
     if key not in kept:
         while len(kept) >= 2:  # a job and the one after it: models are too large to collect

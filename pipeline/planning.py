@@ -11,12 +11,12 @@ from typing import Any
 from ..manifests import atomic, store
 from ..manifests.artifact import ARTIFACT, Artifact, read_summary
 from ..manifests.digests import FileDigest, fault
-from ..manifests.errors import ConfigError, CorruptArtifact, InputError, StaleArtifact
+from ..manifests.errors import ConfigError, CorruptArtifact, EnvironmentFault, InputError, StaleArtifact
 from ..manifests.fields import Field
 from ..manifests.fingerprint import config_json, differences, fingerprint, kept_settings
 from ..manifests.layout import default_unit_rows
 from ..manifests.place import Place
-from ..manifests.plan import Group, Input, Plan, listing_name, relative_uri, write_plan
+from ..manifests.plan import Group, Input, Plan, listing_name, missing_units, relative_uri, write_plan
 from ..manifests.sealed import Json
 from ..stages.stage import Known, Stage
 from .job import RunOptions, version_of
@@ -73,6 +73,7 @@ def planned(at: Place, asked: Asked, existing: Plan | None, options: RunOptions)
             rows = asked.stage.plan(asked.config, asked.inputs, Known(plan.facts))
             plan = with_rows(at, plan, rows, asked.stage.grows_only_when_told, options.update)
             plan = replace(plan, inputs=inputs)
+    _refuse_full_disk(at, plan)
     if existing is None or plan.as_json() != existing.as_json():
         _unfinish(at)
         write_plan(at, plan)
@@ -80,6 +81,22 @@ def planned(at: Place, asked: Asked, existing: Plan | None, options: RunOptions)
     if options.part is None:
         remove_old_listings(at, plan)
     return plan
+
+
+def _refuse_full_disk(at: Place, plan: Plan) -> None:
+    """Refuses, before the first unit, arrays that the disk has no room for."""
+    if not at.is_local:
+        return
+    wanted = 0
+    for group in plan.groups:
+        rows = len(missing_units(at, plan, group)) * group.unit_rows
+        wanted += min(rows, plan.num_rows) * row_bytes([each for each in plan.fields_of(group) if each.kind == "array"])
+    free = atomic.free_bytes(at)
+    if wanted > free:
+        raise EnvironmentFault(
+            f"{at} would need {wanted / 1e9:.1f} GB more and its disk has {free / 1e9:.1f} GB free; free space, "
+            "choose another --out, or ask for less (`maskmill plan` says which field takes what)"
+        )
 
 
 def row_bytes(fields: Sequence[Field]) -> int:
@@ -149,6 +166,13 @@ def _refuse_other(at: Place, asked: Asked, existing: Plan, options: RunOptions) 
             f"{at} was made with {name.removeprefix('config.')} = {_shown(old)} and this run asks for {_shown(new)}; "
             "choose another --out, or delete the directory to make it anew"
         )
+    for field in asked.fields:
+        held_field = existing.fields.get(field.name)
+        if held_field and existing.field_fingerprints[field.name] != asked.field_fingerprint(field):
+            raise StaleArtifact(
+                f"{at} holds {field.name} with {_described(held_field)} and this run asks for {_described(field)}; "
+                "choose another --out for it"
+            )
     first = existing.groups[0]
     if (
         options.unit_rows
@@ -159,6 +183,11 @@ def _refuse_other(at: Place, asked: Asked, existing: Plan, options: RunOptions) 
             f"{at} was made with unit_rows = {first.unit_rows} and this run asks for {options.unit_rows}; "
             "leave --unit-rows out, or choose another --out"
         )
+
+
+def _described(field: Field) -> str:
+    told = {"shape": list(field.shape), "dtype": field.dtype, **field.detail}
+    return ", ".join(f"{name} = {_shown(value)}" for name, value in told.items())
 
 
 def _shown(value: Json) -> str:

@@ -12,11 +12,11 @@ from ..manifests.errors import ConfigError, MaskmillError, UnfinishedArtifact
 from ..manifests.fingerprint import config_from, ids_digest
 from ..manifests.layout import Unit
 from ..manifests.place import Place, place
-from ..manifests.plan import PLAN, Group, Plan, listing_batches, read_plan
+from ..manifests.plan import PLAN, Group, Plan, listing_batches, missing_units, read_plan
 from ..stages import find_stage
 from ..stages.stage import Stage
 from .executors import Executor, executor_for
-from .finishing import finish, missing_units
+from .finishing import finish
 from .job import Job, RunOptions
 from .planning import Asked, ask, planned
 from .progress import Progress

@@ -10,8 +10,7 @@ from ..manifests.artifact import ARTIFACT, open_artifact, read_summary
 from ..manifests.digests import FileDigest
 from ..manifests.errors import MaskmillError
 from ..manifests.place import Place, place
-from ..manifests.plan import Input, Plan, read_plan
-from .finishing import missing_units
+from ..manifests.plan import Input, Plan, missing_units, read_plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,7 @@ from distributed import (
 
 from ...manifests.errors import EnvironmentFault, MaskmillError, Reason
 from ...manifests.layout import Unit
-from ...manifests.place import Place
-from ..job import TRIES, Job, RunOptions
+from ..job import TRIES, Job, RunOptions, forget
 from ..threads import num_cores, use_threads
 from ..units import UnitReport
 from .attempts import attempt, close_log, given_up, log
@@ -194,13 +193,14 @@ def _cannot_import(error: ImportError) -> EnvironmentFault:
 
 
 class _Closing(WorkerPlugin):
-    """Ends the log of a worker process with the run."""
+    """Ends the log of a worker process with the run, and lets go of what the stage had loaded."""
 
-    def __init__(self, at: Place) -> None:
-        self._at = at
+    def __init__(self, job: Job) -> None:
+        self._job = job
 
     def teardown(self, worker: Worker) -> None:
-        close_log(self._at)
+        close_log(self._job.at)
+        forget(self._job)
 
 
 class _OneDeath(SchedulerPlugin):
@@ -224,7 +224,7 @@ def _plugged_in(client: Client, job: Job, stays: bool) -> Iterator[None]:
     name = f"maskmill-{job.key()}"
     try:
         client.register_plugin(_OneDeath())
-        client.register_plugin(_Closing(job.at), name=name)
+        client.register_plugin(_Closing(job), name=name)
     except ImportError as error:
         raise _cannot_import(error) from error
     try:

@@ -59,6 +59,12 @@ def backbone_facts(name: str, rows_px: int, columns_px: int) -> Facts:
     return _facts(name, rows_px, columns_px)
 
 
+def own_size(name: str) -> tuple[int, int]:
+    """Rows and columns of the pictures that timm's variant of the backbone was trained on."""
+    _refuse_unknown(name)
+    return _patch_and_size(name)[1]
+
+
 def load_backbone(
     name: str, state: State, rows_px: int, columns_px: int, positions: Positions, device: str = "cpu"
 ) -> Backbone:
@@ -95,7 +101,7 @@ def device_named(device: str) -> torch.device:
 
 @lru_cache(maxsize=64)
 def _facts(name: str, rows_px: int, columns_px: int) -> Facts:
-    patch = _patch(name)
+    patch, _ = _patch_and_size(name)
     _refuse_size(name, patch, rows_px, columns_px)
     grid = (rows_px // patch[0], columns_px // patch[1])
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.inference_mode():
@@ -146,8 +152,8 @@ def _traced(name: str, model: Any, images: torch.Tensor) -> tuple[Captured, list
 
 
 @lru_cache(maxsize=64)
-def _patch(name: str) -> tuple[int, int]:
-    """Rows and columns of pixels in a patch; raises ConfigError for what is no vision transformer."""
+def _patch_and_size(name: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Rows and columns of pixels in a patch, and in a picture; raises ConfigError for what is no vision transformer."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model: Any = timm.create_model(name, pretrained=False, num_classes=0)
     missing = [attribute for attribute in _NEEDED if not hasattr(model, attribute)]
@@ -156,7 +162,8 @@ def _patch(name: str) -> tuple[int, int]:
     if not hasattr(model.patch_embed, "grid_size") or not hasattr(model.patch_embed, "feat_ratio"):
         raise _not_read(name, f"{type(model).__name__} has no grid of patches of one size")
     rows_px, columns_px = model.patch_embed.feat_ratio(as_scalar=False)
-    return int(rows_px), int(columns_px)
+    size_px = model.patch_embed.img_size
+    return (int(rows_px), int(columns_px)), (int(size_px[0]), int(size_px[1]))
 
 
 def _not_read(name: str, why: str) -> ConfigError:

@@ -26,3 +26,8 @@ def restored(
     values: Int8[np.ndarray, "*tokens D"], scale: Float32[np.ndarray, " *tokens"]
 ) -> Float32[np.ndarray, "*tokens D"]:
     return values.astype(np.float32) * scale[..., None]
+
+
+def scale_name(field: str) -> str:
+    """The array that holds the scales of a field of signed bytes."""
+    return f"{field}_scale"

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 from hypothesis.extra import numpy as arrays
 
-from maskmill.stages.vision.quantized import quantized, restored
+from maskmill.manifests.quantized import quantized, restored
 
 TOKENS = arrays.arrays(
     np.float32,

@@ -1,0 +1,35 @@
+"""`maskmill weights …`."""
+
+from pathlib import Path
+
+import click
+
+from ..manifests import atomic
+from ..manifests.errors import ConfigError
+from ..manifests.place import split
+from .answers import size
+
+
+@click.group()
+def weights() -> None:
+    """Files of weights."""
+
+
+@weights.command()
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT.safetensors")
+def convert(source: str, target: str) -> None:
+    """Keep the tensors of a training checkpoint, and forget everything else that it holds.
+
+    Nothing of IN is run. Allowed beside tensors and plain values, and replaced by objects that keep nothing, are
+    argparse.Namespace, paths, and numpy's arrays, dtypes and scalars; any other class is refused.
+    """
+    from ..stages.vision.checkpoints import converted
+
+    if not target.endswith(".safetensors"):
+        raise ConfigError(f"{target} should be the name of a safetensors file; write {Path(target).stem}.safetensors")
+    data, forgotten = converted(Path(source))
+    folder, name = split(target)
+    atomic.write(folder, name, data)
+    left = f"; forgot what it held of {', '.join(forgotten)}" if forgotten else ""
+    click.echo(f"weights: {size(len(data))} of tensors → {folder.path(name)}{left}")

@@ -1,0 +1,96 @@
+"""Stored tokens for whoever reads them: a stage, or a program of a user's that has no other part of this package.
+
+Letters: R rows asked for, then the shape that a field has of one picture.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+
+from .artifact import Artifact, open_artifact
+from .errors import ConfigError, InputError
+from .place import Place
+from .quantized import restored, scale_name
+from .sealed import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A finished tokens artifact. Holds no open file, so it can be sent to another process."""
+
+    artifact: Artifact
+
+    @property
+    def rows(self) -> pa.Table:
+        """id, status, reason, the box of the picture in the view, its height and width, digests."""
+        return self.artifact.rows()
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        held = self.artifact.plan.fields
+        return tuple(name for name in held if not (name.endswith(scale_name("")) and held[name].dtype == "float32"))
+
+    @property
+    def backbone(self) -> Mapping[str, Json]:
+        """What is known of the backbone: name, rows_px, columns_px, patch, grid, width, depth, heads, key_width, …"""
+        return self.artifact.plan.facts["backbone"]
+
+    @property
+    def weights(self) -> Mapping[str, Json]:
+        """source, sha256 and licence."""
+        return self.artifact.plan.facts["weights"]
+
+    def blocks(self, field: str) -> tuple[int, ...]:
+        """Which blocks a field is of, counted from 0, in the order of its first axis."""
+        return tuple(self.artifact.plan.fields[self._held(field)].detail["blocks"])
+
+    def read(self, field: str, ids: str | Sequence[str]) -> Float[np.ndarray, "..."]:
+        """A field of one picture, or of several in the order asked for, along a first axis R.
+
+        The first read of a shard checks its sha256. A picture that failed raises, and so does an unknown id.
+        """
+        wanted = [ids] if isinstance(ids, str) else list(ids)
+        values_R = self.at(field, self._positions(wanted))
+        return values_R[0] if isinstance(ids, str) else values_R
+
+    def at(self, field: str, positions: Sequence[int]) -> Float[np.ndarray, "R ..."]:
+        """The same by position in the row list; a row that failed is zeros."""
+        values_R = self.artifact.read(self._held(field), positions)
+        if self.artifact.plan.fields[field].dtype != "int8":
+            return values_R
+        return restored(values_R, self.artifact.read(scale_name(field), positions))
+
+    def _positions(self, ids: Sequence[str]) -> list[int]:
+        try:
+            rows = self.artifact.rows_of(ids, ["status", "reason"])
+        except KeyError as error:
+            raise InputError(f"{error.args[0]}; `rows` lists the ids that there are") from error
+        for row in rows.to_pylist():
+            if row["status"] != "ok":
+                raise InputError(
+                    f"{self.artifact.place} has no tokens of {row['id']!r}, which failed ({row['reason']}); "
+                    "leave out the rows whose status is not ok"
+                )
+        return self.artifact.positions(ids)
+
+    def _held(self, field: str) -> str:
+        if field not in self.fields:
+            raise ConfigError(
+                f"{self.artifact.place} holds {', '.join(self.fields)} and no {field}; add it with "
+                f"`maskmill extract` and the options it was made with, --fields {field} and the same --out"
+            )
+        return field
+
+
+def stored_names(tokens: Artifact, fields: Sequence[str]) -> tuple[str, ...]:
+    """The arrays behind fields: what a stage that reads them declares."""
+    scales = [scale_name(name) for name in fields if scale_name(name) in tokens.plan.fields]
+    return (*fields, *scales)
+
+
+def open_tokens(path: str | Place) -> Tokens:
+    """The tokens at a path or URL; raises on what is missing, unfinished, damaged or no tokens."""
+    return Tokens(open_artifact(path, "tokens"))

@@ -1,0 +1,110 @@
+"""Batches through the backbone, and their fields back on the host while the next batch is computed.
+
+Letters: B pictures of a batch.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from ...manifests.errors import EnvironmentFault
+from ..vision.backbone import Backbone
+from ..vision.fitting import as_input
+from ..vision.token_fields import Wanted, token_fields
+
+Autocast = Literal["off", "bfloat16", "float16"]
+HostFields = dict[str, np.ndarray]
+
+
+@dataclass(slots=True)
+class Extractor:
+    """A loaded backbone, and the largest batch that has fitted its memory."""
+
+    backbone: Backbone
+    autocast: Autocast
+    dtype: torch.dtype  # of the fields as they leave the device
+    micro_batch: int
+
+    def launched(self, pixels: UInt8[np.ndarray, "B rows columns 3"], wanted: Wanted) -> "Launched":
+        """Starts a batch. On CUDA it returns before anything is computed."""
+        pictures = torch.from_numpy(pixels)
+        if self.backbone.device.type == "cuda":
+            pictures = pictures.pin_memory()
+        parts: list[dict[str, Tensor]] = []
+        while (done := sum(len(next(iter(part.values()))) for part in parts)) < len(pictures):
+            try:
+                parts.append(self._computed(pictures[done : done + self.micro_batch], wanted))
+            except torch.OutOfMemoryError as error:
+                self._shrink(len(pictures), error)
+        fields = {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if len(parts) > 1 else parts[0]
+        return Launched({name: _to_host(value) for name, value in fields.items()}, _mark(self.backbone.device))
+
+    def _computed(self, pictures: UInt8[Tensor, "B rows columns 3"], wanted: Wanted) -> dict[str, Tensor]:
+        facts, device = self.backbone.facts, self.backbone.device
+        images = as_input(pictures.to(device, non_blocking=True), facts.mean, facts.std)
+        lower = getattr(torch, self.autocast) if self.autocast != "off" else None
+        with torch.autocast(device.type, lower) if lower else nullcontext():
+            found = token_fields(self.backbone, images, wanted)
+        return {name: value.to(self.dtype) for name, value in found.items()}
+
+    def _shrink(self, batch: int, error: torch.OutOfMemoryError) -> None:
+        """Half the batch from now on. In float32 a picture's numbers do not depend on its neighbours; in the shorter
+        types they do, and then the batch is the user's to choose."""
+        tried = min(self.micro_batch, batch)
+        if tried == 1:
+            raise EnvironmentFault(
+                f"{self.backbone.device} has no room for one picture of this size; choose a smaller --image-size, "
+                "or a device with more memory"
+            ) from error
+        if self.autocast != "off":
+            raise EnvironmentFault(
+                f"{self.backbone.device} has no room for a batch of {tried}, and under --autocast {self.autocast} "
+                f"another batch would change bytes; choose --batch {tried // 2} with another --out, or --autocast off"
+            ) from error
+        self.micro_batch = tried // 2
+        torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """Fields that are being computed and copied."""
+
+    fields: dict[str, Tensor]
+    ready: Any  # a CUDA event, or None on a CPU, where they are there already
+
+    def fetched(self) -> HostFields:
+        if self.ready is not None:
+            self.ready.synchronize()
+        return {name: value.numpy() for name, value in self.fields.items()}
+
+
+def one_behind(launches: Iterable[tuple[int, Launched]]) -> Iterator[tuple[int, HostFields]]:
+    """Each batch's fields, fetched after the next batch has been launched, so that a device does not wait for it."""
+    before: tuple[int, Launched] | None = None
+    for start, launched in launches:
+        if before is not None:
+            yield before[0], before[1].fetched()
+        before = start, launched
+    if before is not None:
+        yield before[0], before[1].fetched()
+
+
+def _to_host(values: Tensor) -> Tensor:
+    if values.device.type != "cuda":
+        return values
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    return host.copy_(values, non_blocking=True)
+
+
+def _mark(device: torch.device) -> Any:
+    if device.type != "cuda":
+        return None
+    event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return event

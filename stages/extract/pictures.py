@@ -1,0 +1,92 @@
+"""Pictures on their way to the backbone: read, checked, decoded and fitted by threads while others are computed.
+
+Letters: B pictures of a batch.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ...manifests.careful import decode_carefully
+from ...manifests.errors import Reason, RowFailed
+from ...manifests.pictures import Limits, decode_picture
+from ...manifests.sealed import Json
+from ...manifests.sources import read_source
+from ..stage import RowResult
+from ..vision.fitting import Colour, Fit, fitted
+
+BATCHES_AHEAD = 2  # decoded and waiting, besides the one that is computed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """How a picture becomes the input of a backbone."""
+
+    rows_px: int
+    columns_px: int
+    fit: Fit
+    flip: bool
+    mean: Colour
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A picture as the backbone takes it, and what the row says of it; no pixels where it has failed."""
+
+    pixels: UInt8[np.ndarray, "rows columns 3"] | None
+    result: RowResult
+
+
+def load(root: str, row: Mapping[str, Json], limits: Limits, view: View, careful: bool = False) -> Loaded:
+    """One picture; whatever is wrong with it is its own row's."""
+    try:
+        data = read_source(root, row["uri"])
+        if hashlib.sha256(data).hexdigest() != row["sha256"]:
+            raise RowFailed(Reason.CHANGED)
+        picture_HW3 = decode_carefully(data, limits) if careful else decode_picture(data, limits)[0]
+    except RowFailed as failed:
+        return Loaded(None, RowResult(reason=failed.reason))
+    pixels, box = fitted(picture_HW3, view.rows_px, view.columns_px, view.fit, view.mean)
+    if view.flip:
+        top, left, bottom, right = box
+        pixels, box = pixels[:, ::-1], (top, view.columns_px - right, bottom, view.columns_px - left)
+    height, width = picture_HW3.shape[:2]
+    return Loaded(pixels, RowResult({"box": list(box), "height": height, "width": width}))
+
+
+def batches_ahead(
+    load_one: Callable[[int], Loaded], num_rows: int, batch: int, threads: int
+) -> Iterator[tuple[int, list[Loaded]]]:
+    """Every batch with its first row, in order; no more than BATCHES_AHEAD are decoded before they are asked for."""
+    with ThreadPoolExecutor(threads, "maskmill-decode") as pool:
+        waiting: deque[tuple[int, list[Future[Loaded]]]] = deque()
+        try:
+            for start in range(0, num_rows, batch):
+                rows = range(start, min(start + batch, num_rows))
+                waiting.append((start, [pool.submit(load_one, row) for row in rows]))
+                if len(waiting) > BATCHES_AHEAD:
+                    yield _loaded(*waiting.popleft())
+            while waiting:
+                yield _loaded(*waiting.popleft())
+        finally:
+            for _, futures in waiting:
+                for future in futures:
+                    future.cancel()
+
+
+def stacked(loaded: list[Loaded], view: View) -> UInt8[np.ndarray, "B rows columns 3"]:
+    """A failed picture keeps its place in the batch, black, so that its neighbours are computed as without it."""
+    pixels = np.zeros((len(loaded), view.rows_px, view.columns_px, 3), np.uint8)
+    for index, each in enumerate(loaded):
+        if each.pixels is not None:
+            pixels[index] = each.pixels
+    return pixels
+
+
+def _loaded(start: int, futures: list[Future[Loaded]]) -> tuple[int, list[Loaded]]:
+    return start, [future.result() for future in futures]

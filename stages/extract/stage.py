@@ -1,0 +1,252 @@
+"""The one time the vision transformer runs: tokens of every picture, in the fields and blocks that are asked for.
+
+Letters: R rows of a unit, B pictures of a batch.
+"""
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from ...manifests.errors import ConfigError, Reason
+from ...manifests.fields import Field
+from ...manifests.fingerprint import config_from, setting
+from ...manifests.pictures import Limits
+from ...manifests.quantized import quantized, scale_name
+from ...manifests.sealed import Json
+from ..stage import Inputs, Known, Probe, RowList, RowResult, Stage, UnitResult, Work, rows_of_input
+from ..vision.backbone import Facts, backbone_facts, device_named, load_backbone, own_size
+from ..vision.fitting import Fit
+from ..vision.positions import Positions
+from ..vision.token_fields import Wanted
+from ..vision.weights import read_weights, weights_of
+from .computing import Autocast, Extractor, HostFields, Launched, one_behind
+from .fields import DEFAULT_FIELDS, DTYPES, explicit_fields, of_group, stored_fields, wanted_blocks
+from .pictures import Loaded, View, batches_ahead, load, stacked
+
+Dtype = Literal["float16", "float32", "int8"]
+
+MAX_DECODERS = 8  # threads; more wait for the interpreter
+PROBE_S = 4.0  # about how long a measurement for `plan` takes, once the backbone is loaded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractConfig:
+    backbone: str  # timm's name
+    weights_sha256: str
+    image_size: tuple[int, int]  # rows and columns, in pixels
+    fit: Fit
+    flip: bool
+    fields: tuple[str, ...]  # as `explicit_fields` writes them
+    dtype: Dtype
+    positions: Positions
+    autocast: Autocast
+    batch: int
+    weights: str = setting(default="", changes_bytes=False, is_kept=True)  # where they lay
+    device: str = setting(default="cpu", changes_bytes=False, is_kept=True)  # its type is in the fingerprint
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"dtype is {self.dtype} and must be one of {', '.join(DTYPES)}")
+        if self.batch < 1:
+            raise ConfigError(f"batch is {self.batch} and must be at least 1")
+
+
+def extract_config(
+    backbone: str,
+    weights: str = "",
+    image_size: tuple[int, int] | None = None,
+    fit: Fit = "pad",
+    flip: bool = False,
+    fields: Sequence[str] = DEFAULT_FIELDS,
+    dtype: Dtype = "float16",
+    positions: Positions | Literal["auto"] = "auto",
+    autocast: Autocast = "off",
+    batch: int = 16,
+    device: str = "cpu",
+) -> ExtractConfig:
+    """What a user asks for with everything that was left open decided; raises ConfigError for what cannot work.
+
+    The size left open is the backbone's own; position embeddings are resampled as DINO does for DINO's weights, and as
+    timm does for others.
+    """
+    device_named(device)
+    rows_px, columns_px = image_size or own_size(backbone)
+    facts = backbone_facts(backbone, rows_px, columns_px)
+    explicit = explicit_fields(fields, facts)
+    found = weights_of(backbone, weights)
+    return ExtractConfig(
+        backbone=backbone,
+        weights_sha256=found.sha256,
+        image_size=(rows_px, columns_px),
+        fit=fit,
+        flip=flip,
+        fields=explicit,
+        dtype=dtype,
+        positions=("dino" if found.is_dino else "timm") if positions == "auto" else positions,
+        autocast=autocast,
+        batch=batch,
+        weights=os.path.abspath(weights) if os.path.exists(weights) else weights,
+        device=device,
+    )
+
+
+def plan(config: ExtractConfig, inputs: Inputs, known: Known) -> RowList:
+    rows = rows_of_input(inputs, "images")
+    weights = weights_of(config.backbone, config.weights, config.weights_sha256)
+    described: dict[str, Json] = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in dataclasses.asdict(_facts(config)).items()
+    }
+    facts = {
+        "backbone": described,
+        "weights": {"source": weights.source, "sha256": weights.sha256, "licence": weights.licence},
+    }
+    return dataclasses.replace(rows, facts=facts)
+
+
+def fields(config: ExtractConfig, inputs: Inputs) -> Sequence[Field]:
+    return stored_fields(_facts(config), _wanted(config), config.dtype)
+
+
+def columns(config: ExtractConfig) -> Mapping[str, str]:
+    return {
+        "box": "ints",  # top, left, bottom, right of the picture in the view, in pixels
+        "height": "int64",  # of the picture upright
+        "width": "int64",
+    }
+
+
+def reads(config: ExtractConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
+    return {"images": ("picture",)}
+
+
+def prepare(config: ExtractConfig, inputs: Inputs) -> Extractor:
+    _, state = read_weights(config.backbone, config.weights, config.weights_sha256)
+    if config.device != "cpu":
+        torch.backends.cudnn.allow_tf32 = False  # or the patch embedding has 10 bits where everything else has 23
+    backbone = load_backbone(config.backbone, state, *config.image_size, config.positions, config.device)
+    stored = torch.float16 if config.dtype == "float16" else torch.float32
+    return Extractor(backbone, config.autocast, stored, config.batch)
+
+
+def run_unit(work: Work, config: ExtractConfig, extractor: Extractor) -> UnitResult:
+    wanted = of_group(_wanted(config), work.fields)
+    stored = stored_fields(extractor.backbone.facts, wanted, config.dtype)
+    arrays = {each.name: np.zeros((len(work.ids), *each.shape), each.dtype) for each in stored}
+    rows = [RowResult()] * len(work.ids)
+    for start, found in one_behind(_launches(work, config, extractor, wanted, rows)):
+        count = len(next(iter(found.values())))
+        if config.dtype == "int8":
+            found = _with_scales(found, rows, start)
+        for name, values in found.items():
+            arrays[name][start : start + count] = values
+    return UnitResult(rows, arrays)
+
+
+def probe(config: ExtractConfig, inputs: Inputs) -> Probe:
+    """A picture to warm up, a second to tell how many can be measured, then one batch of those."""
+    extractor, wanted = prepare(config, inputs), _wanted(config)
+    seconds = 0.0
+    for _ in range(2):
+        began = time.perf_counter()
+        _probed(config, inputs, extractor, wanted, 1)
+        seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    rows = _probed(config, inputs, extractor, wanted, max(1, min(config.batch, int(PROBE_S / seconds))))
+    return Probe(rows, time.perf_counter() - began)
+
+
+def _launches(
+    work: Work, config: ExtractConfig, extractor: Extractor, wanted: Wanted, rows: list[RowResult]
+) -> Iterator[tuple[int, Launched]]:
+    """Every batch, launched; notes in `rows` what became of each picture. A batch of failed ones is left out."""
+    images = work.inputs["images"].plan
+    limits, view = config_from(Limits, images.config["limits"]), _view(config, extractor.backbone.facts)
+    listed = work.upstream["images"].to_pylist()
+
+    def load_one(index: int) -> Loaded:
+        if work.blocked[index]:
+            return Loaded(None, RowResult())
+        return load(images.facts["root"], listed[index], limits, view, work.careful)
+
+    threads = max(1, min(MAX_DECODERS, torch.get_num_threads()))
+    for start, loaded in batches_ahead(load_one, len(listed), config.batch, threads):
+        rows[start : start + len(loaded)] = [each.result for each in loaded]
+        if any(each.pixels is not None for each in loaded):
+            yield start, extractor.launched(stacked(loaded, view), wanted)
+
+
+def _with_scales(found: HostFields, rows: list[RowResult], start: int) -> HostFields:
+    """Signed bytes and their scales. A row with a value that is not finite has neither, and fails."""
+    split: HostFields = {}
+    for name, values in found.items():
+        finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+        for index in np.flatnonzero(~finite).tolist():
+            values[index] = 0
+            if rows[start + index].reason is None:
+                rows[start + index] = RowResult(reason=Reason.NOT_FINITE)
+        split[name], split[scale_name(name)] = quantized(values)
+    return split
+
+
+def _probed(config: ExtractConfig, inputs: Inputs, extractor: Extractor, wanted: Wanted, count: int) -> int:
+    images = inputs["images"]
+    limits, view = config_from(Limits, images.plan.config["limits"]), _view(config, extractor.backbone.facts)
+    good = (
+        row
+        for batch in images.row_batches(["uri", "sha256", "status"])
+        for row in batch.to_pylist()
+        if row["status"] == "ok"
+    )
+    loaded: list[Loaded] = []
+    for row in good:
+        loaded.append(load(images.plan.facts["root"], row, limits, view))
+        if len(loaded) == count:
+            break
+    if not loaded:
+        raise ConfigError(f"{images.place} has no picture that could be measured; see `maskmill status {images.place}`")
+    extractor.launched(stacked(loaded, view), wanted).fetched()
+    return len(loaded)
+
+
+def _view(config: ExtractConfig, facts: Facts) -> View:
+    rows_px, columns_px = config.image_size
+    return View(rows_px=rows_px, columns_px=columns_px, fit=config.fit, flip=config.flip, mean=facts.mean)
+
+
+def _facts(config: ExtractConfig) -> Facts:
+    return backbone_facts(config.backbone, *config.image_size)
+
+
+def _wanted(config: ExtractConfig) -> Wanted:
+    return wanted_blocks(config.fields, _facts(config).depth)
+
+
+def _device_type(config: ExtractConfig) -> str:
+    return config.device.partition(":")[0]
+
+
+STAGE = Stage(
+    name="extract",
+    kind="tokens",
+    code_version=1,
+    config=ExtractConfig,
+    roles={"images": "images"},
+    plan=plan,
+    fields=fields,
+    columns=columns,
+    reads=reads,
+    prepare=prepare,
+    run_unit=run_unit,
+    probe=probe,
+    selects=("fields",),
+    libraries=("Pillow", "timm", "torch"),
+    max_unit_rows=256,  # of a large backbone on a CPU some minutes, which is what a kill may cost
+    device=_device_type,
+)
