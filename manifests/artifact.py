@@ -80,6 +80,10 @@ class Artifact:
             return near
         return tables.rows_taken(file, self.positions(ids), wanted)
 
+    def rows_at(self, positions: Sequence[int], columns: Sequence[str]) -> pa.Table:
+        """Rows by their position in the row list, in the order asked for."""
+        return tables.rows_taken(self._rows_file(), positions, list(dict.fromkeys(["id", *columns])))
+
     def positions(self, ids: Sequence[str]) -> list[int]:
         """Where rows stand in the row list. An id that stands there several times gives its first row."""
         found = pc.index_in(pa.array(ids, pa.string()), _ids(self.place, self.summary.files[ROWS]))
@@ -110,6 +114,19 @@ class Artifact:
                 tables_by_unit[unit] = tables.opened(self.place, name, digest).read(columns=[field]).column(field)
             cells.append(tables_by_unit[unit][layout.slot(position) - unit * group.unit_rows].as_py())
         return cells
+
+    def frame(self, field: str, unit: int) -> pq.ParquetFile:
+        """The Parquet file of a frame field's unit, checked."""
+        digest = self._check_shard(self._group(field, "frame"), unit, field)
+        return _opened(self.place, self.plan.fields[field].shard(unit), digest)
+
+    def file(self, name: str) -> bytes:
+        """One of the files of an artifact without units."""
+        digest = self.summary.files.get(name)
+        if digest is None:
+            raise ConfigError(f"{self.place} holds no {name}, only {sorted(self.summary.files)}")
+        check(self.place, name, digest)
+        return self.place.read(name)
 
     def _rows_file(self) -> pq.ParquetFile:
         return _opened(self.place, ROWS, self.summary.files[ROWS])
@@ -143,11 +160,15 @@ class Artifact:
 
 
 def open_artifact(uri: str | Place, kind: str | None = None) -> Artifact:
-    """A finished artifact; raises on a missing, unfinished, damaged or other one, with what to do about it."""
+    """A finished artifact; raises on a missing, unfinished, damaged or other one, with what to do about it.
+
+    `kind` may be several, separated by |.
+    """
     at = uri if isinstance(uri, Place) else place(uri)
     plan = read_plan(at)
-    if kind is not None and plan.kind != kind:
-        raise ConfigError(f"{at} holds {plan.kind} where {kind} are wanted; give the path of a {kind} artifact")
+    if kind is not None and plan.kind not in kind.split("|"):
+        wanted = kind.replace("|", " or ")
+        raise ConfigError(f"{at} holds {plan.kind} where {wanted} are wanted; give the path of a {wanted} artifact")
     summary = read_summary(at)
     if summary is None:
         raise UnfinishedArtifact(

@@ -18,17 +18,18 @@ class Field:
 
     array    a Zarr array `NAME.zarr` of fixed shape per row, one shard per unit
     table    bytes or nothing per row, in one Parquet file `NAME/…` per unit
+    frame    several columns per row, in one Parquet file `NAME/…` per unit, made for readers outside this package
     columns  columns of rows.parquet that consumers read together, without a file of their own
     """
 
     name: str
-    kind: Literal["array", "table", "columns"]
+    kind: Literal["array", "table", "frame", "columns"]
     shape: tuple[int, ...] = ()  # of one row
     dtype: str = "float32"
     chunk: tuple[int, ...] = ()  # of one row; () for the whole row
     columns: tuple[str, ...] = ()
     basis: Mapping[str, Json] | None = None  # what decides its content, where that is less than the whole config
-    row_bytes: int = 0  # of a table: the planner's guess
+    row_bytes: int = 0  # of a table or frame: the planner's guess
     detail: Mapping[str, Json] = field(default_factory=dict, hash=False)  # what else tells it from others of its name
 
     @property

@@ -1,7 +1,9 @@
 """Parquet: the row list, the listing, and what units write that is no array. Page checksums are on, both ways."""
 
+import hashlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,8 +12,10 @@ from . import atomic
 from .digests import FileDigest, check
 from .errors import CorruptArtifact
 from .place import Place
+from .sealed import Json, digest_of
 
 ROW_GROUP = 4096
+FRAME_ROW_GROUP = 32  # what a reader of one row decodes
 
 # What a column of the row list or the listing may hold; the names stand in plan.json.
 TYPES: Mapping[str, pa.DataType] = {
@@ -20,6 +24,7 @@ TYPES: Mapping[str, pa.DataType] = {
     "int64": pa.int64(),
     "float64": pa.float64(),
     "ints": pa.list_(pa.int64()),
+    "floats": pa.list_(pa.float64()),
     "strings": pa.list_(pa.string()),
 }
 
@@ -40,11 +45,11 @@ def write_batches(
     return FileDigest(stream.sha256, stream.size), rows
 
 
-def encoded(table: pa.Table) -> bytes:
+def encoded(table: pa.Table, row_group: int = ROW_GROUP) -> bytes:
     """A small table as the bytes of a Parquet file."""
     stream = io.BytesIO()
     with _writer(stream, table.schema) as writer:
-        writer.write_table(table, row_group_size=ROW_GROUP)
+        writer.write_table(table, row_group_size=row_group)
     return stream.getvalue()
 
 
@@ -66,6 +71,19 @@ def rows_between(file: pq.ParquetFile, start: int, stop: int, columns: Sequence[
     return table.slice(start - first * ROW_GROUP, stop - start)
 
 
+def row_digests(table: pa.Table) -> list[str]:
+    """The sha256 of each row's values; bytes count by their own."""
+    return [digest_of(_by_digest(row)) for row in table.to_pylist()]
+
+
+def _by_digest(value: Any) -> Json:
+    if isinstance(value, bytes):
+        return hashlib.sha256(value).hexdigest()
+    if isinstance(value, dict):
+        return {name: _by_digest(each) for name, each in value.items()}
+    return [_by_digest(each) for each in value] if isinstance(value, list) else value
+
+
 def rows_taken(file: pq.ParquetFile, positions: Sequence[int], columns: Sequence[str]) -> pa.Table:
     """Rows by position, in the order asked for, reading each row group that holds one of them once."""
     groups = sorted({position // ROW_GROUP for position in positions})
@@ -74,7 +92,7 @@ def rows_taken(file: pq.ParquetFile, positions: Sequence[int], columns: Sequence
     return table.take([place_of[at // ROW_GROUP] * ROW_GROUP + at % ROW_GROUP for at in positions])
 
 
-def batches_of(file: pq.ParquetFile, columns: Sequence[str] | None = None) -> Iterable[pa.RecordBatch]:
+def batches_of(file: pq.ParquetFile, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """A whole table in bounded memory."""
     yield from file.iter_batches(ROW_GROUP, columns=list(columns) if columns is not None else None)
 

@@ -37,7 +37,7 @@ def estimate(stage: Stage, config: Any, inputs: Mapping[str, str], options: RunO
     asked = ask(stage, config, {role: open_artifact(uri, stage.roles[role]) for role, uri in inputs.items()})
     rows = sum(batch.num_rows for batch in stage.plan(config, asked.inputs, Known()).batches)
     stored = [field for field in asked.fields if field.kind != "columns"]
-    unit_rows = unit_rows_for(stage, stored, options)
+    unit_rows = unit_rows_for(stage, config, stored, options)
     units = Layout(unit_rows, (rows,)).num_units
     per_field = {field.name: rows * field.bytes_per_row for field in stored}
     arrays = sum(field.kind == "array" for field in stored)

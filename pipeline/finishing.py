@@ -1,7 +1,7 @@
 """From a full ledger to a finished artifact: the row list, the count of what failed, and artifact.json last."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 
@@ -13,8 +13,10 @@ from ..manifests.layout import Layout
 from ..manifests.place import Place
 from ..manifests.plan import PLAN, Group, Plan
 
+Warn = Callable[[Iterator[pa.RecordBatch]], Sequence[str]]
 
-def finish(at: Place, plan: Plan, max_bad: float, warnings: tuple[str, ...] = ()) -> Summary:
+
+def finish(at: Place, plan: Plan, max_bad: float, warn: Warn | None = None) -> Summary:
     """Gathers the rows and writes artifact.json; changes nothing where it stands and is right."""
     standing = _standing(at, plan)
     if standing is not None:
@@ -25,7 +27,7 @@ def finish(at: Place, plan: Plan, max_bad: float, warnings: tuple[str, ...] = ()
         plan_sha256=FileDigest.of(at.read(PLAN)).sha256,
         fingerprint=plan.fingerprint,
         counts=_counts(counts),
-        warnings=warnings,
+        warnings=tuple(warn(tables.batches_of(tables.opened(at, ROWS, digest)))) if warn else (),
         files={ROWS: digest, **_planned_files(at, plan)},
         ledgers={g.ledger: ledger.ledger_digest(at, g.ledger, plan.layout(g).num_units) for g in plan.groups},
     )

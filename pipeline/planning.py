@@ -18,7 +18,7 @@ from ..manifests.layout import default_unit_rows
 from ..manifests.place import Place
 from ..manifests.plan import Group, Input, Plan, listing_name, missing_units, relative_uri, write_plan
 from ..manifests.sealed import Json
-from ..stages.stage import Known, Stage
+from ..stages.stage import Known, Stage, WholeStage
 from .job import RunOptions, version_of
 from .row_lists import is_listed, remove_old_listings, with_rows, write_segment
 
@@ -45,19 +45,24 @@ class Asked:
 
 
 def ask(stage: Stage, config: Any, inputs: Mapping[str, Artifact]) -> Asked:
+    return Asked(stage, config, inputs, tuple(stage.fields(config, inputs)), header_of(stage, config, inputs))
+
+
+def header_of(stage: Stage | WholeStage, config: Any, inputs: Mapping[str, Artifact]) -> dict[str, Json]:
+    """What decides the bytes of an artifact, under the names that a refusal uses."""
     values = config_json(config)
     reads = stage.reads(config, inputs)
-    header: dict[str, Json] = {
+    selects = stage.selects if isinstance(stage, Stage) else ()
+    return {
         "stage": stage.name,
         "code_version": stage.code_version,
-        "config": {name: value for name, value in values.items() if name not in stage.selects},
+        "config": {name: value for name, value in values.items() if name not in selects},
         "device": stage.device(config),
         "libraries": {name: version_of(name) for name in stage.libraries},
         "inputs": {
             role: {name: _fingerprint_of(inputs[role], name) for name in sorted(names)} for role, names in reads.items()
         },
     }
-    return Asked(stage, config, inputs, tuple(stage.fields(config, inputs)), header)
 
 
 def planned(at: Place, asked: Asked, existing: Plan | None, options: RunOptions) -> Plan:
@@ -67,7 +72,7 @@ def planned(at: Place, asked: Asked, existing: Plan | None, options: RunOptions)
     else:
         _refuse_other(at, asked, existing, options)
         plan = _with_fields(asked, existing, options)
-        inputs = _inputs(at, asked)
+        inputs = inputs_of(at, asked.inputs, asked.header)
         # A part takes the rows as they were planned; and inputs that have not changed give the same rows.
         if options.part is None and (asked.stage.observe or inputs != plan.inputs or not is_listed(at, plan)):
             rows = asked.stage.plan(asked.config, asked.inputs, Known(plan.facts))
@@ -103,8 +108,9 @@ def row_bytes(fields: Sequence[Field]) -> int:
     return sum(field.bytes_per_row for field in fields)
 
 
-def unit_rows_for(stage: Stage, fields: Sequence[Field], options: RunOptions) -> int:
-    return options.unit_rows or default_unit_rows(row_bytes(fields), stage.max_unit_rows)
+def unit_rows_for(stage: Stage, config: Any, fields: Sequence[Field], options: RunOptions) -> int:
+    most = stage.max_unit_rows if isinstance(stage.max_unit_rows, int) else stage.max_unit_rows(config)
+    return options.unit_rows or default_unit_rows(row_bytes(fields), most)
 
 
 def _fingerprint_of(artifact: Artifact, field: str) -> str:
@@ -121,7 +127,8 @@ def _fingerprint_of(artifact: Artifact, field: str) -> str:
 def _fresh(at: Place, asked: Asked, options: RunOptions) -> Plan:
     stage = asked.stage
     rows = stage.plan(asked.config, asked.inputs, Known())
-    segment = write_segment(at, listing_name(0, 0), rows.columns, rows.batches)
+    segment = write_segment(at, listing_name(0, 0), rows)
+    unit_rows = unit_rows_for(stage, asked.config, asked.fields, options)
     if not segment.rows:
         raise InputError(f"{stage.name} has nothing to do: its input has no rows; check the path and the options")
     return Plan(
@@ -132,11 +139,11 @@ def _fresh(at: Place, asked: Asked, options: RunOptions) -> Plan:
         device=str(asked.header["device"]),
         libraries=asked.header["libraries"],
         fingerprint=asked.fingerprint,
-        inputs=_inputs(at, asked),
+        inputs=inputs_of(at, asked.inputs, asked.header),
         fields={field.name: replace(field, basis=None, row_bytes=0) for field in asked.fields},
         field_fingerprints={field.name: asked.field_fingerprint(field) for field in asked.fields},
         columns=stage.columns(asked.config),
-        groups=(Group("", unit_rows_for(stage, asked.fields, options), tuple(field.name for field in asked.fields)),),
+        groups=(Group("", unit_rows, tuple(field.name for field in asked.fields)),),
         segments=(segment,),
         revision=0,
         facts=rows.facts,
@@ -144,28 +151,15 @@ def _fresh(at: Place, asked: Asked, options: RunOptions) -> Plan:
     )
 
 
-def _inputs(at: Place, asked: Asked) -> tuple[Input, ...]:
+def inputs_of(at: Place, inputs: Mapping[str, Artifact], header: Mapping[str, Json]) -> tuple[Input, ...]:
     return tuple(
-        Input(role, relative_uri(at, artifact.place), artifact.digest, asked.header["inputs"].get(role, {}))
-        for role, artifact in asked.inputs.items()
+        Input(role, relative_uri(at, artifact.place), artifact.digest, header["inputs"].get(role, {}))
+        for role, artifact in inputs.items()
     )
 
 
 def _refuse_other(at: Place, asked: Asked, existing: Plan, options: RunOptions) -> None:
-    held = {
-        "stage": existing.stage,
-        "code_version": existing.code_version,
-        "config": {name: value for name, value in existing.config.items() if name not in asked.stage.selects},
-        "device": existing.device,
-        "libraries": dict(existing.libraries),
-        "inputs": {each.role: dict(each.fields) for each in existing.inputs if each.role in asked.header["inputs"]},
-    }
-    found = sorted(differences(held, dict(asked.header)), key=lambda difference: difference[0] != "stage")
-    for name, old, new in found:  # of another stage every setting differs, and only the stage tells why
-        raise StaleArtifact(
-            f"{at} was made with {name.removeprefix('config.')} = {_shown(old)} and this run asks for {_shown(new)}; "
-            "choose another --out, or delete the directory to make it anew"
-        )
+    refuse_other_header(at, existing, asked.header, asked.stage.selects)
     for field in asked.fields:
         held_field = existing.fields.get(field.name)
         if held_field and existing.field_fingerprints[field.name] != asked.field_fingerprint(field):
@@ -185,6 +179,23 @@ def _refuse_other(at: Place, asked: Asked, existing: Plan, options: RunOptions) 
         )
 
 
+def refuse_other_header(at: Place, existing: Plan, header: Mapping[str, Json], selects: Sequence[str] = ()) -> None:
+    held = {
+        "stage": existing.stage,
+        "code_version": existing.code_version,
+        "config": {name: value for name, value in existing.config.items() if name not in selects},
+        "device": existing.device,
+        "libraries": dict(existing.libraries),
+        "inputs": {each.role: dict(each.fields) for each in existing.inputs if each.role in header["inputs"]},
+    }
+    found = sorted(differences(held, dict(header)), key=lambda difference: difference[0] != "stage")
+    for name, old, new in found:  # of another stage every setting differs, and only the stage tells why
+        raise StaleArtifact(
+            f"{at} was made with {name.removeprefix('config.')} = {_shown(old)} and this run asks for {_shown(new)}; "
+            "choose another --out, or delete the directory to make it anew"
+        )
+
+
 def _described(field: Field) -> str:
     told = {"shape": list(field.shape), "dtype": field.dtype, **field.detail}
     return ", ".join(f"{name} = {_shown(value)}" for name, value in told.items())
@@ -200,7 +211,7 @@ def _with_fields(asked: Asked, plan: Plan, options: RunOptions) -> Plan:
     missing = [field for field in asked.fields if field.name not in plan.fields]
     if not missing:
         return plan
-    unit_rows = unit_rows_for(asked.stage, missing, options)
+    unit_rows = unit_rows_for(asked.stage, asked.config, missing, options)
     group = Group(missing[0].name, unit_rows, tuple(field.name for field in missing))
     return replace(
         plan,

@@ -2,7 +2,7 @@
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +16,8 @@ from ..manifests.place import Place
 from ..manifests.plan import Plan, Segment, listing_batches, listing_name
 from ..stages.stage import RowList
 
+_BETWEEN = "\x1f"  # the parts of a key, of which the first alone, the id, is anybody's to choose
+
 
 def with_rows(at: Place, plan: Plan, rows: RowList, may_shrink: bool, may_change: bool) -> Plan:
     """The plan with today's rows: the old ones in their old order, new ones in a segment at the end.
@@ -23,23 +25,24 @@ def with_rows(at: Place, plan: Plan, rows: RowList, may_shrink: bool, may_change
     `may_shrink`: a row that has gone stays listed, for its unit to find it missing. `may_change`: the user said so.
     """
     new = _checked_table(rows)
+    new_keys = _keys(new, rows.key)
     try:
         old = pa.Table.from_batches(list(listing_batches(at, plan)), tables.schema_of(rows.columns))
     except CorruptArtifact:
         old = None  # a damaged listing is written again if today's rows are those that were planned
-    old_ids = old.column("id") if old is not None else new.column("id").slice(0, plan.num_rows)
-    at_new = pc.index_in(old_ids, new.column("id"))
+    old_keys = _keys(old, rows.key) if old is not None else new_keys.slice(0, plan.num_rows)
+    at_new = pc.index_in(old_keys, new_keys)
     vanished = at_new.null_count
-    added = new.filter(pc.invert(pc.is_in(new.column("id"), old_ids)))
+    added = new.filter(pc.invert(pc.is_in(new_keys, old_keys)))
     if may_shrink and not may_change and (vanished or added.num_rows):
         raise StaleArtifact(
             f"{at} lists {plan.num_rows} rows; today there are {added.num_rows} new ones and {vanished} have gone; "
             "pass --update to append and mark them, or choose another --out"
         )
     if vanished and not may_shrink:
-        gone = old_ids.filter(pc.is_null(at_new))[0].as_py()
+        gone = ", ".join(str(old_keys.filter(pc.is_null(at_new))[0].as_py()).split(_BETWEEN))
         raise StaleArtifact(
-            f"{at} holds {vanished} rows that its input no longer has ({gone!r} …); choose another --out"
+            f"{at} holds {vanished} rows that its input no longer gives ({gone!r} …); choose another --out"
         )
     revision = plan.revision + 1
     segments: list[Segment] = []
@@ -52,11 +55,11 @@ def with_rows(at: Place, plan: Plan, rows: RowList, may_shrink: bool, may_change
         elif before is None:
             segments.append(_rewritten(at, segment, rows, today))
         else:
-            segments.append(write_segment(at, listing_name(number, revision), rows.columns, today.to_batches()))
+            segments.append(write_segment(at, listing_name(number, revision), _of(rows, today)))
         start += segment.rows
     if added.num_rows:
         name = listing_name(len(segments), revision)
-        segments.append(write_segment(at, name, rows.columns, added.to_batches()))
+        segments.append(write_segment(at, name, _of(rows, added)))
     if tuple(segments) == plan.segments and dict(rows.facts) == dict(plan.facts):
         return plan
     return replace(plan, segments=tuple(segments), facts=rows.facts, revision=revision)
@@ -76,7 +79,7 @@ def _today(before: pa.Table | None, new: pa.Table, at_new: pa.ChunkedArray) -> p
 
 
 def _rewritten(at: Place, segment: Segment, rows: RowList, today: pa.Table) -> Segment:
-    made = write_segment(at, segment.listing, rows.columns, today.to_batches())
+    made = write_segment(at, segment.listing, _of(rows, today))
     if made.digest != segment.digest:
         raise CorruptArtifact(
             f"{at.path(segment.listing)} was damaged and today's rows differ from it; choose another --out"
@@ -86,37 +89,50 @@ def _rewritten(at: Place, segment: Segment, rows: RowList, today: pa.Table) -> S
 
 def _checked_table(rows: RowList) -> pa.Table:
     table = pa.Table.from_batches(list(rows.batches), tables.schema_of(rows.columns))
-    _refuse_duplicates(table, table.column("id"))
+    _refuse_duplicates(table, rows.key)
     return table
 
 
-def write_segment(at: Place, name: str, columns: Mapping[str, str], batches: Iterable[pa.RecordBatch]) -> Segment:
+def write_segment(at: Place, name: str, rows: RowList) -> Segment:
     hashes = array("Q")  # eight bytes a row, where a set of ids would take a hundred
-    digest, rows = tables.write_batches(at, name, tables.schema_of(columns), _hashing_ids(batches, hashes))
-    if len(np.unique(np.frombuffer(hashes, np.uint64))) < rows:
-        table = tables.opened(at, name, digest).read()
+    schema = tables.schema_of(rows.columns)
+    digest, count = tables.write_batches(at, name, schema, _hashing_keys(rows, hashes))
+    if len(np.unique(np.frombuffer(hashes, np.uint64))) < count:
         try:
-            _refuse_duplicates(table, table.column("id"))
+            _refuse_duplicates(tables.opened(at, name, digest).read(), rows.key)
         except InputError:
             atomic.remove(at, name)
             raise
-    return Segment(rows, name, digest)
+    return Segment(count, name, digest)
 
 
-def _hashing_ids(batches: Iterable[pa.RecordBatch], hashes: "array[int]") -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        for identifier in batch.column("id").to_pylist():
-            hashes.append(int.from_bytes(hashlib.blake2b(identifier.encode(), digest_size=8).digest(), "little"))
+def _of(rows: RowList, table: pa.Table) -> RowList:
+    return replace(rows, batches=iter(table.to_batches()))
+
+
+def _keys(table: pa.Table | pa.RecordBatch, key: Sequence[str]) -> pa.ChunkedArray | pa.Array:
+    """What tells rows apart, as one string each."""
+    if tuple(key) == ("id",):
+        return table.column("id")
+    parts = [pc.fill_null(pc.cast(table.column(name), pa.string()), "") for name in key]
+    return pc.binary_join_element_wise(*parts, _BETWEEN)
+
+
+def _hashing_keys(rows: RowList, hashes: "array[int]") -> Iterator[pa.RecordBatch]:
+    for batch in rows.batches:
+        for key in _keys(batch, rows.key).to_pylist():
+            hashes.append(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little"))
         yield batch
 
 
-def _refuse_duplicates(table: pa.Table, ids: pa.ChunkedArray) -> None:
-    counts = pc.value_counts(ids)
+def _refuse_duplicates(table: pa.Table, key: Sequence[str]) -> None:
+    keys = _keys(table, key)
+    counts = pc.value_counts(keys)
     twice = counts.filter(pc.greater(counts.field("counts"), 1))
     if not len(twice):
         return
-    identifier = twice[0].as_py()["values"]
-    rows = table.filter(pc.equal(ids, identifier)).to_pylist()
+    found = table.filter(pc.equal(keys, twice[0].as_py()["values"]))
+    identifier, rows = found.column("id")[0].as_py(), found.to_pylist()
     names = " and ".join(repr(row.get("uri", identifier)) for row in rows[:2])
     raise InputError(
         f"{len(twice)} image ids stand for more than one row, the first is {identifier!r} ({names}); "

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ..manifests import atomic, lock
@@ -47,7 +48,7 @@ def run(stage: Stage, config: Any, inputs: Mapping[str, str], out: str, options:
     at = place(out)
     asked = ask(stage, config, {role: open_artifact(uri, stage.roles[role]) for role, uri in inputs.items()})
     execute = executor_for(options, at, *(artifact.place for artifact in asked.inputs.values()))
-    _refuse_strangers(at)
+    refuse_strangers(at)
     atomic.check_can_write(at)
     with lock.held(at, shared=options.part is not None, break_lock=options.break_lock):
         return _run_locked(at, asked, options, execute)
@@ -118,7 +119,8 @@ def _run_units(at: Place, asked: Asked, plan: Plan, options: RunOptions, execute
             execute(job, units, progress.report)
     if options.part is not None:
         return _outcome(at, plan, None, progress, began)
-    return _outcome(at, plan, finish(at, plan, options.max_bad), progress, began)
+    warn = asked.stage.warn and partial(asked.stage.warn, asked.config, plan.facts)
+    return _outcome(at, plan, finish(at, plan, options.max_bad, warn), progress, began)
 
 
 def _of_part(units: Iterator[Unit], part: tuple[int, int] | None) -> Iterator[Unit]:
@@ -143,7 +145,7 @@ def _outcome(at: Place, plan: Plan, summary: Summary | None, progress: Progress,
     )
 
 
-def _refuse_strangers(at: Place) -> None:
+def refuse_strangers(at: Place) -> None:
     """A directory with other things in it is not ours to write into."""
     if at.exists(PLAN):
         return

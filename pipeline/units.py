@@ -6,7 +6,7 @@ Order of writing: artifact.json away, shards, then the record that vouches for t
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -94,9 +94,15 @@ def give_up(job: Job, unit: Unit, reason: Reason, error: str = "") -> UnitReport
         if field.kind == "array"
     }
     cells = {f.name: [None] * unit.num_rows for f in state.plan.fields_of(state.group) if f.kind == "table"}
+    frames = {f.name: _blank(job, work) for f in state.plan.fields_of(state.group) if f.kind == "frame"}
     observed = [""] * unit.num_rows if job.stage.observe else ()
-    record = _stored(job, state, work, UnitResult([nothing] * unit.num_rows, arrays, cells, observed))
+    record = _stored(job, state, work, UnitResult([nothing] * unit.num_rows, arrays, cells, frames, observed))
     return UnitReport(unit.index, unit.num_rows, record.num_failed, False, {}, 0, error=error)
+
+
+def _blank(job: Job, work: Work) -> pa.Table:
+    assert job.stage.blank is not None, f"{job.stage.name} has a frame and says nothing of rows that it cannot do"
+    return job.stage.blank(work.ids)
 
 
 def _work(job: Job, state: Opened, unit: Unit, careful: bool) -> Work:
@@ -104,14 +110,15 @@ def _work(job: Job, state: Opened, unit: Unit, careful: bool) -> Work:
     ids = listing.column("id").to_pylist()
     if unit.ids_sha256 and ids_digest(ids) != unit.ids_sha256:
         raise CorruptArtifact(f"{job.at} lists other rows for unit {unit.index} than were planned; run it again")
-    upstream = {
-        role: artifact.rows_of(
-            list(dict.fromkeys(ids)), _columns_read(artifact, state.plan.input(role).fields), unit.start
-        )
-        for role, artifact in state.inputs.items()
-    }
-    upstream = {role: _aligned(rows, ids) for role, rows in upstream.items()}
-    return Work(
+    upstream: dict[str, pa.Table] = {}
+    for role, artifact in state.inputs.items():
+        columns = _columns_read(artifact, state.plan.input(role).fields)
+        if role in job.stage.gathers:
+            positions = listing.column(job.stage.gathers[role]).combine_chunks().flatten().to_pylist()
+            upstream[role] = artifact.rows_at(positions, columns)
+        else:
+            upstream[role] = _aligned(artifact.rows_of(list(dict.fromkeys(ids)), columns, unit.start), ids)
+    work = Work(
         unit=unit,
         ids=ids,
         listing=listing,
@@ -119,9 +126,11 @@ def _work(job: Job, state: Opened, unit: Unit, careful: bool) -> Work:
         inputs=state.inputs,
         facts=state.plan.facts,
         fields=state.group.fields,
-        blocked=_blocked(upstream, len(ids)),
+        blocked=[],
         careful=careful,
+        gathers=job.stage.gathers,
     )
+    return replace(work, blocked=_blocked(work))
 
 
 def _columns_read(artifact: Artifact, fields: Mapping[str, str]) -> list[str]:
@@ -139,24 +148,32 @@ def _aligned(rows: pa.Table, ids: Sequence[str]) -> pa.Table:
     return rows.take([position[identifier] for identifier in ids])
 
 
-def _blocked(upstream: Mapping[str, pa.Table], num_rows: int) -> list[str]:
+def _rows_read(work: Work, role: str) -> list[list[dict[str, Json]]]:
+    """For each row of the unit, the rows of an input that it reads."""
+    if role in work.gathers:
+        return [rows.to_pylist() for rows in work.gathered(role)]
+    return [[row] for row in work.upstream[role].to_pylist()]
+
+
+def _blocked(work: Work) -> list[str]:
     """Why each row cannot be done because of a row that it reads, or ""."""
-    blocked = [""] * num_rows
-    for rows in upstream.values():
-        pairs = zip(rows.column("status").to_pylist(), rows.column("reason").to_pylist(), strict=True)
-        for index, (status, reason) in enumerate(pairs):
-            if status != "ok" and not blocked[index]:
-                blocked[index] = reason or status
+    blocked = [""] * len(work.ids)
+    for role in work.upstream:
+        for index, rows in enumerate(_rows_read(work, role)):
+            for row in rows:
+                if row["status"] != "ok" and not blocked[index]:
+                    blocked[index] = row["reason"] or row["status"]
     return blocked
 
 
 def _fingerprint(state: Opened, work: Work, observed: Sequence[str]) -> str:
     """Of everything the unit reads: its planned rows, their content upstream, and what it saw of the outside world."""
     planned = work.listing.to_pylist()
-    read = {
-        role: [_content(state.inputs[role], state.plan.input(role).fields, row) for row in rows.to_pylist()]
-        for role, rows in sorted(work.upstream.items())
-    }
+    read: dict[str, list[Json]] = {}
+    for role in sorted(work.upstream):
+        fields = state.plan.input(role).fields
+        contents = [[_content(state.inputs[role], fields, row) for row in rows] for rows in _rows_read(work, role)]
+        read[role] = contents if role in work.gathers else [content for (content,) in contents]
     evidence = (
         [planned[index], *(read[role][index] for role in read), observed[index] if observed else ""]
         for index in range(len(planned))
@@ -237,6 +254,9 @@ def _encoded(state: Opened, work: Work, result: UnitResult) -> tuple[dict[str, l
             values = _zeroed_unless(is_ok, result.arrays[field.name])
             columns[field.digest_column] = [hashlib.sha256(row.tobytes()).hexdigest() for row in values]
             files[name] = store.encode_shard(field, state.group.unit_rows, values)
+        elif field.kind == "frame":
+            columns[field.digest_column] = tables.row_digests(result.frames[field.name])
+            files[name] = tables.encoded(result.frames[field.name], tables.FRAME_ROW_GROUP)
         else:
             cells = [cell if ok else None for cell, ok in zip(result.cells[field.name], is_ok, strict=True)]
             columns[field.digest_column] = ["" if cell is None else hashlib.sha256(cell).hexdigest() for cell in cells]

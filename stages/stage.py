@@ -6,6 +6,7 @@ and the artifacts it reads, and gives back what it computed, row by row. It neit
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ class RowList:
     columns: Mapping[str, str]
     batches: Iterator[pa.RecordBatch]
     facts: Mapping[str, Json] = field(default_factory=dict)
+    key: Sequence[str] = ("id",)  # the columns that tell rows apart, where an image has several
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +51,19 @@ class Work:
     unit: Unit
     ids: Sequence[str]
     listing: pa.Table  # the planned columns
-    upstream: Mapping[str, pa.Table]  # of each input, its rows for these ids
+    upstream: Mapping[str, pa.Table]  # of each input, its rows for these ids; of a gathered one, see `gathered`
     inputs: Inputs
     facts: Mapping[str, Json]  # what planning found out
     fields: Sequence[str]  # what to compute: those of the unit's group
     blocked: Sequence[str]  # "" or why the row failed upstream; such a row needs no result
     careful: bool = False  # the last try after a worker died: whatever may crash the process belongs in a child
+    gathers: Mapping[str, str] = field(default_factory=dict)  # as the stage has it
+
+    def gathered(self, role: str) -> list[pa.Table]:
+        """Of an input with several rows per image: for each row of the unit, the rows that were planned for it."""
+        counts = [len(each) for each in self.listing.column(self.gathers[role]).to_pylist()]
+        starts = accumulate(counts, initial=0)
+        return [self.upstream[role].slice(start, count) for start, count in zip(starts, counts, strict=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,7 @@ class UnitResult:
     rows: Sequence[RowResult]
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)  # field → one row each; failed rows are zeroed
     cells: Mapping[str, Sequence[bytes | None]] = field(default_factory=dict)  # table field → one value each
+    frames: Mapping[str, pa.Table] = field(default_factory=dict)  # frame field → a table with one row each
     observed: Sequence[str] = ()  # of a stage that reads the outside world: the digest of what it read, row by row
 
 
@@ -112,8 +122,36 @@ class Stage:
     selects: Sequence[str] = ()  # config fields that choose which fields are made, and are in no field's content
     libraries: Sequence[str] = ()  # whose versions change numbers
     device: Callable[[Any], str] = no_device
-    max_unit_rows: int = MAX_UNIT_ROWS
+    max_unit_rows: int | Callable[[Any], int] = MAX_UNIT_ROWS  # of a config, where it depends
+    gathers: Mapping[str, str] = field(default_factory=dict)  # role → planned column of positions in its row list
+    blank: Callable[[Sequence[str]], pa.Table] | None = None  # the frame of ids that could not be done
+    # What is odd about a finished run, in sentences: from its config, its facts and its rows.
+    warn: Callable[[Any, Mapping[str, Json], Iterator[pa.RecordBatch]], Sequence[str]] | None = None
     grows_only_when_told: bool = False  # a changed list of rows is refused unless the run says `update`
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a stage without units has made."""
+
+    files: Mapping[str, bytes]
+    facts: Mapping[str, Json] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeStage:
+    """A stage without units: what it makes is computed in one go and is a handful of files."""
+
+    name: str
+    kind: str
+    code_version: int
+    config: type[Any]
+    roles: Mapping[str, str]  # input role → kinds of artifact it may be, separated by |
+    compute: Callable[[Any, Inputs], Findings]
+    reads: Callable[[Any, Inputs], Mapping[str, Sequence[str]]] = reads_nothing
+    libraries: Sequence[str] = ()
+    device: Callable[[Any], str] = no_device
 
 
 def rows_of_input(inputs: Inputs, role: str, columns: Sequence[str] = ()) -> RowList:

@@ -1,0 +1,104 @@
+"""A stage without units, from a command to a finished artifact: what it makes is computed in one go.
+
+Order of writing: plan.json, the files, artifact.json. What is there is done if it was made with this configuration of
+these inputs, and its files are what was written.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ..manifests import atomic, lock, sealed
+from ..manifests.artifact import ARTIFACT, Artifact, Summary, open_artifact, read_summary
+from ..manifests.digests import FileDigest, fault
+from ..manifests.errors import CorruptArtifact
+from ..manifests.fingerprint import config_json, fingerprint, kept_settings
+from ..manifests.place import Place, place
+from ..manifests.plan import PLAN, Plan, read_plan, write_plan
+from ..manifests.sealed import Json
+from ..stages.stage import WholeStage
+from .planning import header_of, inputs_of, refuse_other_header
+from .run import Outcome, refuse_strangers
+
+
+def run_whole(stage: WholeStage, config: Any, inputs: Mapping[str, str], out: str, break_lock: bool = False) -> Outcome:
+    began = time.monotonic()
+    at = place(out)
+    read = {role: open_artifact(uri, stage.roles[role]) for role, uri in inputs.items()}
+    refuse_strangers(at)
+    atomic.check_can_write(at)
+    with lock.held(at, break_lock=break_lock):
+        atomic.sweep_temporaries(at)
+        header = header_of(stage, config, read)
+        plan = _plan(at, stage, config, read, header)
+        existing = read_plan(at) if at.exists(PLAN) else None
+        if existing is not None:
+            refuse_other_header(at, existing, header)
+        standing = _standing(at, existing, plan)
+        summary = standing or _made(at, stage, config, read, plan)
+    return Outcome(
+        at=at,
+        kind=stage.kind,
+        rows=0,
+        counts=summary.counts,
+        units_run=0 if standing else 1,
+        units_skipped=1 if standing else 0,
+        warnings=summary.warnings,
+        seconds=time.monotonic() - began,
+        finished=True,
+    )
+
+
+def _plan(
+    at: Place, stage: WholeStage, config: Any, inputs: Mapping[str, Artifact], header: Mapping[str, Json]
+) -> Plan:
+    return Plan(
+        stage=stage.name,
+        code_version=stage.code_version,
+        kind=stage.kind,
+        config=config_json(config),
+        device=str(header["device"]),
+        libraries=header["libraries"],
+        fingerprint=fingerprint(header),
+        inputs=inputs_of(at, inputs, header),
+        fields={},
+        field_fingerprints={},
+        columns={},
+        groups=(),
+        segments=(),
+        revision=0,
+        facts={},
+        settings=kept_settings(config),
+    )
+
+
+def _made(at: Place, stage: WholeStage, config: Any, inputs: Mapping[str, Artifact], plan: Plan) -> Summary:
+    """Computes before it changes anything, so that what failed has left what was there."""
+    found = stage.compute(config, inputs)
+    atomic.remove(at, ARTIFACT) if at.exists(ARTIFACT) else None
+    write_plan(at, plan)
+    for name, data in found.files.items():
+        atomic.write(at, name, data)
+    summary = Summary(
+        plan_sha256=FileDigest.of(at.read(PLAN)).sha256,
+        fingerprint=plan.fingerprint,
+        counts=dict(found.facts),
+        warnings=tuple(found.warnings),
+        files={name: FileDigest.of(data) for name, data in found.files.items()},
+        ledgers={},
+    )
+    sealed.write(at, ARTIFACT, summary.as_json())
+    return summary
+
+
+def _standing(at: Place, existing: Plan | None, plan: Plan) -> Summary | None:
+    """The summary of what was made before, if it is what would be made now and is whole."""
+    if existing is None or existing.inputs != plan.inputs:
+        return None
+    try:
+        summary = read_summary(at)
+    except CorruptArtifact:
+        return None
+    if summary is None or summary.plan_sha256 != FileDigest.of(at.read(PLAN)).sha256:
+        return None
+    return summary if all(fault(at, name, digest) is None for name, digest in summary.files.items()) else None
