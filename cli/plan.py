@@ -4,10 +4,11 @@ import click
 
 from .extract import extract
 from .index import index
+from .mask import mask
 from .options import PLAN_ONLY
 
 
-@click.group(commands={"index": index, "extract": extract})
+@click.group(commands={"index": index, "extract": extract, "mask": mask})
 @click.pass_context
 def plan(context: click.Context) -> None:
     """Say what a stage would make: rows, units, files, bytes, memory. Writes nothing."""

@@ -13,7 +13,7 @@ from jaxtyping import Shaped
 
 from . import ledger, sealed, store, tables
 from .digests import FileDigest, check
-from .errors import ConfigError, CorruptArtifact, UnfinishedArtifact
+from .errors import ConfigError, CorruptArtifact, MissingArtifact, UnfinishedArtifact
 from .fields import Field
 from .place import Place, place
 from .plan import PLAN, Group, Plan, read_plan
@@ -178,6 +178,21 @@ def open_artifact(uri: str | Place, kind: str | None = None) -> Artifact:
     if FileDigest.of(at.read(PLAN)).sha256 != summary.plan_sha256:
         raise CorruptArtifact(f"{at.path(PLAN)} is not the plan that {ARTIFACT} vouches for; restore it from a copy")
     return Artifact(at, plan, summary, FileDigest.of(at.read(ARTIFACT)).sha256)
+
+
+def source_of(artifact: Artifact, role: str) -> str:
+    """Where an artifact's input of a role lies, or that of the artifact that it was made from."""
+    by_role = {each.role: each.place(artifact.place) for each in artifact.plan.inputs}
+    if role in by_role:
+        return by_role[role].uri
+    for where in by_role.values():
+        try:
+            return source_of(open_artifact(where), role)
+        except (MissingArtifact, ConfigError):
+            continue
+    raise ConfigError(
+        f"{artifact.place} does not lead to the {role} that it was made from; pass their path as --{role}"
+    )
 
 
 def read_summary(at: Place) -> Summary | None:

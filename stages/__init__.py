@@ -8,6 +8,7 @@ from .stage import Stage
 STAGES: dict[str, str | Stage] = {
     "index": ".index.stage",
     "extract": ".extract.stage",
+    "mask": ".mask.stage",
 }
 
 

@@ -1,0 +1,44 @@
+"""`maskmill mask TOKENS`."""
+
+from typing import Any
+
+import click
+
+from ..manifests.place import place
+from .options import run_stage, stage_options, with_options
+
+METHOD = click.option("--method", metavar="M", default="cst", show_default=True, help="cst or cls-attention.")
+
+
+@click.command()
+@click.argument("tokens")
+@with_options(
+    METHOD,
+    click.option(
+        "--supports",
+        metavar="K|all",
+        default="",
+        help="cst: 0 finds what stands out by the picture's own class query, K or all look for each of its classes "
+        "with other pictures of that class; 8 if left out.",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of supports."),
+    click.option(
+        "--threshold",
+        default="",
+        help="otsu, a number, or kept-mass:SHARE; the method's own if left out. Kept with each map, cut by refine.",
+    ),
+    click.option("--images", metavar="DIR", default="", help="Where the images artifact lies now, if it was moved."),
+    click.option("--model", metavar="CHECKPOINT", default="", help="Of a method that is fitted."),
+)
+@stage_options
+def mask(
+    tokens: str, method: str, supports: str, seed: int, threshold: str, images: str, model: str, **values: Any
+) -> int:
+    """Make soft maps from TOKENS, a tokens artifact: per picture, or per picture and class."""
+    from ..manifests.artifact import open_artifact, source_of
+    from ..stages.mask.stage import STAGE, mask_config
+
+    opened = open_artifact(tokens, "tokens")
+    config = mask_config(opened, method, supports, seed, threshold)
+    inputs = {"tokens": opened.place.uri, "images": place(images).uri if images else source_of(opened, "images")}
+    return run_stage(STAGE, config, inputs | ({"model": place(model).uri} if model else {}), values)

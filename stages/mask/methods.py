@@ -1,0 +1,95 @@
+"""The mask methods: one record each, in one table. A new one is a function and a line.
+
+Letters: R rows (a picture, or a picture and a class), T patches, H heads, E width of a head.
+
+Only `cst` and `cls-attention` need no training. A method that is fitted on image-level labels has a `fit`, whose
+checkpoint `maskmill fit` writes and `apply` is given; one whose `source` is `images` runs a network of its own.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32
+from torch import Tensor
+
+from ...manifests.artifact import Artifact
+from ...manifests.errors import ConfigError
+from ..attention.cst import cosine_map
+from ..attention.kept_mass import attention_map
+from ..stage import Findings, Inputs
+
+ScoreKind = Literal["cosine01", "minmax", "probability", "share_of_max"]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a method is given of some rows."""
+
+    fields: Mapping[str, np.ndarray]  # token field → one row each
+    queries: Float32[Tensor, "R H E"] | None  # the class query to look for, of a method that takes supports
+    valid: Bool[np.ndarray, "R T"]  # patches that are picture
+    classes: Sequence[int | None]
+    model: Any  # what `load` gave, of a fitted method
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    name: str
+    source: Literal["tokens", "images"]  # whether stored tokens suffice
+    reads: Sequence[str]  # token fields
+    apply: Callable[[Given], Float32[np.ndarray, "R T"]]
+    score_kind: ScoreKind
+    align_corners: bool  # how its maps are upsampled
+    threshold: str  # where the user names none
+    takes_supports: bool = False
+    fit: Callable[[Any, Inputs], Findings] | None = None  # config, tokens and images → a checkpoint's files
+    load: Callable[[Artifact], Any] | None = None  # a checkpoint → the model
+
+
+def cst_maps(given: Given) -> Float32[np.ndarray, "R T"]:
+    assert given.queries is not None
+    return cosine_map(torch.from_numpy(given.fields["keys"]), given.queries).numpy()
+
+
+def cls_attention_maps(given: Given) -> Float32[np.ndarray, "R T"]:
+    """Of the last block that is stored."""
+    return attention_map(torch.from_numpy(given.fields["cls_attention"][:, -1]), given.valid)
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            name="cst",
+            source="tokens",
+            reads=("keys", "cls_query"),
+            apply=cst_maps,
+            score_kind="cosine01",
+            align_corners=True,
+            threshold="otsu",
+            takes_supports=True,
+        ),
+        Method(
+            name="cls-attention",
+            source="tokens",
+            reads=("cls_attention",),
+            apply=cls_attention_maps,
+            score_kind="share_of_max",
+            align_corners=False,
+            threshold="kept-mass:0.6",
+        ),
+    )
+}
+
+
+def find_method(name: str) -> Method:
+    found = METHODS.get(name)
+    if found is None:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        meant = f"did you mean {near[0]}?" if near else f"choose among {', '.join(METHODS)}"
+        raise ConfigError(f"there is no mask method {name!r}; {meant}")
+    return found

@@ -1,0 +1,127 @@
+"""The rows of a maps artifact: one per picture, or one per picture and class with the supports that it looks with.
+
+What is planned of a row's supports is their positions and a digest of their class queries, so that a picture that is
+added or changed makes those rows anew that look with it, and no other.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+
+import numpy as np
+import pyarrow as pa
+
+from ...manifests import tables
+from ...manifests.artifact import Artifact
+from ...manifests.errors import ConfigError
+from ...manifests.sealed import Json
+from .supports import ALL, Group, GroupKey, chosen_supports, id_hash
+
+LISTED: Mapping[str, str] = {
+    "id": "string",
+    "position": "int64",  # in the tokens' row list
+    "class": "int64",  # null: whatever stands out
+    "instance": "int64",
+    "split": "string",
+    "supports": "ints",  # positions in the tokens' row list; none where they are all of the class
+    "supports_sha256": "string",
+}
+KEY = ("id", "class", "instance")
+
+
+def object_rows(tokens: Artifact, images: Artifact) -> Iterator[pa.RecordBatch]:
+    """One row per picture."""
+    for rows in _pictures(tokens, images):
+        yield _batch([_row(row, None) for row in rows])
+
+
+def class_rows(tokens: Artifact, images: Artifact, supports: str, seed: int) -> Iterator[pa.RecordBatch]:
+    """One row per picture and class, and one without a class for a picture that has none."""
+    groups = class_groups(tokens, images)
+    everyone = {key: group.digest for key, group in groups.items()} if supports == ALL else {}
+    for rows in _pictures(tokens, images):
+        yield _batch(
+            [
+                _row(row, index, *_supports_of(row, index, groups, everyone, supports, seed))
+                for row in rows
+                for index in row["labels"] or [None]
+            ]
+        )
+
+
+def class_groups(tokens: Artifact, images: Artifact) -> dict[GroupKey, Group]:
+    """The pictures of each class and split whose tokens are whole."""
+    found: dict[GroupKey, list[tuple[int, int, str]]] = {}
+    for row in chain.from_iterable(_pictures(tokens, images)):
+        if row["status"] == "ok":
+            for index in row["labels"] or ():
+                member = (row["position"], id_hash(row["id"]), row["cls_query_sha256"])
+                found.setdefault((index, row["split"] or ""), []).append(member)
+    return {
+        key: Group(
+            np.array([position for position, _, _ in members], np.int64),
+            np.array([hashed for _, hashed, _ in members], np.uint64),
+            [digest for _, _, digest in members],
+        )
+        for key, members in found.items()
+    }
+
+
+def _supports_of(
+    row: Mapping[str, Json],
+    index: int | None,
+    groups: Mapping[GroupKey, Group],
+    everyone: Mapping[GroupKey, str],
+    supports: str,
+    seed: int,
+) -> tuple[list[int], str]:
+    key = (index or 0, row["split"] or "")
+    if index is None or key not in groups:
+        return [], ""
+    if supports == ALL:
+        return [], everyone[key]
+    group = groups[key]
+    chosen = chosen_supports(group, row["position"], row["id"], key, int(supports), seed)
+    digest = hashlib.sha256("".join(group.digests[place] for place in chosen).encode()).hexdigest()
+    return group.positions_N[chosen].tolist(), digest
+
+
+def _pictures(tokens: Artifact, images: Artifact) -> Iterator[list[dict[str, Json]]]:
+    """The tokens' rows with their position, and the labels and split of their pictures."""
+    columns = [
+        name for name in ("id", "status", "cls_query_sha256") if name != "cls_query_sha256" or _has_query(tokens)
+    ]
+    start = 0
+    for batch in tokens.row_batches(columns):
+        ids = batch.column("id").to_pylist()
+        try:
+            labelled = images.rows_of(ids, ["labels", "split"], start)
+        except KeyError as error:
+            raise ConfigError(
+                f"{error.args[0]}, of which {tokens.place} has tokens; pass as --images those that they were made from"
+            ) from error
+        pairs = zip(batch.to_pylist(), labelled.to_pylist(), strict=True)
+        yield [{**label, **row, "position": start + offset} for offset, (row, label) in enumerate(pairs)]
+        start += len(ids)
+
+
+def _has_query(tokens: Artifact) -> bool:
+    return "cls_query" in tokens.plan.fields
+
+
+def _row(
+    row: Mapping[str, Json], index: int | None, supports: Sequence[int] = (), supports_sha256: str = ""
+) -> dict[str, Json]:
+    return {
+        "id": row["id"],
+        "position": row["position"],
+        "class": index,
+        "instance": 0,
+        "split": row["split"],
+        "supports": list(supports),
+        "supports_sha256": supports_sha256,
+    }
+
+
+def _batch(rows: list[dict[str, Json]]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist(rows, tables.schema_of(LISTED))
