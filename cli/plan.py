@@ -6,9 +6,10 @@ from .extract import extract
 from .index import index
 from .mask import mask
 from .options import PLAN_ONLY
+from .refine import refine
 
 
-@click.group(commands={"index": index, "extract": extract, "mask": mask})
+@click.group(commands={"index": index, "extract": extract, "mask": mask, "refine": refine})
 @click.pass_context
 def plan(context: click.Context) -> None:
     """Say what a stage would make: rows, units, files, bytes, memory. Writes nothing."""

@@ -1,5 +1,7 @@
 """A finished artifact as its readers see it: rows by id, fields by row, every byte checked before it is believed."""
 
+import os
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -220,9 +222,14 @@ def rows_schema(plan: Plan) -> pa.Schema:
     return tables.schema_of({**BASE_COLUMNS, **digests, **plan.columns})
 
 
-# Handles are kept per process and bounded, so that a long run holds a constant number of open files.
-@lru_cache(maxsize=8)
 def _opened(at: Place, name: str, digest: FileDigest) -> pq.ParquetFile:
+    """Two threads cannot read through one handle of pyarrow's, nor a process through its parent's."""
+    return _handle(at, name, digest, (os.getpid(), threading.get_ident()))
+
+
+# Handles are bounded, so that a long run holds a constant number of open files.
+@lru_cache(maxsize=8)
+def _handle(at: Place, name: str, digest: FileDigest, reader: tuple[int, int]) -> pq.ParquetFile:
     return tables.opened(at, name, digest)
 
 

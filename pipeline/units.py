@@ -134,10 +134,10 @@ def _work(job: Job, state: Opened, unit: Unit, careful: bool) -> Work:
 
 
 def _columns_read(artifact: Artifact, fields: Mapping[str, str]) -> list[str]:
-    """Status, and of every field that is read its columns or the digest of its content; then every scalar."""
+    """Status and note, and of every field that is read its columns or the digest of its content; then every scalar."""
     held = artifact.plan.fields
     digests = [held[name].digest_column for name in fields if held[name].kind != "columns"]
-    return ["status", "reason", *digests, *artifact.plan.columns]
+    return ["status", "reason", "note", *digests, *artifact.plan.columns]
 
 
 def _aligned(rows: pa.Table, ids: Sequence[str]) -> pa.Table:

@@ -9,6 +9,7 @@ STAGES: dict[str, str | Stage] = {
     "index": ".index.stage",
     "extract": ".extract.stage",
     "mask": ".mask.stage",
+    "refine": ".refine.stage",
 }
 
 

@@ -91,7 +91,11 @@ def plan(config: MaskConfig, inputs: Inputs, known: Known) -> RowList:
 
 def fields(config: MaskConfig, inputs: Inputs) -> Sequence[Field]:
     rows, columns = Tokens(inputs["tokens"]).backbone["grid"]
-    return [Field(name="map", kind="array", shape=(rows, columns), dtype="float32")]
+    cut = ("class", "instance", "threshold", "box", "height", "width", "note")
+    return [
+        Field(name="map", kind="array", shape=(rows, columns), dtype="float32"),
+        Field(name="cut", kind="columns", columns=cut),  # what else is needed to make a label of a map
+    ]
 
 
 def columns(config: MaskConfig) -> Mapping[str, str]:

@@ -1,0 +1,47 @@
+"""The patches that hold most of the class token's attention, as DINO shows them.
+
+Letters: B pictures, H heads, T patches.
+
+Source: visualize_attention.py of facebookresearch/dino, `--threshold`. DINO shows each head by itself; the mean over
+heads is this project's choice, and so is keeping patches of equal attention together, which DINO leaves to the sort.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+from torch import Tensor
+
+from .thresholds import Maps, middle, refuse_unusable
+
+
+def attention_map(attention: Float[Tensor, "B H T"], valid: Bool[np.ndarray, "B T"]) -> Float32[np.ndarray, "B T"]:
+    """The mean over heads of one block's class attention, 1 at the most attended valid patch, 0 outside.
+
+    Divided by the largest value rather than by the sum, which float16 would hold with few digits, and not moved to a
+    smallest value of 0: so a stored map still tells which share of the attention each of its patches has.
+    """
+    map_BT = np.where(valid, attention.float().mean(dim=1).cpu().numpy(), np.float32(0))
+    largest_B1 = map_BT.max(axis=1, keepdims=True)
+    return map_BT / np.where(largest_B1 > 0, largest_B1, np.float32(1))
+
+
+def kept_mass(
+    map_BT: Maps, valid: Bool[np.ndarray, "B T"], keep_mass: float = 0.6
+) -> tuple[Float32[np.ndarray, " B"], Bool[np.ndarray, " B"]]:
+    """Thresholds, and which maps have one value only; what thresholds.py promises of a threshold holds.
+
+    What lies above is the smallest set of patches, all more attended than any other, that holds `keep_mass` of the
+    map's sum over valid patches. Of a map as it is stored: equal attention after rounding counts as equal.
+    """
+    assert 0 < keep_mass <= 1, f"a share to keep is above 0 and at most 1, not {keep_mass}"
+    refuse_unusable(map_BT, valid)
+    mass_BT = np.where(valid, map_BT, np.float32(0))
+    assert (mass_BT >= 0).all(), "attention is never negative"
+    sorted_BT = -np.sort(-mass_BT, axis=1)
+    held_BT = sorted_BT.cumsum(axis=1, dtype=np.float64)
+    last_B1 = (held_BT < keep_mass * held_BT[:, -1:]).sum(axis=1, keepdims=True)
+    smallest_B1 = np.take_along_axis(sorted_BT, last_B1, axis=1)
+    # Where nothing that is left out has any attention, 0 is the largest value left out.
+    largest_out_B = np.where(mass_BT < smallest_B1, mass_BT, np.float32(0)).max(axis=1)
+    is_flat_B = np.where(valid, map_BT, sorted_BT[:, :1]).min(axis=1) == sorted_BT[:, 0]
+    low_B = np.where(is_flat_B, smallest_B1[:, 0], largest_out_B)
+    return middle(low_B, smallest_B1[:, 0], map_BT.dtype), is_flat_B

@@ -1,0 +1,234 @@
+"""How background comes into a picture's soft maps: as thresholds of the rows, as a score to beat, or as two scores.
+
+Letters: K rows (soft maps) of one picture, H W pixels.
+
+A label here is local to the picture: 0 background, 1 2 … its classes in order of their index, 255 ignore.
+The sources decide ties by the order of their arrays; here a tie of two classes is 255, and a class must beat the
+background, not equal it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Float64, UInt8
+
+from ...manifests.classes import BACKGROUND, IGNORE
+from ...manifests.errors import ConfigError
+
+FORMS = "rows, map, constant:SCORE, power:EXPONENT or two:LOW,HIGH"
+
+
+@dataclass(frozen=True, slots=True)
+class RowThresholds:
+    """Each row has its threshold: a pixel may be of the class where the map is above it, and of these the highest score
+    wins. The scores are compared as they are, not by how far they are above their thresholds: a pixel's best class does
+    not depend on where another class was cut."""
+
+    def __str__(self) -> str:
+        return "rows"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRow:
+    """The background has a map of its own, the row of class 0, as of a network that predicts it among the classes."""
+
+    def __str__(self) -> str:
+        return "map"
+
+
+@dataclass(frozen=True, slots=True)
+class ConstantScore:
+    """The background has one score everywhere."""
+
+    score: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.score <= 1:
+            raise ConfigError(f"the background rule is {self}, and its score must be from 0 to 1, as in constant:0.4")
+
+    def __str__(self) -> str:
+        return f"constant:{self.score!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class PowerOfRest:
+    """The background's score is (1 − the highest map) ** exponent; the higher the exponent, the less background."""
+
+    exponent: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.exponent < np.inf:
+            raise ConfigError(f"the background rule is {self}, and its exponent must be above 0, as in power:1")
+
+    def __str__(self) -> str:
+        return f"power:{self.exponent!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class TwoScores:
+    """Foreground is what beats the high score, background what does not even beat the low one, the rest 255 (IRN)."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low < self.high <= 1:
+            raise ConfigError(
+                f"the background rule is {self}, and its scores must be from 0 to 1, "
+                "the lower one first, as in two:0.05,0.3"
+            )
+
+    def __str__(self) -> str:
+        return f"two:{self.low!r},{self.high!r}"
+
+
+Background = RowThresholds | OwnRow | ConstantScore | PowerOfRest | TwoScores
+
+
+def parse_background(text: str) -> Background:
+    """The rule that a user wrote; `str` of a rule is such a text."""
+    name, colon, rest = text.strip().partition(":")
+    numbers = _numbers(rest) if colon else ()
+    match name, numbers:
+        case "rows", () if not colon:
+            return RowThresholds()
+        case "map", () if not colon:
+            return OwnRow()
+        case "constant", (score,):
+            return ConstantScore(score)
+        case "power", (exponent,):
+            return PowerOfRest(exponent)
+        case "two", (low, high):
+            return TwoScores(low, high)
+    raise ConfigError(f"the background rule is {text!r}, and must be {FORMS}, for example constant:0.4 or two:0.05,0.3")
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The soft maps of one picture; several may be of one class, which then has the highest of them."""
+
+    maps_KHW: Float32[np.ndarray, "K H W"]
+    thresholds_K: Float64[np.ndarray, " K"]
+    labels_K: UInt8[np.ndarray, " K"]  # local ones: 0 for the background's own row
+
+
+def levels(background: Background) -> tuple[Background, ...]:
+    """The rules to label by, one after the other; where there are two, `agreed` joins what they gave."""
+    if isinstance(background, TwoScores):
+        return ConstantScore(background.high), ConstantScore(background.low)
+    return (background,)
+
+
+def agreed(high_HW: UInt8[np.ndarray, "H W"], low_HW: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
+    """The foreground of the high background score, background where both are background, else 255
+    (irn, step/cam_to_ir_label.py:36-40)."""
+    joined_HW = np.where(high_HW == BACKGROUND, np.uint8(IGNORE), high_HW)
+    joined_HW[(high_HW == BACKGROUND) & (low_HW == BACKGROUND)] = BACKGROUND
+    return joined_HW
+
+
+def hard_labels(rows: Rows, background: Background) -> UInt8[np.ndarray, "H W"]:
+    """The label map of the rule alone."""
+    if isinstance(background, TwoScores):
+        high, low = levels(background)
+        return agreed(hard_labels(rows, high), hard_labels(rows, low))
+    if isinstance(background, RowThresholds):
+        rows = _classes_only(rows, background)
+        is_candidate_KHW = rows.maps_KHW > rows.thresholds_K[:, None, None]
+        scores_KHW = np.where(is_candidate_KHW, rows.maps_KHW, np.float32(-np.inf))
+        return _highest(np.full(scores_KHW.shape[1:], -np.inf, np.float32), scores_KHW, rows.labels_K)
+    background_HW, classes = _scored(rows, background)
+    return _highest(background_HW, classes.maps_KHW, classes.labels_K)
+
+
+def soft_scores(rows: Rows, background: Background) -> Float32[np.ndarray, "labels H W"]:
+    """One score per local label, the background's first, for a refiner that weighs scores. Not for `two`, whose levels
+    have scores of their own.
+
+    No source weighs thresholded rows; this is our own: every map is stretched, linearly on either side, so that its
+    threshold lies at 0.5, and the background has 1 − the highest.
+    """
+    background_HW, classes = _scored(rows, background)
+    num_labels = 1 + int(classes.labels_K.max(initial=0))
+    scores_LHW = np.full((num_labels, *background_HW.shape), -np.inf, np.float32)
+    scores_LHW[BACKGROUND] = background_HW
+    for map_HW, label in zip(classes.maps_KHW, classes.labels_K, strict=True):
+        np.maximum(scores_LHW[label], map_HW, out=scores_LHW[label])
+    return scores_LHW
+
+
+def _scored(rows: Rows, background: Background) -> tuple[Float32[np.ndarray, "H W"], Rows]:
+    """The background's score, and the rows of classes on the same scale."""
+    if isinstance(background, OwnRow):
+        return _own_row(rows)
+    rows = _classes_only(rows, background)
+    size = rows.maps_KHW.shape[1:]
+    match background:
+        case ConstantScore(score):
+            return np.full(size, score, np.float32), rows
+        case PowerOfRest(exponent):
+            # Clipped, because a score above 1 would have no power.
+            rest_HW = 1 - np.clip(rows.maps_KHW.max(axis=0, initial=0), 0, 1)
+            return np.power(rest_HW, np.float32(exponent)), rows
+        case RowThresholds():
+            stretched_KHW = _stretched(rows.maps_KHW, rows.thresholds_K)
+            return 1 - stretched_KHW.max(axis=0, initial=0), Rows(stretched_KHW, rows.thresholds_K, rows.labels_K)
+    raise AssertionError(f"{background} has levels")
+
+
+def _own_row(rows: Rows) -> tuple[Float32[np.ndarray, "H W"], Rows]:
+    is_background_K = rows.labels_K == BACKGROUND
+    if not is_background_K.any():
+        raise ConfigError(
+            "the background rule is map, and the maps have no row of class 0; "
+            "choose another rule, for example rows, or maps of a method that predicts background"
+        )
+    kept = ~is_background_K
+    classes = Rows(rows.maps_KHW[kept], rows.thresholds_K[kept], rows.labels_K[kept])
+    return rows.maps_KHW[is_background_K].max(axis=0), classes
+
+
+def _classes_only(rows: Rows, background: Background) -> Rows:
+    if (rows.labels_K == BACKGROUND).any():
+        raise ConfigError(
+            f"the background rule is {background}, and the maps bring a background of their own (class 0); "
+            "choose the rule map, which reads it"
+        )
+    return rows
+
+
+def _stretched(
+    maps_KHW: Float32[np.ndarray, "K H W"], thresholds_K: Float64[np.ndarray, " K"]
+) -> Float32[np.ndarray, "K H W"]:
+    """0 to 0, the threshold to 0.5, 1 to 1; a map that leaves this range is stretched from its own ends."""
+    tiny = np.finfo(np.float32).tiny
+    stretched_KHW = np.empty_like(maps_KHW)
+    for map_HW, threshold, out_HW in zip(maps_KHW, thresholds_K, stretched_KHW, strict=True):
+        lowest, highest = min(0.0, float(map_HW.min())), max(1.0, float(map_HW.max()))
+        below_HW = (map_HW - np.float64(lowest)) / max(threshold - lowest, tiny)
+        above_HW = 1 + (map_HW - threshold) / max(highest - threshold, tiny)
+        out_HW[:] = 0.5 * np.where(map_HW > threshold, above_HW, below_HW)
+    return stretched_KHW
+
+
+def _highest(
+    background_HW: Float32[np.ndarray, "H W"],
+    scores_KHW: Float32[np.ndarray, "K H W"],
+    labels_K: UInt8[np.ndarray, " K"],
+) -> UInt8[np.ndarray, "H W"]:
+    if not len(labels_K):
+        return np.zeros(background_HW.shape, np.uint8)
+    best_HW = scores_KHW.max(axis=0)
+    label_HW = labels_K[scores_KHW.argmax(axis=0)]
+    is_other_KHW = labels_K[:, None, None] != label_HW
+    is_tied_HW = ((scores_KHW == best_HW) & is_other_KHW).any(axis=0)
+    label_HW[is_tied_HW] = IGNORE
+    label_HW[~(best_HW > background_HW)] = BACKGROUND
+    return label_HW
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        return ()

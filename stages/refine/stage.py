@@ -1,0 +1,230 @@
+"""Label maps at each picture's own size: soft maps upsampled, cut, told apart and, if wanted, refined on the picture.
+
+Letters: K soft maps of a picture, H W its pixels.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float32, UInt8
+
+from ...manifests import tables
+from ...manifests.artifact import Artifact
+from ...manifests.careful import decode_carefully
+from ...manifests.errors import ConfigError, Reason, RowFailed
+from ...manifests.fields import Field
+from ...manifests.fingerprint import config_from
+from ...manifests.palette import encode_label_map
+from ...manifests.pictures import Limits, decode_picture
+from ...manifests.sealed import Json
+from ...manifests.sources import read_source
+from ..attention.upsampling import upsampled
+from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
+from .backgrounds import RowThresholds, parse_background
+from .crf import require_crf
+from .object_classes import KnownClasses
+from .presets import find_preset
+from .refinement import Refined, Refinement, refine_objects, refine_picture
+
+LISTED: Mapping[str, str] = {"id": "string", "maps": "ints", "class_maps": "ints"}  # positions in their row lists
+NO_LABEL = "no_label"
+CRF_UNIT, PLAIN_UNIT = 16, 256  # pictures: of a CRF each takes half a second
+PRESET = "preset"  # a background rule: the one that the preset's authors use
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefineConfig:
+    refiner: Literal["none", "crf"]
+    preset: str
+    background: str
+    threshold: float | None  # for all rows, in the place of their own
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ConfigError(f"threshold is {self.threshold:g} and must be from 0 to 1")
+        if self.threshold is not None and self.background != str(RowThresholds()):
+            raise ConfigError(
+                f"threshold {self.threshold:g} is for rows and the background rule is {self.background}; give one"
+            )
+
+
+def refine_config(
+    refiner: Literal["none", "crf"] = "none", preset: str = "", background: str = "rows", threshold: float | None = None
+) -> RefineConfig:
+    """What a user asks for, each name and rule in one spelling; raises ConfigError for what cannot work."""
+    if refiner == "none" and (preset or background == PRESET):
+        raise ConfigError("a preset is for --refiner crf; name that refiner, or leave the preset out")
+    if refiner == "crf":
+        require_crf()
+        found = find_preset(preset or "irn")
+        preset = found.name
+        background = str(found.background) if background == PRESET else background
+    return RefineConfig(
+        refiner=refiner, preset=preset, background=str(parse_background(background)), threshold=threshold
+    )
+
+
+def plan(config: RefineConfig, inputs: Inputs, known: Known) -> RowList:
+    if config.refiner == "crf":
+        require_crf()
+    maps = inputs["maps"]
+    facts = {name: maps.plan.facts[name] for name in ("classes", "weights", "backbone")}
+    return RowList(LISTED, _listed(maps, inputs.get("class_maps")), facts)
+
+
+def fields(config: RefineConfig, inputs: Inputs) -> Sequence[Field]:
+    return [Field(name="label", kind="table", row_bytes=4 * 1024)]
+
+
+def columns(config: RefineConfig) -> Mapping[str, str]:
+    return {
+        "classes": "ints",  # that were looked for
+        "areas": "ints",  # pixels of each
+        "scores": "floats",  # the mean of its map over them; null where there are none
+        "height": "int64",
+        "width": "int64",
+    }
+
+
+def reads(config: RefineConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
+    needed = {"maps": ("map", "cut"), "images": ("picture", "labels") if config.refiner == "crf" else ("labels",)}
+    return needed | ({"class_maps": ("map", "cut")} if "class_maps" in inputs else {})
+
+
+def run_unit(work: Work, config: RefineConfig, prepared: Any) -> UnitResult:
+    preset = find_preset(config.preset) if config.refiner == "crf" else None
+    refinement = Refinement(background=parse_background(config.background), crf=preset)
+    results: list[RowResult] = []
+    cells: list[bytes | None] = []
+    for index, blocked in enumerate(work.blocked):
+        try:
+            found = None if blocked else _refined(work, index, config, refinement)
+        except RowFailed as failed:
+            results.append(RowResult(reason=failed.reason))
+            cells.append(None)
+            continue
+        results.append(_result(found) if found else RowResult())
+        cells.append(encode_label_map(found.label_HW) if found else None)
+    return UnitResult(results, cells={"label": cells})
+
+
+def _refined(work: Work, index: int, config: RefineConfig, refinement: Refinement) -> Refined:
+    rows = work.gathered("maps")[index].to_pylist()
+    size = (rows[0]["height"], rows[0]["width"])
+    labelled = [row for row in rows if row["note"] != NO_LABEL]
+    if not labelled:  # a picture of which nothing is known
+        return Refined(np.full(size, 255, np.uint8), (), NO_LABEL)
+    places = work.listing.column("maps")[index].as_py()
+    positions = [place for place, row in zip(places, rows, strict=True) if row["note"] != NO_LABEL]
+    maps_KHW = _upsampled(work.inputs["maps"], positions, labelled)
+    thresholds = [row["threshold"] if config.threshold is None else config.threshold for row in labelled]
+    picture = _picture(work, index, size) if refinement.crf else np.broadcast_to(np.uint8(0), (*size, 3))
+    classes = [row["class"] for row in labelled]
+    if None in classes:
+        return refine_objects(picture, maps_KHW, np.array(thresholds), _known(work, index), refinement)
+    return refine_picture(picture, maps_KHW, np.array(thresholds), classes, refinement)
+
+
+def _result(found: Refined) -> RowResult:
+    height, width = found.label_HW.shape
+    scalars: dict[str, Json] = {
+        "classes": [each.index for each in found.classes],
+        "areas": [each.area_px for each in found.classes],
+        "scores": [each.score for each in found.classes],
+        "height": height,
+        "width": width,
+    }
+    return RowResult(scalars, note=found.note)
+
+
+def _known(work: Work, index: int) -> KnownClasses:
+    """What tells the classes of objects that were found without one."""
+    labels = work.upstream["images"].column("labels")[index].as_py() or []
+    num_classes = len(work.facts["classes"])
+    if "class_maps" not in work.inputs:
+        return KnownClasses(num_classes=num_classes, image_labels=labels)
+    rows = work.gathered("class_maps")[index].to_pylist()
+    places = work.listing.column("class_maps")[index].as_py()
+    classed = [(place, row) for place, row in zip(places, rows, strict=True) if row["class"] is not None]
+    if not classed:
+        return KnownClasses(num_classes=num_classes, image_labels=labels)
+    maps_KHW = _upsampled(work.inputs["class_maps"], [place for place, _ in classed], [row for _, row in classed])
+    return KnownClasses(
+        num_classes=num_classes,
+        image_labels=labels,
+        maps_KHW=maps_KHW,
+        map_classes=[row["class"] for _, row in classed],
+    )
+
+
+def _upsampled(
+    maps: Artifact, positions: Sequence[int], rows: Sequence[Mapping[str, Json]]
+) -> Float32[np.ndarray, "K H W"]:
+    facts = maps.plan.facts
+    return upsampled(
+        maps.read("map", positions),
+        (rows[0]["height"], rows[0]["width"]),
+        tuple(rows[0]["box"]),
+        tuple(facts["patch"]),
+        facts["align_corners"],
+    )
+
+
+def _picture(work: Work, index: int, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+    images = work.inputs["images"].plan
+    row = {name: work.upstream["images"].column(name)[index].as_py() for name in ("uri", "sha256")}
+    data = read_source(images.facts["root"], row["uri"])
+    if hashlib.sha256(data).hexdigest() != row["sha256"]:
+        raise RowFailed(Reason.CHANGED)
+    limits = config_from(Limits, images.config["limits"])
+    picture_HW3 = decode_carefully(data, limits) if work.careful else decode_picture(data, limits)[0]
+    if picture_HW3.shape[:2] != size:
+        raise RowFailed(Reason.CHANGED)
+    return picture_HW3
+
+
+def _listed(maps: Artifact, class_maps: Artifact | None) -> Iterator[pa.RecordBatch]:
+    """One row per picture, in the order in which the maps have them first."""
+    by_id = _positions(maps)
+    others = _positions(class_maps) if class_maps is not None else {}
+    identifiers = list(by_id)
+    schema = tables.schema_of(LISTED)
+    for start in range(0, len(identifiers), tables.ROW_GROUP):
+        some = identifiers[start : start + tables.ROW_GROUP]
+        columns = {"id": some, "maps": [by_id[i] for i in some], "class_maps": [others.get(i, []) for i in some]}
+        yield pa.RecordBatch.from_pydict(columns, schema)
+
+
+def _positions(maps: Artifact) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    start = 0
+    for batch in maps.row_batches(["id"]):
+        for offset, identifier in enumerate(batch.column("id").to_pylist()):
+            found.setdefault(identifier, []).append(start + offset)
+        start += batch.num_rows
+    return found
+
+
+def _max_unit_rows(config: RefineConfig) -> int:
+    return CRF_UNIT if config.refiner == "crf" else PLAIN_UNIT
+
+
+STAGE = Stage(
+    name="refine",
+    kind="labels",
+    code_version=1,
+    config=RefineConfig,
+    roles={"maps": "maps", "images": "images", "class_maps": "maps"},
+    plan=plan,
+    fields=fields,
+    columns=columns,
+    reads=reads,
+    run_unit=run_unit,
+    gathers={"maps": "maps", "class_maps": "class_maps"},
+    libraries=("numpy", "pydensecrf2", "scikit-image"),
+    max_unit_rows=_max_unit_rows,
+)
