@@ -86,6 +86,16 @@ class Artifact:
         """Rows by their position in the row list, in the order asked for."""
         return tables.rows_taken(self._rows_file(), positions, list(dict.fromkeys(["id", *columns])))
 
+    def positions_by_id(self) -> dict[str, list[int]]:
+        """Where the rows of each image stand, images in the order in which they come first."""
+        found: dict[str, list[int]] = {}
+        start = 0
+        for batch in self.row_batches(["id"]):
+            for offset, identifier in enumerate(batch.column("id").to_pylist()):
+                found.setdefault(identifier, []).append(start + offset)
+            start += batch.num_rows
+        return found
+
     def positions(self, ids: Sequence[str]) -> list[int]:
         """Where rows stand in the row list. An id that stands there several times gives its first row."""
         found = pc.index_in(pa.array(ids, pa.string()), _ids(self.place, self.summary.files[ROWS]))
@@ -106,15 +116,12 @@ class Artifact:
         """A table field at positions of the row list."""
         group = self._group(field, "table")
         layout = self.plan.layout(group)
-        tables_by_unit: dict[int, pa.ChunkedArray] = {}
         cells: list[bytes | None] = []
         for position in positions:
             unit = layout.unit_of(position)
-            if unit not in tables_by_unit:
-                digest = self._check_shard(group, unit, field)
-                name = self.plan.fields[field].shard(unit)
-                tables_by_unit[unit] = tables.opened(self.place, name, digest).read(columns=[field]).column(field)
-            cells.append(tables_by_unit[unit][layout.slot(position) - unit * group.unit_rows].as_py())
+            digest = self._check_shard(group, unit, field)
+            column = _column(self.place, self.plan.fields[field].shard(unit), digest, field)
+            cells.append(column[layout.slot(position) - unit * group.unit_rows].as_py())
         return cells
 
     def frame(self, field: str, unit: int) -> pq.ParquetFile:
@@ -231,6 +238,12 @@ def _opened(at: Place, name: str, digest: FileDigest) -> pq.ParquetFile:
 @lru_cache(maxsize=8)
 def _handle(at: Place, name: str, digest: FileDigest, reader: tuple[int, int]) -> pq.ParquetFile:
     return tables.opened(at, name, digest)
+
+
+@lru_cache(maxsize=4)
+def _column(at: Place, name: str, digest: FileDigest, column: str) -> pa.ChunkedArray:
+    """A unit's cells, which are mostly asked for one by one."""
+    return tables.opened(at, name, digest).read(columns=[column]).column(column)
 
 
 @lru_cache(maxsize=4)

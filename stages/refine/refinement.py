@@ -11,9 +11,9 @@ from jaxtyping import Float32, Float64, UInt8
 
 from ...manifests.classes import BACKGROUND, IGNORE, MAX_CLASSES
 from ...manifests.errors import Reason, RowFailed
-from .backgrounds import Background, Rows, RowThresholds, TwoScores, agreed, hard_labels, levels, soft_scores
+from ..attention.backgrounds import Background, Rows, RowThresholds, TwoScores, agreed, hard_labels, levels, soft_scores
+from ..attention.object_classes import KnownClasses, object_labels
 from .crf import PictureCrf
-from .object_classes import KnownClasses, object_labels
 from .presets import CrfPreset
 
 NO_FOREGROUND = "no_foreground"

@@ -22,11 +22,11 @@ from ...manifests.palette import encode_label_map
 from ...manifests.pictures import Limits, decode_picture
 from ...manifests.sealed import Json
 from ...manifests.sources import read_source
+from ..attention.backgrounds import RowThresholds, parse_background
+from ..attention.object_classes import KnownClasses
 from ..attention.upsampling import upsampled
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
-from .backgrounds import RowThresholds, parse_background
 from .crf import require_crf
-from .object_classes import KnownClasses
 from .presets import find_preset
 from .refinement import Refined, Refinement, refine_objects, refine_picture
 
@@ -77,7 +77,10 @@ def plan(config: RefineConfig, inputs: Inputs, known: Known) -> RowList:
 
 
 def fields(config: RefineConfig, inputs: Inputs) -> Sequence[Field]:
-    return [Field(name="label", kind="table", row_bytes=4 * 1024)]
+    return [
+        Field(name="label", kind="table", row_bytes=4 * 1024),
+        Field(name="found", kind="columns", columns=("classes", "areas", "scores", "height", "width", "note")),
+    ]
 
 
 def columns(config: RefineConfig) -> Mapping[str, str]:
@@ -189,24 +192,14 @@ def _picture(work: Work, index: int, size: tuple[int, int]) -> UInt8[np.ndarray,
 
 def _listed(maps: Artifact, class_maps: Artifact | None) -> Iterator[pa.RecordBatch]:
     """One row per picture, in the order in which the maps have them first."""
-    by_id = _positions(maps)
-    others = _positions(class_maps) if class_maps is not None else {}
+    by_id = maps.positions_by_id()
+    others = class_maps.positions_by_id() if class_maps is not None else {}
     identifiers = list(by_id)
     schema = tables.schema_of(LISTED)
     for start in range(0, len(identifiers), tables.ROW_GROUP):
         some = identifiers[start : start + tables.ROW_GROUP]
         columns = {"id": some, "maps": [by_id[i] for i in some], "class_maps": [others.get(i, []) for i in some]}
         yield pa.RecordBatch.from_pydict(columns, schema)
-
-
-def _positions(maps: Artifact) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    start = 0
-    for batch in maps.row_batches(["id"]):
-        for offset, identifier in enumerate(batch.column("id").to_pylist()):
-            found.setdefault(identifier, []).append(start + offset)
-        start += batch.num_rows
-    return found
 
 
 def _max_unit_rows(config: RefineConfig) -> int:

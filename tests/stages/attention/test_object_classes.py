@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
-from maskmill.stages.refine.object_classes import KnownClasses, object_labels
+from maskmill.stages.attention.object_classes import KnownClasses, object_labels
 
 masks = arrays(np.bool_, st.tuples(st.integers(1, 8), st.integers(1, 8)))
 MASK = np.array(

@@ -8,7 +8,7 @@ from hypothesis import assume, given, strategies as st
 from hypothesis.extra.numpy import arrays
 
 from maskmill.manifests.errors import ConfigError
-from maskmill.stages.refine.backgrounds import (
+from maskmill.stages.attention.backgrounds import (
     Background,
     ConstantScore,
     OwnRow,

@@ -1,0 +1,1 @@
+"""What label maps are worth against ground truth, how sure that is, and what a blind guess would have got."""

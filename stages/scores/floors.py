@@ -1,0 +1,145 @@
+"""What guesses score that look at no picture, painted with the image's own label: the whole picture, and an ellipse.
+
+Letters: H W pixels, G cells along each side of a picture in normalised coordinates, N images, M ellipses tried,
+U groups of images.
+
+The rules are this project's own. The best fixed ellipse is fitted by leaving a class out: an image painted with class c
+gets the ellipse that does best on the images that have no c. So nothing of the judged class is used. Where no image is
+without c (a single class), images are halved by the hash of their id, and each half has the other's ellipse; where that
+half is empty too, nothing is left to fit on and the ellipse is the whole picture.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+
+from ...manifests.classes import BACKGROUND, IGNORE
+
+GRID = 64  # cells along a side
+Rows = tuple[int, ...]  # positions of images
+_CENTRES = tuple(0.3 + 0.1 * step for step in range(5))
+_RADII = tuple(0.1 + 0.05 * step for step in range(14))  # up to 0.75, which covers a picture from its centre
+
+
+@dataclass(frozen=True, slots=True)
+class Ellipse:
+    """In shares of the picture's height (row) and width (column)."""
+
+    row: float
+    column: float
+    row_radius: float
+    column_radius: float
+
+
+WHOLE = Ellipse(0.5, 0.5, 0.75, 0.75)  # every pixel: the floor called all-foreground
+
+
+def painted_labels(labels: Sequence[Collection[int]]) -> list[int]:
+    """The one label that each image is painted with: its own, or of several the one that most images have.
+
+    Of equally common ones the lowest; an image without labels stays background. Of several labels the others are missed
+    by any floor: where that matters, scores without classes (`as_foreground`) are the fair ones.
+    """
+    common = Counter(label for own in labels for label in set(own))
+    return [max(own, key=lambda label: (common[label], -label)) if own else BACKGROUND for own in labels]
+
+
+def painted(size: tuple[int, int], label: int, ellipse: Ellipse = WHOLE) -> UInt8[np.ndarray, "H W"]:
+    """A label map of (height, width) pixels; a pixel belongs to the ellipse if its centre does."""
+    return np.where(_inside(size, ellipse), label, BACKGROUND).astype(np.uint8)
+
+
+def cell_counts(truth_HW: UInt8[np.ndarray, "H W"]) -> Float32[np.ndarray, "2 G G"]:
+    """Pixels of any class, and pixels that are not 255, in each cell that the picture is divided into."""
+    height, width = truth_HW.shape
+    row_cells, column_cells = _cells_of(height), _cells_of(width)
+    cell_HW = row_cells[:, None] * GRID + column_cells[None, :]
+    counted = [(truth_HW != BACKGROUND) & (truth_HW != IGNORE), truth_HW != IGNORE]
+    cells = [np.bincount(cell_HW[mask_HW], minlength=GRID * GRID).reshape(GRID, GRID) for mask_HW in counted]
+    return np.stack(cells).astype(np.float32)
+
+
+def fitted_ellipses(
+    ids: Sequence[str], labels: Sequence[Collection[int]], cells: Float32[np.ndarray, "N 2 G G"]
+) -> list[Ellipse]:
+    """The ellipse of each image, fitted on images that have nothing of the class it is painted with.
+
+    `labels` name every class of an image's truth, `cells` are its `cell_counts`. The best ellipse has the highest IoU
+    with foreground of any class, averaged over the labels that images are painted with, so that classes weigh alike.
+    """
+    painted_N = np.array(painted_labels(labels), np.int64)
+    judged = list(_folds(ids, labels, painted_N))
+    best = _best_ellipses([_grouped(used_N, painted_N) for _, used_N in judged], cells)
+    found = [WHOLE] * len(ids)
+    for (judged_N, _), ellipse in zip(judged, best, strict=True):
+        for row in np.flatnonzero(judged_N):
+            found[row] = ellipse
+    return found
+
+
+def _folds(
+    ids: Sequence[str], labels: Sequence[Collection[int]], painted_N: Int64[np.ndarray, " N"]
+) -> Iterator[tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " N"]]]:
+    """Which images are judged with one ellipse, and which it is fitted on."""
+    half_N = np.array([hashlib.sha256(image_id.encode()).digest()[0] % 2 for image_id in ids], np.int64)
+    for label in np.unique(painted_N[painted_N != BACKGROUND]):
+        judged_N = painted_N == label
+        others_N = np.array([bool(own) and label not in own for own in labels])
+        if others_N.any():
+            yield judged_N, others_N
+        else:
+            labelled_N = painted_N != BACKGROUND
+            yield from ((judged_N & (half_N == half), labelled_N & (half_N != half)) for half in (0, 1))
+
+
+def _grouped(used_N: Bool[np.ndarray, " N"], painted_N: Int64[np.ndarray, " N"]) -> list[Rows]:
+    return [tuple(np.flatnonzero(used_N & (painted_N == label)).tolist()) for label in np.unique(painted_N[used_N])]
+
+
+def _best_ellipses(fits: Sequence[Sequence[Rows]], cells: Float32[np.ndarray, "N 2 G G"]) -> list[Ellipse]:
+    """Per fit the first of the best by mean IoU over its groups of images; a group in several fits is summed once."""
+    flat = cells.reshape(len(cells), 2, GRID * GRID)
+    sums = {rows: flat[list(rows)].sum(axis=0, dtype=np.float64) for fit in fits for rows in fit}
+    position = {rows: at for at, rows in enumerate(rows for rows, sum_ in sums.items() if sum_[0].any())}
+    if not position:
+        return [WHOLE] * len(fits)
+    iou = _iou_of_candidates(np.stack([sums[rows] for rows in position]))
+    columns = [[position[rows] for rows in fit if rows in position] for fit in fits]
+    candidates = [ellipse for ellipses in _candidates() for ellipse in ellipses]
+    return [candidates[int(iou[:, own].mean(axis=1).argmax())] if own else WHOLE for own in columns]
+
+
+def _iou_of_candidates(sums_U2G: Float64[np.ndarray, "U 2 cells"]) -> Float64[np.ndarray, "M U"]:
+    """Sums of whole numbers below 2⁵³: exact, so that no number of threads changes which is best."""
+    foreground_U = sums_U2G[:, 0].sum(axis=1)
+    found = []
+    for ellipses in _candidates():
+        masks = np.stack([_inside((GRID, GRID), ellipse).ravel() for ellipse in ellipses]).astype(np.float64)
+        both = masks @ sums_U2G[:, 0].T
+        found.append(both / (masks @ sums_U2G[:, 1].T + foreground_U - both))
+    return np.concatenate(found)
+
+
+def _candidates() -> Iterator[list[Ellipse]]:
+    """Those of one centre at a time."""
+    for row, column in product(_CENTRES, _CENTRES):
+        yield [Ellipse(row, column, *radii) for radii in product(_RADII, _RADII)]
+
+
+def _inside(size: tuple[int, int], ellipse: Ellipse) -> Bool[np.ndarray, "H W"]:
+    rows = (_centres_of(size[0]) - ellipse.row) / ellipse.row_radius
+    columns = (_centres_of(size[1]) - ellipse.column) / ellipse.column_radius
+    return np.asarray(rows[:, None] ** 2 + columns[None, :] ** 2 <= 1)
+
+
+def _cells_of(num_pixels: int) -> np.ndarray:
+    return (_centres_of(num_pixels) * GRID).astype(np.intp)
+
+
+def _centres_of(num_pixels: int) -> Float64[np.ndarray, " pixels"]:
+    return (np.arange(num_pixels) + 0.5) / num_pixels

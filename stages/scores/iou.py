@@ -1,0 +1,144 @@
+"""Intersection over union of label maps, from the pixels that each image adds to each class.
+
+Letters: H W pixels, K classes that occur (ascending, background among them), sets the images, resamples or thresholds
+counted side by side, T P classes of truth and of prediction.
+
+The mean is the field's (the `nanmean` of ToCo's and WeakTr's evaluation): pixels are summed over all images first, and
+a class counts that occurs in truth or in a prediction, so that a class predicted where there is none adds a zero.
+Truth that is 255 is excluded everywhere.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float64, Int64, UInt8
+
+from ...manifests.classes import BACKGROUND, IGNORE
+
+# A prediction of 255: "error" leaves the pixel to the truth, where nobody finds it; "excluded" takes it from both
+# sides, as ToCo's pseudo_scores does.
+Undecided = Literal["error", "excluded"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counts:
+    """Pixels per class: of one image or a sum ("K 3"), or of several ("N K 3")."""
+
+    classes: UInt8[np.ndarray, " K"]
+    pixels: Int64[np.ndarray, "*sets K 3"]  # in both, predicted, true
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScores:
+    """None where the class is nowhere to divide by: not in truth (recall), not predicted (precision), neither (IoU)."""
+
+    label: int
+    iou: float | None
+    precision: float | None
+    recall: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    miou: float | None  # None where no class occurs
+    miou_foreground: float | None
+    classes: tuple[ClassScores, ...]
+
+
+def pixel_counts(
+    truth_HW: UInt8[np.ndarray, "H W"], predicted_HW: UInt8[np.ndarray, "H W"], undecided: Undecided = "error"
+) -> Counts:
+    """What one image adds to each class that occurs in it."""
+    assert truth_HW.shape == predicted_HW.shape, f"{predicted_HW.shape} judged by {truth_HW.shape}"
+    pairs = truth_HW.astype(np.intp) * 256 + predicted_HW
+    joint_TP = np.bincount(pairs.ravel(), minlength=256 * 256).reshape(256, 256)[:IGNORE]
+    if undecided == "excluded":
+        joint_TP = joint_TP[:, :IGNORE]
+    columns = (joint_TP.diagonal(), joint_TP.sum(axis=0)[:IGNORE], joint_TP.sum(axis=1))
+    return _occurring(np.stack(columns, axis=-1))
+
+
+def as_foreground(label_HW: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
+    """Every class as class 1, for scores that do not ask which class it is; 255 stays."""
+    table = np.ones(256, np.uint8)
+    table[BACKGROUND], table[IGNORE] = BACKGROUND, IGNORE
+    return table[label_HW]
+
+
+def accumulated(counts: Iterable[Counts]) -> Counts:
+    """The sum over images. Of images with several sets, each set is summed by itself."""
+    total = np.zeros((IGNORE, 3), np.int64)
+    for one in counts:
+        added = np.zeros((*one.pixels.shape[:-2], IGNORE, 3), np.int64)
+        added[..., one.classes, :] = one.pixels
+        total = total + added
+    return _occurring(total)
+
+
+def stacked(counts: Sequence[Counts]) -> Counts:
+    """Images side by side ("N K 3"), over the classes that occur in any of them."""
+    occurs = np.zeros(IGNORE, bool)
+    for one in counts:
+        occurs[one.classes] = True
+    classes = np.flatnonzero(occurs).astype(np.uint8)
+    position = np.cumsum(occurs) - 1
+    pixels_NK3 = np.zeros((len(counts), len(classes), 3), np.int64)
+    for row_K3, one in zip(pixels_NK3, counts, strict=True):
+        row_K3[position[one.classes]] = one.pixels
+    return Counts(classes, pixels_NK3)
+
+
+def class_iou(pixels: Int64[np.ndarray, "*sets K 3"]) -> Float64[np.ndarray, "*sets K"]:
+    """NaN where a class is in neither truth nor prediction."""
+    both, predicted, true = np.moveaxis(pixels, -1, 0)
+    return _share(both, predicted + true - both)
+
+
+def class_precision(pixels: Int64[np.ndarray, "*sets K 3"]) -> Float64[np.ndarray, "*sets K"]:
+    """NaN where a class is predicted nowhere."""
+    return _share(pixels[..., 0], pixels[..., 1])
+
+
+def class_recall(pixels: Int64[np.ndarray, "*sets K 3"]) -> Float64[np.ndarray, "*sets K"]:
+    """NaN where a class is nowhere in the truth."""
+    return _share(pixels[..., 0], pixels[..., 2])
+
+
+def mean_iou(counts: Counts, with_background: bool) -> Float64[np.ndarray, "*sets"]:
+    """Of each set, the mean over the classes that occur in it; NaN where none does."""
+    used = slice(None) if with_background else counts.classes != BACKGROUND
+    return mean_of_known(class_iou(counts.pixels[..., used, :]))
+
+
+def mean_of_known(values: Float64[np.ndarray, "*sets K"]) -> Float64[np.ndarray, "*sets"]:
+    """The mean without NaN; of nothing it is NaN."""
+    is_known = ~np.isnan(values)
+    return _share(np.asarray(np.where(is_known, values, 0).sum(axis=-1)), np.asarray(is_known.sum(axis=-1)))
+
+
+def scores(counts: Counts) -> Scores:
+    """Of one image or of a sum."""
+    columns = (class_iou(counts.pixels), class_precision(counts.pixels), class_recall(counts.pixels))
+    rows = zip(counts.classes, *columns, strict=True)
+    return Scores(
+        or_none(mean_iou(counts, True)),
+        or_none(mean_iou(counts, False)),
+        tuple(ClassScores(int(row[0]), or_none(row[1]), or_none(row[2]), or_none(row[3])) for row in rows),
+    )
+
+
+def or_none(value: float | np.ndarray) -> float | None:
+    """A number that JSON can hold: None for NaN."""
+    return None if np.isnan(value) else float(value)
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+
+
+def _occurring(pixels: Int64[np.ndarray, "*sets 255 3"]) -> Counts:
+    sets = tuple(range(pixels.ndim - 2))
+    classes = np.flatnonzero(pixels[..., 1:].any(axis=(*sets, -1)))
+    return Counts(classes.astype(np.uint8), pixels[..., classes, :].astype(np.int64))
