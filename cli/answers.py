@@ -41,6 +41,31 @@ def show_estimate(found: Estimate, as_json: bool) -> int:
     return 0
 
 
+def show_metrics(metrics: Mapping[str, Any]) -> None:
+    """The lines of an evaluation, the floors last: a number without its floor says nothing."""
+    coverage = metrics["coverage"]
+    without_class = ", without regard to class" if metrics["class_agnostic"] else ""
+    click.echo(
+        f"{coverage['rows']} pictures with ground truth{without_class}: {coverage['kept']} kept, "
+        f"{coverage['dropped']} dropped, {coverage['failed']} failed"
+    )
+    width = max(len(line["name"]) for line in metrics["results"])
+    names = ["miou", "miou_foreground", *(["boundary_f"] if "boundary_f" in metrics["results"][0] else [])]
+    click.echo(f"  {'':{width}}  " + "  ".join(f"{name.replace('_', ' '):21}" for name in names))
+    for line in metrics["results"]:
+        click.echo(f"  {line['name']:{width}}  " + "  ".join(f"{_with_interval(line.get(name)):21}" for name in names))
+    sweep = metrics.get("threshold_sweep")
+    if sweep and sweep["best"]:
+        best = sweep["best"]
+        click.echo(f"  best constant threshold, chosen on the ground truth: {best['threshold']} ({best['miou']:.3f})")
+
+
+def _with_interval(found: Mapping[str, Any] | None) -> str:
+    if found is None or found["estimate"] is None:
+        return "–"
+    return f"{found['estimate']:.3f} ({found['low']:.3f}–{found['high']:.3f})"
+
+
 def counted(counts: Mapping[str, Any]) -> str:
     """Counts of rows as one phrase: `20 rows, 18 ok, 2 failed (1 missing, 1 truncated)`."""
     text = f"{counts['rows']} rows, {counts['ok']} ok"

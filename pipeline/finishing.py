@@ -1,22 +1,26 @@
 """From a full ledger to a finished artifact: the row list, the count of what failed, and artifact.json last."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
-from ..manifests import ledger, sealed, store, tables
+from ..manifests import atomic, ledger, sealed, store, tables
 from ..manifests.artifact import ARTIFACT, ROWS, Summary, read_summary, rows_schema
 from ..manifests.digests import FileDigest, fault
 from ..manifests.errors import CorruptArtifact, TooManyFailed, UnfinishedArtifact
 from ..manifests.layout import Layout
 from ..manifests.place import Place
 from ..manifests.plan import PLAN, Group, Plan
+from ..manifests.sealed import Json
 
 Warn = Callable[[Iterator[pa.RecordBatch]], Sequence[str]]
+Describe = Callable[[Plan, Mapping[str, Json], Mapping[str, FileDigest]], Mapping[str, bytes]]
 
 
-def finish(at: Place, plan: Plan, max_bad: float, warn: Warn | None = None) -> Summary:
+def finish(
+    at: Place, plan: Plan, max_bad: float, warn: Warn | None = None, describe: Describe | None = None
+) -> Summary:
     """Gathers the rows and writes artifact.json; changes nothing where it stands and is right."""
     standing = _standing(at, plan)
     if standing is not None:
@@ -28,7 +32,7 @@ def finish(at: Place, plan: Plan, max_bad: float, warn: Warn | None = None) -> S
         fingerprint=plan.fingerprint,
         counts=_counts(counts),
         warnings=tuple(warn(tables.batches_of(tables.opened(at, ROWS, digest)))) if warn else (),
-        files={ROWS: digest, **_planned_files(at, plan)},
+        files={ROWS: digest, **_planned_files(at, plan), **_described(at, plan, _counts(counts), describe)},
         ledgers={g.ledger: ledger.ledger_digest(at, g.ledger, plan.layout(g).num_units) for g in plan.groups},
     )
     _refuse_too_many_failed(at, plan, summary, max_bad)
@@ -120,6 +124,22 @@ def _planned_files(at: Place, plan: Plan) -> dict[str, FileDigest]:
                 name = f"{field.name}.zarr/{store.METADATA}"
                 files[name] = FileDigest.of(at.read(name))
     return files
+
+
+def _described(
+    at: Place, plan: Plan, counts: Mapping[str, Json], describe: Describe | None
+) -> dict[str, FileDigest]:
+    """Writes the files that describe the artifact, from the digests of everything that its units wrote."""
+    if describe is None:
+        return {}
+    written: dict[str, FileDigest] = {}
+    for group in plan.groups:
+        for record in ledger.records(at, group.ledger, plan.layout(group).num_units):
+            written |= record.files if record else {}
+    files = describe(plan, counts, written)
+    for name, data in files.items():
+        atomic.write(at, name, data)
+    return {name: FileDigest.of(data) for name, data in files.items()}
 
 
 def _standing(at: Place, plan: Plan) -> Summary | None:

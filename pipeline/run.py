@@ -120,7 +120,7 @@ def _run_units(at: Place, asked: Asked, plan: Plan, options: RunOptions, execute
     if options.part is not None:
         return _outcome(at, plan, None, progress, began)
     warn = asked.stage.warn and partial(asked.stage.warn, asked.config, plan.facts)
-    return _outcome(at, plan, finish(at, plan, options.max_bad, warn), progress, began)
+    return _outcome(at, plan, finish(at, plan, options.max_bad, warn, asked.stage.describe), progress, began)
 
 
 def _of_part(units: Iterator[Unit], part: tuple[int, int] | None) -> Iterator[Unit]:

@@ -14,10 +14,12 @@ import pyarrow as pa
 
 from ..manifests.artifact import Artifact
 from ..manifests.classes import ClassTable
+from ..manifests.digests import FileDigest
 from ..manifests.errors import Reason
 from ..manifests.fields import Field
 from ..manifests.layout import MAX_UNIT_ROWS, Unit
 from ..manifests.ledger import Record
+from ..manifests.plan import Plan
 from ..manifests.sealed import Json
 
 Inputs = Mapping[str, Artifact]
@@ -125,6 +127,8 @@ class Stage:
     max_unit_rows: int | Callable[[Any], int] = MAX_UNIT_ROWS  # of a config, where it depends
     gathers: Mapping[str, str] = field(default_factory=dict)  # role → planned column of positions in its row list
     blank: Callable[[Sequence[str]], pa.Table] | None = None  # the frame of ids that could not be done
+    # Files that describe the finished artifact to readers outside this package.
+    describe: Callable[[Plan, Mapping[str, Json], Mapping[str, FileDigest]], Mapping[str, bytes]] | None = None
     # What is odd about a finished run, in sentences: from its config, its facts and its rows.
     warn: Callable[[Any, Mapping[str, Json], Iterator[pa.RecordBatch]], Sequence[str]] | None = None
     grows_only_when_told: bool = False  # a changed list of rows is refused unless the run says `update`

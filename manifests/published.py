@@ -1,0 +1,105 @@
+"""The published dataset's own schema: what a row says, and what readers outside this package are told of it.
+
+The Parquet files of a dataset can be read without this package: `mask` is an image column as Hugging Face's datasets
+have it (a palette PNG), and so is `image` where the pictures are inside.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+
+from .artifact import Artifact, open_artifact
+from .errors import MaskmillError
+from .sealed import Json
+
+FRAME = "data"  # the field, and the folder of its files
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+# Of one class in one picture. The measures without pixels or map to measure are null.
+OBJECT = pa.struct(
+    [
+        ("class", pa.int64()),
+        ("name", pa.string()),
+        ("source", pa.string()),  # gt, pseudo
+        ("score", pa.float64()),  # the mean of its soft map over its pixels
+        ("area", pa.float64()),
+        ("border_touch", pa.float64()),
+        ("num_components", pa.int64()),
+        ("largest_share", pa.float64()),
+        ("mean_inside", pa.float64()),
+        ("mean_outside", pa.float64()),
+        ("entropy_inside", pa.float64()),
+        ("entropy_outside", pa.float64()),
+        ("agreement", pa.float64()),
+    ]
+)
+QUALITY = tuple(OBJECT.field(index).name for index in range(4, OBJECT.num_fields))
+
+
+def frame_schema(embeds_images: bool) -> pa.Schema:
+    columns = [
+        ("id", pa.string()),
+        ("status", pa.string()),  # ok, or failed: then there is no mask
+        ("reason", pa.string()),
+        ("kept", pa.bool_()),  # by the quality rule; a row that is not kept is still there
+        ("dropped", pa.string()),  # why
+        ("uri", pa.string()),  # of the picture, from the dataset's root
+        ("sha256", pa.string()),  # of the picture's bytes
+        *([("image", IMAGE)] if embeds_images else []),
+        ("mask", IMAGE),  # 0 background, 255 undecided, else a class
+        ("labels", pa.list_(pa.int64())),  # image-level
+        ("split", pa.string()),
+        ("height", pa.int64()),
+        ("width", pa.int64()),
+        ("objects", pa.list_(OBJECT)),
+    ]
+    images = ["mask", *(["image"] if embeds_images else [])]
+    features = {name: {"_type": "Image"} if name in images else _feature(kind) for name, kind in columns}
+    described = json.dumps({"info": {"features": features}})
+    return pa.schema(columns, metadata={"huggingface": described})
+
+
+def provenance(artifact: Artifact) -> list[dict[str, Json]]:
+    """Everything an artifact was made from, itself first: stage, configuration, versions, and how they hang together."""
+    found: dict[str, dict[str, Json]] = {}
+    _collect(artifact, found)
+    return list(found.values())
+
+
+def _collect(artifact: Artifact, found: dict[str, dict[str, Json]]) -> None:
+    plan = artifact.plan
+    found[artifact.digest] = {
+        "digest": artifact.digest,
+        "stage": plan.stage,
+        "kind": plan.kind,
+        "code_version": plan.code_version,
+        "fingerprint": plan.fingerprint,
+        "config": dict(plan.config),
+        "device": plan.device,
+        "libraries": dict(plan.libraries),
+        "inputs": {each.role: each.digest for each in plan.inputs},
+        "warnings": list(artifact.summary.warnings),
+    }
+    for each in plan.inputs:
+        if each.digest not in found:
+            try:
+                above = open_artifact(each.place(artifact.place))
+            except MaskmillError:
+                continue  # it has gone; its digest stays with what was made of it
+            if above.digest == each.digest:
+                _collect(above, found)
+
+
+def _feature(kind: pa.DataType) -> Json:
+    """A column as Hugging Face's datasets write it down."""
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "List"}
+    if pa.types.is_struct(kind):
+        return {kind.field(index).name: _feature(kind.field(index).type) for index in range(kind.num_fields)}
+    names: Mapping[pa.DataType, str] = {pa.bool_(): "bool", pa.int64(): "int64", pa.float64(): "float64"}
+    return {"dtype": names.get(kind, "string"), "_type": "Value"}
+
+
+def class_names(classes: Sequence[Mapping[str, Json]]) -> dict[int, str]:
+    """Index → name, the one class of a dataset that names none included."""
+    return {int(each["index"]): str(each["name"]) for each in classes} or {1: "object"}

@@ -1,0 +1,200 @@
+"""What masks are worth: judged against ground truth, with floors, intervals and what was left out."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import pyarrow as pa
+
+from ...manifests import tables
+from ...manifests.artifact import Artifact
+from ...manifests.errors import ConfigError, InputError
+from ...manifests.published import class_names
+from ...manifests.sealed import Json
+from ..scores.boundary import BoundaryScores, class_boundary_f, mean_boundary_f, stacked_boundaries
+from ..scores.intervals import Interval, bootstrap, counts_interval
+from ..scores.iou import Counts, accumulated, class_iou, class_precision, class_recall, mean_iou, or_none, stacked
+from ..scores.sweeps import best_threshold
+from ..stage import Findings, Inputs, WholeStage
+from .judging import THRESHOLDS, Judged, View, floors, judged
+from .predictions import fitted_on, predictions
+from .truth import GroundTruth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateConfig:
+    class_agnostic: bool
+    boundary: bool
+    include_fitted: bool  # rows whose masks something was fitted on, which flatter
+    resamples: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.resamples < 1:
+            raise ConfigError(f"resamples is {self.resamples} and must be at least 1")
+
+
+def evaluate_config(
+    class_agnostic: bool = False,
+    boundary: bool = True,
+    include_fitted: bool = False,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> EvaluateConfig:
+    return EvaluateConfig(
+        class_agnostic=class_agnostic,
+        boundary=boundary,
+        include_fitted=include_fitted,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def reads(config: EvaluateConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
+    fields = {"maps": ("map", "cut"), "labels": ("label", "found"), "dataset": ("data",)}
+    truth = ("mask", "labels") if "mask" in inputs["images"].plan.fields else ("labels",)
+    return {"predicted": fields[inputs["predicted"].plan.kind], "images": truth}
+
+
+def compute(config: EvaluateConfig, inputs: Inputs) -> Findings:
+    predicted, truth = inputs["predicted"], GroundTruth(inputs["images"])
+    classes = inputs["images"].plan.facts["classes"]
+    _refuse_other_classes(predicted, classes)
+    view = View(config.class_agnostic, config.boundary, predicted.plan.kind == "maps")
+    left_out = frozenset() if config.include_fitted else fitted_on(predicted)
+    found = (
+        each
+        for each in predictions(predicted, truth.labels, len(classes))
+        if config.include_fitted or not (each.is_truth or each.id in left_out)
+    )
+    pictures = list(judged(found, truth, view))
+    if not pictures:
+        raise InputError(
+            f"no picture of {predicted.place} has ground truth in {inputs['images'].place} that nothing was fitted on; "
+            "pass as --against an images artifact with masks of the same ids"
+        )
+    metrics, per_class = _tables(config, pictures, truth, view)
+    metrics["judged"] = predicted.plan.kind
+    metrics["rows_left_out"] = "none" if config.include_fitted else "those whose masks something was fitted on"
+    names = {1: "foreground"} if config.class_agnostic else class_names(classes)
+    table = pa.Table.from_pylist(
+        [{**row, "name": {0: "background", **names}.get(row["class"], "")} for row in per_class]
+    )
+    text = json.dumps(metrics, indent=1, sort_keys=True, allow_nan=False)
+    files = {"metrics.json": text.encode(), "classes.parquet": tables.encoded(table)}
+    return Findings(files, {"metrics": metrics["results"], "coverage": metrics["coverage"]})
+
+
+def _tables(
+    config: EvaluateConfig, pictures: Sequence[Judged], truth: GroundTruth, view: View
+) -> tuple[dict[str, Json], list[dict[str, Json]]]:
+    """Every line with its interval: the masks, what their gaps do, and the floors; and each line's classes."""
+    kept = [each for each in pictures if each.outcome == "kept"]
+    lines = [
+        ("all rows, what is missing as background", [each.counts for each in pictures], _boundaries(pictures)),
+        ("kept rows", [each.counts for each in kept], _boundaries(kept)),
+        ("kept rows, undecided pixels left out", [each.without_undecided for each in kept], []),
+        *((floor.name, floor.counts, floor.boundaries) for floor in floors(pictures, truth, view)),
+    ]
+    results, per_class = [], []
+    for name, counts, boundaries in lines:
+        if counts:
+            results.append(_line(name, counts, boundaries, config))
+            per_class += _class_rows(name, counts, boundaries)
+    swept = [each.sweep for each in pictures if each.sweep is not None]
+    outcomes = [each.outcome for each in pictures]
+    coverage = {"rows": len(pictures), **{kind: outcomes.count(kind) for kind in ("kept", "dropped", "failed")}}
+    metrics: dict[str, Json] = {"results": results, "coverage": coverage, "class_agnostic": config.class_agnostic}
+    if swept:
+        metrics["threshold_sweep"] = _sweep(swept)
+    return metrics, per_class
+
+
+def _line(
+    name: str, counts: Sequence[Counts], boundaries: Sequence[BoundaryScores], config: EvaluateConfig
+) -> dict[str, Json]:
+    images = stacked(counts)
+    drawn = {"seed": config.seed, "num_resamples": config.resamples}
+    line: dict[str, Json] = {
+        "name": name,
+        "pictures": len(counts),
+        "miou": _interval(counts_interval(images, partial(mean_iou, with_background=True), **drawn)),
+        "miou_foreground": _interval(counts_interval(images, partial(mean_iou, with_background=False), **drawn)),
+    }
+    if boundaries:
+        classes, sums_NK2 = stacked_boundaries(boundaries)
+        shape = (-1, len(classes), 2)
+        found = bootstrap(
+            sums_NK2.reshape(len(sums_NK2), -1), lambda sums: mean_boundary_f(sums.reshape(shape)), **drawn
+        )
+        line["boundary_f"] = _interval(found)
+    return line
+
+
+def _class_rows(name: str, counts: Sequence[Counts], boundaries: Sequence[BoundaryScores]) -> list[dict[str, Json]]:
+    total = accumulated(counts)
+    f_of: dict[int, float | None] = {}
+    if boundaries:
+        classes, sums_NK2 = stacked_boundaries(boundaries)
+        f_of = {int(c): or_none(f) for c, f in zip(classes, class_boundary_f(sums_NK2.sum(axis=0)), strict=True)}
+    scores = (class_iou(total.pixels), class_precision(total.pixels), class_recall(total.pixels))
+    return [
+        {
+            "result": name,
+            "class": int(label),
+            "iou": or_none(iou),
+            "precision": or_none(precision),
+            "recall": or_none(recall),
+            "boundary_f": f_of.get(int(label)),
+            "true_pixels": int(pixels[2]),
+        }
+        for label, iou, precision, recall, pixels in zip(total.classes, *scores, total.pixels, strict=True)
+    ]
+
+
+def _boundaries(pictures: Sequence[Judged]) -> list[BoundaryScores]:
+    return [each.boundary for each in pictures if each.boundary is not None]
+
+
+def _sweep(swept: Sequence[Counts]) -> dict[str, Json]:
+    """What each constant threshold would have scored. Whoever picks one here has used the ground truth."""
+    total = accumulated(swept)
+    best = best_threshold(THRESHOLDS, total)
+    return {
+        "chosen_on": "ground truth",
+        "thresholds": [round(float(t), 2) for t in THRESHOLDS],
+        "miou": [or_none(value) for value in mean_iou(total, True)],
+        "best": None if best is None else {"threshold": round(best.threshold, 2), "miou": best.miou},
+    }
+
+
+def _interval(found: Interval) -> dict[str, Json]:
+    kept = ("estimate", "low", "high", "level")
+    return {name: value for name, value in dataclasses.asdict(found).items() if name in kept}
+
+
+def _refuse_other_classes(predicted: Artifact, classes: Sequence[Mapping[str, Json]]) -> None:
+    """Numbers in a label map mean what the class table says, and both must have the same."""
+    held = {each["index"]: each["name"] for each in predicted.plan.facts["classes"]}
+    truth = {each["index"]: each["name"] for each in classes}
+    differing = [index for index in held if index in truth and truth[index] != held[index]]
+    if differing:
+        index = differing[0]
+        raise InputError(
+            f"class {index} is {held[index]} in {predicted.place} and {truth[index]} in the ground truth; "
+            "index both with the same class table"
+        )
+
+
+STAGE = WholeStage(
+    name="evaluate",
+    kind="metrics",
+    code_version=1,
+    config=EvaluateConfig,
+    roles={"predicted": "maps|labels|dataset", "images": "images"},
+    compute=compute,
+    reads=reads,
+    libraries=("numpy", "scipy"),
+)

@@ -1,0 +1,41 @@
+"""The ground truth of an images artifact, one picture at a time.
+
+Letters: H W pixels.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ...manifests.artifact import Artifact
+from ...manifests.errors import InputError
+from ...manifests.palette import decode_label_map
+
+
+class GroundTruth:
+    def __init__(self, images: Artifact) -> None:
+        if "mask" not in images.plan.fields:
+            raise InputError(
+                f"{images.place} holds no masks to judge by; index the pictures with their masks and pass those "
+                "as --against"
+            )
+        self._images = images
+        rows = images.rows(["id", "labels", "mask_sha256"]).to_pylist()
+        self._positions = {row["id"]: place for place, row in enumerate(rows) if row["mask_sha256"]}
+        self.labels: Mapping[str, Sequence[int]] = {row["id"]: row["labels"] or () for row in rows}  # image-level
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def get(self, identifier: str) -> UInt8[np.ndarray, "H W"] | None:
+        """None where the picture has no mask."""
+        if identifier not in self._positions:
+            return None
+        (png,) = self._images.cells("mask", [self._positions[identifier]])
+        return None if png is None else decode_label_map(png)
+
+    def known(self, identifier: str) -> UInt8[np.ndarray, "H W"]:
+        found = self.get(identifier)
+        assert found is not None, identifier
+        return found
