@@ -17,7 +17,7 @@ class SizeType(click.ParamType[tuple[int, int]]):
         if isinstance(value, tuple):
             return value
         rows, cross, columns = str(value).lower().partition("x")
-        if not rows.isdigit() or (cross and not columns.isdigit()) or int(rows) < 1:
+        if not rows.isdecimal() or (cross and not columns.isdecimal()):
             self.fail(
                 f"{value!r} is no size; write a side such as 224, or rows and columns such as 384x512", param, ctx
             )
@@ -28,9 +28,9 @@ EXTRACT = with_options(
     click.option("--backbone", metavar="NAME", required=True, help="timm's name, such as vit_small_patch8_224.dino."),
     click.option(
         "--weights",
-        metavar="FILE",
+        metavar="FILE|CHECKPOINT",
         default="",
-        help="safetensors or a torch checkpoint of tensors; timm's own if left out; random:SEED to try things out.",
+        help="safetensors, a torch checkpoint of tensors, or a checkpoint artifact; timm's own if left out; random:SEED to try things out.",
     ),
     click.option("--image-size", type=SizeType(), help="Of the view, whole patches; the backbone's own if left out."),
     click.option(

@@ -55,13 +55,11 @@ class Backbone:
 def backbone_facts(name: str, rows_px: int, columns_px: int) -> Facts:
     """Found on a model without numbers, in about a second; raises ConfigError for what is no vision transformer here,
     or a size that its patches do not fill."""
-    _refuse_unknown(name)
     return _facts(name, rows_px, columns_px)
 
 
 def own_size(name: str) -> tuple[int, int]:
     """Rows and columns of the pictures that timm's variant of the backbone was trained on."""
-    _refuse_unknown(name)
     return _patch_and_size(name)[1]
 
 
@@ -90,7 +88,7 @@ def final_norm(model: Any) -> nn.Module:
 def device_named(device: str) -> torch.device:
     """ "cpu", "cuda", or one of several such as "cuda:1"; raises ConfigError where it is not there."""
     kind, _, number = device.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or (kind == "cpu" and number):
+    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()) or (kind == "cpu" and number):
         raise ConfigError(f"device is {device} and must be cpu, cuda or cuda:NUMBER")
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device is cuda, and torch sees no CUDA device here; choose --device cpu")
@@ -154,6 +152,7 @@ def _traced(name: str, model: Any, images: torch.Tensor) -> tuple[Captured, list
 @lru_cache(maxsize=64)
 def _patch_and_size(name: str) -> tuple[tuple[int, int], tuple[int, int]]:
     """Rows and columns of pixels in a patch, and in a picture; raises ConfigError for what is no vision transformer."""
+    _refuse_unknown(name)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model: Any = timm.create_model(name, pretrained=False, num_classes=0)
     missing = [attribute for attribute in _NEEDED if not hasattr(model, attribute)]

@@ -90,7 +90,8 @@ def patch_keys(key: Float[Tensor, "B H N E"], num_prefix: int) -> Float[Tensor, 
 def cls_attention(attended: Attended, num_prefix: int) -> Float[Tensor, "B H T"]:
     """What the class token gives to each patch; it gives the rest of 1 to the prefix tokens."""
     query_BH1E = attended.query[:, :, :1].float() * attended.scale
-    logits_BH1N = query_BH1E @ attended.key.float().transpose(-1, -2)
+    # Not by matmul: of a single row it rounds otherwise in a batch of 3 than in one of 2.
+    logits_BH1N = (query_BH1E * attended.key.float()).sum(dim=-1)[:, :, None]
     if attended.cls_bias is not None:
         logits_BH1N = logits_BH1N + attended.cls_bias.float()
     return logits_BH1N.softmax(dim=-1)[:, :, 0, num_prefix:]

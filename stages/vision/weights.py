@@ -1,6 +1,7 @@
 """Weights of a backbone: a file, timm's own, or random by a seed."""
 
 import hashlib
+import os
 import socket
 import urllib.request
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ import torch
 from timm.models import PretrainedCfg
 from torch import Tensor
 
+from ...manifests.artifact import open_artifact
+from ...manifests.checkpoints import WEIGHTS
 from ...manifests.errors import ConfigError
 from .checkpoints import State, read_checkpoint
 
@@ -37,17 +40,29 @@ def weights_of(backbone: str, weights: str, expected_sha256: str = "") -> Weight
 def read_weights(backbone: str, weights: str, expected_sha256: str = "") -> tuple[Weights, State]:
     """The weights and their tensors as trained, before they are made to fit a size.
 
-    `weights` is a file, "random:SEED", or "" for timm's own. A file that has not the expected sha256 is not opened.
+    `weights` is a file, a checkpoint artifact, "random:SEED", or "" for timm's own. A file that has not the expected sha256 is not opened.
     """
     if weights.startswith(_RANDOM):
         state = _random_state(backbone, weights.removeprefix(_RANDOM))
         _expect(weights, digest := _digest(state), expected_sha256)
         return Weights(weights, digest, "none", False), state
+    if os.path.isdir(weights):
+        return _from_checkpoint(weights, backbone, expected_sha256)
     if weights:
         return _from_file(Path(weights), Path(weights).name, backbone, expected_sha256)
     config = timm.get_pretrained_cfg(backbone)
     path, source = _timm_file(backbone, config)
     return _from_file(path, source, backbone, expected_sha256, (config and config.license) or "unknown")
+
+
+def _from_checkpoint(path: str, backbone: str, expected_sha256: str) -> tuple[Weights, State]:
+    """A backbone that this package has trained."""
+    checkpoint = open_artifact(path, "checkpoint")
+    kind = checkpoint.summary.counts.get("kind")
+    if kind != "backbone":
+        raise ConfigError(f"{path} is a checkpoint of kind {kind} and a backbone is wanted; give one of that kind")
+    checkpoint.file(WEIGHTS)  # checks its digest
+    return _from_file(Path(path, WEIGHTS), f"checkpoint {checkpoint.plan.fingerprint[:12]}", backbone, expected_sha256)
 
 
 def _from_file(
