@@ -30,7 +30,8 @@ EXTRACT = with_options(
         "--weights",
         metavar="FILE|CHECKPOINT",
         default="",
-        help="safetensors, a torch checkpoint of tensors, or a checkpoint artifact; timm's own if left out; random:SEED to try things out.",
+        help="safetensors, a torch checkpoint of tensors, or a checkpoint artifact; timm's own if left out; "
+        "random:SEED to try things out.",
     ),
     click.option("--image-size", type=SizeType(), help="Of the view, whole patches; the backbone's own if left out."),
     click.option(

@@ -68,11 +68,13 @@ def _blocks(one: str, text: str, depth: int) -> list[int]:
     blocks: set[int] = set()
     for part in text.split("+"):
         first, dash, last = part.partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
             raise ConfigError(
                 f"field {one.strip()} has blocks {text!r}; write all, last, a number such as 11, "
                 "a range such as 8-11, or several joined by +"
             )
+        if int(last or first) >= depth:  # before a range of any length is laid out
+            raise ConfigError(f"field {one.strip()} names block {int(last or first)}, and there are 0 to {depth - 1}")
         blocks.update(range(int(first), int(last or first) + 1))
     return sorted(blocks)
 

@@ -40,7 +40,8 @@ def weights_of(backbone: str, weights: str, expected_sha256: str = "") -> Weight
 def read_weights(backbone: str, weights: str, expected_sha256: str = "") -> tuple[Weights, State]:
     """The weights and their tensors as trained, before they are made to fit a size.
 
-    `weights` is a file, a checkpoint artifact, "random:SEED", or "" for timm's own. A file that has not the expected sha256 is not opened.
+    `weights` is a file, a checkpoint artifact, "random:SEED", or "" for timm's own. A file that has not the expected
+    sha256 is not opened.
     """
     if weights.startswith(_RANDOM):
         state = _random_state(backbone, weights.removeprefix(_RANDOM))
