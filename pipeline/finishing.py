@@ -22,9 +22,9 @@ def finish(
     at: Place, plan: Plan, max_bad: float, warn: Warn | None = None, describe: Describe | None = None
 ) -> Summary:
     """Gathers the rows and writes artifact.json; changes nothing where it stands and is right."""
-    standing = _standing(at, plan)
-    if standing is not None:
-        return standing
+    finished = standing(at)
+    if finished is not None:
+        return finished
     counts: Counter[str] = Counter()
     digest, _ = tables.write_batches(at, ROWS, rows_schema(plan), _counted(gathered_rows(at, plan), counts))
     summary = Summary(
@@ -142,7 +142,7 @@ def _described(
     return {name: FileDigest.of(data) for name, data in files.items()}
 
 
-def _standing(at: Place, plan: Plan) -> Summary | None:
+def standing(at: Place) -> Summary | None:
     """The summary of an artifact that is finished and whose own files are right; None where it must be written."""
     try:
         summary = read_summary(at)

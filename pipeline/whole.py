@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..manifests import atomic, lock, sealed
-from ..manifests.artifact import ARTIFACT, Artifact, Summary, open_artifact, read_summary
-from ..manifests.digests import FileDigest, fault
-from ..manifests.errors import CorruptArtifact
+from ..manifests.artifact import ARTIFACT, Artifact, Summary, open_artifact
+from ..manifests.digests import FileDigest
 from ..manifests.fingerprint import config_json, fingerprint, kept_settings
 from ..manifests.place import Place, place
 from ..manifests.plan import PLAN, Plan, read_plan, write_plan
 from ..manifests.sealed import Json
 from ..stages.stage import WholeStage
+from .finishing import standing
 from .planning import header_of, inputs_of, refuse_other_header
 from .run import Outcome, refuse_strangers
 
@@ -34,15 +34,15 @@ def run_whole(stage: WholeStage, config: Any, inputs: Mapping[str, str], out: st
         existing = read_plan(at) if at.exists(PLAN) else None
         if existing is not None:
             refuse_other_header(at, existing, header)
-        standing = _standing(at, existing, plan)
-        summary = standing or _made(at, stage, config, read, plan)
+        before = _standing(at, existing, plan)
+        summary = before or _made(at, stage, config, read, plan)
     return Outcome(
         at=at,
         kind=stage.kind,
         rows=0,
         counts=summary.counts,
-        units_run=0 if standing else 1,
-        units_skipped=1 if standing else 0,
+        units_run=0 if before else 1,
+        units_skipped=1 if before else 0,
         warnings=summary.warnings,
         seconds=time.monotonic() - began,
         finished=True,
@@ -92,13 +92,5 @@ def _made(at: Place, stage: WholeStage, config: Any, inputs: Mapping[str, Artifa
 
 
 def _standing(at: Place, existing: Plan | None, plan: Plan) -> Summary | None:
-    """The summary of what was made before, if it is what would be made now and is whole."""
-    if existing is None or existing.inputs != plan.inputs:
-        return None
-    try:
-        summary = read_summary(at)
-    except CorruptArtifact:
-        return None
-    if summary is None or summary.plan_sha256 != FileDigest.of(at.read(PLAN)).sha256:
-        return None
-    return summary if all(fault(at, name, digest) is None for name, digest in summary.files.items()) else None
+    """What was made before, if it was made of what there is now and is whole."""
+    return standing(at) if existing is not None and existing.inputs == plan.inputs else None
