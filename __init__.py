@@ -7,17 +7,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .manifests.labels import Labels as Labels, open_labels as open_labels
     from .manifests.tokens import Tokens as Tokens, open_tokens as open_tokens
 
 __version__ = "0.1.0"
 
 # Name → the module that defines it. A type checker reads the same names under TYPE_CHECKING.
 _HOME = {
+    "Labels": ".manifests.labels",
     "Tokens": ".manifests.tokens",
+    "open_labels": ".manifests.labels",
     "open_tokens": ".manifests.tokens",
 }
 
-__all__ = ["Tokens", "__version__", "open_tokens"]
+__all__ = ["Labels", "Tokens", "__version__", "open_labels", "open_tokens"]
 
 
 def __getattr__(name: str) -> Any:

@@ -29,6 +29,7 @@ COMMANDS = {
     "extract": ("extract:extract", "Run a vision transformer over the pictures, once, and keep its tokens."),
     "mask": ("mask:mask", "Make soft maps from tokens, by one of the mask methods."),
     "refine": ("refine:refine", "Make label maps from soft maps, with a dense CRF if wanted."),
+    "manifest": ("manifest:manifest", "Publish label maps as a dataset that can be shared."),
     "evaluate": ("evaluate:evaluate", "Judge maps, labels or a dataset against ground truth."),
     "weights": ("weights:weights", "Turn a training checkpoint into a file of weights alone."),
     "plan": ("plan:plan", "Say what a stage would do: units, files, bytes, memory."),

@@ -64,6 +64,18 @@ class Artifact:
     summary: Summary
     digest: str  # sha256 of artifact.json
 
+    @property
+    def has_rows(self) -> bool:
+        """Not so of one that was made in one go, such as a checkpoint: that is its files."""
+        return bool(self.plan.groups)
+
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """What can be read of it, and what decides its content: a field's fingerprint; of a file its sha256."""
+        if self.has_rows:
+            return self.plan.field_fingerprints
+        return {name: digest.sha256 for name, digest in self.summary.files.items()}
+
     def rows(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The row list. Order is the order of planning; join by `id`."""
         return self._rows_file().read(columns=list(columns) if columns is not None else None)
@@ -192,7 +204,7 @@ def open_artifact(uri: str | Place, kind: str | None = None) -> Artifact:
 def source_of(artifact: Artifact, role: str) -> str:
     """Where an artifact's input of a role lies, or that of the artifact that it was made from."""
     by_role = {each.role: each.place(artifact.place) for each in artifact.plan.inputs}
-    if role in by_role:
+    if role in by_role and by_role[role].exists(PLAN):
         return by_role[role].uri
     for where in by_role.values():
         try:

@@ -1,17 +1,21 @@
 """The published dataset's own schema: what a row says, and what readers outside this package are told of it.
 
 The Parquet files of a dataset can be read without this package: `mask` is an image column as Hugging Face's datasets
-have it (a palette PNG), and so is `image` where the pictures are inside.
+have it (a palette PNG), and so is `image`, which is null where the pictures are not inside.
 """
 
+import io
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import pyarrow as pa
 
 from .artifact import Artifact, open_artifact
-from .errors import MaskmillError
+from .errors import CorruptArtifact, InputError, MissingArtifact, StaleArtifact, UnfinishedArtifact
 from .sealed import Json
+from .sources import given_file
 
 FRAME = "data"  # the field, and the folder of its files
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -33,36 +37,36 @@ OBJECT = pa.struct(
         ("agreement", pa.float64()),
     ]
 )
-QUALITY = tuple(OBJECT.field(index).name for index in range(4, OBJECT.num_fields))
+COLUMNS: Mapping[str, pa.DataType] = {
+    "id": pa.string(),
+    "status": pa.string(),  # ok, or failed: then there is no mask
+    "reason": pa.string(),
+    "kept": pa.bool_(),  # by the quality rule; a row that is not kept is still there
+    "dropped": pa.string(),  # why
+    "uri": pa.string(),  # of the picture, from the folder of the pictures
+    "sha256": pa.string(),  # of the picture's bytes
+    "image": IMAGE,  # null but where the pictures are inside
+    "mask": IMAGE,  # 0 background, 255 undecided, else a class
+    "labels": pa.list_(pa.int64()),  # image-level
+    "split": pa.string(),
+    "height": pa.int64(),
+    "width": pa.int64(),
+    "objects": pa.list_(OBJECT),
+}
 
 
-def frame_schema(embeds_images: bool) -> pa.Schema:
-    columns = [
-        ("id", pa.string()),
-        ("status", pa.string()),  # ok, or failed: then there is no mask
-        ("reason", pa.string()),
-        ("kept", pa.bool_()),  # by the quality rule; a row that is not kept is still there
-        ("dropped", pa.string()),  # why
-        ("uri", pa.string()),  # of the picture, from the dataset's root
-        ("sha256", pa.string()),  # of the picture's bytes
-        *([("image", IMAGE)] if embeds_images else []),
-        ("mask", IMAGE),  # 0 background, 255 undecided, else a class
-        ("labels", pa.list_(pa.int64())),  # image-level
-        ("split", pa.string()),
-        ("height", pa.int64()),
-        ("width", pa.int64()),
-        ("objects", pa.list_(OBJECT)),
-    ]
-    images = ["mask", *(["image"] if embeds_images else [])]
-    features = {name: {"_type": "Image"} if name in images else _feature(kind) for name, kind in columns}
+def frame_schema() -> pa.Schema:
+    features = {name: {"_type": "Image"} if kind == IMAGE else _feature(kind) for name, kind in COLUMNS.items()}
     described = json.dumps({"info": {"features": features}})
-    return pa.schema(columns, metadata={"huggingface": described})
+    return pa.schema(list(COLUMNS.items()), metadata={"huggingface": described})
 
 
-def provenance(artifact: Artifact) -> list[dict[str, Json]]:
-    """Everything an artifact was made from, itself first: stage, configuration, versions, and how they hang together."""
+def provenance(artifacts: Sequence[Artifact]) -> list[dict[str, Json]]:
+    """Everything that artifacts were made from, themselves first: stage, configuration, versions, how they hang
+    together. What has gone or was changed since is a digest alone."""
     found: dict[str, dict[str, Json]] = {}
-    _collect(artifact, found)
+    for artifact in artifacts:
+        _collect(artifact, found)
     return list(found.values())
 
 
@@ -81,13 +85,14 @@ def _collect(artifact: Artifact, found: dict[str, dict[str, Json]]) -> None:
         "warnings": list(artifact.summary.warnings),
     }
     for each in plan.inputs:
-        if each.digest not in found:
-            try:
-                above = open_artifact(each.place(artifact.place))
-            except MaskmillError:
-                continue  # it has gone; its digest stays with what was made of it
-            if above.digest == each.digest:
-                _collect(above, found)
+        if "stage" in found.setdefault(each.digest, {"digest": each.digest}):
+            continue
+        try:
+            above = open_artifact(each.place(artifact.place))
+        except (MissingArtifact, UnfinishedArtifact, StaleArtifact, CorruptArtifact):
+            continue
+        if above.digest == each.digest:
+            _collect(above, found)
 
 
 def _feature(kind: pa.DataType) -> Json:
@@ -103,3 +108,16 @@ def _feature(kind: pa.DataType) -> Json:
 def class_names(classes: Sequence[Mapping[str, Json]]) -> dict[int, str]:
     """Index → name, the one class of a dataset that names none included."""
     return {int(each["index"]): str(each["name"]) for each in classes} or {1: "object"}
+
+
+def listed_ids(uri: str) -> list[str]:
+    """The image ids of a text file that a user wrote, one in each line."""
+    with given_file(uri, "list of ids") as stream:
+        try:
+            lines = io.TextIOWrapper(cast(io.BufferedIOBase, stream), "utf-8-sig").read().split("\n")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{uri} is no text in UTF-8 ({error.reason}); give a file of one id per line") from error
+    ids = [unicodedata.normalize("NFC", line) for line in lines if line.strip()]
+    if not ids:
+        raise InputError(f"{uri} names no id; write one per line")
+    return ids

@@ -114,9 +114,9 @@ def unit_rows_for(stage: Stage, config: Any, fields: Sequence[Field], options: R
 
 
 def _fingerprint_of(artifact: Artifact, field: str) -> str:
-    found = artifact.plan.field_fingerprints.get(field)
+    found = artifact.fingerprints.get(field)
     if found is None:
-        held = sorted(artifact.plan.field_fingerprints)
+        held = sorted(artifact.fingerprints)
         raise ConfigError(
             f"{artifact.place} holds no {field!r}, only {held}; "
             f"add it with `maskmill {artifact.plan.stage}` and its options"
@@ -140,7 +140,7 @@ def _fresh(at: Place, asked: Asked, options: RunOptions) -> Plan:
         libraries=asked.header["libraries"],
         fingerprint=asked.fingerprint,
         inputs=inputs_of(at, asked.inputs, asked.header),
-        fields={field.name: replace(field, basis=None, row_bytes=0) for field in asked.fields},
+        fields=_kept({}, asked.fields),
         field_fingerprints={field.name: asked.field_fingerprint(field) for field in asked.fields},
         columns=stage.columns(asked.config),
         groups=(Group("", unit_rows, tuple(field.name for field in asked.fields)),),
@@ -217,10 +217,15 @@ def _with_fields(asked: Asked, plan: Plan, options: RunOptions) -> Plan:
         plan,
         config={**plan.config, **_selections(asked, plan)},
         settings=kept_settings(asked.config),
-        fields={**plan.fields, **{field.name: replace(field, basis=None, row_bytes=0) for field in missing}},
+        fields=_kept(plan.fields, missing),
         field_fingerprints={**plan.field_fingerprints, **{f.name: asked.field_fingerprint(f) for f in missing}},
         groups=(*plan.groups, group),
     )
+
+
+def _kept(held: Mapping[str, Field], new: Sequence[Field]) -> dict[str, Field]:
+    """In the order in which plan.json is read again: rows.parquet has its columns in it, whichever run finishes."""
+    return dict(sorted({**held, **{each.name: replace(each, basis=None, row_bytes=0) for each in new}}.items()))
 
 
 def _selections(asked: Asked, plan: Plan) -> dict[str, Json]:

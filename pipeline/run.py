@@ -101,7 +101,7 @@ def _run_locked(at: Place, asked: Asked, options: RunOptions, execute: Executor)
         plan = planned(at, asked, existing, options)
     except MaskmillError:
         if existing is None and options.part is None:  # what other parts have written meanwhile is theirs
-            _leave_nothing(at)
+            leave_nothing(at)
         raise
     return _run_units(at, asked, plan, options, execute, began)
 
@@ -155,7 +155,7 @@ def refuse_strangers(at: Place) -> None:
         raise ConfigError(f"{at} is no artifact and not empty (it holds {found}); choose another --out")
 
 
-def _leave_nothing(at: Place) -> None:
+def leave_nothing(at: Place) -> None:
     """Undoes the beginning of an artifact that could not be planned."""
     for name in list(at.names()):
         atomic.remove(at, name)

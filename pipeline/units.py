@@ -112,6 +112,8 @@ def _work(job: Job, state: Opened, unit: Unit, careful: bool) -> Work:
         raise CorruptArtifact(f"{job.at} lists other rows for unit {unit.index} than were planned; run it again")
     upstream: dict[str, pa.Table] = {}
     for role, artifact in state.inputs.items():
+        if not artifact.has_rows:
+            continue
         columns = _columns_read(artifact, state.plan.input(role).fields)
         if role in job.stage.gathers:
             positions = listing.column(job.stage.gathers[role]).combine_chunks().flatten().to_pylist()

@@ -11,6 +11,7 @@ from typing import Any
 from ..manifests import atomic, lock, sealed
 from ..manifests.artifact import ARTIFACT, Artifact, Summary, open_artifact
 from ..manifests.digests import FileDigest
+from ..manifests.errors import MaskmillError
 from ..manifests.fingerprint import config_json, fingerprint, kept_settings
 from ..manifests.place import Place, place
 from ..manifests.plan import PLAN, Plan, read_plan, write_plan
@@ -18,7 +19,7 @@ from ..manifests.sealed import Json
 from ..stages.stage import WholeStage
 from .finishing import standing
 from .planning import header_of, inputs_of, refuse_other_header
-from .run import Outcome, refuse_strangers
+from .run import Outcome, leave_nothing, refuse_strangers
 
 
 def run_whole(stage: WholeStage, config: Any, inputs: Mapping[str, str], out: str, break_lock: bool = False) -> Outcome:
@@ -35,7 +36,12 @@ def run_whole(stage: WholeStage, config: Any, inputs: Mapping[str, str], out: st
         if existing is not None:
             refuse_other_header(at, existing, header)
         before = _standing(at, existing, plan)
-        summary = before or _made(at, stage, config, read, plan)
+        try:
+            summary = before or _made(at, stage, config, read, plan)
+        except MaskmillError:
+            if existing is None:
+                leave_nothing(at)
+            raise
     return Outcome(
         at=at,
         kind=stage.kind,

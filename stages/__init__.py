@@ -10,6 +10,7 @@ STAGES: dict[str, str | Stage] = {
     "extract": ".extract.stage",
     "mask": ".mask.stage",
     "refine": ".refine.stage",
+    "manifest": ".manifest.stage",
 }
 
 
