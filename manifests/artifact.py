@@ -5,7 +5,6 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Shaped
 
-from . import ledger, sealed, store, tables
+from . import ledger, sealed, shards, store, tables
 from .digests import FileDigest, check
 from .errors import ConfigError, CorruptArtifact, MissingArtifact, UnfinishedArtifact
 from .fields import Field
@@ -110,19 +109,32 @@ class Artifact:
 
     def positions(self, ids: Sequence[str]) -> list[int]:
         """Where rows stand in the row list. An id that stands there several times gives its first row."""
-        found = pc.index_in(pa.array(ids, pa.string()), _ids(self.place, self.summary.files[ROWS]))
-        if found.null_count:
-            missing = [identifier for identifier, at in zip(ids, found.to_pylist(), strict=True) if at is None]
-            raise KeyError(f"{self.place} has no row {missing[0]!r}")
-        return found.to_pylist()
+        index = _id_index(self.place, self.summary.files[ROWS])
+        found = [index.position(identifier) for identifier in ids]
+        if None in found:
+            raise KeyError(f"{self.place} has no row {ids[found.index(None)]!r}")
+        return [position for position in found if position is not None]
+
+    def failures(self) -> Mapping[int, str]:
+        """Position → reason of the rows that are not ok."""
+        return _failures(self.place, self.summary.files[ROWS])
 
     def read(self, field: str, positions: Sequence[int]) -> Shaped[np.ndarray, "rows ..."]:
         """An array field at positions of the row list. A row that failed is zeros: look at its status first."""
-        group = self._group(field, "array")
+        group, held = self._group(field, "array"), self.plan.fields[field]
         layout = self.plan.layout(group)
-        for unit in sorted({layout.unit_of(position) for position in positions}):
-            self._check_shard(group, unit, field)
-        return store.read_slots(self._array(field), [layout.slot(position) for position in positions])
+        slots = np.array([layout.slot(position) for position in positions], np.int64)
+        values = np.empty((len(slots), *held.shape), held.dtype)
+        self._check_metadata(group, held)
+        for unit in np.unique(slots // group.unit_rows).tolist():
+            digest = self._check_shard(group, unit, field)
+            wanted = slots // group.unit_rows == unit
+            rows = (slots[wanted] - unit * group.unit_rows).tolist()
+            found = shards.read_rows(self.place, held, unit, group.unit_rows, digest, rows)
+            if len(rows) == len(slots):
+                return found
+            values[wanted] = found
+        return values
 
     def cells(self, field: str, positions: Sequence[int]) -> list[bytes | None]:
         """A table field at positions of the row list."""
@@ -159,10 +171,9 @@ class Artifact:
             raise ConfigError(f"{self.place} holds no {kind} {field!r}, only {held}; make it with this field")
         return self.plan.group_of(field)
 
-    def _array(self, name: str) -> Any:
-        group = self.plan.group_of(name)
-        digest = self.summary.files[f"{name}.zarr/{store.METADATA}"]
-        return _array(self.place, self.plan.fields[name], group.unit_rows, self.plan.layout(group).num_slots, digest)
+    def _check_metadata(self, group: Group, field: Field) -> None:
+        digest = self.summary.files[f"{field.name}.zarr/{store.METADATA}"]
+        _check_metadata(self.place, field, group.unit_rows, self.plan.layout(group).num_slots, digest)
 
     def _check_shard(self, group: Group, unit: int, name: str) -> FileDigest:
         """Checks the one file that holds a field's rows of a unit, and gives its digest."""
@@ -258,19 +269,50 @@ def _column(at: Place, name: str, digest: FileDigest, column: str) -> pa.Chunked
     return tables.opened(at, name, digest).read(columns=[column]).column(column)
 
 
+class _IdIndex:
+    """Where ids stand: sixteen bytes a row, where a dict would take a hundred."""
+
+    def __init__(self, ids: pa.ChunkedArray) -> None:
+        self._ids = ids
+        hashes = np.fromiter((hash(each) for chunk in ids.chunks for each in chunk.to_pylist()), np.int64, len(ids))
+        self._order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._order]
+
+    def position(self, identifier: str) -> int | None:
+        """The first row of that id."""
+        wanted = hash(identifier)
+        at = int(np.searchsorted(self._hashes, wanted))
+        while at < len(self._hashes) and self._hashes[at] == wanted:
+            if self._ids[int(self._order[at])].as_py() == identifier:
+                return int(self._order[at])
+            at += 1
+        return None
+
+
 @lru_cache(maxsize=4)
-def _ids(at: Place, digest: FileDigest) -> pa.ChunkedArray:
-    return _opened(at, ROWS, digest).read(columns=["id"]).column("id")
+def _id_index(at: Place, digest: FileDigest) -> _IdIndex:
+    return _IdIndex(_opened(at, ROWS, digest).read(columns=["id"]).column("id"))
+
+
+@lru_cache(maxsize=4)
+def _failures(at: Place, digest: FileDigest) -> Mapping[int, str]:
+    failed: dict[int, str] = {}
+    start = 0
+    for batch in tables.batches_of(_opened(at, ROWS, digest), ["status", "reason"]):
+        for offset in np.flatnonzero(np.asarray(pc.not_equal(batch.column("status"), "ok"))).tolist():
+            failed[start + offset] = batch.column("reason")[offset].as_py() or batch.column("status")[offset].as_py()
+        start += batch.num_rows
+    return failed
 
 
 @lru_cache(maxsize=16)
-def _array(at: Place, field: Field, unit_rows: int, num_slots: int, digest: FileDigest) -> Any:
+def _check_metadata(at: Place, field: Field, unit_rows: int, num_slots: int, digest: FileDigest) -> None:
+    """That a field's zarr.json says what this package writes: readers of shards go by the plan alone."""
     name = f"{field.name}.zarr/{store.METADATA}"
     check(at, name, digest)
     wrong = store.metadata_fault(at.read(name), field, unit_rows, num_slots)
     if wrong is not None:
         raise CorruptArtifact(f"{at.path(name)} is not this plan's: {wrong}; do not trust this artifact")
-    return store.open_array(at, field)
 
 
 @lru_cache(maxsize=64)

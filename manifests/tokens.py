@@ -3,6 +3,7 @@
 Letters: R rows asked for, then the shape that a field has of one picture.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from jaxtyping import Float
 
 from .artifact import Artifact, open_artifact
 from .errors import ConfigError, InputError
-from .place import Place
+from .place import Place, place
 from .quantized import restored, scale_name
 from .sealed import Json
 
@@ -53,7 +54,7 @@ class Tokens:
         The first read of a shard checks its sha256. A picture that failed raises, and so does an unknown id.
         """
         wanted = [ids] if isinstance(ids, str) else list(ids)
-        values_R = self.at(field, self._positions(wanted))
+        values_R = self.at(field, self._positions(wanted) if wanted else [])
         return values_R[0] if isinstance(ids, str) else values_R
 
     def at(self, field: str, positions: Sequence[int]) -> Float[np.ndarray, "R ..."]:
@@ -65,16 +66,17 @@ class Tokens:
 
     def _positions(self, ids: Sequence[str]) -> list[int]:
         try:
-            rows = self.artifact.rows_of(ids, ["status", "reason"])
+            positions = self.artifact.positions(ids)
         except KeyError as error:
             raise InputError(f"{error.args[0]}; `rows` lists the ids that there are") from error
-        for row in rows.to_pylist():
-            if row["status"] != "ok":
+        failures = self.artifact.failures()
+        for identifier, position in zip(ids, positions, strict=True):
+            if position in failures:
                 raise InputError(
-                    f"{self.artifact.place} has no tokens of {row['id']!r}, which failed ({row['reason']}); "
+                    f"{self.artifact.place} has no tokens of {identifier!r}, which failed ({failures[position]}); "
                     "leave out the rows whose status is not ok"
                 )
-        return self.artifact.positions(ids)
+        return positions
 
     def _held(self, field: str) -> str:
         if field not in self.fields:
@@ -91,6 +93,6 @@ def stored_names(tokens: Artifact, fields: Sequence[str]) -> tuple[str, ...]:
     return (*fields, *scales)
 
 
-def open_tokens(path: str | Place) -> Tokens:
+def open_tokens(path: str | os.PathLike[str] | Place) -> Tokens:
     """The tokens at a path or URL; raises on what is missing, unfinished, damaged or no tokens."""
-    return Tokens(open_artifact(path, "tokens"))
+    return Tokens(open_artifact(path if isinstance(path, Place) else place(path), "tokens"))
