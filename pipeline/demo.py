@@ -60,6 +60,12 @@ def steps(work: Place) -> Iterator[Step]:
     yield Step("until it is told to append them; the broken one is one failed row", (*index, "--update"))
     yield Step("how far it is, and what failed", ("status", images, "--failed"))
     yield Step("every byte against its digest", ("verify", images))
+    recipe = work.path("demo.toml")
+    yield Step("a recipe that ships, to copy and edit", ("recipe", "write", "demo", recipe))
+    yield Step("what a run of it would do", ("run", recipe, "--dry-run"))
+    yield Step("every stage of it, and what its masks are worth: with random weights, little", ("run", recipe))
+    other = ("run", recipe, "--set", "refine.threshold=0.55")
+    yield Step("another threshold: other labels, of the tokens and maps that there are", other)
 
 
 def _scene(rng: np.random.Generator, name: str) -> tuple[UInt8[np.ndarray, "H W 3"], Bool[np.ndarray, "H W"]]:

@@ -1,0 +1,41 @@
+"""`maskmill recipe …`: the recipes that ship."""
+
+import click
+
+from ..manifests import atomic
+from ..manifests.errors import ConfigError
+from ..manifests.place import split
+from ..pipeline.recipes import shipped_recipe, shipped_titles
+
+
+@click.group()
+def recipe() -> None:
+    """The recipes that ship: what there is, what one says, and a copy to edit."""
+
+
+@recipe.command("list")
+def list_recipes() -> None:
+    """Name every recipe, with its title."""
+    titles = shipped_titles()
+    for name, title in titles.items():
+        click.echo(f"{name:{max(map(len, titles))}}  {title}")
+
+
+@recipe.command()
+@click.argument("name")
+def show(name: str) -> None:
+    """Print a recipe."""
+    click.echo(shipped_recipe(name).decode(), nl=False)
+
+
+@recipe.command()
+@click.argument("name")
+@click.argument("file")
+def write(name: str, file: str) -> None:
+    """Write a recipe to FILE, whose paths are then yours to edit."""
+    text = shipped_recipe(name)
+    folder, base = split(file)
+    if folder.exists(base):
+        raise ConfigError(f"{folder.path(base)} is there already; choose another name")
+    atomic.write(folder, base, text)
+    click.echo(f"recipe: {name} → {folder.path(base)}; edit its paths, then maskmill run {file}")

@@ -1,0 +1,104 @@
+"""`maskmill run RECIPE.toml`."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from ..manifests.artifact import open_artifact
+from ..manifests.place import place, split
+from ..pipeline.job import RunOptions
+from ..pipeline.run import Outcome
+from .answers import echo_json, show_metrics, show_outcome
+from .options import again_options, run_options
+
+if TYPE_CHECKING:
+    from ..pipeline.recipes.chain import Foreseen, Made
+
+WORK = "maskmill-work"
+
+
+@click.command()
+@click.argument("recipe", metavar="RECIPE.toml", required=False)
+@click.option("--images", metavar="DIR", default="", help="A folder of pictures: runs the recipe called folder on it.")
+@click.option(
+    "--work",
+    metavar="DIR",
+    default="",
+    help=f"Where the artifacts are made; {WORK} beside the recipe if left out, with --images in this directory.",
+)
+@click.option("--from", "start", metavar="STAGE", default="", help="Start there; the stages before must be done.")
+@click.option("--dry-run", is_flag=True, help="Say of every stage whether it is done or would run. Writes nothing.")
+@click.option("--set", "settings", metavar="STAGE.KEY=VALUE", multiple=True, help="In the place of what it says.")
+@click.option("--update", is_flag=True, help="Append new pictures and classes, mark vanished pictures as missing.")
+@again_options
+def run(
+    recipe: str | None,
+    images: str,
+    work: str,
+    start: str,
+    dry_run: bool,
+    settings: tuple[str, ...],
+    update: bool,
+    **values: Any,
+) -> int:
+    """Run every stage of a recipe, each skipping what is done; all of it is checked before anything runs."""
+    from ..pipeline.recipe import parse_recipe, read_recipe
+    from ..pipeline.recipes import shipped_recipe
+    from ..pipeline.recipes.chain import foresee_recipe, run_recipe
+
+    if bool(recipe) == bool(images):
+        raise click.UsageError("Give either a recipe or --images DIR.", click.get_current_context())
+    if images:
+        rooted = (f"index.root={place(images).uri}", *settings)
+        read = parse_recipe(shipped_recipe("folder"), f"--images {images}", place("."), rooted)
+    else:
+        read = read_recipe(recipe or "", settings)
+    at = place(work) if work else (split(recipe)[0] if recipe else place(".")).joined(WORK)
+    if dry_run:
+        return _show_foreseen(list(foresee_recipe(read, at, start)), values["as_json"])
+    options = _options(dataclasses.asdict(read.run), {**values, "update": update})
+    return _show_made(run_recipe(read, at, options, start), values["as_json"])
+
+
+def _options(told: Mapping[str, Any], values: Mapping[str, Any]) -> RunOptions:
+    """What the recipe says of the run, where the command line says nothing."""
+    context = click.get_current_context()
+    typed = {name for name in told if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    return run_options({**values, **{name: value for name, value in told.items() if name not in typed}})
+
+
+def _show_made(steps: "Iterator[Made]", as_json: bool) -> int:
+    """A line as each stage ends, and where the result lies; as JSON all at the end, even where one has failed."""
+    made: list[Made] = []
+    try:
+        for step in steps:
+            made.append(step)
+            if not as_json:
+                _show_outcome(step.outcome)
+    finally:
+        if as_json:
+            outcomes = [(step.stage, step.outcome) for step in made]
+            echo_json([{"stage": name, **dataclasses.asdict(each), "at": each.at.uri} for name, each in outcomes])
+    if not as_json:
+        result = [step.outcome for step in made if step.outcome.kind != "metrics"][-1]
+        click.echo(f"result: {result.kind} → {result.at}")
+    return max(step.outcome.exit_code for step in made)
+
+
+def _show_outcome(outcome: Outcome) -> None:
+    if outcome.kind == "metrics":
+        show_metrics(json.loads(open_artifact(outcome.at, "metrics").file("metrics.json")))
+    show_outcome(outcome, as_json=False)
+
+
+def _show_foreseen(steps: "Sequence[Foreseen]", as_json: bool) -> int:
+    if as_json:
+        echo_json([dataclasses.asdict(step) for step in steps])
+        return 0
+    for step in steps:
+        click.echo(f"{step.stage}: {step.state}, {step.why}{f' → {step.at}' if step.at else ''}")
+    return 0

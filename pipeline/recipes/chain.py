@@ -1,0 +1,187 @@
+"""The artifacts of a recipe, one after the other: each in a directory of WORK that its fingerprint names.
+
+What is asked for decides the name, so another threshold gives other labels beside the old ones, made from the same
+tokens. What a fingerprint does not tell apart are the pictures themselves (see `_home`).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ...manifests import sealed
+from ...manifests.artifact import Artifact, open_artifact, read_summary
+from ...manifests.errors import ConfigError, MaskmillError, UnfinishedArtifact
+from ...manifests.fingerprint import fingerprint
+from ...manifests.place import Place
+from ...manifests.plan import PLAN, read_plan
+from ...stages.stage import Inputs, Stage, WholeStage
+from ..job import RunOptions
+from ..planning import header_of
+from ..recipe import Recipe
+from ..run import Outcome, run
+from ..whole import run_whole
+from .schema import nearest
+from .steps import Step
+
+LAST_RUN = "last-run.json"
+State = Literal["done", "would run", "cannot be told"]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What became of a step."""
+
+    stage: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What would become of a step."""
+
+    stage: str
+    state: State
+    why: str
+    at: str = ""  # where its artifact is or would be made, where that can be told
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A step whose inputs are there."""
+
+    stage: Stage | WholeStage
+    config: Any
+    inputs: Inputs
+    at: Place
+
+
+def run_recipe(recipe: Recipe, work: Place, options: RunOptions, start: str = "") -> Iterator[Made]:
+    """Runs every step, or those from `start` on, and gives what became of each as it ends."""
+    early = _before(recipe, start)
+    made: dict[str, Artifact] = {}
+    for step in recipe.steps:
+        with _named(step):
+            target = _target(recipe, step, work, made)
+            outcome = _found(target, start) if step.name in early else _run(target, options)
+            made[step.name] = open_artifact(outcome.at, target.stage.kind)
+        yield Made(step.name, outcome)
+    names = {name: artifact.place.uri.rpartition("/")[2] for name, artifact in made.items()}
+    sealed.write(work, LAST_RUN, {"title": recipe.heading.title, "artifacts": names})
+
+
+def foresee_recipe(recipe: Recipe, work: Place, start: str = "") -> Iterator[Foreseen]:
+    """What `run_recipe` would do, as far as the files in WORK tell; writes nothing, and looks at no picture."""
+    early = _before(recipe, start)
+    made: dict[str, Artifact] = {}
+    undone = ""
+    for step in recipe.steps:
+        if undone:
+            yield Foreseen(step.name, "cannot be told", f"before {undone} has run")
+            continue
+        with _named(step):
+            target = _target(recipe, step, work, made)
+            if step.name in early:
+                _found(target, start)
+            missing = _missing(target)
+            if not missing:
+                made[step.name] = open_artifact(target.at, target.stage.kind)
+        if missing:
+            undone = step.name
+            yield Foreseen(step.name, "would run", missing, target.at.uri)
+        else:
+            yield Foreseen(step.name, "done", "finished and of the same inputs", target.at.uri)
+
+
+def _before(recipe: Recipe, start: str) -> list[str]:
+    names = [step.name for step in recipe.steps]
+    if start and start not in names:
+        raise ConfigError(f"--from {start} is no stage of this recipe; {nearest(start, names)}")
+    return names[: names.index(start)] if start else []
+
+
+@contextmanager
+def _named(step: Step) -> Iterator[None]:
+    """Says of an error which stage it was."""
+    try:
+        yield
+    except MaskmillError as error:
+        raise type(error)(f"{step.name}: {error}") from error
+
+
+def _target(recipe: Recipe, step: Step, work: Place, made: Mapping[str, Artifact]) -> _Target:
+    stage, values = step.stage, recipe.tables[step.name]
+    given = step.given_artifacts(values)
+    inputs = {role: made[recipe.source_of(step, role)] for role in step.reads if role not in given} | dict(given)
+    config = step.config(values, inputs)
+    name = f"{stage.kind}-{fingerprint(header_of(stage, config, inputs))[:12]}"
+    return _Target(stage, config, inputs, _home(work, name, inputs.get("images")))
+
+
+def _home(work: Place, name: str, images: Artifact | None) -> Place:
+    """The directory of a name; of other pictures than those that its artifact was made of, a directory beside it.
+
+    A fingerprint is of what is asked for and not of the pictures, so that one that is added or mended goes into the
+    artifact that there is. The same stages over another dataset, or another split, are told apart here.
+    """
+    at = work.joined(name)
+    if images is None or not at.exists(PLAN):
+        return at
+    before = read_plan(at).input("images").place(at)
+    if before == images.place or _has_pictures(before, images):
+        return at
+    return work.joined(f"{name}-{images.plan.fingerprint[:12]}")
+
+
+def _has_pictures(before: Place, images: Artifact) -> bool:
+    """Whether what lay there lists the same pictures, as where masks were added or a limit has changed."""
+    columns = ["id", "sha256"]
+    try:
+        return open_artifact(before, "images").rows(columns).equals(images.rows(columns))
+    except MaskmillError:  # it has gone, so nothing tells
+        return False
+
+
+def _run(target: _Target, options: RunOptions) -> Outcome:
+    inputs = {role: artifact.place.uri for role, artifact in target.inputs.items()}
+    if isinstance(target.stage, WholeStage):
+        return run_whole(target.stage, target.config, inputs, target.at.uri, options.break_lock)
+    return run(target.stage, target.config, inputs, target.at.uri, options)
+
+
+def _found(target: _Target, start: str) -> Outcome:
+    """The outcome of an artifact that a run starts behind."""
+    missing = _missing(target)
+    if missing:
+        raise UnfinishedArtifact(
+            f"--from {start} needs {target.at}, which is {missing}; start --from {target.stage.name}, or leave it out"
+        )
+    found = open_artifact(target.at, target.stage.kind)
+    units = sum(found.plan.layout(group).num_units for group in found.plan.groups) or 1
+    summary = found.summary
+    return Outcome(
+        found.place, found.plan.kind, found.plan.num_rows, summary.counts, 0, units, summary.warnings, 0.0, True
+    )
+
+
+def _missing(target: _Target) -> str:
+    """Why a step's artifact is not done, or nothing."""
+    if not target.at.exists(PLAN):
+        return "not there yet"
+    plan = read_plan(target.at)
+    if read_summary(target.at) is None:
+        return "begun and not finished"
+    changed = [each.role for each in plan.inputs if _digest(target, each.role) != each.digest]
+    if changed:
+        return f"made before its {' and '.join(changed)} changed"
+    lacking = [name for name in _field_names(target) if name not in plan.fields]
+    return f"without {', '.join(lacking)}" if lacking else ""
+
+
+def _digest(target: _Target, role: str) -> str:
+    return target.inputs[role].digest if role in target.inputs else ""
+
+
+def _field_names(target: _Target) -> list[str]:
+    stage = target.stage
+    return [] if isinstance(stage, WholeStage) else [each.name for each in stage.fields(target.config, target.inputs)]
