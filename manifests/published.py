@@ -4,11 +4,11 @@ The Parquet files of a dataset can be read without this package: `mask` is an im
 have it (a palette PNG), and so is `image`, which is null where the pictures are not inside.
 """
 
-import io
 import json
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import cast
+from functools import cache
+from typing import Any
 
 import pyarrow as pa
 
@@ -55,6 +55,7 @@ COLUMNS: Mapping[str, pa.DataType] = {
 }
 
 
+@cache
 def frame_schema() -> pa.Schema:
     features = {name: {"_type": "Image"} if kind == IMAGE else _feature(kind) for name, kind in COLUMNS.items()}
     described = json.dumps({"info": {"features": features}})
@@ -63,7 +64,8 @@ def frame_schema() -> pa.Schema:
 
 def provenance(artifacts: Sequence[Artifact]) -> list[dict[str, Json]]:
     """Everything that artifacts were made from, themselves first: stage, configuration, versions, how they hang
-    together. What has gone or was changed since is a digest alone."""
+    together. What has gone or was changed since is a digest alone. Of absolute paths the last part stays: the others
+    say something about their maker, and nothing to anybody else."""
     found: dict[str, dict[str, Json]] = {}
     for artifact in artifacts:
         _collect(artifact, found)
@@ -78,7 +80,7 @@ def _collect(artifact: Artifact, found: dict[str, dict[str, Json]]) -> None:
         "kind": plan.kind,
         "code_version": plan.code_version,
         "fingerprint": plan.fingerprint,
-        "config": dict(plan.config),
+        "config": _shareable(plan.config),
         "device": plan.device,
         "libraries": dict(plan.libraries),
         "inputs": {each.role: each.digest for each in plan.inputs},
@@ -93,6 +95,14 @@ def _collect(artifact: Artifact, found: dict[str, dict[str, Json]]) -> None:
             continue
         if above.digest == each.digest:
             _collect(above, found)
+
+
+def _shareable(value: Json) -> Json:
+    if isinstance(value, Mapping):
+        return {name: _shareable(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_shareable(each) for each in value]
+    return value.rstrip("/").rpartition("/")[2] if isinstance(value, str) and value.startswith("/") else value
 
 
 def _feature(kind: pa.DataType) -> Json:
@@ -112,9 +122,10 @@ def class_names(classes: Sequence[Mapping[str, Json]]) -> dict[int, str]:
 
 def listed_ids(uri: str) -> list[str]:
     """The image ids of a text file that a user wrote, one in each line."""
-    with given_file(uri, "list of ids") as stream:
+    with given_file(uri, "list of ids") as opened:
+        stream: Any = opened
         try:
-            lines = io.TextIOWrapper(cast(io.BufferedIOBase, stream), "utf-8-sig").read().split("\n")
+            lines = stream.read().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
         except UnicodeDecodeError as error:
             raise InputError(f"{uri} is no text in UTF-8 ({error.reason}); give a file of one id per line") from error
     ids = [unicodedata.normalize("NFC", line) for line in lines if line.strip()]

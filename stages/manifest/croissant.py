@@ -1,0 +1,227 @@
+"""croissant.json: the dataset described to readers that know nothing of this package.
+
+Croissant 1.1 with its RAI vocabulary 1.0, both of MLCommons, and provenance in PROV-O: docs/croissant-spec-1.1.md and
+docs/croissant-rai-spec.md of github.com/mlcommons/croissant. An entity is named by the sha256 of its artifact.json.
+There is no date in it: equal datasets are described in equal bytes.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from ...manifests.digests import FileDigest
+from ...manifests.plan import Plan
+from ...manifests.published import FRAME, OBJECT, class_names
+from ...manifests.sealed import Json
+
+NAME = "croissant.json"
+FILES, IMAGES, CLASSES = "parquet-files", "images", "classes"  # ids in the file
+_PARQUET = "application/x-parquet"
+_TYPES = {"string": "sc:Text", "bool": "sc:Boolean", "int64": "cr:Int64", "double": "cr:Float64"}
+_DESCRIBED = {
+    "id": "The picture's path without its extension; rows of different files are joined by it.",
+    "status": "ok, or failed: then there is no mask, and reason says why.",
+    "reason": "Why the row failed.",
+    "kept": "Whether the quality rule kept the row. What it dropped is still there.",
+    "dropped": "What the quality rule refused.",
+    "uri": "Where the picture lies, from the folder of the pictures; or a URL.",
+    "sha256": "Of the picture's bytes.",
+    "image": "The picture's own file.",
+    "mask": "A palette PNG of the picture's size, upright. Pixels are 0 for background, 255 for undecided, or a class.",
+    "labels": "Image-level labels.",
+    "split": "The split that the picture belongs to.",
+    "height": "Of picture and mask, upright.",
+    "width": "Of picture and mask, upright.",
+    "objects": "Each class of the mask: where its pixels come from (gt or pseudo), its score, and measures of its "
+    "quality that use no ground truth.",
+}
+_PROTOCOL = (
+    "No person drew the pseudo-masks. The tokens of a vision transformer gave soft maps of each picture, which were "
+    "cut into a label map and, where a refiner is named, refined on the picture. Only classes whose source is gt come "
+    "from masks that were given and named as ground truth."
+)
+_LIMITATIONS = (
+    "Pseudo-masks have errors. The measures of quality, under `objects`, tell what looks bad and not what is right."
+)
+_PREFIXES = {
+    "cr": "http://mlcommons.org/croissant/",
+    "dct": "http://purl.org/dc/terms/",
+    "prov": "http://www.w3.org/ns/prov#",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "sc": "https://schema.org/",
+}
+_CROISSANT_TERMS = (
+    *("arrayShape", "citeAs", "column", "containedIn", "equivalentProperty", "extract", "field", "fileProperty"),
+    *(
+        "fileObject",
+        "fileSet",
+        "format",
+        "includes",
+        "isArray",
+        "isLiveDataset",
+        "jsonPath",
+        "key",
+        "md5",
+        "parentField",
+    ),
+    *("path", "recordSet", "references", "regex", "repeated", "replace", "samplingRate", "separator", "source"),
+    *("subField", "transform"),
+)
+_CONTEXT: Mapping[str, Json] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    **_PREFIXES,
+    **{term: f"cr:{term}" for term in _CROISSANT_TERMS},
+    "conformsTo": "dct:conformsTo",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "description": {"@container": "@language"},
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "name": {"@container": "@language"},
+}
+
+
+def croissant_json(plan: Plan, counts: Mapping[str, Json], files: Mapping[str, FileDigest]) -> dict[str, bytes]:
+    """The description of a finished dataset, from its plan, the counts of its rows, and the digests of its files."""
+    steps = plan.facts["provenance"]
+    described: dict[str, Json] = {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"],
+        "name": plan.facts["title"],
+        "description": _description(plan, counts),
+        "identifier": f"maskmill:{plan.fingerprint}",
+        "keywords": ["semantic segmentation", "pseudo-labels"],
+        **({"license": licences} if (licences := _licences(plan)) else {}),
+        "prov:wasDerivedFrom": [_entity(step) for step in steps],
+        "prov:wasGeneratedBy": _activity(plan.stage, plan.code_version, plan.config),
+        "rai:dataAnnotationProtocol": _PROTOCOL,
+        "rai:dataLimitations": _LIMITATIONS,
+        "rai:machineAnnotationTools": _tools(plan, steps),
+        "distribution": [*(_file(name, files[name]) for name in sorted(files)), _file_set()],
+        "recordSet": [_images(plan), _classes(plan)],
+    }
+    return {NAME: json.dumps(described, ensure_ascii=False, indent=1).encode() + b"\n"}
+
+
+def _description(plan: Plan, counts: Mapping[str, Json]) -> str:
+    names = class_names(plan.facts["classes"])
+    listed = ", ".join(f"{index} {name}" for index, name in names.items())
+    failed = int(counts["rows"]) - int(counts["ok"])
+    without = f", {failed} more have none and say why" if failed else ""
+    return (
+        f"Segmentation masks of {counts['ok']} pictures{without}. {len(names)} classes: {listed}. Made with "
+        f"{plan.facts['backbone']}, weights {plan.facts['weights']['source']}."
+    )
+
+
+def _licences(plan: Plan) -> list[Json]:
+    """The dataset's own, if it was given, and that of the weights, whose terms may reach what is made with them."""
+    weights = plan.facts["weights"]
+    carried = {
+        "@type": "sc:CreativeWork",
+        "name": weights["licence"],
+        "description": f"The licence of the weights that the masks were made with, {weights['source']}.",
+    }
+    return [*filter(None, [plan.facts["licence"]]), *([carried] if weights["licence"] != "none" else [])]
+
+
+def _tools(plan: Plan, steps: Sequence[Mapping[str, Json]]) -> list[str]:
+    weights = plan.facts["weights"]
+    stages = [f"maskmill {step['stage']}, code version {step['code_version']}" for step in steps if "stage" in step]
+    return [f"{plan.facts['backbone']}, weights {weights['source']} (sha256 {weights['sha256']})", *stages]
+
+
+def _entity(step: Mapping[str, Json]) -> dict[str, Json]:
+    """An artifact that the dataset was made from; of one that had gone, its digest is all there is."""
+    entity: dict[str, Json] = {"@type": "prov:Entity", "@id": _urn(step["digest"])}
+    if "stage" not in step:
+        return entity
+    return entity | {
+        "prov:label": step["kind"],
+        "prov:wasDerivedFrom": [{"@id": _urn(digest)} for _, digest in sorted(step["inputs"].items())],
+        "prov:wasGeneratedBy": _activity(step["stage"], step["code_version"], step["config"]),
+    }
+
+
+def _activity(stage: str, code_version: int, config: Mapping[str, Json]) -> dict[str, Json]:
+    return {
+        "@type": "prov:Activity",
+        "prov:label": f"maskmill {stage}",
+        "prov:value": json.dumps(dict(config), sort_keys=True, ensure_ascii=False),
+        "prov:wasAssociatedWith": _agent(stage, code_version),
+    }
+
+
+def _agent(stage: str, code_version: int) -> dict[str, Json]:
+    return {"@type": "prov:SoftwareAgent", "prov:label": f"maskmill {stage}, code version {code_version}"}
+
+
+def _urn(digest: str) -> str:
+    return f"urn:sha256:{digest}"
+
+
+def _file(name: str, digest: FileDigest) -> dict[str, Json]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": name,
+        "name": name,
+        "contentUrl": name,
+        "contentSize": f"{digest.size} B",
+        "encodingFormat": _PARQUET,
+        "sha256": digest.sha256,
+    }
+
+
+def _file_set() -> dict[str, Json]:
+    return {"@type": "cr:FileSet", "@id": FILES, "encodingFormat": _PARQUET, "includes": f"{FRAME}/*/*.parquet"}
+
+
+def _images(plan: Plan) -> dict[str, Json]:
+    """One record per picture."""
+    fields = {
+        name: _field(name, text) for name, text in _DESCRIBED.items() if name != "image" or plan.config["embed_images"]
+    }
+    labelled = next(step for step in plan.facts["provenance"] if step.get("kind") == "labels")
+    fields["mask"]["prov:wasDerivedFrom"] = {"@id": _urn(labelled["digest"])}
+    fields["mask"]["prov:wasAttributedTo"] = _agent(labelled["stage"], labelled["code_version"])
+    return {"@type": "cr:RecordSet", "@id": IMAGES, "key": {"@id": f"{IMAGES}/id"}, "field": list(fields.values())}
+
+
+def _field(name: str, text: str) -> dict[str, Json]:
+    described: dict[str, Json] = {"@type": "cr:Field", "@id": f"{IMAGES}/{name}", "name": name, "description": text}
+    if name == "objects":
+        return described | {"isArray": True, "subField": [_sub_field(each.name, str(each.type)) for each in OBJECT]}
+    if name == "labels":
+        return described | {"dataType": ["sc:Integer", "cr:Label"], "isArray": True, "source": _column(name)}
+    if name in ("image", "mask"):
+        meaning = ["cr:SegmentationMask", "sc:ImageObject"] if name == "mask" else ["sc:ImageObject"]
+        return described | {"dataType": meaning, "source": _column(name, "bytes")}
+    kind = {"kept": "sc:Boolean", "height": "sc:Integer", "width": "sc:Integer"}.get(name, "sc:Text")
+    return described | {"dataType": kind, "source": _column(name)}
+
+
+def _sub_field(name: str, kind: str) -> dict[str, Json]:
+    identifier = f"{IMAGES}/objects/{name}"
+    described = {"@type": "cr:Field", "@id": identifier, "name": name, "dataType": _TYPES[kind]}
+    return described | {"source": _column("objects", name)}
+
+
+def _column(name: str, inner: str = "") -> dict[str, Json]:
+    source: dict[str, Json] = {"fileSet": {"@id": FILES}, "extract": {"column": name}}
+    return source | ({"transform": {"jsonPath": inner}} if inner else {})
+
+
+def _classes(plan: Plan) -> dict[str, Json]:
+    """What a value in a mask means."""
+    names = class_names(plan.facts["classes"])
+    return {
+        "@type": "cr:RecordSet",
+        "@id": CLASSES,
+        "dataType": "sc:Enumeration",
+        "key": {"@id": f"{CLASSES}/index"},
+        "field": [
+            {"@type": "cr:Field", "@id": f"{CLASSES}/index", "name": "index", "dataType": "sc:Integer"},
+            {"@type": "cr:Field", "@id": f"{CLASSES}/name", "name": "name", "dataType": "sc:Text"},
+        ],
+        "data": [{f"{CLASSES}/index": index, f"{CLASSES}/name": name} for index, name in names.items()],
+    }

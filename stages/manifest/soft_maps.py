@@ -1,0 +1,45 @@
+"""The soft maps of a picture at its size: what was known of each class before its label map was made.
+
+Letters: K soft maps, H W pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Float64, UInt8
+
+from ...manifests.classes import BACKGROUND, IGNORE
+from ..attention.backgrounds import Background, Rows, hard_labels
+
+
+@dataclass(frozen=True, slots=True)
+class SoftMaps:
+    maps_KHW: Float32[np.ndarray, "K H W"]
+    thresholds_K: Float64[np.ndarray, " K"]
+    classes: Sequence[int | None]  # of each map; None: of whatever stands out
+
+    def of(self, label: int) -> Float32[np.ndarray, "H W"] | None:
+        """A class's own, the highest where there are several, or else that of an object without class."""
+        for wanted in (label, None):
+            own = [place for place, index in enumerate(self.classes) if index == wanted]
+            if own:
+                return self.maps_KHW[own].max(axis=0)
+        return None
+
+
+def labels_before(soft: SoftMaps, background: Background, found: Sequence[int]) -> UInt8[np.ndarray, "H W"] | None:
+    """The label map that the background rule alone gives.
+
+    An object that was found without class is of the class in `found`. None where that has several: which part of the
+    object was of which was known only after refining.
+    """
+    if None in soft.classes and len(found) != 1:
+        return None
+    given = [found[0] if index is None else index for index in soft.classes]
+    classes = sorted(set(given) - {BACKGROUND})
+    local = {BACKGROUND: BACKGROUND} | {index: place for place, index in enumerate(classes, start=1)}
+    local_K = np.array([local[index] for index in given], np.uint8)
+    class_of = np.full(256, IGNORE, np.uint8)
+    class_of[: len(classes) + 1] = [BACKGROUND, *classes]
+    return class_of[hard_labels(Rows(soft.maps_KHW, soft.thresholds_K, local_K), background)]

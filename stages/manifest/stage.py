@@ -1,0 +1,188 @@
+"""The published dataset: label maps with where each came from, how good it looks, and what it was made with."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from ...manifests import tables
+from ...manifests.artifact import Artifact
+from ...manifests.checkpoints import seen_ids
+from ...manifests.errors import InputError, Reason, StaleArtifact
+from ...manifests.fields import Field
+from ...manifests.fingerprint import setting
+from ...manifests.published import FRAME, frame_schema, provenance
+from ...manifests.sealed import Json
+from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
+from .croissant import croissant_json
+from .quality import parse_rule
+from .rows import failed_row, published_rows
+
+LISTED: Mapping[str, str] = {"id": "string", "maps": "ints", "is_truth": "bool"}
+ROW_BYTES = 300  # of a row besides its mask and its picture
+SAMPLE = 32  # label maps that are looked at to tell how large one is
+FILE_SHARE = 2  # a unit is planned for 256 MB; files are to have 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestConfig:
+    min_score: str  # a quality rule
+    embed_images: bool
+    title: str
+    licence: str  # of the dataset
+    ground_truth: tuple[str, ...] = setting(default=(), changes_bytes=True)  # ids whose masks are taken for the truth
+
+
+def manifest_config(
+    min_score: str = "",
+    embed_images: bool = False,
+    title: str = "",
+    licence: str = "",
+    ground_truth: Sequence[str] = (),
+) -> ManifestConfig:
+    parse_rule(min_score)
+    return ManifestConfig(
+        min_score=min_score,
+        embed_images=embed_images,
+        title=title,
+        licence=licence,
+        ground_truth=tuple(sorted(set(ground_truth))),
+    )
+
+
+def plan(config: ManifestConfig, inputs: Inputs, known: Known) -> RowList:
+    labels, maps = inputs["labels"], inputs["maps"]
+    _refuse_other_maps(labels, maps)
+    truth = _truth(config, inputs)
+    facts: dict[str, Json] = {
+        **{name: labels.plan.facts[name] for name in ("classes", "weights", "backbone")},
+        "provenance": provenance(list(inputs.values())),
+        "title": config.title or "pseudo-masks",
+        "licence": config.licence,
+    }
+    return RowList(LISTED, _listed(labels, maps, truth), facts)
+
+
+def fields(config: ManifestConfig, inputs: Inputs) -> Sequence[Field]:
+    row_bytes = ROW_BYTES + _label_bytes(inputs["labels"])
+    if config.embed_images:
+        sizes = [size or 0 for batch in inputs["images"].row_batches(["bytes"]) for size in batch[0].to_pylist()]
+        row_bytes += sum(sizes) // max(1, len(sizes))
+    return [Field(name=FRAME, kind="frame", row_bytes=FILE_SHARE * row_bytes)]
+
+
+def columns(config: ManifestConfig) -> Mapping[str, str]:
+    return {"kept": "bool", "dropped": "string", "classes": "ints", "sources": "strings"}
+
+
+def reads(config: ManifestConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
+    may_have_truth = (config.ground_truth or "seen" in inputs) and "mask" in inputs["images"].plan.fields
+    return {
+        "labels": ("label", "found"),
+        "maps": ("map", "cut"),
+        "images": ("picture", "labels", *(("mask",) if may_have_truth else ())),
+    }
+
+
+def run_unit(work: Work, config: ManifestConfig, prepared: Any) -> UnitResult:
+    published = list(published_rows(work, parse_rule(config.min_score), config.embed_images))
+    results = []
+    for row, blocked in zip(published, work.blocked, strict=True):
+        scalars: dict[str, Json] = {
+            "kept": row["kept"],
+            "dropped": row["dropped"],
+            "classes": [each["class"] for each in row["objects"]],
+            "sources": [each["source"] for each in row["objects"]],
+        }
+        has_failed = row["status"] != "ok" and not blocked
+        results.append(RowResult(scalars, reason=Reason(row["reason"]) if has_failed else None))
+    return UnitResult(results, frames={FRAME: pa.Table.from_pylist(published, frame_schema())})
+
+
+def blank(ids: Sequence[str]) -> pa.Table:
+    """Rows of a unit that was given up."""
+    return pa.Table.from_pylist([failed_row({"id": each}, str(Reason.ERROR)) for each in ids], frame_schema())
+
+
+def _refuse_other_maps(labels: Artifact, maps: Artifact) -> None:
+    if labels.plan.input("maps").digest != maps.digest:
+        raise StaleArtifact(
+            f"{labels.place} was made from other maps than {maps.place} holds now; run `maskmill refine` again, or "
+            "pass as --maps those that it was made from"
+        )
+
+
+def _truth(config: ManifestConfig, inputs: Inputs) -> frozenset[str]:
+    """Ground truth is only what the user named, and all of it must be there."""
+    labels, images = inputs["labels"], inputs["images"]
+    named, seen = frozenset(config.ground_truth), frozenset[str]()
+    if "seen" in inputs:
+        seen = seen_ids(inputs["seen"], "masks")
+        if not seen:
+            raise InputError(f"{inputs['seen'].place} was fitted on no mask; leave it out of --ground-truth")
+    if not named | seen:
+        return frozenset()
+    truth = (named | seen) & _ids(labels)
+    if strangers := sorted(named - truth):
+        raise InputError(
+            f"{len(strangers)} ids that are named as ground truth are not in {labels.place}, the first is "
+            f"{strangers[0]!r}; correct the list (an id is a picture's path without its extension)"
+        )
+    if missing := sorted(truth - _masked(images)):
+        raise InputError(
+            f"{len(missing)} ids that are named as ground truth have no mask in {images.place}, the first is "
+            f"{missing[0]!r}; leave them out, or index the pictures with their masks and pass those as --images"
+        )
+    return truth
+
+
+def _ids(artifact: Artifact) -> frozenset[str]:
+    return frozenset(each for batch in artifact.row_batches(["id"]) for each in batch.column("id").to_pylist())
+
+
+def _masked(images: Artifact) -> frozenset[str]:
+    if "mask" not in images.plan.fields:
+        return frozenset()
+    rows = (row for batch in images.row_batches(["id", "mask_sha256"]) for row in batch.to_pylist())
+    return frozenset(row["id"] for row in rows if row["mask_sha256"])
+
+
+def _label_bytes(labels: Artifact) -> int:
+    """The mean size of a label map, from a few all over the list."""
+    num_rows = labels.plan.num_rows
+    cells = labels.cells("label", range(0, num_rows, -(-num_rows // SAMPLE)))
+    sizes = [len(cell) for cell in cells if cell is not None]
+    return sum(sizes) // max(1, len(sizes))
+
+
+def _listed(labels: Artifact, maps: Artifact, truth: frozenset[str]) -> Iterator[pa.RecordBatch]:
+    positions = maps.positions_by_id()
+    schema = tables.schema_of(LISTED)
+    for batch in labels.row_batches(["id"]):
+        ids = batch.column("id").to_pylist()
+        columns = {
+            "id": ids,
+            "maps": [positions.get(identifier, []) for identifier in ids],
+            "is_truth": [identifier in truth for identifier in ids],
+        }
+        yield pa.RecordBatch.from_pydict(columns, schema)
+
+
+STAGE = Stage(
+    name="manifest",
+    kind="dataset",
+    code_version=1,
+    config=ManifestConfig,
+    roles={"labels": "labels", "maps": "maps", "images": "images", "seen": "checkpoint"},
+    plan=plan,
+    fields=fields,
+    columns=columns,
+    reads=reads,
+    run_unit=run_unit,
+    gathers={"maps": "maps"},
+    blank=blank,
+    describe=croissant_json,
+    libraries=("numpy", "scipy"),
+    max_unit_rows=65_536,
+)

@@ -1,0 +1,165 @@
+"""`maskmill manifest` and `maskmill plan manifest`: what they print, and the sentence for each mistake."""
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from maskmill import open_labels
+from maskmill.cli.main import main
+from maskmill.cli.manifest import manifest
+from maskmill.cli.options import stage_options
+from maskmill.manifests.artifact import open_artifact
+from maskmill.manifests.checkpoints import seen_json
+from maskmill.pipeline.run import retry
+from maskmill.pipeline.whole import run_whole
+from maskmill.stages.manifest.stage import ManifestConfig
+from maskmill.stages.stage import Findings, WholeStage
+from small_dataset import tree, write_dataset
+from small_labels import BROKEN, LABELS, make_labels
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Path:
+    make_labels(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    return tmp_path
+
+
+def command(*more: str) -> list[str]:
+    return ["manifest", "labels", "--out", "dataset", "--unit-rows", "3", "--max-bad", "0.5", *more]
+
+
+def truth() -> list[str]:
+    rows = open_artifact("dataset", "dataset").rows().to_pylist()
+    return [row["id"] for row in rows if "gt" in (row["sources"] or ())]
+
+
+def test_it_says_what_it_made_and_then_that_it_is_done(home: Path, capsys: Capture) -> None:
+    assert main(command("--title", "cats", "--licence", "CC-BY-4.0", "--min-score", "area>=0.4")) == 0
+    said = capsys.readouterr().out
+    assert re.fullmatch(rf"dataset: 8 rows, 7 ok, 1 failed upstream; 3 units run in \d+\.\d s → {home}/dataset\n", said)
+    assert main(command("--title", "cats", "--licence", "CC-BY-4.0", "--min-score", "area>=0.4")) == 0
+    assert "; already done in " in capsys.readouterr().out
+    described = json.loads((home / "dataset" / "croissant.json").read_text())
+    assert (described["name"], described["license"][0]) == ("cats", "CC-BY-4.0")
+    kept, everything = open_labels("dataset"), open_labels("dataset", keep="all")
+    assert 0 < len(kept) < len(everything) == len(LABELS) - 1
+    assert retry("dataset").units_run == 0  # what failed upstream is not tried again here
+    assert main(["verify", "dataset"]) == 0
+    assert main(command("--title", "cats", "--licence", "MIT", "--min-score", "area>=0.4")) == 3
+    assert "was made with licence = CC-BY-4.0 and this run asks for MIT" in capsys.readouterr().err
+
+
+def test_the_plan_writes_nothing(home: Path, capsys: Capture) -> None:
+    before = tree(home)
+    assert main(["plan", "manifest", "labels", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["stage"], plan["kind"], plan["rows"], plan["units"]) == ("manifest", "dataset", 8, 1)
+    assert tree(home) == before
+
+
+def test_embedded_pictures(home: Path) -> None:
+    assert main(command("--embed-images")) == 0
+    shutil.rmtree(home / "pictures")
+    assert len([image for image, _, _ in open_labels("dataset")]) == len(LABELS) - 1
+
+
+def test_a_list_names_the_ground_truth(home: Path) -> None:
+    (home / "ids.txt").write_text("p4\np0\n")
+    assert main(command("--ground-truth", "ids.txt")) == 0
+    assert truth() == ["p0", "p4"]
+    assert open_artifact("dataset").plan.config["ground_truth"] == ["p0", "p4"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NoConfig: ...
+
+
+def test_a_checkpoint_names_the_ground_truth(home: Path) -> None:
+    stage = WholeStage(
+        name="fitted",
+        kind="checkpoint",
+        code_version=1,
+        config=NoConfig,
+        roles={},
+        compute=lambda config, inputs: Findings({"seen.json": seen_json([], [], ["p0"], ["p1"])}),
+    )
+    run_whole(stage, NoConfig(), {}, "checkpoint")
+    assert main(command("--ground-truth", "checkpoint")) == 0
+    assert truth() == ["p0", "p1"]
+    assert main(["retry", "dataset", "--max-bad", "0.5"]) == 0
+
+
+def test_what_was_moved_is_named(home: Path, capsys: Capture) -> None:
+    for name in ("maps", "images"):
+        (home / name).rename(home / f"moved-{name}")
+        assert main(command(*(() if name == "maps" else ("--maps", "moved-maps")))) == 2
+        assert f"labels does not lead to the {name} that it was made from; pass their path" in capsys.readouterr().err
+    assert main(command("--maps", "moved-maps", "--images", "moved-images")) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "sentence"),
+    [
+        (["--ground-truth", "nowhere.txt"], 2, "there is no list of ids nowhere.txt; check the path"),
+        (["--ground-truth", "pictures"], 2, "pictures is a folder and should be a list of ids; name the file in it"),
+        (["--ground-truth", "ids.txt"], 2, "1 ids that are named as ground truth are not in"),
+        (["--ground-truth", "labels"], 2, "holds labels where checkpoint are wanted"),
+        (["--min-score", "size>=0.5"], 2, "a quality rule knows no 'size'; "),
+        (["--min-score", "area>=5"], 2, "a quality rule compares area with 5, and it is from 0 to 1"),
+        (["--maps", "images"], 2, "holds images where maps are wanted"),
+    ],
+)
+def test_a_mistake_is_one_sentence(home: Path, capsys: Capture, more: list[str], code: int, sentence: str) -> None:
+    (home / "ids.txt").write_text("p0\np99\n")
+    before = tree(home)
+    assert main(command(*more)) == code
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1
+    assert tree(home) == before
+
+
+def test_labels_are_what_is_published(home: Path, capsys: Capture) -> None:
+    assert main(["manifest", "maps", "--out", "dataset"]) == 2
+    assert "holds maps where labels are wanted" in capsys.readouterr().err
+    assert main(["manifest", "labels"]) == 2
+    assert "Missing option '--out'" in capsys.readouterr().err
+    assert main(["manifest", "labels", "--out", "dataset", "--max-bad", "0"]) == 0
+    assert BROKEN not in [row["id"] for _, _, row in open_labels("dataset")]
+
+
+def test_options_and_config_fields_are_the_same_words() -> None:
+    @stage_options
+    def running() -> None: ...
+
+    shared = {option.name for option in reversed(running.__click_params__)}  # type: ignore[attr-defined]
+    own = {parameter.name for parameter in manifest.params} - shared
+    assert own - {"labels", "maps", "images"} == {field.name for field in dataclasses.fields(ManifestConfig)}
+
+
+def test_from_pictures_to_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """Every stage as it is, with random weights."""
+    monkeypatch.chdir(tmp_path)
+    write_dataset(tmp_path / "pictures", 4)
+    commands = [
+        "index folder pictures --out images",
+        "extract images --backbone test_vit.r160_in1k --weights random:0 --image-size 32 --out tokens",
+        "mask tokens --supports 0 --out maps",
+        "refine maps --out labels",
+        "manifest labels --out dataset --embed-images",
+    ]
+    assert all(main(line.split()) in (0, 6) for line in commands), capsys.readouterr().err
+    labels = open_labels("dataset")
+    assert len(labels) == 4
+    assert {each["name"] for _, _, row in labels for each in row["objects"]} <= {"cat", "dog"}
+    assert [step["stage"] for step in labels.provenance] == ["refine", "mask", "extract", "index"]
+    described = json.loads((tmp_path / "dataset" / "croissant.json").read_text())
+    assert "license" not in described  # random weights have none
