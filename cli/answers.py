@@ -16,10 +16,12 @@ def show_outcome(outcome: Outcome, as_json: bool) -> int:
     if as_json:
         echo_json({**dataclasses.asdict(outcome), "at": outcome.at.uri})
         return outcome.exit_code
-    done = "already done" if outcome.finished and not outcome.units_run else f"{outcome.units_run} units run"
+    units = f"{outcome.units_run} units run" if outcome.rows else "done"
+    done = "already done" if outcome.finished and not outcome.units_run else units
     skipped = f", {outcome.units_skipped} skipped" if outcome.units_skipped and outcome.units_run else ""
-    rows = counted(outcome.counts) if outcome.finished else "part done, finish with `maskmill finish`"
-    click.echo(f"{outcome.kind}: {rows}; {done}{skipped} in {outcome.seconds:.1f} s → {outcome.at}")
+    made = counted(outcome.counts) if outcome.finished else "part done, finish with `maskmill finish`"
+    said = "; ".join(part for part in (made, f"{done}{skipped} in {outcome.seconds:.1f} s") if part)
+    click.echo(f"{outcome.kind}: {said} → {outcome.at}")
     for warning in outcome.warnings:
         click.echo(f"maskmill: warning: {warning}", err=True)
     return outcome.exit_code
@@ -67,7 +69,10 @@ def _with_interval(found: Mapping[str, Any] | None) -> str:
 
 
 def counted(counts: Mapping[str, Any]) -> str:
-    """Counts of rows as one phrase: `20 rows, 18 ok, 2 failed (1 missing, 1 truncated)`."""
+    """Counts of rows as one phrase: `20 rows, 18 ok, 2 failed (1 missing, 1 truncated)`; of an artifact without rows
+    what its stage says of it in a word: `kind classifier, method cam`."""
+    if "rows" not in counts:
+        return ", ".join(f"{name} {value}" for name, value in counts.items() if isinstance(value, str | int | float))
     text = f"{counts['rows']} rows, {counts['ok']} ok"
     if counts["failed"]:
         text += f", {counts['failed']} failed ({', '.join(f'{n} {why}' for why, n in counts['reasons'].items())})"

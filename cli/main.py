@@ -25,8 +25,11 @@ BUG, USAGE, INTERRUPTED, READER_LEFT, TERMINATED = 1, 2, 130, 141, 143
 
 # Name → where its click command is, and its line in `maskmill --help`.
 COMMANDS = {
+    "run": ("run:run", "Run every stage of a recipe, from pictures to labels."),
+    "recipe": ("recipe:recipe", "List, show and copy the recipes that ship."),
     "index": ("index:index", "List the pictures of a dataset, with their labels and masks."),
     "extract": ("extract:extract", "Run a vision transformer over the pictures, once, and keep its tokens."),
+    "fit": ("fit:fit", "Fit a mask method that is trained, on image-level labels."),
     "mask": ("mask:mask", "Make soft maps from tokens, by one of the mask methods."),
     "refine": ("refine:refine", "Make label maps from soft maps, with a dense CRF if wanted."),
     "manifest": ("manifest:manifest", "Publish label maps as a dataset that can be shared."),

@@ -21,8 +21,11 @@ def status(artifact: str, failed: bool, as_json: bool) -> int:
         echo_json({**answer, "failed_rows": [dataclasses.asdict(row) for row in rows]} if failed else answer)
         return 0
     click.echo(f"{found.at}: {found.kind} by {found.stage}, {found.state}")
-    click.echo(f"  units: {found.units_done} of {found.units} done; rows: {found.rows} planned")
-    click.echo(f"  {'rows' if found.state == 'finished' else 'so far'}: {counted(found.counts)}")
+    if found.units:
+        click.echo(f"  units: {found.units_done} of {found.units} done; rows: {found.rows} planned")
+        click.echo(f"  {'rows' if found.state == 'finished' else 'so far'}: {counted(found.counts)}")
+    elif found.counts:
+        click.echo(f"  holds: {counted(found.counts)}")
     for each in found.inputs:
         click.echo(f"  {each['role']}: {each['uri']} ({each['state']})")
     for warning in found.warnings:

@@ -25,16 +25,20 @@ def decode_carefully(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt8[np.n
         child = subprocess.run(command, input=data, capture_output=True, timeout=PATIENCE_S, check=False)
     except subprocess.TimeoutExpired:
         raise RowFailed(Reason.CRASHED, f"decoding took longer than {PATIENCE_S:.0f} s") from None
-    header, _, pixels = child.stdout.partition(b"\n")
-    if child.returncode:
+    started, _, answer = child.stdout.partition(b"\n")
+    if not started:
+        raise RuntimeError(f"the process to decode in did not start: {child.stderr.decode(errors='replace').strip()}")
+    header, _, pixels = answer.partition(b"\n")
+    if child.returncode or not header:
         raise RowFailed(Reason.CRASHED, f"decoding ended its process with {child.returncode}")
     found = json.loads(header)
     if "reason" in found:
         raise RowFailed(Reason(found["reason"]), found["detail"])
-    return np.frombuffer(pixels, np.uint8).reshape(found["shape"])
+    return np.frombuffer(bytearray(pixels), np.uint8).reshape(found["shape"])  # to be written to, as any picture is
 
 
 def _main() -> None:
+    print("started", flush=True)
     try:
         picture_HW3, _ = decode_picture(sys.stdin.buffer.read(), Limits(**json.loads(sys.argv[1])))
     except RowFailed as failed:

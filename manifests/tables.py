@@ -89,7 +89,8 @@ def rows_taken(file: pq.ParquetFile, positions: Sequence[int], columns: Sequence
     groups = sorted({position // ROW_GROUP for position in positions})
     place_of = {group: index for index, group in enumerate(groups)}
     table = file.read_row_groups(groups, columns=list(columns))
-    return table.take([place_of[at // ROW_GROUP] * ROW_GROUP + at % ROW_GROUP for at in positions])
+    places = [place_of[at // ROW_GROUP] * ROW_GROUP + at % ROW_GROUP for at in positions]
+    return table.take(pa.array(places, pa.int64()))  # of nothing, too, which has no type of its own
 
 
 def batches_of(file: pq.ParquetFile, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:

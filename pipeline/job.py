@@ -12,7 +12,7 @@ from ..manifests.fingerprint import config_json
 from ..manifests.place import Place
 from ..manifests.plan import Group, Plan, read_plan
 from ..manifests.sealed import digest_of
-from ..stages.stage import Stage
+from ..stages.stage import Stage, WholeStage
 
 T = TypeVar("T")
 
@@ -111,6 +111,11 @@ def _prepare(job: Job) -> Any:
         raise
     except Exception as error:
         raise PreparationError(f"{job.stage.name} could not load what its units need: {error}") from error
+
+
+def libraries_of(stage: Stage | WholeStage, config: Any) -> tuple[str, ...]:
+    """Those whose versions change what the stage computes."""
+    return tuple(stage.libraries(config) if callable(stage.libraries) else stage.libraries)
 
 
 def software(libraries: tuple[str, ...] = ()) -> dict[str, str]:

@@ -19,7 +19,7 @@ from ..manifests.place import Place
 from ..manifests.plan import Group, Input, Plan, listing_name, missing_units, relative_uri, write_plan
 from ..manifests.sealed import Json
 from ..stages.stage import Known, Stage, WholeStage
-from .job import RunOptions, version_of
+from .job import RunOptions, libraries_of, version_of
 from .row_lists import is_listed, remove_old_listings, with_rows, write_segment
 
 
@@ -58,7 +58,7 @@ def header_of(stage: Stage | WholeStage, config: Any, inputs: Mapping[str, Artif
         "code_version": stage.code_version,
         "config": {name: value for name, value in values.items() if name not in selects},
         "device": stage.device(config),
-        "libraries": {name: version_of(name) for name in stage.libraries},
+        "libraries": {name: version_of(name) for name in libraries_of(stage, config)},
         "inputs": {
             role: {name: _fingerprint_of(inputs[role], name) for name in sorted(names)} for role, names in reads.items()
         },

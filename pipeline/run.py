@@ -163,6 +163,8 @@ def leave_nothing(at: Place) -> None:
 
 
 def _as_planned(at: Place, plan: Plan) -> tuple[Stage, Any, dict[str, str]]:
+    if not plan.groups:
+        raise ConfigError(f"{at} was made in one go and has no units; run `maskmill {plan.stage}` again")
     stage = find_stage(plan.stage)
     config = config_from(stage.config, {**plan.config, **plan.settings})
     return stage, config, {each.role: each.place(at).uri for each in plan.inputs}

@@ -22,7 +22,7 @@ class Status:
     rows: int
     units: int
     units_done: int
-    counts: Mapping[str, Any]  # of the rows that are done
+    counts: Mapping[str, Any]  # of the rows that are done; of an artifact without rows, what its stage says of it
     warnings: tuple[str, ...]
     fingerprint: str
     config: Mapping[str, Any]
@@ -61,11 +61,11 @@ def status(uri: str) -> Status:
 def failed_rows(uri: str) -> Iterator[FailedRow]:
     """Rows that are not ok, in the order of the row list; of an unfinished artifact those that are known so far."""
     at = place(uri)
-    if at.exists(ARTIFACT):
+    plan = read_plan(at)
+    if plan.groups and at.exists(ARTIFACT):
         for batch in open_artifact(at).row_batches(["id", "status", "reason"]):
             yield from _not_ok(batch.to_pydict())
         return
-    plan = read_plan(at)
     for group in plan.groups:
         for record in ledger.records(at, group.ledger, plan.layout(group).num_units):
             if record is not None:
@@ -79,6 +79,8 @@ def _not_ok(rows: Mapping[str, list[Any]]) -> Iterator[FailedRow]:
 
 
 def _counts_so_far(at: Place, plan: Plan) -> dict[str, Any]:
+    if not plan.groups:
+        return {}
     states: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     group = plan.groups[0]

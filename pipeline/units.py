@@ -22,7 +22,7 @@ from ..manifests.ledger import Record
 from ..manifests.plan import listed
 from ..manifests.sealed import Json, digest_of
 from ..stages.stage import RowResult, UnitResult, Work
-from .job import Job, Opened, opened, prepared, software
+from .job import Job, Opened, libraries_of, opened, prepared, software
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +232,7 @@ def _stored(job: Job, state: Opened, work: Work, result: UnitResult) -> Record:
         fingerprint=_fingerprint(state, work, result.observed),
         rows=columns,
         files={name: FileDigest.of(data) for name, data in files.items()},
-        software=software(tuple(job.stage.libraries)),
+        software=software(libraries_of(job.stage, job.config)),
         device=ledger.processor_model(),
     )
     if job.at.exists(ARTIFACT):
@@ -265,8 +265,15 @@ def _encoded(state: Opened, work: Work, result: UnitResult) -> tuple[dict[str, l
             table = {"id": pa.array(work.ids, pa.string()), field.name: pa.array(cells, pa.binary())}
             files[name] = tables.encoded(pa.table(table))
     if not state.group.name:
-        columns |= {name: [row.scalars.get(name) for row in rows] for name in state.plan.columns}
+        columns |= {name: _scalars(work, rows, name) for name in state.plan.columns}
     return columns, files
+
+
+def _scalars(work: Work, rows: Sequence[RowResult], name: str) -> list[Json]:
+    """A column of rows.parquet. What was planned of a row holds even where the row could not be done."""
+    is_planned = name in work.listing.column_names
+    planned = work.listing.column(name).to_pylist() if is_planned else [None] * len(rows)
+    return [row.scalars.get(name, known) for row, known in zip(rows, planned, strict=True)]
 
 
 def _outcomes(work: Work, rows: Sequence[RowResult]) -> dict[str, list[Json]]:
@@ -291,7 +298,7 @@ def _settled(work: Work, result: UnitResult, fields: Sequence[Field]) -> list[Ro
             finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
             for index in np.flatnonzero(~finite).tolist():
                 if rows[index].reason is None and not work.blocked[index]:
-                    rows[index] = RowResult(reason=Reason.NOT_FINITE)
+                    rows[index] = replace(rows[index], reason=Reason.NOT_FINITE)
     return rows
 
 

@@ -26,11 +26,11 @@ def run_whole(stage: WholeStage, config: Any, inputs: Mapping[str, str], out: st
     began = time.monotonic()
     at = place(out)
     read = {role: open_artifact(uri, stage.roles[role]) for role, uri in inputs.items()}
+    header = header_of(stage, config, read)
     refuse_strangers(at)
     atomic.check_can_write(at)
     with lock.held(at, break_lock=break_lock):
         atomic.sweep_temporaries(at)
-        header = header_of(stage, config, read)
         plan = _plan(at, stage, config, read, header)
         existing = read_plan(at) if at.exists(PLAN) else None
         if existing is not None:

@@ -53,7 +53,7 @@ class Work:
     unit: Unit
     ids: Sequence[str]
     listing: pa.Table  # the planned columns
-    upstream: Mapping[str, pa.Table]  # of each input, its rows for these ids; of a gathered one, see `gathered`
+    upstream: Mapping[str, pa.Table]  # of each input with rows, those of these ids; of a gathered one, see `gathered`
     inputs: Inputs
     facts: Mapping[str, Json]  # what planning found out
     fields: Sequence[str]  # what to compute: those of the unit's group
@@ -70,7 +70,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class RowResult:
-    """What became of one row. Its scalars are columns of rows.parquet."""
+    """What became of one row. Its scalars are columns of rows.parquet; one that is left out is as it was planned."""
 
     scalars: Mapping[str, Json] = field(default_factory=dict)
     note: str = ""
@@ -113,16 +113,16 @@ class Stage:
     roles: Mapping[str, str] = field(default_factory=dict)  # input role → kind of artifact
     plan: Callable[[Any, Inputs, Known], RowList]
     fields: Callable[[Any, Inputs], Sequence[Field]]
-    columns: Callable[[Any], Mapping[str, str]]
+    columns: Callable[[Any], Mapping[str, str]]  # a row's scalars; of its planned columns those that readers need
     run_unit: Callable[[Work, Any, Any], UnitResult]  # work, config, what `prepare` gave
-    reads: Callable[[Any, Inputs], Mapping[str, Sequence[str]]] = reads_nothing  # role → fields it reads
+    reads: Callable[[Any, Inputs], Mapping[str, Sequence[str]]] = reads_nothing  # role → fields; of a checkpoint, files
     prepare: Callable[[Any, Inputs], Any] | None = None  # once per process: loads the model
     probe: Callable[[Any, Inputs], Probe] | None = None  # a few rows, computed to tell how long all of them will take
     # For stages that read the outside world: the digest of every row's sources now. Given a record and the time it was
     # written, rows whose sources have the recorded size and are no newer may keep their recorded digest.
     observe: Callable[[Work, Any, Record | None, float], Sequence[str]] | None = None
     selects: Sequence[str] = ()  # config fields that choose which fields are made, and are in no field's content
-    libraries: Sequence[str] = ()  # whose versions change numbers
+    libraries: Sequence[str] | Callable[[Any], Sequence[str]] = ()  # whose versions change numbers
     device: Callable[[Any], str] = no_device
     max_unit_rows: int | Callable[[Any], int] = MAX_UNIT_ROWS  # of a config, where it depends
     gathers: Mapping[str, str] = field(default_factory=dict)  # role → planned column of positions in its row list

@@ -53,7 +53,7 @@ class Extractor:
         images = as_input(pictures.to(device, non_blocking=True), facts.mean, facts.std)
         lower = getattr(torch, self.autocast) if self.autocast != "off" else None
         tokens = len(pictures) * (facts.num_prefix + facts.num_patches)
-        with torch.autocast(device.type, lower) if lower else nullcontext(), _no_more_threads(tokens // ROWS_PER_THREAD):
+        with torch.autocast(device.type, lower) if lower else nullcontext(), _rows_for_every_thread(tokens):
             found = token_fields(self.backbone, images, wanted)
         return {name: value.to(self.dtype) for name, value in found.items()}
 
@@ -100,16 +100,17 @@ def one_behind(launches: Iterable[tuple[int, Launched]]) -> Iterator[tuple[int, 
 
 
 @contextmanager
-def _no_more_threads(threads: int) -> Iterator[None]:
+def _rows_for_every_thread(rows: int) -> Iterator[None]:
+    """As many threads as there are, or fewer where those would change bytes."""
     before = torch.get_num_threads()
-    if threads >= before:
-        yield
-        return
-    torch.set_num_threads(max(1, threads))
+    fitting = max(1, min(before, rows // ROWS_PER_THREAD))
+    if fitting < before:
+        torch.set_num_threads(fitting)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        if fitting < before:
+            torch.set_num_threads(before)
 
 
 def _to_host(values: Tensor) -> Tensor:

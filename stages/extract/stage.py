@@ -206,7 +206,8 @@ def _probed(config: ExtractConfig, inputs: Inputs, extractor: Extractor, wanted:
     )
     loaded: list[Loaded] = []
     for row in good:
-        loaded.append(load(images.plan.facts["root"], row, limits, view))
+        each = load(images.plan.facts["root"], row, limits, view)
+        loaded += [each] if each.pixels is not None else []
         if len(loaded) == count:
             break
     if not loaded:

@@ -45,7 +45,8 @@ class Method:
     score_kind: ScoreKind
     align_corners: bool  # how its maps are upsampled
     threshold: str  # where the user names none
-    takes_supports: bool = False
+    takes_supports: bool = False  # and where there are some, a map for each class of a picture
+    by_class: bool = False  # the same without supports: it tells classes apart by itself
     fit: Callable[[Any, Inputs], Findings] | None = None  # config, tokens and images → a checkpoint's files
     load: Callable[[Artifact], Any] | None = None  # a checkpoint → the model
 

@@ -37,7 +37,7 @@ def object_rows(tokens: Artifact, images: Artifact) -> Iterator[pa.RecordBatch]:
 
 def class_rows(tokens: Artifact, images: Artifact, supports: str, seed: int) -> Iterator[pa.RecordBatch]:
     """One row per picture and class, and one without a class for a picture that has none."""
-    groups = class_groups(tokens, images)
+    groups = class_groups(tokens, images) if supports != "0" else {}
     everyone = {key: group.digest for key, group in groups.items()} if supports == ALL else {}
     for rows in _pictures(tokens, images):
         yield _batch(

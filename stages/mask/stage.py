@@ -21,6 +21,7 @@ from ...manifests.tokens import Tokens, stored_names
 from ..attention.thresholds import foreground_share
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
 from ..vision.fitting import Box, valid_patches
+from .fit import refuse_other_checkpoint
 from .methods import Given, Method, find_method
 from .rows import KEY, LISTED, class_groups, class_rows, object_rows
 from .supports import ALL, GroupKey, Queries, parse_supports
@@ -69,9 +70,9 @@ def mask_config(
 
 def plan(config: MaskConfig, inputs: Inputs, known: Known) -> RowList:
     tokens, images = inputs["tokens"], inputs["images"]
-    _refuse_missing_model(config, inputs)
-    described = Tokens(tokens).backbone
     method = find_method(config.method)
+    refuse_other_checkpoint(method, tokens, inputs.get("model"))
+    described = Tokens(tokens).backbone
     facts: dict[str, Json] = {
         "classes": images.plan.facts["classes"],
         "grid": described["grid"],
@@ -82,9 +83,9 @@ def plan(config: MaskConfig, inputs: Inputs, known: Known) -> RowList:
         "backbone": described["name"],
     }
     batches = (
-        object_rows(tokens, images)
-        if config.supports == "0"
-        else class_rows(tokens, images, config.supports, config.seed)
+        class_rows(tokens, images, config.supports, config.seed)
+        if _is_by_class(config, method)
+        else object_rows(tokens, images)
     )
     return RowList(LISTED, batches, facts, KEY)
 
@@ -111,7 +112,8 @@ def columns(config: MaskConfig) -> Mapping[str, str]:
 
 
 def reads(config: MaskConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
-    return {"tokens": stored_names(inputs["tokens"], find_method(config.method).reads), "images": ("labels",)}
+    needed = {"tokens": stored_names(inputs["tokens"], find_method(config.method).reads), "images": ("labels",)}
+    return needed | ({"model": sorted(inputs["model"].fingerprints)} if "model" in inputs else {})
 
 
 def prepare(config: MaskConfig, inputs: Inputs) -> Masker:
@@ -166,15 +168,8 @@ def warn(config: MaskConfig, facts: Mapping[str, Json], batches: Iterator[pa.Rec
     return warnings
 
 
-def _refuse_missing_model(config: MaskConfig, inputs: Inputs) -> None:
-    method = find_method(config.method)
-    if method.fit is not None and "model" not in inputs:
-        raise ConfigError(
-            f"method {method.name} is fitted first; run `maskmill fit --method {method.name}` and pass its "
-            "checkpoint as --model"
-        )
-    if method.fit is None and "model" in inputs:
-        raise ConfigError(f"method {method.name} is not fitted; leave --model out")
+def _is_by_class(config: MaskConfig, method: Method) -> bool:
+    return config.supports != "0" or method.by_class
 
 
 def _some_pictures(work: Work) -> Iterator[list[int]]:
@@ -209,7 +204,7 @@ def _mapped(
     queries, notes = _queries(work, config, masker, rows, classes, positions)
     given = Given(given_fields, queries, _valid(work, masker, rows), classes, masker.model)
     found = masker.method.apply(given)
-    if config.supports != "0":
+    if _is_by_class(config, masker.method):
         found[[index is None for index in classes]] = 0
         notes = [NO_LABEL if index is None else note for index, note in zip(classes, notes, strict=True)]
     return found, notes
@@ -280,8 +275,6 @@ def _scalars(work: Work, index: int, threshold: float, foreground: float) -> dic
         view_width = tokens.config["image_size"][1]
         box = [box[0], view_width - box[3], box[2], view_width - box[1]]
     return {
-        "class": work.listing.column("class")[index].as_py(),
-        "instance": work.listing.column("instance")[index].as_py(),
         "threshold": threshold,
         "foreground": foreground,
         "box": box,

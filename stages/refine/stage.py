@@ -1,20 +1,20 @@
 """Label maps at each picture's own size: soft maps upsampled, cut, told apart and, if wanted, refined on the picture.
 
-Letters: K soft maps of a picture, H W its pixels.
+Letters: K soft maps of a picture, R C rows and columns of patches, H W its pixels.
 """
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate, islice
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Float32, UInt8
 
-from ...manifests import tables
 from ...manifests.artifact import Artifact
 from ...manifests.careful import decode_carefully
+from ...manifests.classes import IGNORE
 from ...manifests.errors import ConfigError, Reason, RowFailed
 from ...manifests.fields import Field
 from ...manifests.fingerprint import config_from
@@ -29,10 +29,11 @@ from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
 from .crf import require_crf
 from .presets import find_preset
 from .refinement import Refined, Refinement, refine_objects, refine_picture
+from .rows import LISTED, picture_rows
 
-LISTED: Mapping[str, str] = {"id": "string", "maps": "ints", "class_maps": "ints"}  # positions in their row lists
 NO_LABEL = "no_label"
 CRF_UNIT, PLAIN_UNIT = 16, 256  # pictures: of a CRF each takes half a second
+PICTURES_AT_ONCE = 32  # whose maps are in memory
 PRESET = "preset"  # a background rule: the one that the preset's authors use
 
 
@@ -73,7 +74,7 @@ def plan(config: RefineConfig, inputs: Inputs, known: Known) -> RowList:
         require_crf()
     maps = inputs["maps"]
     facts = {name: maps.plan.facts[name] for name in ("classes", "weights", "backbone")}
-    return RowList(LISTED, _listed(maps, inputs.get("class_maps")), facts)
+    return RowList(LISTED, picture_rows(maps, inputs["images"], inputs.get("class_maps")), facts)
 
 
 def fields(config: RefineConfig, inputs: Inputs) -> Sequence[Field]:
@@ -103,9 +104,9 @@ def run_unit(work: Work, config: RefineConfig, prepared: Any) -> UnitResult:
     refinement = Refinement(background=parse_background(config.background), crf=preset)
     results: list[RowResult] = []
     cells: list[bytes | None] = []
-    for index, blocked in enumerate(work.blocked):
+    for index, (soft, class_soft) in enumerate(zip(_soft(work, "maps"), _soft(work, "class_maps"), strict=True)):
         try:
-            found = None if blocked else _refined(work, index, config, refinement)
+            found = None if work.blocked[index] else _refined(work, index, soft, class_soft, config, refinement)
         except RowFailed as failed:
             results.append(RowResult(reason=failed.reason))
             cells.append(None)
@@ -115,21 +116,49 @@ def run_unit(work: Work, config: RefineConfig, prepared: Any) -> UnitResult:
     return UnitResult(results, cells={"label": cells})
 
 
-def _refined(work: Work, index: int, config: RefineConfig, refinement: Refinement) -> Refined:
-    rows = work.gathered("maps")[index].to_pylist()
-    size = (rows[0]["height"], rows[0]["width"])
-    labelled = [row for row in rows if row["note"] != NO_LABEL]
-    if not labelled:  # a picture of which nothing is known
-        return Refined(np.full(size, 255, np.uint8), (), NO_LABEL)
-    places = work.listing.column("maps")[index].as_py()
-    positions = [place for place, row in zip(places, rows, strict=True) if row["note"] != NO_LABEL]
-    maps_KHW = _upsampled(work.inputs["maps"], positions, labelled)
-    thresholds = [row["threshold"] if config.threshold is None else config.threshold for row in labelled]
+@dataclass(frozen=True, slots=True)
+class Soft:
+    """The rows of one picture in an artifact of maps, and their maps on its grid."""
+
+    rows: Sequence[Mapping[str, Json]]
+    maps_KRC: Float32[np.ndarray, "K R C"] | None  # None where there is no such artifact
+
+    def taken(self, places: Sequence[int]) -> "Soft":
+        assert self.maps_KRC is not None
+        return Soft([self.rows[place] for place in places], self.maps_KRC[list(places)])
+
+
+def _soft(work: Work, role: str) -> Iterator[Soft]:
+    """Of each picture of the unit in turn; those of a few pictures are read together."""
+    if role not in work.inputs:
+        yield from (Soft((), None) for _ in work.ids)
+        return
+    rows = iter(work.upstream[role].to_pylist())
+    positions = work.listing.column(role).to_pylist()
+    for start in range(0, len(positions), PICTURES_AT_ONCE):
+        some = positions[start : start + PICTURES_AT_ONCE]
+        maps = work.inputs[role].read("map", [position for each in some for position in each])
+        stops = list(accumulate(len(each) for each in some))
+        for first, stop in zip([0, *stops], stops, strict=False):
+            yield Soft(list(islice(rows, stop - first)), maps[first:stop])
+
+
+def _refined(
+    work: Work, index: int, soft: Soft, class_soft: Soft, config: RefineConfig, refinement: Refinement
+) -> Refined:
+    size = (soft.rows[0]["height"], soft.rows[0]["width"])
+    labelled = soft.taken([place for place, row in enumerate(soft.rows) if row["note"] != NO_LABEL])
+    if not labelled.rows:  # a picture of which nothing is known
+        return Refined(np.full(size, IGNORE, np.uint8), (), NO_LABEL)
+    maps_KHW = _upsampled(work.inputs["maps"], labelled, size)
     picture = _picture(work, index, size) if refinement.crf else np.broadcast_to(np.uint8(0), (*size, 3))
-    classes = [row["class"] for row in labelled]
+    thresholds = np.array([row["threshold"] for row in labelled.rows])
+    if config.threshold is not None:
+        thresholds[:] = np.float32(config.threshold)  # as `mask` would have written it
+    classes = [row["class"] for row in labelled.rows]
     if None in classes:
-        return refine_objects(picture, maps_KHW, np.array(thresholds), _known(work, index), refinement)
-    return refine_picture(picture, maps_KHW, np.array(thresholds), classes, refinement)
+        return refine_objects(picture, maps_KHW, thresholds, _known(work, index, class_soft, size), refinement)
+    return refine_picture(picture, maps_KHW, thresholds, classes, refinement)
 
 
 def _result(found: Refined) -> RowResult:
@@ -144,37 +173,24 @@ def _result(found: Refined) -> RowResult:
     return RowResult(scalars, note=found.note)
 
 
-def _known(work: Work, index: int) -> KnownClasses:
+def _known(work: Work, index: int, class_soft: Soft, size: tuple[int, int]) -> KnownClasses:
     """What tells the classes of objects that were found without one."""
     labels = work.upstream["images"].column("labels")[index].as_py() or []
-    num_classes = len(work.facts["classes"])
-    if "class_maps" not in work.inputs:
-        return KnownClasses(num_classes=num_classes, image_labels=labels)
-    rows = work.gathered("class_maps")[index].to_pylist()
-    places = work.listing.column("class_maps")[index].as_py()
-    classed = [(place, row) for place, row in zip(places, rows, strict=True) if row["class"] is not None]
-    if not classed:
-        return KnownClasses(num_classes=num_classes, image_labels=labels)
-    maps_KHW = _upsampled(work.inputs["class_maps"], [place for place, _ in classed], [row for _, row in classed])
-    return KnownClasses(
-        num_classes=num_classes,
-        image_labels=labels,
-        maps_KHW=maps_KHW,
-        map_classes=[row["class"] for _, row in classed],
-    )
+    known = KnownClasses(num_classes=len(work.facts["classes"]), image_labels=labels)
+    places = [place for place, row in enumerate(class_soft.rows) if row["class"] is not None]
+    if not places:
+        return known
+    classed = class_soft.taken(places)
+    maps_KHW = _upsampled(work.inputs["class_maps"], classed, size)
+    return replace(known, maps_KHW=maps_KHW, map_classes=[row["class"] for row in classed.rows])
 
 
-def _upsampled(
-    maps: Artifact, positions: Sequence[int], rows: Sequence[Mapping[str, Json]]
-) -> Float32[np.ndarray, "K H W"]:
-    facts = maps.plan.facts
-    return upsampled(
-        maps.read("map", positions),
-        (rows[0]["height"], rows[0]["width"]),
-        tuple(rows[0]["box"]),
-        tuple(facts["patch"]),
-        facts["align_corners"],
-    )
+def _upsampled(maps: Artifact, soft: Soft, size: tuple[int, int]) -> Float32[np.ndarray, "K H W"]:
+    first, facts = soft.rows[0], maps.plan.facts
+    if (first["height"], first["width"]) != size:
+        raise RowFailed(Reason.CHANGED, "maps and class maps are of pictures of different sizes")
+    assert soft.maps_KRC is not None
+    return upsampled(soft.maps_KRC, size, tuple(first["box"]), tuple(facts["patch"]), facts["align_corners"])
 
 
 def _picture(work: Work, index: int, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
@@ -190,16 +206,8 @@ def _picture(work: Work, index: int, size: tuple[int, int]) -> UInt8[np.ndarray,
     return picture_HW3
 
 
-def _listed(maps: Artifact, class_maps: Artifact | None) -> Iterator[pa.RecordBatch]:
-    """One row per picture, in the order in which the maps have them first."""
-    by_id = maps.positions_by_id()
-    others = class_maps.positions_by_id() if class_maps is not None else {}
-    identifiers = list(by_id)
-    schema = tables.schema_of(LISTED)
-    for start in range(0, len(identifiers), tables.ROW_GROUP):
-        some = identifiers[start : start + tables.ROW_GROUP]
-        columns = {"id": some, "maps": [by_id[i] for i in some], "class_maps": [others.get(i, []) for i in some]}
-        yield pa.RecordBatch.from_pydict(columns, schema)
+def _libraries(config: RefineConfig) -> Sequence[str]:
+    return ("numpy", "scikit-image", *(("pydensecrf2", "scipy") if config.refiner == "crf" else ()))
 
 
 def _max_unit_rows(config: RefineConfig) -> int:
@@ -218,6 +226,6 @@ STAGE = Stage(
     reads=reads,
     run_unit=run_unit,
     gathers={"maps": "maps", "class_maps": "class_maps"},
-    libraries=("numpy", "pydensecrf2", "scikit-image"),
+    libraries=_libraries,
     max_unit_rows=_max_unit_rows,
 )

@@ -16,7 +16,16 @@ from maskmill.manifests.artifact import open_artifact
 
 REFERENCE = Path(os.environ["MASKMILL_REFERENCE"]) / "data"
 INDEX = {
-    "voc-mini": ["voc", REFERENCE / "voc-mini", "--split", "train", "--masks", "SegmentationClass", "--labels-from", "masks"],
+    "voc-mini": [
+        "voc",
+        REFERENCE / "voc-mini",
+        "--split",
+        "train",
+        "--masks",
+        "SegmentationClass",
+        "--labels-from",
+        "masks",
+    ],
     "coco-mini": ["coco", REFERENCE / "coco-mini" / "images", REFERENCE / "coco-mini" / "annotations/instances.json"],
     "caltech-outlines": [
         *("folder", REFERENCE / "caltech-outlines" / "images", "--masks", REFERENCE / "caltech-outlines" / "masks")

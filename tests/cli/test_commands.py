@@ -133,4 +133,6 @@ def test_the_demo_runs_every_step(capfd: pytest.CaptureFixture[str], tmp_path: P
     shown = capfd.readouterr()
     assert "intact;" in shown.out
     assert "pass --update" in shown.err
+    assert "dataset: 28 rows, 27 ok, 1 failed upstream; 1 units run" in shown.out
+    assert "best fixed ellipse" in shown.out
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 2

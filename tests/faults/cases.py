@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from maskmill.manifests.datasets import FolderSource
 from maskmill.pipeline.job import RunOptions
 from maskmill.pipeline.run import Outcome, finish_parts, run
 from maskmill.pipeline.verify import verify
+from maskmill.stages.extract import stage as extract
 from maskmill.stages.index import stage as index
 from maskmill.stages.stage import Stage
 
@@ -36,6 +38,7 @@ class Case:
     stage: Stage
     config: Callable[[Path], Any]  # of the home where pictures and inputs lie
     inputs: Mapping[str, str] = field(default_factory=dict)  # role → the case that makes its artifact
+    before_forking: Callable[[], Any] = lambda: None  # loads what every child would load again
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ def _numbers(outcome: Outcome) -> dict[str, Any]:
 
 def home_of(case: Case, path: Path) -> Home:
     """A case with pictures and inputs of its own."""
+    case.before_forking()
     path.mkdir(parents=True, exist_ok=True)
     make_pictures(path)
     home = Home(case, path)
@@ -209,10 +213,32 @@ def folder_with_masks(home: Path) -> index.IndexConfig:
     return index.IndexConfig(source=FolderSource(root=str(home / "pictures"), masks=str(home / "masks")))
 
 
+@cache
+def tiny_config() -> extract.ExtractConfig:
+    """timm's smallest vision transformer on pictures of five tokens."""
+    return extract.extract_config("test_vit.r160_in1k", "random:0", (32, 32), fit="squash", batch=2)
+
+
+@cache
+def tiny_backbone(config: extract.ExtractConfig) -> Any:
+    return extract.prepare(config, {})
+
+
+def prepare(config: extract.ExtractConfig, inputs: Any) -> Any:
+    """A backbone that every child has from its parent, or loading it would be all that a child does."""
+    return tiny_backbone(config)
+
+
 CASES: dict[str, Case] = {
     "index": Case(stage=index.STAGE, config=folder_with_masks),
     "toy": Case(
         stage=toy.TOY, config=lambda home: toy.ToyConfig(fields=("square", "wide")), inputs={"images": "index"}
+    ),
+    "extract": Case(
+        stage=replace(extract.STAGE, prepare=prepare),
+        config=lambda home: tiny_config(),
+        inputs={"images": "index"},
+        before_forking=lambda: tiny_backbone(tiny_config()),
     ),
     "echo": Case(stage=toy.ECHO, config=lambda home: toy.EchoConfig(), inputs={"toys": "toy"}),
 }

@@ -18,8 +18,12 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
 
-from maskmill.cli import main as command_line
+import pyarrow as pa
 
+from maskmill.cli import main as command_line
+from maskmill.pipeline.threads import use_threads
+
+pa.array([""])  # at its first array pyarrow imports pandas where that is installed: half a second in every child
 PATIENCE_S = 120  # a child that takes longer hangs, and SIGALRM ends it
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
@@ -160,6 +164,7 @@ def _as_child(
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.alarm(PATIENCE_S)
+        use_threads(1)  # others stay behind in the parent, and torch would wait for them for ever
         os.dup2(stdout.fileno(), 1)
         os.dup2(stderr.fileno(), 2)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115 - to the end

@@ -113,7 +113,7 @@ def test_another_program(subject: Subject, out: Path, change: str) -> None:
     copied(subject.reference, out)
     others = {
         "code_version": dataclasses.replace(stage, code_version=stage.code_version + 1),
-        "libraries": dataclasses.replace(stage, libraries=(*stage.libraries, "numpy")),
+        "libraries": dataclasses.replace(stage, libraries=("click",)),
         "device": dataclasses.replace(stage, device=lambda config: "cuda"),
     }
     ended = subject.home.tried(out, stage=others[change])

@@ -1,0 +1,123 @@
+"""timm's smallest vision transformer over twelve small pictures, once per test that asks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import small_runs
+from maskmill.manifests.tokens import Tokens, open_tokens
+from maskmill.pipeline.job import RunOptions
+from maskmill.pipeline.run import Outcome, run
+from maskmill.stages.extract.stage import STAGE, extract_config
+from maskmill.stages.vision.backbone import load_backbone
+from maskmill.stages.vision.fitting import as_input, fitted
+from maskmill.stages.vision.token_fields import Wanted, token_fields
+from maskmill.stages.vision.weights import read_weights
+from small_dataset import write_dataset
+
+BACKBONE, WEIGHTS = "test_vit.r160_in1k", "random:0"
+ROWS_PX, COLUMNS_PX = 32, 48
+UNITS_OF_5 = RunOptions(unit_rows=5, max_bad=1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A folder with pictures, their index, and what is extracted of them beside it."""
+
+    home: Path
+    _numbers: Iterator[int] = field(default_factory=count)
+
+    @property
+    def pictures(self) -> Path:
+        return self.home / "pictures"
+
+    @property
+    def images(self) -> Path:
+        return self.home / "images"
+
+    def index(self) -> None:
+        small_runs.index(self.pictures, self.images)
+
+    def new_out(self) -> Path:
+        return self.home / f"tokens-{next(self._numbers)}"
+
+    def config(self, **asked: Any) -> Any:
+        return extract_config(
+            **{
+                "backbone": BACKBONE,
+                "weights": WEIGHTS,
+                "image_size": (ROWS_PX, COLUMNS_PX),
+                "dtype": "float32",
+                "batch": 3,
+                **asked,
+            }
+        )
+
+    def run(self, out: Path, options: RunOptions = UNITS_OF_5, **asked: Any) -> Outcome:
+        return run(STAGE, self.config(**asked), {"images": str(self.images)}, str(out), options)
+
+    def extract(self, options: RunOptions = UNITS_OF_5, **asked: Any) -> Tokens:
+        """Into a new directory, read again."""
+        out = self.new_out()
+        self.run(out, options, **asked)
+        return open_tokens(str(out))
+
+    def picture(self, identifier: str) -> np.ndarray:
+        """Decoded by nobody of ours."""
+        with Image.open(self.pictures / f"{identifier}.png") as image:
+            return np.asarray(image.convert("RGB"))
+
+    def direct(self, wanted: Wanted, fit: Any = "pad", flip: bool = False, weights: str = WEIGHTS) -> dict[str, Any]:
+        """Field → every picture's values in float32, by the order of the ids, without the stage: one batch of all."""
+        _, state = read_weights(BACKBONE, weights)
+        backbone = load_backbone(BACKBONE, state, ROWS_PX, COLUMNS_PX, "timm")
+        facts = backbone.facts
+        views = [fitted(self.picture(each), ROWS_PX, COLUMNS_PX, fit, facts.mean)[0] for each in self.ids()]
+        pixels = np.stack([view[:, ::-1] if flip else view for view in views])
+        found = token_fields(backbone, as_input(torch.from_numpy(pixels), facts.mean, facts.std), wanted)
+        return {name: values.numpy() for name, values in found.items()}
+
+    def ids(self) -> list[str]:
+        return sorted(
+            path.relative_to(self.pictures).with_suffix("").as_posix() for path in self.pictures.rglob("*.png")
+        )
+
+
+def bench_of(home: Path) -> Bench:
+    bench = Bench(home)
+    write_dataset(bench.pictures, 12)
+    bench.index()
+    return bench
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Its pictures are only read."""
+    return bench_of(tmp_path_factory.mktemp("extract"))
+
+
+@pytest.fixture
+def own_bench(tmp_path: Path) -> Bench:
+    """For a test that changes pictures."""
+    return bench_of(tmp_path)
+
+
+@pytest.fixture
+def weights_file(tmp_path: Path) -> Path:
+    """The tensors of random:0 in a file."""
+    path = tmp_path / "weights.safetensors"
+    save_file(read_weights(BACKBONE, WEIGHTS)[1], path)
+    return path
+
+
+@pytest.fixture
+def part_options() -> list[RunOptions]:
+    return [replace(UNITS_OF_5, part=(number, 2)) for number in (1, 2)]

@@ -1,0 +1,140 @@
+"""How fields and blocks are written, and which arrays are stored of them."""
+
+import random
+from collections.abc import Mapping, Sequence
+
+import pytest
+from hypothesis import example, given, strategies as st
+
+from maskmill.manifests.errors import ConfigError
+from maskmill.stages.extract.fields import explicit_fields, of_group, stored_fields, wanted_blocks
+from maskmill.stages.vision.backbone import Facts, backbone_facts
+from maskmill.stages.vision.token_fields import FIELDS, LAST_ONLY
+
+DEPTH = 6
+
+
+def facts(name: str = "test_vit.r160_in1k") -> Facts:
+    return backbone_facts(name, 32, 48)
+
+
+BLOCKS = st.sets(st.integers(0, DEPTH - 1), min_size=1)
+CHOICES = st.dictionaries(st.sampled_from(FIELDS), BLOCKS, min_size=1).map(
+    lambda found: {name: {DEPTH - 1} if name in LAST_ONLY else blocks for name, blocks in found.items()}
+)
+
+
+def spelled(blocks: set[int], chance: random.Random) -> str:
+    """One of the many ways to write a set of blocks: in any order, in ranges that may overlap, or by a word."""
+    if blocks == set(range(DEPTH)) and chance.random() < 0.3:
+        return "all"
+    if blocks == {DEPTH - 1} and chance.random() < 0.3:
+        return "last"
+    parts = [str(number) for number in blocks]
+    parts += [f"{a}-{b}" for a in blocks for b in blocks if a <= b and blocks >= set(range(a, b + 1))]
+    chosen = [part for part in parts if chance.random() < 0.5]
+    covered = {n for part in chosen for n in range(int(part.split("-")[0]), int(part.split("-")[-1]) + 1)}
+    chosen += [str(number) for number in blocks - covered]
+    chance.shuffle(chosen)
+    return "+".join(chosen)
+
+
+def written(choice: Mapping[str, set[int]], chance: random.Random) -> list[str]:
+    asked = [
+        name if name in LAST_ONLY or (blocks == {DEPTH - 1} and chance.random() < 0.3) else f"{name}:{blocks_text}"
+        for name, blocks in choice.items()
+        for blocks_text in [spelled(blocks, chance)]
+    ]
+    chance.shuffle(asked)
+    return [f" {one} " if chance.random() < 0.2 else one for one in asked]
+
+
+@given(CHOICES, st.randoms(use_true_random=False))
+def test_a_choice_has_one_form_however_it_is_written(choice: dict[str, set[int]], chance: random.Random) -> None:
+    explicit = explicit_fields(written(choice, chance), facts())
+    assert explicit == explicit_fields(written(choice, chance), facts())
+    assert explicit == explicit_fields(explicit, facts())
+    meant = wanted_blocks(explicit, DEPTH)
+    assert {name: set(blocks) for name, blocks in meant.items()} == choice
+    assert list(meant) == [name for name in FIELDS if name in choice]
+    assert all(list(blocks) == sorted(blocks) for blocks in meant.values())
+
+
+def test_the_one_form() -> None:
+    asked = ["tokens:5+0-1+3", "cls_attention:all", "support_tokens:last", "cls_query", "keys"]
+    assert explicit_fields(asked, facts()) == (
+        "keys",
+        "cls_query",
+        "cls_attention:0-5",
+        "tokens:0-1+3+5",
+        "support_tokens:5",
+    )
+    assert explicit_fields(["tokens"], facts()) == explicit_fields(["tokens:last"], facts()) == ("tokens:5",)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ([], r"^no fields are asked for; choose among keys, cls_query, "),
+        (["values"], r"^there is no field 'values'; choose among keys, cls_query, "),
+        ([""], r"^there is no field ''; choose among "),
+        (["Keys"], r"^there is no field 'Keys'"),
+        (["keys", " keys"], r"^field keys is asked for twice; name it once"),
+        (["tokens:3", "tokens:4"], r"^field tokens is asked for twice; name it once, with all its blocks$"),
+        (["keys:5"], r"^field keys:5 names blocks, and keys is always of the last one; write keys$"),
+        (["cls_query:"], r"^field cls_query: names blocks, and cls_query is always of the last one"),
+        (["tokens:"], r"^field tokens: has blocks ''; write all, last, a number such as 11, a range such as 8-11"),
+        (["tokens:first"], r"has blocks 'first'"),
+        (["tokens:-1"], r"has blocks '-1'"),
+        (["tokens:1-"], r"has blocks '1-'"),
+        (["tokens:1-2-3"], r"has blocks '1-2-3'"),
+        (["tokens:1,2"], r"has blocks '1,2'"),
+        (["tokens:1++2"], r"has blocks '1\+\+2'"),
+        (["tokens:³"], r"has blocks '³'"),
+        (["tokens:0+4-2"], r"has blocks '0\+4-2'"),
+        (["tokens:6"], r"^field tokens:6 names block 6, and there are 0 to 5$"),
+        (["tokens:0-999999999999"], r"^field tokens:0-999999999999 names block 999999999999, and there are 0 to 5$"),
+    ],
+)
+def test_a_mistake_is_told(asked: Sequence[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as refused:
+        explicit_fields(asked, facts())
+    assert "\n" not in str(refused.value)
+
+
+def test_what_a_backbone_cannot_give_is_told() -> None:
+    without = backbone_facts("test_vit2.r160_in1k", 32, 48)
+    assert explicit_fields(["keys"], without) == ("keys",)
+    for field in ("cls_query", "cls_attention:0", "tokens:0", "support_tokens:0"):
+        with pytest.raises(ConfigError, match=r"^backbone test_vit2\.r160_in1k has no class token, which"):
+            explicit_fields(["keys", field], without)
+
+
+@given(CHOICES, st.sampled_from(["float16", "float32", "int8"]))
+@example({"keys": {5}, "tokens": {0, 3}, "support_tokens": {1}}, "int8")
+def test_arrays_have_a_row_per_picture_and_a_chunk_per_block(choice: dict[str, set[int]], dtype: str) -> None:
+    wanted = {name: sorted(blocks) for name, blocks in choice.items()}
+    stored = {field.name: field for field in stored_fields(facts(), wanted, dtype)}
+    shapes = {
+        "keys": (6, 64),
+        "cls_query": (64,),
+        "cls_attention": (2, 6),
+        "tokens": (7, 64),
+        "support_tokens": (145, 64),
+    }
+    for name, blocks in wanted.items():
+        field = stored.pop(name)
+        assert field.shape == (shapes[name] if name in LAST_ONLY else (len(blocks), *shapes[name]))
+        assert field.chunk == (shapes[name] if name in LAST_ONLY else (1, *shapes[name]))
+        assert (field.kind, field.dtype, field.detail) == ("array", dtype, {"blocks": blocks})
+        if dtype == "int8":
+            scale = stored.pop(f"{name}_scale")
+            assert (scale.shape, scale.chunk) == (field.shape[:-1], field.chunk[:-1])
+            assert (scale.dtype, scale.detail) == ("float32", {"blocks": blocks})
+    assert not stored
+
+
+def test_a_group_computes_its_own_fields() -> None:
+    wanted = wanted_blocks(["keys", "tokens:all"], DEPTH)
+    assert of_group(wanted, ["tokens", "tokens_scale"]) == {"tokens": [0, 1, 2, 3, 4, 5]}
+    assert of_group(wanted, ["keys"]) == {"keys": [5]}
