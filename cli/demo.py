@@ -25,5 +25,5 @@ def demo(out: str) -> int:
             if code != step.exit_code:
                 click.echo(f"the demo expected exit code {step.exit_code} here and got {code}", err=True)
                 return code or 1
-    click.echo("\nThe same on your own pictures: maskmill index folder YOUR_PICTURES --out images")
+    click.echo("\nThe same on your own pictures: maskmill run --images YOUR_PICTURES")
     return 0

@@ -6,6 +6,7 @@ always before the operation is done. Operation N is the same in every child that
 """
 
 import errno
+import gc
 import json
 import os
 import signal
@@ -164,6 +165,7 @@ def _as_child(
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.alarm(PATIENCE_S)
+        gc.freeze()  # what comes from the parent is not looked at, or all its pages would be copied
         use_threads(1)  # others stay behind in the parent, and torch would wait for them for ever
         os.dup2(stdout.fileno(), 1)
         os.dup2(stderr.fileno(), 2)

@@ -22,7 +22,9 @@ def wheel_names(paths: Iterable[str]) -> set[str]:
     return {
         f"maskmill/{path}"
         for path in paths
-        if path == "py.typed" or (path.endswith(".py") and not path.startswith("tests/"))
+        if path == "py.typed"
+        or (path.endswith(".py") and not path.startswith("tests/"))
+        or (path.endswith(".toml") and path.startswith("pipeline/recipes/"))
     }
 
 
