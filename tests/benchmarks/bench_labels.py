@@ -56,7 +56,9 @@ def make_dataset(home: Path, count: int) -> None:
     rng = np.random.default_rng(0)
     for number in range(count):
         coarse = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
-        smooth = np.asarray(Image.fromarray(coarse).resize((SIZE[1], SIZE[0]), Image.Resampling.BICUBIC)).astype(np.int16)
+        smooth = np.asarray(Image.fromarray(coarse).resize((SIZE[1], SIZE[0]), Image.Resampling.BICUBIC)).astype(
+            np.int16
+        )
         noisy = np.clip(smooth + rng.integers(-12, 13, (*SIZE, 3)), 0, 255).astype(np.uint8)
         path = home / "pictures" / "cat" / f"{number:05d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
