@@ -126,9 +126,7 @@ def _planned_files(at: Place, plan: Plan) -> dict[str, FileDigest]:
     return files
 
 
-def _described(
-    at: Place, plan: Plan, counts: Mapping[str, Json], describe: Describe | None
-) -> dict[str, FileDigest]:
+def _described(at: Place, plan: Plan, counts: Mapping[str, Json], describe: Describe | None) -> dict[str, FileDigest]:
     """Writes the files that describe the artifact, from the digests of everything that its units wrote."""
     if describe is None:
         return {}

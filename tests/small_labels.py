@@ -5,7 +5,7 @@ Eight pictures p0 … p7, p2 of two classes, p3 without label, p4 turned by EXIF
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ def make_images(home: Path, out: str = "images", masks: bool = True) -> Path:
         table = home / "pictures" / "without.csv"
         table.write_text("\n".join(["path,labels,split,mask", *lines[1:]]) + "\n")
     config = IndexConfig(source=TableSource(file=str(table), classes=("cat", "dog")))
-    run(INDEX, config, {}, str(home / out), OPTIONS)
+    run(INDEX, config, {}, str(home / out), replace(OPTIONS, update=True))
     return home / out
 
 

@@ -7,7 +7,8 @@ checkpoint `maskmill fit` writes and `apply` is given; one whose `source` is `im
 """
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,7 +54,8 @@ class Method:
 
 def cst_maps(given: Given) -> Float32[np.ndarray, "R T"]:
     assert given.queries is not None
-    return cosine_map(torch.from_numpy(given.fields["keys"]), given.queries).numpy()
+    with _one_thread():
+        return cosine_map(torch.from_numpy(given.fields["keys"]), given.queries).numpy()
 
 
 def cls_attention_maps(given: Given) -> Float32[np.ndarray, "R T"]:
@@ -85,6 +87,18 @@ METHODS: dict[str, Method] = {
         ),
     )
 }
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """For work in blocks of a cache's size: one thread is as fast as reading them, and where other programs run, each
+    block would wait until a second thread has its turn (measured: thirty times as long)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def find_method(name: str) -> Method:

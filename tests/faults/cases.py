@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import count
@@ -39,6 +39,8 @@ class Case:
     config: Callable[[Path], Any]  # of the home where pictures and inputs lie
     inputs: Mapping[str, str] = field(default_factory=dict)  # role → the case that makes its artifact
     before_forking: Callable[[], Any] = lambda: None  # loads what every child would load again
+    others: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # setting → other values, where not any will do
+    slow: Collection[str] = ()  # tests that it leaves to the slow tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +215,14 @@ def folder_with_masks(home: Path) -> index.IndexConfig:
     return index.IndexConfig(source=FolderSource(root=str(home / "pictures"), masks=str(home / "masks")))
 
 
+# A child is slower with torch in it than without. What is left to the slow tier hurts files and locks, which are the
+# same for every stage, or starts a process that imports torch first.
+WITH_TORCH_SLOW = (
+    *("test_out_of_space_at_every_operation", "test_hurt_while_it_grows", "test_a_truncated_file"),
+    *("test_two_runs_at_once", "test_another_environment", "test_workers_make_the_same_bytes"),
+)
+
+
 @cache
 def tiny_config() -> extract.ExtractConfig:
     """timm's smallest vision transformer on pictures of five tokens."""
@@ -239,6 +249,12 @@ CASES: dict[str, Case] = {
         config=lambda home: tiny_config(),
         inputs={"images": "index"},
         before_forking=lambda: tiny_backbone(tiny_config()),
+        others={
+            "backbone": ["vit_tiny_patch16_224"],
+            "image_size": [(48, 32)],
+            "device": ["cpu:0"],  # another of the same type
+        },
+        slow=WITH_TORCH_SLOW,
     ),
     "echo": Case(stage=toy.ECHO, config=lambda home: toy.EchoConfig(), inputs={"toys": "toy"}),
 }

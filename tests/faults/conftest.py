@@ -12,6 +12,15 @@ from faults.cases import CASES, Subject, removed, subject_of
 MEMORY = Path("/dev/shm")  # thousands of small files, each synced: a disk would spend the time, and show no more
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks as slow what a case leaves to the slow tier."""
+    for item in items:
+        case = getattr(item, "callspec", None) and item.callspec.params.get("subject")  # type: ignore[attr-defined]
+        if isinstance(item, pytest.Function) and case in CASES and item.originalname in CASES[case].slow:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if not os.access(MEMORY, os.W_OK):

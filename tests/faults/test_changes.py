@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import os
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,18 +49,22 @@ def other_values(value: Any, hint: Any) -> Iterator[Any]:
         yield (*value, "other")
 
 
-def other_configs(config: Any, path: str = "") -> Iterator[tuple[str, Any, bool]]:
-    """Each field of a configuration changed in turn: its name, the configuration, and whether it changes bytes."""
+def other_configs(config: Any, others: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any, bool]]:
+    """Each field of a configuration changed in turn: its name, the configuration, and whether it changes bytes.
+
+    `others`: values to use where not any will do.
+    """
     hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
         value, name = getattr(config, field.name), f"{path}{field.name}"
         matters = field.metadata.get("changes_bytes", True)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             inner = [
-                (n, dataclasses.replace(config, **{field.name: c}), m) for n, c, m in other_configs(value, f"{name}.")
+                (n, dataclasses.replace(config, **{field.name: c}), m)
+                for n, c, m in other_configs(value, others, f"{name}.")
             ]
         else:
-            values = list(other_values(value, hints[field.name]))
+            values = others.get(name) or list(other_values(value, hints[field.name]))
             assert values, f"give {name} another value in other_values"
             inner = [(name, dataclasses.replace(config, **{field.name: other}), matters) for other in values]
         yield from inner
@@ -71,7 +75,7 @@ def test_every_setting_in_turn(subject: Subject, out: Path) -> None:
     home, stage = subject.home, subject.home.case.stage
     copied(subject.reference, out)
     tried = 0
-    for name, config, matters in other_configs(home.case.config(home.path)):
+    for name, config, matters in other_configs(home.case.config(home.path), home.case.others):
         if name in stage.selects:
             continue
         ended = home.tried(out, config=config)

@@ -22,6 +22,7 @@ DAC_OVERRIDE, DAC_READ_SEARCH = 1, 2  # what lets root write where the mode forb
 
 def test_a_full_disk(subject: Subject, out: Path) -> None:
     """Row 7: a real one, a tmpfs of too few pages in a mount namespace of the child's own, enlarged afterwards."""
+    filled = 0
     needed = sum(-(-(subject.reference / name).stat().st_size // PAGE) for name in files(subject.reference))
     for share in (0.15, 0.3, 0.5, 0.7, 0.9):
         answer = in_child(partial(filled_then_enlarged, subject.home, out, int(needed * share)))
@@ -30,10 +31,14 @@ def test_a_full_disk(subject: Subject, out: Path) -> None:
         assert answer.code == 0, answer
         full, same = answer.answer
         assert full["code"] == 7, full
-        assert f"cannot write {out}" in full["stderr"], full
-        assert "No space left on device" in full["stderr"], full
         assert "Traceback" not in full["stderr"], full
         assert same == subject.tree
+        if f"{out} would need " in full["stderr"]:  # not even its arrays have room, and that is seen beforehand
+            continue
+        assert f"cannot write {out}" in full["stderr"], full
+        assert "No space left on device" in full["stderr"], full
+        filled += 1
+    assert filled >= 3
 
 
 def test_a_file_size_limit(subject: Subject, out: Path) -> None:

@@ -424,6 +424,22 @@ def test_a_flipped_bit_is_found_after_the_file_was_believed(own: Path) -> None:
         labels.image(0)
 
 
+def test_a_dataset_that_has_grown(tmp_path: Path) -> None:
+    """New rows are in files of their own, after a file that is not full."""
+    make_labels(tmp_path)
+    publish(tmp_path)
+    for number in range(4):
+        shutil.copyfile(tmp_path / "pictures" / "p1.jpg", tmp_path / "pictures" / f"q{number}.jpg")
+    with open(tmp_path / "pictures" / "table.csv", "a") as table:
+        table.writelines(f"q{number}.jpg,dog,train,\n" for number in range(4))
+    make_labels(tmp_path)
+    assert publish(tmp_path).units_run == 2
+    labels = open_labels(tmp_path / "dataset")
+    assert [row["id"] for _, _, row in labels] == [*GOOD, "q0", "q1", "q2", "q3"]
+    assert torch.equal(labels[-1][0], labels[1][0])
+    assert labels.row(-1)["sha256"] == labels.row(1)["sha256"]
+
+
 def test_pictures_may_be_at_a_url(own: Path) -> None:
     import fsspec
 

@@ -179,6 +179,8 @@ def test_agreement_is_of_the_labels_before_refining_with_those_after(tmp_path: P
             found.append(each["agreement"])
     assert len(found) >= 5
     assert any(0 < each < 1 for each in found)
+    publish(tmp_path, "with-truth", ground_truth=["p0"])  # which nobody refined
+    assert published(tmp_path / "with-truth")["p0"]["objects"][0]["agreement"] is None
 
 
 def test_a_threshold_of_refine_is_that_of_the_labels_before(tmp_path: Path) -> None:
