@@ -1,4 +1,5 @@
-"""Rows out of a shard, checked, without Zarr's own machinery: that takes a third of a millisecond for every chunk.
+"""Rows into a shard and out of it, checked, without Zarr's own machinery: that takes up to a third of a millisecond
+for every chunk.
 
 Letters: R rows asked for, C chunks of a row.
 
@@ -29,6 +30,23 @@ def chunks_per_row(field: Field) -> int:
     chunk = field.chunk or field.shape
     assert chunk[1:] == field.shape[1:], f"chunks {chunk} of {field.name} cut more than the first axis of {field.shape}"
     return field.shape[0] // chunk[0] if chunk else 1
+
+
+def encoded(field: Field, unit_rows: int, values: Shaped[np.ndarray, "R ..."]) -> bytes:
+    """The bytes that Zarr would write of a field whose rows are one chunk each."""
+    assert chunks_per_row(field) == 1, field
+    length = field.bytes_per_row + _CRC_BYTES
+    index_RC = np.full((unit_rows, 2), _NOT_THERE, "<u8")
+    index_RC[: len(values), 0] = np.arange(len(values)) * length
+    index_RC[: len(values), 1] = length
+    pieces: list[bytes] = []
+    for row in values.astype(np.dtype(field.dtype).newbyteorder("<"), copy=False):
+        pieces += _with_crc(row.tobytes())
+    return b"".join([*pieces, *_with_crc(index_RC.tobytes())])
+
+
+def _with_crc(data: bytes) -> tuple[bytes, bytes]:
+    return data, google_crc32c.value(data).to_bytes(_CRC_BYTES, "little")
 
 
 def read_rows(

@@ -20,6 +20,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import MemoryStore
 
+from . import shards
 from .errors import CorruptArtifact, EnvironmentFault
 from .fields import FILLS, Field
 from .place import Place
@@ -43,6 +44,8 @@ def encode_shard(field: Field, unit_rows: int, values_R: Shaped[np.ndarray, "R .
             f"field {field.name} takes {field.dtype} {field.shape} in at most {unit_rows} rows, "
             f"not {values_R.dtype} {values_R.shape}"
         )
+    if shards.chunks_per_row(field) == 1:
+        return shards.encoded(field, unit_rows, values_R)
     array, files = _in_memory(field, unit_rows, unit_rows)
     array[: len(values_R)] = values_R
     return files[field.shard(0).partition("/")[2]].to_bytes()

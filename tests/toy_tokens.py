@@ -43,12 +43,13 @@ def plan(config: TokensConfig, inputs: Inputs, known: Known) -> RowList:
 
 def fields(config: TokensConfig, inputs: Inputs) -> Sequence[Field]:
     patches = config.grid[0] * config.grid[1]
-    blocks = {"detail": {"blocks": [0]}}
-    return [
-        Field(name="keys", kind="array", shape=(patches, config.width), dtype="float16", **blocks),
-        Field(name="cls_query", kind="array", shape=(config.width,), dtype="float16", **blocks),
-        Field(name="cls_attention", kind="array", shape=(1, config.heads, patches), dtype="float16", **blocks),
-    ]
+    shapes = {
+        "keys": (patches, config.width),
+        "cls_query": (config.width,),
+        "cls_attention": (1, config.heads, patches),
+    }
+    detail = {"blocks": [0]}
+    return [Field(name=name, kind="array", shape=shapes[name], dtype="float16", detail=detail) for name in shapes]
 
 
 def columns(config: TokensConfig) -> Mapping[str, str]:

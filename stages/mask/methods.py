@@ -41,7 +41,7 @@ class Given:
 class Method:
     name: str
     source: Literal["tokens", "images"]  # whether stored tokens suffice
-    reads: Sequence[str]  # token fields
+    reads: Sequence[str]  # token fields; of one that takes supports cls_query, too, which it is given as queries
     apply: Callable[[Given], Float32[np.ndarray, "R T"]]
     score_kind: ScoreKind
     align_corners: bool  # how its maps are upsampled
@@ -50,6 +50,11 @@ class Method:
     by_class: bool = False  # the same without supports: it tells classes apart by itself
     fit: Callable[[Any, Inputs], Findings] | None = None  # config, tokens and images → a checkpoint's files
     load: Callable[[Artifact], Any] | None = None  # a checkpoint → the model
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """The token fields that `apply` is given."""
+        return [name for name in self.reads if not (self.takes_supports and name == "cls_query")]
 
 
 def cst_maps(given: Given) -> Float32[np.ndarray, "R T"]:

@@ -15,7 +15,7 @@ from ...manifests import tables
 from ...manifests.artifact import Artifact
 from ...manifests.errors import ConfigError
 from ...manifests.sealed import Json
-from .supports import ALL, Group, GroupKey, chosen_supports, id_hash
+from .supports import ALL, OWN, Group, GroupKey, chosen_supports, id_hash
 
 LISTED: Mapping[str, str] = {
     "id": "string",
@@ -37,7 +37,7 @@ def object_rows(tokens: Artifact, images: Artifact) -> Iterator[pa.RecordBatch]:
 
 def class_rows(tokens: Artifact, images: Artifact, supports: str, seed: int) -> Iterator[pa.RecordBatch]:
     """One row per picture and class, and one without a class for a picture that has none."""
-    groups = class_groups(tokens, images) if supports != "0" else {}
+    groups = class_groups(tokens, images) if supports != OWN else {}
     everyone = {key: group.digest for key, group in groups.items()} if supports == ALL else {}
     for rows in _pictures(tokens, images):
         yield _batch(

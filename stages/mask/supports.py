@@ -18,9 +18,9 @@ from torch import Tensor
 
 from ...manifests.errors import ConfigError
 from ...manifests.tokens import Tokens
-from ..attention.cst import mean_of_queries, normalised_queries
+from ..attention.cst import normalised_queries
 
-ALL = "all"
+ALL, OWN = "all", "0"
 GroupKey = tuple[int, str]  # class and split
 _SLOTS = 64  # units of class queries kept in memory: some 12 MB of a small backbone
 
@@ -75,15 +75,14 @@ class Queries:
         self._tokens = tokens
         self._heads = int(tokens.backbone["heads"])
         plan = tokens.artifact.plan
-        self._layout = plan.layout(plan.group_of("cls_query"))
+        units = list(plan.layout(plan.group_of("cls_query")).units())
+        self._bounds = np.array([*(unit.start for unit in units), plan.num_rows])
         self._units: dict[int, Float32[Tensor, "R H E"]] = {}
 
     def at(self, positions: Sequence[int]) -> Float32[Tensor, "R H E"]:
-        found = [self._unit(unit)[place] for unit, place in map(self._place, positions)]
-        return torch.stack(found)
-
-    def mean_at(self, positions: Sequence[int]) -> Float32[Tensor, "H E"]:
-        return mean_of_queries(self.at(positions))
+        units = self._bounds.searchsorted(positions, side="right") - 1
+        places = (positions - self._bounds[units]).tolist()
+        return torch.stack([self._unit(unit)[place] for unit, place in zip(units.tolist(), places, strict=True)])
 
     def sums(self, groups: Mapping[GroupKey, Sequence[int]]) -> dict[GroupKey, Tensor]:
         """The sum of each group's queries in float64, from which a mean without one of them is a subtraction."""
@@ -95,16 +94,11 @@ class Queries:
             total += self.at(some).double().sum(dim=0)
         return total
 
-    def _place(self, position: int) -> tuple[int, int]:
-        unit = self._layout.unit_of(position)
-        return unit, position - self._layout.unit(unit).start
-
     def _unit(self, index: int) -> Float32[Tensor, "R H E"]:
         if index not in self._units:
             while len(self._units) >= _SLOTS:
                 self._units.pop(next(iter(self._units)))
-            unit = self._layout.unit(index)
-            values = self._tokens.at("cls_query", range(unit.start, unit.stop))
+            values = self._tokens.at("cls_query", range(*self._bounds[index : index + 2].tolist()))
             self._units[index] = normalised_queries(torch.from_numpy(values), self._heads)
         return self._units[index]
 

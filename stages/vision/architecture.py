@@ -26,9 +26,12 @@ _SHOWN = 3
 
 
 def load_state(model: Any, backbone: str, state: State, grid: tuple[int, int], positions: Positions) -> None:
-    """Loads every tensor of the model; raises ConfigError with what is missing, too much, or of another shape."""
+    """Loads every tensor of the model; raises ConfigError with what is missing, too much, or of another shape or type.
+
+    Floats of any length are taken; torch by itself would take whole numbers for them too.
+    """
     renamed = _as_timm(model, backbone, dict(state), grid, positions)
-    _refuse_others(backbone, {name: tuple(t.shape) for name, t in model.state_dict().items()}, renamed)
+    _refuse_others(backbone, model.state_dict(), renamed)
     model.load_state_dict(renamed, strict=True)
 
 
@@ -73,16 +76,19 @@ def _norm_where_it_is(state: State, known: set[str]) -> State:
     return state
 
 
-def _refuse_others(backbone: str, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor]) -> None:
-    differing = [
-        f"{name} {tuple(found[name].shape)} for {shape}"
-        for name, shape in expected.items()
-        if name in found and tuple(found[name].shape) != shape
+def _refuse_others(backbone: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    both = [(name, expected[name], found[name]) for name in expected if name in found]
+    differing = [f"{name} {tuple(got.shape)} for {tuple(t.shape)}" for name, t, got in both if got.shape != t.shape]
+    no_floats = [
+        f"{name} {str(got.dtype).removeprefix('torch.')}"
+        for name, t, got in both
+        if t.is_floating_point() and not got.is_floating_point()
     ]
     faults = [
         _listed("missing", [name for name in expected if name not in found]),
         _listed("unexpected", [name for name in found if name not in expected]),
         _listed("of another shape", differing),
+        _listed("not of floats", no_floats),
     ]
     if any(faults):
         raise ConfigError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import toy
 from faults.cases import CASES, Subject, copied, home_of, make_picture, removed, tree
@@ -67,6 +68,22 @@ def test_hurt_while_it_grows(subject: Subject, place: Path, act: Callable[[], No
             assert_told(ended, out, point)
         home.made(out, update=True)
         assert tree(out) == tree(grown), point
+
+
+def test_a_child_computes_where_its_parent_has() -> None:
+    """torch's threads do not survive a fork; what they do together in the parent, a child does alone."""
+
+    def product() -> list[Any]:
+        return [torch.ones(500, 500).matmul(torch.ones(500, 500)).sum().item(), torch.get_num_threads()]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert product() == [500.0**3, 2]
+        ended = in_child(product)
+    finally:
+        torch.set_num_threads(before)
+    assert (ended.code, ended.answer) == (0, [500.0**3, 1]), ended
 
 
 @pytest.mark.slow

@@ -1,15 +1,20 @@
-"""Rows out of shards: the same as Zarr itself reads, and no damage believed."""
+"""Rows into shards and out of them: the same as Zarr itself writes and reads, and no damage believed."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings, strategies as st
+from zarr.codecs import BytesCodec, Crc32cCodec
+from zarr.core.buffer import Buffer
+from zarr.storage import MemoryStore
 
 from maskmill.manifests import atomic, shards, store
 from maskmill.manifests.digests import FileDigest
 from maskmill.manifests.errors import CorruptArtifact
-from maskmill.manifests.fields import Field
+from maskmill.manifests.fields import FILLS, Field
 from maskmill.manifests.place import Place, place
 
 FIELDS = (
@@ -39,6 +44,30 @@ def test_rows_in_any_order_are_those_that_zarr_reads(field: Field, rows: list[in
     assert read.dtype == field.dtype
     if rows:
         np.testing.assert_array_equal(read, store.read_slots(store.open_array(at, field), rows))
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+@pytest.mark.parametrize(("unit_rows", "num_rows"), [(1, 1), (9, 9), (9, 7), (64, 3), (100, 70)])
+def test_a_shard_holds_the_bytes_that_zarr_writes(field: Field, unit_rows: int, num_rows: int) -> None:
+    """So that it does not matter to a digest which of the two has written it."""
+    values = (np.random.default_rng(0).normal(size=(num_rows, *field.shape)) * 50).astype(field.dtype)
+    values[0] = 0  # stored like any other
+    files: dict[str, Buffer] = {}
+    array: Any = zarr.create_array(
+        MemoryStore(files),
+        shape=(unit_rows, *field.shape),
+        shards=(unit_rows, *field.shape),
+        chunks=(1, *(field.chunk or field.shape)),
+        dtype=field.dtype,
+        serializer=BytesCodec(),
+        compressors=[Crc32cCodec()],
+        filters=[],
+        fill_value=FILLS[field.dtype],
+        config={"write_empty_chunks": True},
+    )
+    array[:num_rows] = values
+    (name,) = [name for name in files if name.startswith("c/")]
+    assert store.encode_shard(field, unit_rows, values) == files[name].to_bytes()
 
 
 def test_a_slot_that_nothing_was_written_to_is_no_row(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from maskmill.pipeline.verify import verify
 from maskmill.stages.attention.cst import cosine_map, mean_of_queries, normalised_queries
 from maskmill.stages.attention.kept_mass import attention_map, kept_mass
 from maskmill.stages.attention.thresholds import otsu
-from maskmill.stages.mask import stage as mask_stage
+from maskmill.stages.mask import computing
 from maskmill.stages.mask.stage import mask_config
 from small_dataset import tree, write_picture
 from small_tokens import CLASSES, PICTURES, UNITS_OF_5, Bench, Labelled
@@ -170,7 +170,7 @@ def test_all_supports_give_the_mean_of_their_maps(bench: Bench) -> None:
 def test_units_and_what_is_read_together_change_no_value(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = bench.tokens()
     whole = maps_by_row(bench.mask(tokens, RunOptions(max_bad=0.5), supports="2"))
-    monkeypatch.setattr(mask_stage, "PICTURES_AT_ONCE", 2)
+    monkeypatch.setattr(computing, "PICTURES_AT_ONCE", 2)
     parted = maps_by_row(bench.mask(tokens, RunOptions(max_bad=0.5, unit_rows=3), supports="2"))
     assert whole.keys() == parted.keys()
     assert all(np.array_equal(whole[row], parted[row]) for row in whole)

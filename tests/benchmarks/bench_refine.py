@@ -1,0 +1,122 @@
+"""The CRF as a stage against bare pydensecrf calls on the same unaries, on two workers, and label maps without it.
+
+Natural pictures are those of voc-mini where MASKMILL_REFERENCE names the reference data, and smooth ones otherwise; how
+long a CRF takes depends on its picture. Soft maps come from random weights: how long it takes does not depend on them.
+
+Run: `PYTHONPATH=tests .venv/bin/python tests/benchmarks/bench_refine.py`
+"""
+
+import itertools
+import os
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.paired import ratios, seconds, show, write_photos
+from maskmill.manifests.artifact import Artifact, open_artifact
+from maskmill.manifests.datasets import FolderSource
+from maskmill.manifests.palette import decode_label_map
+from maskmill.manifests.pictures import decode_picture
+from maskmill.pipeline.job import RunOptions
+from maskmill.pipeline.run import run
+from maskmill.stages.extract.stage import STAGE as EXTRACT, extract_config
+from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
+from maskmill.stages.mask.stage import STAGE as MASK, mask_config
+from maskmill.stages.refine.presets import find_preset
+from maskmill.stages.refine.stage import STAGE, refine_config
+
+PAIRS = 2  # of some 30 s each
+PRESET = "weaktr-cam-voc"
+UNIT = RunOptions(unit_rows=8)
+
+
+def make_maps(pictures: Path, home: Path) -> Artifact:
+    """Of every picture one map, without class."""
+    images, tokens, maps = (str(home / name) for name in ("images", "tokens", "maps"))
+    run(INDEX, IndexConfig(source=FolderSource(root=str(pictures))), {}, images)
+    config = extract_config("test_vit.r160_in1k", "random:0", (448, 448))
+    run(EXTRACT, config, {"images": images}, tokens)
+    run(MASK, mask_config(open_artifact(tokens), supports="0"), {"tokens": tokens, "images": images}, maps)
+    return open_artifact(maps)
+
+
+def refining(home: Path, refiner: Any, preset: str = "") -> Callable[..., Path]:
+    """A function that refines into a new directory, or again into one that it has made."""
+    numbers, config = itertools.count(), refine_config(refiner, preset)
+    inputs = {"maps": str(home / "maps"), "images": str(home / "images")}
+
+    def refine(workers: int = 0, out: Path | None = None) -> Path:
+        out = out or home / f"{refiner}-{next(numbers)}"
+        run(STAGE, config, inputs, str(out), RunOptions(unit_rows=UNIT.unit_rows, workers=workers))
+        return out
+
+    return refine
+
+
+def bare_calls(home: Path, plain: Path) -> Callable[[], None]:
+    """The same label maps and decoded pictures, through pydensecrf as WeakTr calls it."""
+    labels, images = open_artifact(str(plain)), open_artifact(str(home / "images"))
+    cells = labels.cells("label", range(labels.plan.num_rows))
+    cut_HWs = [(decode_label_map(cell or b"") > 0).astype(np.int32) for cell in cells]
+    root = Path(images.plan.facts["root"])
+    pictures = [decode_picture((root / uri).read_bytes())[0] for uri in images.rows(["uri"])["uri"].to_pylist()]
+
+    def call() -> None:
+        for picture_HW3, cut_HW in zip(pictures, cut_HWs, strict=True):
+            bare_crf(picture_HW3, cut_HW)
+
+    return call
+
+
+def bare_crf(picture_HW3: np.ndarray, cut_HW: np.ndarray) -> np.ndarray:
+    densecrf: Any = import_module("pydensecrf.densecrf")
+    unary_from_labels: Any = import_module("pydensecrf.utils").unary_from_labels
+    preset = find_preset(PRESET)
+    model = densecrf.DenseCRF2D(cut_HW.shape[1], cut_HW.shape[0], 2)
+    model.setUnaryEnergy(unary_from_labels(cut_HW, 2, gt_prob=preset.gt_prob, zero_unsure=False))
+    model.addPairwiseGaussian(sxy=preset.gaussian_sxy, compat=preset.gaussian_compat)
+    model.addPairwiseBilateral(
+        sxy=preset.bilateral_sxy, srgb=preset.bilateral_srgb, rgbim=picture_HW3, compat=preset.bilateral_compat
+    )
+    return np.argmax(model.inference(preset.iterations), axis=0)
+
+
+def workers(refine: Callable[..., Path], home: Path) -> None:
+    """What two workers take before and after their units is what a finished artifact takes to be seen."""
+    one, both, start = [], [], []
+    for number in range(PAIRS):
+        out = home / f"workers-{number}"
+        one.append(seconds(refine))
+        both.append(seconds(partial(refine, 2, out)))
+        start.append(seconds(partial(refine, 2, out)))
+    show("start-up of 2 workers", start, " s")
+    show("refine crf, one process", one, " s")
+    show("refine crf, 2 workers with their start-up", both, " s")
+    gains = [a / (b - c) for a, b, c in zip(one, both, start, strict=True)]
+    show("one process over 2 workers, start-up apart", gains)
+
+
+def main() -> None:
+    reference = os.environ.get("MASKMILL_REFERENCE")
+    print(f"| load before | {os.getloadavg()[0]:.1f} |")
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        photos = Path(reference) / "data/voc-mini/JPEGImages" if reference else write_photos(home / "pictures", 72)
+        count = make_maps(photos, home).plan.num_rows
+        plain, refine = refining(home, "none"), refining(home, "crf", PRESET)
+        each = [1000 * seconds(plain) / count for _ in range(5)]
+        show(f"refine none, {count} pictures, each", each, " ms")
+        bare = bare_calls(home, plain())
+        show(f"refine crf, {count} pictures, over bare pydensecrf calls", ratios(refine, bare, PAIRS))
+        workers(refine, home)
+    print(f"| load after | {os.getloadavg()[0]:.1f} |")
+
+
+if __name__ == "__main__":
+    print("| refine | measured |\n|---|---|")
+    main()
