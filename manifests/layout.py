@@ -79,6 +79,6 @@ class Layout:
         return -(-rows // self.unit_rows)
 
 
-def default_unit_rows(bytes_per_row: int, limit: int = MAX_UNIT_ROWS) -> int:
-    """As many rows as make at most 256 MB, at most `limit`, at least one."""
-    return max(1, min(limit, MAX_UNIT_BYTES // max(1, bytes_per_row)))
+def default_unit_rows(bytes_per_row: int, limit: int = MAX_UNIT_ROWS, max_bytes: int = MAX_UNIT_BYTES) -> int:
+    """As many rows as make at most `max_bytes`, at most `limit`, at least one."""
+    return max(1, min(limit, max_bytes // max(1, bytes_per_row)))

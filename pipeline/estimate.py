@@ -49,7 +49,8 @@ def estimate(stage: Stage, config: Any, inputs: Mapping[str, str], options: RunO
         rows=rows,
         unit_rows=unit_rows,
         units=units,
-        files=units * (len(stored) + 1) + arrays + 4,  # plan, listing, rows and artifact.json
+        # Besides units and arrays: plan, listing, rows and artifact.json, and a description where there is one.
+        files=units * (len(stored) + 1) + arrays + 4 + (stage.describe is not None),
         bytes_per_field=per_field,
         total_bytes=sum(per_field.values()),
         memory_per_worker_bytes=3 * min(unit_rows, rows) * row_bytes(stored),

@@ -110,7 +110,7 @@ def row_bytes(fields: Sequence[Field]) -> int:
 
 def unit_rows_for(stage: Stage, config: Any, fields: Sequence[Field], options: RunOptions) -> int:
     most = stage.max_unit_rows if isinstance(stage.max_unit_rows, int) else stage.max_unit_rows(config)
-    return options.unit_rows or default_unit_rows(row_bytes(fields), most)
+    return options.unit_rows or default_unit_rows(row_bytes(fields), most, stage.max_unit_bytes)
 
 
 def _fingerprint_of(artifact: Artifact, field: str) -> str:

@@ -60,8 +60,8 @@ def with_rows(at: Place, plan: Plan, rows: RowList, may_shrink: bool, may_change
     if added.num_rows:
         name = listing_name(len(segments), revision)
         segments.append(write_segment(at, name, _of(rows, added)))
-    if tuple(segments) == plan.segments and dict(rows.facts) == dict(plan.facts):
-        return plan
+    if tuple(segments) == plan.segments:
+        return replace(plan, facts=rows.facts)
     return replace(plan, segments=tuple(segments), facts=rows.facts, revision=revision)
 
 

@@ -17,7 +17,7 @@ from ..manifests.classes import ClassTable
 from ..manifests.digests import FileDigest
 from ..manifests.errors import Reason
 from ..manifests.fields import Field
-from ..manifests.layout import MAX_UNIT_ROWS, Unit
+from ..manifests.layout import MAX_UNIT_BYTES, MAX_UNIT_ROWS, Unit
 from ..manifests.ledger import Record
 from ..manifests.plan import Plan
 from ..manifests.sealed import Json
@@ -125,6 +125,7 @@ class Stage:
     libraries: Sequence[str] | Callable[[Any], Sequence[str]] = ()  # whose versions change numbers
     device: Callable[[Any], str] = no_device
     max_unit_rows: int | Callable[[Any], int] = MAX_UNIT_ROWS  # of a config, where it depends
+    max_unit_bytes: int = MAX_UNIT_BYTES
     gathers: Mapping[str, str] = field(default_factory=dict)  # role → planned column of positions in its row list
     blank: Callable[[Sequence[str]], pa.Table] | None = None  # the frame of ids that could not be done
     # Files that describe the finished artifact to readers outside this package.

@@ -22,7 +22,7 @@ from .rows import failed_row, published_rows
 LISTED: Mapping[str, str] = {"id": "string", "maps": "ints", "is_truth": "bool"}
 ROW_BYTES = 300  # of a row besides its mask and its picture
 SAMPLE = 32  # label maps that are looked at to tell how large one is
-FILE_SHARE = 2  # a unit is planned for 256 MB; files are to have 128
+FILE_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ def fields(config: ManifestConfig, inputs: Inputs) -> Sequence[Field]:
     if config.embed_images:
         sizes = [size or 0 for batch in inputs["images"].row_batches(["bytes"]) for size in batch[0].to_pylist()]
         row_bytes += sum(sizes) // max(1, len(sizes))
-    return [Field(name=FRAME, kind="frame", row_bytes=FILE_SHARE * row_bytes)]
+    return [Field(name=FRAME, kind="frame", row_bytes=row_bytes)]
 
 
 def columns(config: ManifestConfig) -> Mapping[str, str]:
@@ -185,4 +185,5 @@ STAGE = Stage(
     describe=croissant_json,
     libraries=("numpy", "scipy"),
     max_unit_rows=65_536,
+    max_unit_bytes=FILE_BYTES,
 )

@@ -63,6 +63,8 @@ def test_the_plan_writes_nothing(home: Path, capsys: Capture) -> None:
     plan = json.loads(capsys.readouterr().out)
     assert (plan["stage"], plan["kind"], plan["rows"], plan["units"]) == ("manifest", "dataset", 8, 1)
     assert tree(home) == before
+    assert main(["manifest", "labels", "--out", "dataset", "--max-bad", "0.5"]) == 0
+    assert len(tree(home / "dataset")) == plan["files"]
 
 
 def test_embedded_pictures(home: Path) -> None:

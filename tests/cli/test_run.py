@@ -225,7 +225,7 @@ def test_three_mistakes_are_three_lines_and_nothing_runs(recipe: Path, capsys: C
 def test_a_missing_extra_is_refused_before_any_work(
     recipe: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)  # which another test may have imported
     assert main(["run", str(recipe), "--set", "refine.refiner=crf"]) == 2
     assert "maskmill[crf]" in capsys.readouterr().err
     assert not (recipe.parent / "maskmill-work").exists()

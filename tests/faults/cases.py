@@ -24,6 +24,8 @@ from maskmill.pipeline.run import Outcome, finish_parts, run
 from maskmill.pipeline.verify import verify
 from maskmill.stages.extract import stage as extract
 from maskmill.stages.index import stage as index
+from maskmill.stages.manifest import stage as manifest
+from maskmill.stages.manifest.croissant import NAME as DESCRIPTION
 from maskmill.stages.mask import stage as mask
 from maskmill.stages.refine import stage as refine
 from maskmill.stages.stage import Stage
@@ -184,6 +186,12 @@ def read_everything(out: Path) -> dict[str, Any]:
             digests[name] = hashlib.sha256(artifact.read(name, positions).tobytes()).hexdigest()
         elif each.kind == "table":
             digests[name] = hashlib.sha256(repr(artifact.cells(name, positions)).encode()).hexdigest()
+        elif each.kind == "frame":
+            units = artifact.plan.layout(artifact.plan.group_of(name)).units()
+            rows = [artifact.frame(name, unit.index).read().to_pylist() for unit in units]
+            digests[name] = hashlib.sha256(repr(rows).encode()).hexdigest()
+    if DESCRIPTION in artifact.summary.files:
+        digests[DESCRIPTION] = hashlib.sha256(artifact.file(DESCRIPTION)).hexdigest()
     listed = [row for batch in plans.listing_batches(artifact.place, artifact.plan) for row in batch.to_pylist()]
     return {"rows": artifact.rows().to_pylist(), "fields": digests, "listed": len(listed)}
 
@@ -288,6 +296,12 @@ CASES: dict[str, Case] = {
         inputs={"maps": "mask", "images": "index"},
         others={"threshold": [0.5]},
         slow=LIKE_OTHERS_SLOW,
+    ),
+    "manifest": Case(
+        stage=manifest.STAGE,
+        config=lambda home: manifest.manifest_config(embed_images=True),
+        inputs={"labels": "refine", "maps": "mask", "images": "index"},
+        slow=WITH_TORCH_SLOW,
     ),
 }
 # What is read by a case and is none itself.

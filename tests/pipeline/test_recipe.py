@@ -244,7 +244,7 @@ def test_ids_can_stand_in_a_file(home: Path, tmp_path: Path) -> None:
     assert "idz.txt, which is not there" in found
 
 
-@pytest.mark.parametrize("missing", ["pydensecrf", "pydensecrf.densecrf"])
+@pytest.mark.parametrize("missing", ["pydensecrf.utils", "pydensecrf.densecrf"])
 def test_the_crf_is_refused_where_its_extra_is_missing(
     home: Path, missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -330,6 +330,7 @@ def test_files_are_of_about_128_mb(home: Path, embed_images: bool) -> None:
     config = manifest.manifest_config(embed_images=embed_images)
     found = estimate(manifest.STAGE, config, inputs, RunOptions())
     assert found.unit_rows * sum(map(len, inside)) / len(rows) < 128 * 2**20
+    assert sum(map(len, inside)) < found.total_bytes < 1.5 * sum(map(len, inside)) + 400 * len(rows)
     if embed_images:
         assert found.unit_rows * sum(map(len, inside)) / len(rows) > 96 * 2**20
     else:
