@@ -17,7 +17,8 @@ def seconds(function: Callable[[], object]) -> float:
 
 def ratios(over: Callable[[], object], under: Callable[[], object], pairs: int) -> list[float]:
     """Seconds of the one over seconds of the other, pair by pair, once both have been warmed up."""
-    over(), under()
+    over()
+    under()
     return [seconds(over) / seconds(under) for _ in range(pairs)]
 
 
