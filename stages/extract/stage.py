@@ -25,7 +25,14 @@ from ..vision.fitting import Fit
 from ..vision.positions import Positions
 from ..vision.token_fields import Wanted
 from ..vision.weights import read_weights, weights_of
-from .computing import Autocast, Extractor, HostFields, Launched, one_behind
+from .computing import (
+    Autocast,
+    Extractor,
+    HostFields,
+    Launched,
+    fitting_batch,
+    one_behind,
+)
 from .fields import DEFAULT_FIELDS, DTYPES, explicit_fields, of_group, stored_fields, wanted_blocks
 from .pictures import Loaded, View, batches_ahead, load, stacked
 
@@ -132,7 +139,7 @@ def prepare(config: ExtractConfig, inputs: Inputs) -> Extractor:
         torch.backends.cudnn.allow_tf32 = False  # or the patch embedding has 10 bits where everything else has 23
     backbone = load_backbone(config.backbone, state, *config.image_size, config.positions, config.device)
     stored = torch.float16 if config.dtype == "float16" else torch.float32
-    return Extractor(backbone, config.autocast, stored, config.batch)
+    return Extractor(backbone, config.autocast, stored, fitting_batch(backbone, config.autocast, config.batch))
 
 
 def run_unit(work: Work, config: ExtractConfig, extractor: Extractor) -> UnitResult:

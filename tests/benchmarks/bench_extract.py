@@ -23,6 +23,7 @@ from maskmill.manifests.quantized import quantized, restored
 from maskmill.manifests.tokens import open_tokens
 from maskmill.pipeline.job import RunOptions
 from maskmill.pipeline.run import run
+from maskmill.pipeline.threads import num_cores
 from maskmill.stages.extract.computing import Extractor
 from maskmill.stages.extract.stage import STAGE, extract_config, prepare
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
@@ -45,15 +46,15 @@ def extracting(images: Path, work: Path, backbone: str, size: int) -> tuple[Call
     return lambda: run(stage, config, {"images": str(images)}, str(work / f"{backbone}-{next(numbers)}")), extractor
 
 
-def bare(pixels: np.ndarray, extractor: Extractor) -> Callable[[], object]:
-    """The same model, batch and threads over pictures that are decoded and fitted."""
+def bare(pixels: np.ndarray, extractor: Extractor, batch: int) -> Callable[[], object]:
+    """The same model and threads over pictures that are decoded and fitted."""
     facts = extractor.backbone.facts
     model: Any = extractor.backbone.model
 
     def loop() -> None:
         with torch.inference_mode():
-            for start in range(0, len(pixels), 16):
-                model.forward_features(as_input(torch.from_numpy(pixels[start : start + 16]), facts.mean, facts.std))
+            for start in range(0, len(pixels), batch):
+                model.forward_features(as_input(torch.from_numpy(pixels[start : start + batch]), facts.mean, facts.std))
 
     return loop
 
@@ -77,7 +78,9 @@ def against_loops(work: Path, backbone: str, size: int, count: int, pairs: int) 
     extract, extractor = extracting(indexed(pictures, work / f"{backbone}-images"), work, backbone, size)
     mean = extractor.backbone.facts.mean
     pixels = np.stack([fitted(decode_picture(p.read_bytes())[0], size, size, "squash", mean)[0] for p in paths])
-    show(f"{backbone} at {size}: images/s of extract over a bare loop", ratios(bare(pixels, extractor), extract, pairs))
+    same = bare(pixels, extractor, extractor.micro_batch)
+    show(f"{backbone} at {size}: images/s over a bare loop of its batch", ratios(same, extract, pairs))
+    show("… over a bare loop in batches of 16", ratios(bare(pixels, extractor, 16), extract, pairs))
     loop = one_by_one(paths, extractor, size, work)
     show("… over batch 1 and one torch.save a picture, decoding included", ratios(loop, extract, pairs))
     return work / f"{backbone}-1"
@@ -112,22 +115,25 @@ def reading(tokens: Path, work: Path) -> None:
     print(f"| files of {found.plan.num_rows} pictures; bytes over the arrays' | {len(files)}; {stored / arrays:.4f} |")
 
 
-def on_workers(images: Path, work: Path, backbone: str, size: int) -> None:
+def on_workers(few: Path, many: Path, work: Path, backbone: str, size: int) -> None:
+    """By what more pictures take: starting workers, loading torch and the model in each are in both runs."""
     config = extract_config(backbone, "random:0", (size, size))
     numbers = itertools.count()
 
-    def times(workers: int) -> tuple[float, float]:
-        options = RunOptions(workers=workers, unit_rows=8)
+    def timed(images: Path, workers: int) -> float:
         out = str(work / f"workers-{next(numbers)}")
-        whole = seconds(lambda: run(STAGE, config, {"images": str(images)}, out, options))
-        return whole, seconds(lambda: run(STAGE, config, {"images": str(images)}, out, options))
+        options = RunOptions(workers=workers, unit_rows=24)
+        return seconds(lambda: run(STAGE, config, {"images": str(images)}, out, options))
 
-    inline, two = times(0), times(2)
-    start = two[1] - inline[1]
-    print(
-        f"| {backbone}: 2 workers of {max(1, (os.cpu_count() or 2) // 2)} thread over this process, start-up of "
-        f"{start:.1f} s apart | {inline[0] / (two[0] - start):.2f} |"
-    )
+    timed(few, 0)
+    gains, starts = [], []
+    for _ in range(3):
+        inline, both = (timed(many, 0), timed(few, 0)), (timed(many, 2), timed(few, 2))
+        gains.append((inline[0] - inline[1]) / (both[0] - both[1]))
+        starts.append(both[1] - inline[1])
+    threads = max(1, num_cores() // 2)
+    show(f"{backbone} at {size}: this process over 2 workers with {threads} thread each, start-up apart", gains)
+    show("… start-up of the workers: processes, torch, the model", starts, " s")
 
 
 def cosine_errors(images: Path, backbone: str, size: int) -> None:
@@ -147,9 +153,10 @@ def main() -> None:
     reference = os.environ.get("MASKMILL_REFERENCE")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        against_loops(work, TINY, 160, 1000, 5)
-        reading(against_loops(work, SMALL, 224, 32, 3), work)
-        on_workers(work / f"{TINY}-images", work, SMALL, 64)
+        against_loops(work, TINY, 160, 300, 5)
+        reading(against_loops(work, SMALL, 224, 16, 5), work)
+        few, many = (indexed(write_photos(work / f"{count}", count), work / f"{count}-images") for count in (48, 240))
+        on_workers(few, many, work, SMALL, 112)
         real = Path(reference) / "data/voc-mini/JPEGImages" if reference else work / f"{SMALL}-pictures"
         cosine_errors(indexed(real, work / "real"), SMALL, 112)
 

@@ -63,6 +63,49 @@ def extract_output(work: Path) -> Any:
     return found
 
 
+def mask_output(work: Path) -> Any:
+    """Rows and maps of every method that needs no fit, from tokens that numpy's generator gives."""
+    from maskmill.stages.mask.stage import mask_config  # torch takes seconds
+    from toy_tokens import TOKENS, TokensConfig
+
+    index_output(work / "images")
+    options, where = RunOptions(max_bad=1.0), {"images": str(work / "images")}
+    run(TOKENS, TokensConfig(grid=(3, 4)), where, str(work / "tokens"), options)
+    where["tokens"] = str(work / "tokens")
+    tokens = open_artifact(where["tokens"])
+    found: dict[str, Any] = {}
+    for method, supports in (("cst", "0"), ("cst", "1"), ("cst", "all"), ("cls-attention", "")):
+        out = work / f"{method}-{supports}"
+        run(find_stage("mask"), mask_config(tokens, method, supports), where, str(out), options)
+        maps = open_artifact(str(out))
+        rows = maps.rows().drop_columns(["unit", "row"]).to_pylist()
+        numbers = maps.read("map", range(len(rows))).astype(float).round(6).tolist()
+        found[out.name] = {"rows": rows, "maps": numbers}
+    return found
+
+
+def refine_output(work: Path) -> Any:
+    """Rows and every label map's pixels, by each way to a background, from soft maps that a formula gives."""
+    from maskmill.stages.refine.stage import refine_config  # torch takes seconds
+    from small_labels import MAPS, MapsConfig
+
+    index_output(work / "images")
+    options, images = RunOptions(max_bad=1.0), {"images": str(work / "images")}
+    found: dict[str, Any] = {}
+    for kind, by_class in (("by class", True), ("without class", False)):
+        maps = str(work / kind)
+        run(MAPS, MapsConfig(by_class=by_class), images, maps, options)
+        for background in ("rows", "constant:0.4", "power:2", "two:0.3,0.6"):
+            out = work / f"{kind}, {background}"
+            config = refine_config(background=background)
+            run(find_stage("refine"), config, {"maps": maps, **images}, str(out), options)
+            labels = open_artifact(str(out))
+            rows = labels.rows().drop_columns(["unit", "row"]).to_pylist()
+            cells = labels.cells("label", range(len(rows)))
+            found[out.name] = {"rows": rows, "labels": [cell and decode_label_map(cell).tolist() for cell in cells]}
+    return found
+
+
 def manifest_output(work: Path) -> Any:
     """The rows as they are published, and every mask's pixels, from soft maps that a formula gives."""
     from maskmill.stages.manifest.stage import manifest_config  # torch takes seconds
@@ -104,6 +147,8 @@ def chirping_weights(path: Path) -> str:
 OUTPUTS: dict[str, Callable[[Path], Any]] = {
     "index": index_output,
     "extract": extract_output,
+    "mask": mask_output,
+    "refine": refine_output,
     "manifest": manifest_output,
 }
 

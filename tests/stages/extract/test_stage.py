@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import small_runs
 from maskmill.manifests.artifact import open_artifact
 from maskmill.manifests.errors import ConfigError, EnvironmentFault, InputError, StaleArtifact
 from maskmill.manifests.quantized import quantized, restored
@@ -25,7 +29,7 @@ from maskmill.pipeline.verify import verify
 from maskmill.stages.extract import computing
 from maskmill.stages.extract.stage import STAGE, extract_config
 from maskmill.stages.vision.token_fields import FIELDS, token_fields
-from small_dataset import tree, write_picture
+from small_dataset import tree, write_dataset, write_picture
 
 ALL = ("keys", "cls_query", "cls_attention:0-5", "tokens:1+5", "support_tokens:2")
 WANTED = {
@@ -168,6 +172,34 @@ def test_batches_threads_and_parts_change_no_byte(bench: Any, part_options: list
         torch.set_num_threads(before)
     assert tree(two) == tree(Path(one))
     assert verify(str(two)).exit_code == 0
+
+
+WIDE = """
+import sys, torch
+from maskmill.pipeline.job import RunOptions
+from maskmill.pipeline.run import run
+from maskmill.stages.extract.stage import STAGE, extract_config
+images, out, threads, batch = sys.argv[1:]
+torch.set_num_threads(int(threads))
+config = extract_config("vit_base_patch16_224", "random:0", (64, 64), fields=("tokens:0",), dtype="float32")
+run(STAGE, config, {"images": images}, out, RunOptions(unit_rows=int(batch)))
+"""
+
+
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="MKL cannot on this processor"
+)
+def test_a_wide_backbone_gives_the_same_values_on_any_threads(tmp_path: Path) -> None:
+    """MKL by itself does not: processes of their own, because it decides before its first product."""
+    small_runs.index(write_dataset(tmp_path / "pictures", 16), tmp_path / "images")
+    environment = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
+    found = []
+    for threads, rows in [(1, 16), (2, 16), (2, 3)]:
+        out = tmp_path / f"tokens-{threads}-{rows}"
+        command = [sys.executable, "-c", WIDE, str(tmp_path / "images"), str(out), str(threads), str(rows)]
+        subprocess.run(command, check=True, env=environment)
+        found.append(open_tokens(out).at("tokens", range(16)))
+    assert all((each == found[0]).all() for each in found)
 
 
 def test_units_of_another_size_hold_the_same_values(bench: Any) -> None:
