@@ -202,7 +202,7 @@ def _described(field: Field) -> str:
 
 
 def _shown(value: Json) -> str:
-    text = "nothing" if value is None else str(value)
+    text = "nothing" if value in (None, "", []) else str(value)
     return text if len(text) <= 60 else text[:57] + "…"
 
 

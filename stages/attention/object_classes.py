@@ -12,6 +12,7 @@ from skimage.measure import label as numbered_segments
 
 from ...manifests.classes import IGNORE
 
+NO_LABEL = "no_label"  # the note of a row of which no class was known to look for
 _ONLY_CLASS = 1  # of a dataset that names none: object
 
 

@@ -11,12 +11,14 @@ from jaxtyping import Float32, UInt8
 
 from ...manifests.artifact import Artifact, open_artifact
 from ...manifests.checkpoints import seen_ids
+from ...manifests.classes import IGNORE
 from ...manifests.errors import MaskmillError
 from ...manifests.palette import decode_label_map
 from ...manifests.published import FRAME
 from ...manifests.sealed import Json
 from ..attention.backgrounds import Rows, RowThresholds, hard_labels
-from ..attention.object_classes import KnownClasses, object_labels
+from ..attention.local_classes import local_classes
+from ..attention.object_classes import NO_LABEL, KnownClasses, object_labels
 from ..attention.upsampling import upsampled
 
 _OBJECT = 1
@@ -80,9 +82,12 @@ def _of_maps(artifact: Artifact, labels: Mapping[str, Sequence[int]], num_classe
         rows = artifact.rows_at(positions, columns).to_pylist()
         if any(row["status"] != "ok" for row in rows):
             yield Predicted(identifier, None)
-            continue
-        known = KnownClasses(num_classes=num_classes, image_labels=labels.get(identifier, ()))
-        yield _cut(artifact, identifier, positions, rows, known)
+        elif all(row["note"] == NO_LABEL for row in rows):  # nothing was looked for
+            size = (rows[0]["height"], rows[0]["width"])
+            yield Predicted(identifier, np.full(size, IGNORE, np.uint8))
+        else:
+            known = KnownClasses(num_classes=num_classes, image_labels=labels.get(identifier, ()))
+            yield _cut(artifact, identifier, positions, rows, known)
 
 
 def _cut(
@@ -101,17 +106,12 @@ def _cut(
         tuple(facts["patch"]),
         facts["align_corners"],
     )
+    classes = [_OBJECT if row["class"] is None else row["class"] for row in rows]
+    local = local_classes(classes)
     thresholds = np.array([row["threshold"] for row in rows])
-    classes = [row["class"] for row in rows]
-    local = sorted({index for index in classes if index is not None})
-    if not local:
-        places = np.full(len(rows), _OBJECT, np.uint8)
-        is_object_HW = hard_labels(Rows(maps_KHW, thresholds, places), RowThresholds()) == _OBJECT
-        label_HW = object_labels(is_object_HW, known)
-        only = list(known.image_labels) if len(known.image_labels) == 1 else [_OBJECT] if not known.num_classes else []
-        return Predicted(identifier, label_HW, soft_KHW=maps_KHW if only else None, map_classes=only * len(rows))
-    places = np.array([0 if index is None else local.index(index) + 1 for index in classes], np.uint8)
-    local_HW = hard_labels(Rows(maps_KHW, thresholds, places), RowThresholds())
-    names = np.full(256, 255, np.uint8)
-    names[: len(local) + 1] = [0, *local]
-    return Predicted(identifier, names[local_HW], soft_KHW=maps_KHW, map_classes=[index or 0 for index in classes])
+    label_HW = local.named(hard_labels(Rows(maps_KHW, thresholds, local.labels_K), RowThresholds()))
+    if any(row["class"] is not None for row in rows):
+        return Predicted(identifier, label_HW, soft_KHW=maps_KHW, map_classes=classes)
+    only = list(known.image_labels) if len(known.image_labels) == 1 else [_OBJECT] if not known.num_classes else []
+    label_HW = object_labels(label_HW == _OBJECT, known)
+    return Predicted(identifier, label_HW, soft_KHW=maps_KHW if only else None, map_classes=only * len(rows))

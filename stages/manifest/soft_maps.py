@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
-from ...manifests.classes import BACKGROUND, IGNORE
 from ..attention.backgrounds import Background, Rows, hard_labels
+from ..attention.local_classes import local_classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,5 @@ def labels_before(soft: SoftMaps, background: Background, found: Sequence[int]) 
     """
     if None in soft.classes and len(found) != 1:
         return None
-    given = [found[0] if index is None else index for index in soft.classes]
-    classes = sorted(set(given) - {BACKGROUND})
-    local = {BACKGROUND: BACKGROUND} | {index: place for place, index in enumerate(classes, start=1)}
-    local_K = np.array([local[index] for index in given], np.uint8)
-    class_of = np.full(256, IGNORE, np.uint8)
-    class_of[: len(classes) + 1] = [BACKGROUND, *classes]
-    return class_of[hard_labels(Rows(soft.maps_KHW, soft.thresholds_K, local_K), background)]
+    local = local_classes([found[0] if index is None else index for index in soft.classes])
+    return local.named(hard_labels(Rows(soft.maps_KHW, soft.thresholds_K, local.labels_K), background))

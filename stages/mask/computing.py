@@ -4,6 +4,7 @@ Letters: R rows, T patches, H heads, E width of a head.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ...manifests.tokens import Tokens
 from ..attention.cst import mean_of_queries
+from ..attention.object_classes import NO_LABEL
 from ..attention.thresholds import foreground_share
 from ..stage import Work
 from ..vision.fitting import Box, valid_patches
@@ -21,8 +23,8 @@ from .methods import Given, Method
 from .supports import GroupKey, Queries
 from .thresholds import thresholds
 
-PICTURES_AT_ONCE = 32  # whose tokens are in memory
-NO_LABEL, NO_SUPPORT, NO_STRUCTURE = "no_label", "no_support", "no_structure"
+PICTURES_AT_ONCE = 16  # whose tokens are in memory, twice: those that are used, and those that are read meanwhile
+NO_SUPPORT, NO_STRUCTURE = "no_support", "no_structure"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,13 +91,26 @@ def stretches(rows: Sequence[Row]) -> Iterator[list[Row]]:
         yield some
 
 
-def masked(masker: Masker, rows: Sequence[Row]) -> Masked:
+def read_ahead(masker: Masker, rows: Sequence[Row]) -> Iterator[tuple[list[Row], dict[str, np.ndarray]]]:
+    """Stretches of rows with their token fields, of which the next are read and verified by a thread meanwhile."""
+    with ThreadPoolExecutor(1, "maskmill-read") as reader:
+        before: tuple[list[Row], Future[dict[str, np.ndarray]]] | None = None
+        for some in stretches(rows):
+            coming = some, reader.submit(_fields, masker, some)
+            if before is not None:
+                yield before[0], before[1].result()
+            before = coming
+        if before is not None:
+            yield before[0], before[1].result()
+
+
+def masked(masker: Masker, rows: Sequence[Row], fields: Mapping[str, np.ndarray]) -> Masked:
     """A picture that has no label has no class to look for, and an empty map. A map of one value is noted; one that is
     not finite has no threshold, and fails when it is written."""
     valid_RT = _valid(masker, rows)
     queries, notes = _queries(masker, rows)
     labels = [row.label for row in rows]
-    map_RT = masker.method.apply(Given(_fields(masker, rows), queries, valid_RT, labels, masker.model))
+    map_RT = masker.method.apply(Given(fields, queries, valid_RT, labels, masker.model))
     if masker.by_class:
         map_RT[[label is None for label in labels]] = 0
         notes = [NO_LABEL if label is None else note for label, note in zip(labels, notes, strict=True)]

@@ -12,8 +12,9 @@ from ...manifests.errors import ConfigError
 from ...manifests.fields import Field
 from ...manifests.sealed import Json
 from ...manifests.tokens import Tokens, stored_names
+from ..attention.object_classes import NO_LABEL
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
-from .computing import NO_LABEL, Masker, masked, rows_to_do, stretches
+from .computing import Masker, masked, read_ahead, rows_to_do
 from .fit import refuse_other_checkpoint
 from .methods import Method, find_method
 from .rows import KEY, LISTED, class_groups, class_rows, object_rows
@@ -122,8 +123,8 @@ def run_unit(work: Work, config: MaskConfig, masker: Masker) -> UnitResult:
     maps = np.zeros((len(work.ids), *grid), np.float32)
     placed = _placed(work)
     results = [RowResult({**scalars, "threshold": 0.0, "foreground": 0.0}) for scalars in placed]
-    for rows in stretches(rows_to_do(work)):
-        found = masked(masker, rows)
+    for rows, fields_of_rows in read_ahead(masker, rows_to_do(work)):
+        found = masked(masker, rows, fields_of_rows)
         maps[[row.index for row in rows]] = found.map_RT.reshape(-1, *grid)
         values = zip(rows, found.threshold_R.tolist(), found.foreground_R.tolist(), found.notes, strict=True)
         for row, threshold, foreground, note in values:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
-from ...manifests.classes import BACKGROUND, IGNORE, MAX_CLASSES
+from ...manifests.classes import BACKGROUND, IGNORE
 from ...manifests.errors import Reason, RowFailed
 from ..attention.backgrounds import Background, Rows, RowThresholds, TwoScores, agreed, hard_labels, levels, soft_scores
+from ..attention.local_classes import local_classes
 from ..attention.object_classes import KnownClasses, object_labels
 from .crf import PictureCrf
 from .presets import CrfPreset
@@ -49,14 +50,12 @@ def refine_picture(
 ) -> Refined:
     """The label map of rows that have a class each (0 for the background's own). Raises RowFailed where a map or a
     threshold that is needed is not finite."""
-    classes, local_K = _localised(row_classes)
-    local_HW = _refined_labels(picture, Rows(maps_KHW, thresholds_K, local_K), len(classes), refinement)
-    class_of = np.full(256, IGNORE, np.uint8)
-    class_of[: len(classes) + 1] = [BACKGROUND, *classes]
-    label_HW = class_of[local_HW]
+    local = local_classes(row_classes)
+    rows = Rows(maps_KHW, thresholds_K, local.labels_K)
+    label_HW = local.named(_refined_labels(picture, rows, len(local.classes), refinement))
     maps_by_class = {
         index: [map_HW for map_HW, label in zip(maps_KHW, row_classes, strict=True) if label == index]
-        for index in classes
+        for index in local.classes
     }
     return _noted(label_HW, [_measured(label_HW, index, maps) for index, maps in maps_by_class.items()])
 
@@ -75,14 +74,6 @@ def refine_objects(
     label_HW = np.where(found.label_HW == IGNORE, np.uint8(IGNORE), named_HW)
     indices = [int(index) for index in np.unique(label_HW) if index not in (BACKGROUND, IGNORE)]
     return _noted(label_HW, [_measured(label_HW, index, list(maps_KHW)) for index in indices])
-
-
-def _localised(row_classes: Sequence[int]) -> tuple[list[int], UInt8[np.ndarray, " K"]]:
-    """The classes in order, and each row's place among them; the background's place is 0."""
-    assert all(BACKGROUND <= index <= MAX_CLASSES for index in row_classes), row_classes
-    classes = sorted(set(row_classes) - {BACKGROUND})
-    places = {BACKGROUND: BACKGROUND} | {index: place for place, index in enumerate(classes, start=1)}
-    return classes, np.array([places[index] for index in row_classes], np.uint8)
 
 
 def _refined_labels(

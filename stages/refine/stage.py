@@ -23,7 +23,7 @@ from ...manifests.pictures import Limits, decode_picture
 from ...manifests.sealed import Json
 from ...manifests.sources import read_source
 from ..attention.backgrounds import RowThresholds, parse_background
-from ..attention.object_classes import KnownClasses
+from ..attention.object_classes import NO_LABEL, KnownClasses
 from ..attention.upsampling import upsampled
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
 from .crf import require_crf
@@ -31,7 +31,6 @@ from .presets import find_preset
 from .refinement import Refined, Refinement, refine_objects, refine_picture
 from .rows import LISTED, picture_rows
 
-NO_LABEL = "no_label"
 CRF_UNIT, PLAIN_UNIT = 16, 256  # pictures: of a CRF each takes half a second
 PICTURES_AT_ONCE = 32  # whose maps are in memory
 PRESET = "preset"  # a background rule: the one that the preset's authors use

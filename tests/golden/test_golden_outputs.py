@@ -78,7 +78,7 @@ def mask_output(work: Path) -> Any:
         out = work / f"{method}-{supports}"
         run(find_stage("mask"), mask_config(tokens, method, supports), where, str(out), options)
         maps = open_artifact(str(out))
-        rows = maps.rows().drop_columns(["unit", "row"]).to_pylist()
+        rows = maps.rows().drop_columns(["unit", "row", "map_sha256"]).to_pylist()
         numbers = maps.read("map", range(len(rows))).astype(float).round(6).tolist()
         found[out.name] = {"rows": rows, "maps": numbers}
     return found
@@ -100,7 +100,7 @@ def refine_output(work: Path) -> Any:
             config = refine_config(background=background)
             run(find_stage("refine"), config, {"maps": maps, **images}, str(out), options)
             labels = open_artifact(str(out))
-            rows = labels.rows().drop_columns(["unit", "row"]).to_pylist()
+            rows = labels.rows().drop_columns(["unit", "row", "label_sha256"]).to_pylist()
             cells = labels.cells("label", range(len(rows)))
             found[out.name] = {"rows": rows, "labels": [cell and decode_label_map(cell).tolist() for cell in cells]}
     return found
