@@ -30,7 +30,7 @@ from maskmill.stages.mask.stage import STAGE as MASK, mask_config
 from maskmill.stages.refine.presets import find_preset
 from maskmill.stages.refine.stage import STAGE, refine_config
 
-PAIRS = 2  # of some 30 s each
+PAIRS = 3  # of some 30 s each
 PRESET = "weaktr-cam-voc"
 UNIT = RunOptions(unit_rows=8)
 
@@ -46,12 +46,12 @@ def make_maps(pictures: Path, home: Path) -> Artifact:
 
 
 def refining(home: Path, refiner: Any, preset: str = "") -> Callable[..., Path]:
-    """A function that refines into a new directory, or again into one that it has made."""
+    """A function that refines into a new directory each time."""
     numbers, config = itertools.count(), refine_config(refiner, preset)
     inputs = {"maps": str(home / "maps"), "images": str(home / "images")}
 
-    def refine(workers: int = 0, out: Path | None = None) -> Path:
-        out = out or home / f"{refiner}-{next(numbers)}"
+    def refine(workers: int = 0) -> Path:
+        out = home / f"{refiner}-{next(numbers)}"
         run(STAGE, config, inputs, str(out), RunOptions(unit_rows=UNIT.unit_rows, workers=workers))
         return out
 
@@ -86,14 +86,13 @@ def bare_crf(picture_HW3: np.ndarray, cut_HW: np.ndarray) -> np.ndarray:
     return np.argmax(model.inference(preset.iterations), axis=0)
 
 
-def workers(refine: Callable[..., Path], home: Path) -> None:
-    """What two workers take before and after their units is what a finished artifact takes to be seen."""
-    one, both, start = [], [], []
-    for number in range(PAIRS):
-        out = home / f"workers-{number}"
+def workers(refine: Callable[..., Path], plain: Callable[..., Path]) -> None:
+    """Start-up is what two workers take for the same label maps without CRF, which themselves take a moment."""
+    start, one, both = [], [], []
+    for _ in range(PAIRS):
+        start.append(seconds(partial(plain, 2)) - seconds(plain) / 2)
         one.append(seconds(refine))
-        both.append(seconds(partial(refine, 2, out)))
-        start.append(seconds(partial(refine, 2, out)))
+        both.append(seconds(partial(refine, 2)))
     show("start-up of 2 workers", start, " s")
     show("refine crf, one process", one, " s")
     show("refine crf, 2 workers with their start-up", both, " s")
@@ -113,7 +112,7 @@ def main() -> None:
         show(f"refine none, {count} pictures, each", each, " ms")
         bare = bare_calls(home, plain())
         show(f"refine crf, {count} pictures, over bare pydensecrf calls", ratios(refine, bare, PAIRS))
-        workers(refine, home)
+        workers(refine, plain)
     print(f"| load after | {os.getloadavg()[0]:.1f} |")
 
 
