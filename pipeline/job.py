@@ -37,6 +37,10 @@ class RunOptions:
     break_lock: bool = False
     log: Literal["progress", "json", "quiet"] = "quiet"
 
+    @property
+    def on_workers(self) -> bool:
+        return bool(self.workers or self.scheduler or self.cluster)
+
 
 @dataclass(frozen=True, slots=True)
 class Job:

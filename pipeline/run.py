@@ -119,6 +119,8 @@ def _run_units(at: Place, asked: Asked, plan: Plan, options: RunOptions, execute
             execute(job, units, progress.report)
     if options.part is not None:
         return _outcome(at, plan, None, progress, began)
+    if options.on_workers:  # one that was killed may have been writing
+        atomic.sweep_temporaries(at)
     warn = asked.stage.warn and partial(asked.stage.warn, asked.config, plan.facts)
     return _outcome(at, plan, finish(at, plan, options.max_bad, warn, asked.stage.describe), progress, began)
 

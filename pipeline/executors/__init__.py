@@ -15,7 +15,7 @@ Executor = Callable[[Job, Iterator[Unit], Report], None]
 
 def executor_for(options: RunOptions, at: Place, *inputs: Place) -> Executor:
     """The executor that the options name; refuses what cannot work before anything is started."""
-    if not (options.workers or options.scheduler or options.cluster):
+    if not options.on_workers:
         return run_inline
     if options.part is not None:
         raise ConfigError("--part runs its units in this process; leave out --workers, --scheduler and --cluster")
