@@ -65,6 +65,8 @@ def show_metrics(metrics: Mapping[str, Any]) -> None:
 def _with_interval(found: Mapping[str, Any] | None) -> str:
     if found is None or found["estimate"] is None:
         return "–"
+    if found["low"] is None:  # no resample has what it is about
+        return f"{found['estimate']:.3f} (–)"
     return f"{found['estimate']:.3f} ({found['low']:.3f}–{found['high']:.3f})"
 
 

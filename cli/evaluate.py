@@ -29,11 +29,19 @@ def masks(predicted: str, against: str, out: str, break_lock: bool, as_json: boo
     import json
 
     from ..manifests.artifact import open_artifact, source_of
+    from ..manifests.errors import ConfigError
     from ..pipeline.whole import run_whole
     from ..stages.evaluate.stage import STAGE, evaluate_config
 
     opened = open_artifact(predicted, STAGE.roles["predicted"])
-    inputs = {"predicted": opened.place.uri, "images": place(against).uri if against else source_of(opened, "images")}
+    images = place(against).uri if against else ""
+    try:
+        images = images or source_of(opened, "images")
+    except ConfigError as error:  # which names the option of the other commands
+        raise ConfigError(
+            f"{opened.place} does not lead to the images that it was made from; pass their path as --against"
+        ) from error
+    inputs = {"predicted": opened.place.uri, "images": images}
     outcome = run_whole(STAGE, evaluate_config(**values), inputs, out, break_lock)
     metrics = json.loads(open_artifact(outcome.at, "metrics").file("metrics.json"))
     if as_json:

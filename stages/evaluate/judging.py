@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 
+from ...manifests.errors import InputError
 from ..scores.boundary import BoundaryScores, boundary_scores
 from ..scores.coverage import unanswered
 from ..scores.floors import WHOLE, Ellipse, cell_counts, fitted_ellipses, painted, painted_labels
@@ -60,6 +61,7 @@ def judged(found: Iterable[Predicted], truth: GroundTruth, view: View) -> Iterat
         truth_HW = truth.get(each.id)
         if truth_HW is None:
             continue
+        _refuse_other_size(each, truth_HW)
         classes = frozenset(np.unique(truth_HW).tolist()) - {0, 255}
         true_HW = view.of(truth_HW)
         if each.label_HW is None or not each.is_kept:
@@ -88,6 +90,15 @@ def floors(pictures: Sequence[Judged], truth: GroundTruth, view: View) -> list[F
         _floor("all foreground", pictures, [WHOLE] * len(pictures), truth, view),
         _floor("best fixed ellipse, fitted on other classes", pictures, ellipses, truth, view),
     ]
+
+
+def _refuse_other_size(each: Predicted, truth_HW: UInt8[np.ndarray, "H W"]) -> None:
+    if each.label_HW is not None and each.label_HW.shape != truth_HW.shape:
+        (height, width), (true_height, true_width) = each.label_HW.shape, truth_HW.shape
+        raise InputError(
+            f"{each.id} is {width}×{height} pixels where it is judged and {true_width}×{true_height} in its ground "
+            "truth; pass as --against the images that it was made from, or make it anew from these"
+        )
 
 
 def _floor(name: str, pictures: Sequence[Judged], ellipses: Sequence[Ellipse], truth: GroundTruth, view: View) -> Floor:

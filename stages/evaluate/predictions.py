@@ -14,6 +14,7 @@ from ...manifests.checkpoints import seen_ids
 from ...manifests.classes import IGNORE
 from ...manifests.errors import MaskmillError
 from ...manifests.palette import decode_label_map
+from ...manifests.plan import listing_batches
 from ...manifests.published import FRAME
 from ...manifests.sealed import Json
 from ..attention.backgrounds import Rows, RowThresholds, hard_labels
@@ -67,13 +68,19 @@ def _of_labels(artifact: Artifact) -> Iterator[Predicted]:
 
 def _of_dataset(artifact: Artifact) -> Iterator[Predicted]:
     group = artifact.plan.group_of(FRAME)
-    columns = ["id", "status", "kept", "mask", "objects"]
+    columns = ["id", "status", "kept", "mask"]
+    truth = _truth_in(artifact)
     for unit in artifact.plan.layout(group).units():
         for batch in artifact.frame(FRAME, unit.index).iter_batches(256, columns=columns):
             for row in batch.to_pylist():
                 label_HW = decode_label_map(row["mask"]["bytes"]) if row["status"] == "ok" else None
-                is_truth = any(each["source"] == "gt" for each in row["objects"])
-                yield Predicted(row["id"], label_HW, bool(row["kept"]), is_truth)
+                yield Predicted(row["id"], label_HW, bool(row["kept"]), row["id"] in truth)
+
+
+def _truth_in(dataset: Artifact) -> frozenset[str]:
+    """As was planned: of a row without classes, no class says that it is the truth."""
+    rows = (row for batch in listing_batches(dataset.place, dataset.plan) for row in batch.to_pylist())
+    return frozenset(row["id"] for row in rows if row["is_truth"])
 
 
 def _of_maps(artifact: Artifact, labels: Mapping[str, Sequence[int]], num_classes: int) -> Iterator[Predicted]:

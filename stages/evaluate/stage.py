@@ -13,6 +13,7 @@ from ...manifests.artifact import Artifact
 from ...manifests.errors import ConfigError, InputError
 from ...manifests.published import class_names
 from ...manifests.sealed import Json
+from ...manifests.underway import Underway
 from ..scores.boundary import BoundaryScores, class_boundary_f, mean_boundary_f, stacked_boundaries
 from ..scores.intervals import Interval, bootstrap, counts_interval
 from ..scores.iou import Counts, accumulated, class_iou, class_precision, class_recall, mean_iou, or_none, stacked
@@ -58,7 +59,7 @@ def reads(config: EvaluateConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]
     return {"predicted": fields[inputs["predicted"].plan.kind], "images": truth}
 
 
-def compute(config: EvaluateConfig, inputs: Inputs) -> Findings:
+def compute(config: EvaluateConfig, inputs: Inputs, underway: Underway) -> Findings:
     predicted, truth = inputs["predicted"], GroundTruth(inputs["images"])
     classes = inputs["images"].plan.facts["classes"]
     _refuse_other_classes(predicted, classes)

@@ -1,0 +1,155 @@
+"""`maskmill evaluate masks`: what it prints and keeps, its exit codes, and the sentence for each mistake."""
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maskmill.cli.evaluate import masks
+from maskmill.cli.main import main
+from maskmill.manifests.artifact import open_artifact
+from maskmill.stages.evaluate.stage import EvaluateConfig
+from small_dataset import tree, write_dataset
+from small_labels import LABELS, make_images, make_labels, publish, true_mask, write_pictures
+from small_truth import ALL, DECIDED, FLOORS, KEPT, TRUTH, WITHOUT_LABEL, index_truth
+
+Capture = pytest.CaptureFixture[str]
+WITH_INTERVAL = r"[01]\.\d{3} \([01]\.\d{3}–[01]\.\d{3}\)"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images with three masks, maps, labels and a dataset, which are only read; and images that are not theirs."""
+    home = tmp_path_factory.mktemp("made")
+    make_labels(home)
+    publish(home)
+    make_images(home, "bare", masks=False)
+    index_truth(home, "swapped", {"p0": true_mask("p0", (24, 40))}, classes=("dog", "cat"))
+    write_pictures(home / "larger" / "pictures", dict(reversed(LABELS.items())))
+    make_images(home / "larger")
+    write_dataset(home / "strange" / "pictures", 2, masks=True)
+    folder = ["index", "folder", str(home / "strange" / "pictures"), "--out"]
+    assert main([*folder, str(home / "strangers"), "--masks", str(home / "strange" / "masks")]) == 0
+    assert main([*folder, str(home / "maskless")]) == 0
+    return home
+
+
+@pytest.fixture
+def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Path:
+    """A copy, and the working directory."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    return tmp_path
+
+
+def evaluate(predicted: str, *more: str) -> int:
+    return main(["evaluate", "masks", predicted, "--resamples", "50", "--out", "metrics", *more])
+
+
+def kept_metrics() -> dict[str, Any]:
+    metrics: dict[str, Any] = json.loads(open_artifact("metrics", "metrics").file("metrics.json"))
+    return metrics
+
+
+def test_every_line_is_printed_with_its_intervals_and_the_floors_last(home: Path, capsys: Capture) -> None:
+    """Against the images that it was made from, unless others are named."""
+    assert evaluate("dataset") == 0
+    coverage, header, *lines, done = capsys.readouterr().out.splitlines()
+    assert coverage == "3 pictures with ground truth: 3 kept, 0 dropped, 0 failed"
+    assert re.split(r"\s{2,}", header.strip()) == ["miou", "miou foreground", "boundary f"]
+    assert re.fullmatch(rf"metrics: done in \d+\.\d s → {home}/metrics", done)
+    cells = {name: values for name, *values in (re.split(r"\s{2,}", line.strip()) for line in lines)}
+    assert list(cells) == [ALL, KEPT, DECIDED, *FLOORS]
+    for line in kept_metrics()["results"]:
+        outline = line.get("boundary_f")
+        assert (outline is None) == (line["name"] == DECIDED)
+        for found, said in zip([line["miou"], line["miou_foreground"], outline], cells[line["name"]], strict=True):
+            assert said == "–" if found is None else re.fullmatch(WITH_INTERVAL, said)
+            assert found is None or said.startswith(f"{found['estimate']:.3f} ({found['low']:.3f}–")
+
+
+def test_it_is_done_once_and_again_where_the_truth_has_changed(home: Path, capsys: Capture) -> None:
+    assert evaluate("labels") == 0
+    before = tree(home / "metrics")
+    assert evaluate("labels", "--against", "images") == 0
+    assert "metrics: already done in " in capsys.readouterr().out
+    assert tree(home / "metrics") == before
+    assert (main(["verify", "metrics"]), main(["status", "metrics"])) == (0, 0)
+    assert evaluate("labels", "--seed", "1") == 3
+    assert "was made with seed = 0 and this run asks for 1" in capsys.readouterr().err
+    for number in (2, 1):
+        shutil.rmtree("truth", ignore_errors=True)
+        index_truth(home, "truth", dict(list(TRUTH.items())[:number]))
+        assert evaluate("labels", "--against", "truth", "--out", "of-truth") == 0
+        assert f"{number} pictures with ground truth: " in capsys.readouterr().out
+
+
+def test_maps_have_a_sweep_and_labels_have_none(home: Path, capsys: Capture) -> None:
+    assert evaluate("maps", "--class-agnostic", "--no-boundary") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("3 pictures with ground truth, without regard to class: 3 kept, 0 dropped, 0 failed\n")
+    assert "boundary" not in said
+    assert re.search(r"^  best constant threshold, chosen on the ground truth: 0\.\d+ \(0\.\d{3}\)$", said, re.M)
+    assert evaluate("labels", "--out", "of-labels") == 0
+    assert "threshold" not in capsys.readouterr().out
+
+
+def test_as_json_it_is_what_is_kept(home: Path, capsys: Capture) -> None:
+    assert evaluate("labels", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == kept_metrics()
+
+
+def test_what_is_not_defined_is_a_dash(home: Path, capsys: Capture) -> None:
+    """The one picture is all undecided."""
+    index_truth(home, "alone", {WITHOUT_LABEL: TRUTH[WITHOUT_LABEL]})
+    assert evaluate("labels", "--against", "alone") == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if DECIDED in line)
+    assert line.split(DECIDED)[1].split() == ["–", "–", "–"]
+
+
+@pytest.mark.parametrize(
+    ("predicted", "more", "sentence"),
+    [
+        ("images", [], "holds images where maps or labels or dataset are wanted"),
+        ("labels", ["--against", "maps"], "holds maps where images are wanted"),
+        ("labels", ["--against", "nowhere"], "/nowhere"),
+        ("labels", ["--against", "bare"], "has ground truth in"),
+        ("labels", ["--against", "maskless"], "holds no masks to judge by; index the pictures with their masks"),
+        ("dataset", ["--against", "strangers"], "pass as --against an images artifact with masks of the same ids"),
+        ("maps", ["--against", "larger/images"], "; pass as --against the images that it was made from, or make "),
+        ("dataset", ["--against", "swapped"], "class 1 is cat in"),
+    ],
+)
+def test_a_mistake_is_one_sentence(home: Path, capsys: Capture, predicted: str, more: list[str], sentence: str) -> None:
+    before = tree(home)
+    assert evaluate(predicted, *more) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1
+    assert tree(home) == before
+
+
+def test_images_that_were_moved_are_asked_for_by_the_option_that_takes_them(home: Path, capsys: Capture) -> None:
+    (home / "images").rename(home / "moved")
+    assert evaluate("labels") == 2
+    assert "labels does not lead to the images that it was made from; pass their path as --against\n" in (
+        capsys.readouterr().err
+    )
+    assert evaluate("labels", "--against", "moved") == 0
+
+
+def test_no_resample_is_no_interval(home: Path, capsys: Capture) -> None:
+    assert main(["evaluate", "masks", "labels", "--resamples", "0", "--out", "metrics"]) == 2
+    assert "'--resamples': 0 is not in the range x>=1" in capsys.readouterr().err
+    assert main(["evaluate", "masks", "labels"]) == 2
+    assert "Missing option '--out'" in capsys.readouterr().err
+
+
+def test_options_and_config_fields_are_the_same_words() -> None:
+    own = {parameter.name for parameter in masks.params} - {"predicted", "against", "out", "break_lock", "as_json"}
+    assert own == {field.name for field in dataclasses.fields(EvaluateConfig)}
