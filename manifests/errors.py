@@ -61,6 +61,12 @@ class EnvironmentFault(MaskmillError, OSError):
     exit_code = 7
 
 
+class Diverged(MaskmillError, ArithmeticError):
+    """A training's loss is no number any more."""
+
+    exit_code = 8
+
+
 class ArtifactBusy(MaskmillError, RuntimeError):
     """Another run holds the artifact."""
 

@@ -1,11 +1,13 @@
 """A stage without units, from a command to a finished artifact: what it makes is computed in one go.
 
 Order of writing: plan.json, the files, artifact.json. What is there is done if it was made with this configuration of
-these inputs, and its files are what was written.
+these inputs, and its files are what was written. What takes long may keep where it is (see `Underway`): then plan.json
+is written with the first that it keeps, and the same command goes on from the last.
 """
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ..manifests import atomic, lock, sealed
@@ -16,7 +18,9 @@ from ..manifests.fingerprint import config_json, fingerprint, kept_settings
 from ..manifests.place import Place, place
 from ..manifests.plan import PLAN, Plan, read_plan, write_plan
 from ..manifests.sealed import Json
+from ..manifests.underway import Underway
 from ..stages.stage import WholeStage
+from .executors.attempts import close_log, log
 from .finishing import standing
 from .planning import header_of, inputs_of, refuse_other_header
 from .run import Outcome, leave_nothing, refuse_strangers
@@ -36,12 +40,18 @@ def run_whole(stage: WholeStage, config: Any, inputs: Mapping[str, str], out: st
         if existing is not None:
             refuse_other_header(at, existing, header)
         before = _standing(at, existing, plan)
+        underway = Underway(at, partial(_begin, at, plan), partial(log, at))
+        if before is None and existing is not None and existing.inputs != plan.inputs:
+            underway.clear()
         try:
-            summary = before or _made(at, stage, config, read, plan)
+            summary = before or _made(at, stage, config, read, plan, underway)
         except MaskmillError:
-            if existing is None:
+            if existing is None and not underway.names():
                 leave_nothing(at)
             raise
+        finally:
+            close_log(at)
+        underway.clear()
     return Outcome(
         at=at,
         kind=stage.kind,
@@ -78,11 +88,13 @@ def _plan(
     )
 
 
-def _made(at: Place, stage: WholeStage, config: Any, inputs: Mapping[str, Artifact], plan: Plan) -> Summary:
-    """Computes before it changes anything, so that what failed has left what was there."""
-    found = stage.compute(config, inputs)
-    atomic.remove(at, ARTIFACT) if at.exists(ARTIFACT) else None
-    write_plan(at, plan)
+def _made(
+    at: Place, stage: WholeStage, config: Any, inputs: Mapping[str, Artifact], plan: Plan, underway: Underway
+) -> Summary:
+    """Computes before it changes anything but what it keeps, so that what failed has left what was there."""
+    found = stage.compute(config, inputs, underway)
+    _begin(at, plan)
+    atomic.remove(at, ARTIFACT)
     for name, data in found.files.items():
         atomic.write(at, name, data)
     summary = Summary(
@@ -95,6 +107,12 @@ def _made(at: Place, stage: WholeStage, config: Any, inputs: Mapping[str, Artifa
     )
     sealed.write(at, ARTIFACT, summary.as_json())
     return summary
+
+
+def _begin(at: Place, plan: Plan) -> None:
+    if not at.exists(PLAN) or read_plan(at) != plan:
+        atomic.remove(at, ARTIFACT)
+        write_plan(at, plan)
 
 
 def _standing(at: Place, existing: Plan | None, plan: Plan) -> Summary | None:

@@ -21,6 +21,7 @@ from ..manifests.layout import MAX_UNIT_BYTES, MAX_UNIT_ROWS, Unit
 from ..manifests.ledger import Record
 from ..manifests.plan import Plan
 from ..manifests.sealed import Json
+from ..manifests.underway import Underway
 
 Inputs = Mapping[str, Artifact]
 
@@ -153,7 +154,7 @@ class WholeStage:
     code_version: int
     config: type[Any]
     roles: Mapping[str, str]  # input role → kinds of artifact it may be, separated by |
-    compute: Callable[[Any, Inputs], Findings]
+    compute: Callable[[Any, Inputs, Underway], Findings]
     reads: Callable[[Any, Inputs], Mapping[str, Sequence[str]]] = reads_nothing
     libraries: Sequence[str] = ()
     device: Callable[[Any], str] = no_device

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from ...manifests.artifact import Artifact
 from ...manifests.errors import ConfigError
 from ...manifests.tokens import Tokens, stored_names
+from ...manifests.underway import Underway
 from ..stage import Findings, Inputs, WholeStage
 from .methods import Method, find_method
 
@@ -26,10 +27,10 @@ def reads(config: FitConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
     return {"tokens": stored_names(inputs["tokens"], find_method(config.method).reads), "images": ("labels",)}
 
 
-def compute(config: FitConfig, inputs: Inputs) -> Findings:
+def compute(config: FitConfig, inputs: Inputs, underway: Underway) -> Findings:
     fit = find_method(config.method).fit
     assert fit is not None, config.method
-    found = fit(config, inputs)
+    found = fit(config, inputs, underway)
     return replace(found, facts={**found.facts, "method": config.method, **_weights(inputs["tokens"])})
 
 

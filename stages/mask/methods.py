@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...manifests.artifact import Artifact
 from ...manifests.errors import ConfigError
+from ...manifests.underway import Underway
 from ..attention.cst import cosine_map
 from ..attention.kept_mass import attention_map
 from ..stage import Findings, Inputs
@@ -48,7 +49,7 @@ class Method:
     threshold: str  # where the user names none
     takes_supports: bool = False  # and where there are some, a map for each class of a picture
     by_class: bool = False  # the same without supports: it tells classes apart by itself
-    fit: Callable[[Any, Inputs], Findings] | None = None  # config, tokens and images → a checkpoint's files
+    fit: Callable[[Any, Inputs, Underway], Findings] | None = None  # tokens and images → a checkpoint's files
     load: Callable[[Artifact], Any] | None = None  # a checkpoint → the model
 
     @property

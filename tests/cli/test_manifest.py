@@ -91,7 +91,7 @@ def test_a_checkpoint_names_the_ground_truth(home: Path) -> None:
         code_version=1,
         config=NoConfig,
         roles={},
-        compute=lambda config, inputs: Findings({"seen.json": seen_json([], [], ["p0"], ["p1"])}),
+        compute=lambda *_: Findings({"seen.json": seen_json([], [], ["p0"], ["p1"])}),
     )
     run_whole(stage, NoConfig(), {}, "checkpoint")
     assert main(command("--ground-truth", "checkpoint")) == 0

@@ -18,6 +18,7 @@ from maskmill.cli.options import stage_options
 from maskmill.cli.refine import refine
 from maskmill.manifests.artifact import open_artifact
 from maskmill.manifests.checkpoints import SEEN, WEIGHTS, seen_json
+from maskmill.manifests.underway import Underway
 from maskmill.stages.mask.fit import FitConfig
 from maskmill.stages.mask.methods import METHODS, Given, Method
 from maskmill.stages.mask.stage import MaskConfig
@@ -134,7 +135,7 @@ def test_maps_whose_tokens_are_gone_lead_to_the_images(home: Path, capsys: Captu
 # ---- a method that is fitted
 
 
-def fit_nothing(config: FitConfig, inputs: Inputs) -> Findings:
+def fit_nothing(config: FitConfig, inputs: Inputs, underway: Underway) -> Findings:
     files = {WEIGHTS: bytes([config.seed]), SEEN: seen_json([], [], [], [])}
     return Findings(files, {"kind": "classifier"})
 

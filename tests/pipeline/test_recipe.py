@@ -160,7 +160,7 @@ def test_a_setting_is_checked_like_the_file(
 
 
 def test_a_fitted_method_needs_its_checkpoint(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fitted = dataclasses.replace(METHODS["cst"], name="fitted", fit=lambda config, inputs: Findings({}))
+    fitted = dataclasses.replace(METHODS["cst"], name="fitted", fit=lambda *_: Findings({}))
     monkeypatch.setitem(METHODS, "fitted", fitted)
     (found,) = mistakes(home, SMALL, "mask.method=fitted")
     assert "[mask] method fitted is fitted first" in found

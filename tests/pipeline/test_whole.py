@@ -20,6 +20,7 @@ from maskmill.manifests.errors import (
     StaleArtifact,
     UnfinishedArtifact,
 )
+from maskmill.manifests.underway import Underway
 from maskmill.pipeline.run import Outcome, finish_parts, retry
 from maskmill.pipeline.status import failed_rows, status
 from maskmill.pipeline.verify import verify
@@ -39,7 +40,7 @@ class CensusConfig:
 CALLS: list[str] = []
 
 
-def compute(config: CensusConfig, inputs: Inputs) -> Findings:
+def compute(config: CensusConfig, inputs: Inputs, underway: Underway) -> Findings:
     """How many pictures there are of each class, and how many pixels."""
     CALLS.append(config.word)
     if config.mistake:
@@ -155,7 +156,7 @@ def test_what_cannot_be_made_leaves_what_was_there(images: Path, tmp_path: Path,
         census(images, out)
         (out / "census.json").write_bytes(b"{}")  # damaged, so that it has to be made again
     before = tree(out)
-    mistaken = replace(CENSUS, compute=lambda config, inputs: compute(replace(config, mistake="told"), inputs))
+    mistaken = replace(CENSUS, compute=lambda config, *others: compute(replace(config, mistake="told"), *others))
     with pytest.raises(InputError, match="told"):
         census(images, out, mistaken)
     assert tree(out) == before
@@ -303,7 +304,7 @@ def test_counts_of_rows_and_of_none() -> None:
 def test_what_says_nothing_of_itself_is_still_told(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    silent = replace(CENSUS, compute=lambda config, inputs: Findings({"a.txt": b"a"}))
+    silent = replace(CENSUS, compute=lambda *_: Findings({"a.txt": b"a"}))
     show_outcome(census(images, tmp_path / "out", silent), as_json=False)
     assert capsys.readouterr().out.startswith("counts: done in ")
     assert main(["status", str(tmp_path / "out")]) == 0

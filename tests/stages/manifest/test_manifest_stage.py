@@ -19,6 +19,7 @@ from maskmill.manifests.checkpoints import seen_json
 from maskmill.manifests.errors import ConfigError, InputError, StaleArtifact
 from maskmill.manifests.palette import decode_label_map
 from maskmill.manifests.published import frame_schema
+from maskmill.manifests.underway import Underway
 from maskmill.pipeline.estimate import estimate
 from maskmill.pipeline.job import RunOptions
 from maskmill.pipeline.run import finish_parts, run
@@ -268,7 +269,7 @@ class FittedConfig:
     stopping: tuple[str, ...] = ()
 
 
-def fitted(config: FittedConfig, inputs: Inputs) -> Findings:
+def fitted(config: FittedConfig, inputs: Inputs, underway: Underway) -> Findings:
     return Findings({"seen.json": seen_json(["p2"], [], list(config.fitting), list(config.stopping))})
 
 

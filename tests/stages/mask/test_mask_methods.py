@@ -13,6 +13,7 @@ from maskmill.manifests.artifact import Artifact, open_artifact
 from maskmill.manifests.checkpoints import SEEN, WEIGHTS, seen_ids, seen_json
 from maskmill.manifests.errors import ConfigError, MissingArtifact, StaleArtifact
 from maskmill.manifests.tokens import Tokens
+from maskmill.manifests.underway import Underway
 from maskmill.pipeline.job import RunOptions
 from maskmill.pipeline.run import Outcome, retry
 from maskmill.pipeline.status import failed_rows, status
@@ -24,7 +25,7 @@ from maskmill.stages.stage import Findings, Inputs
 from small_tokens import PICTURES, Bench
 
 
-def fit_class_keys(config: FitConfig, inputs: Inputs) -> Findings:
+def fit_class_keys(config: FitConfig, inputs: Inputs, underway: Underway) -> Findings:
     """The mean key of each class's pictures, and a little of the seed: what a linear classifier would begin with."""
     tokens, labels = Tokens(inputs["tokens"]), inputs["images"].rows(["id", "labels"]).to_pylist()
     whole = {row["id"] for row in tokens.rows.to_pylist() if row["status"] == "ok"}

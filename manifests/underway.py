@@ -1,0 +1,50 @@
+"""What a computation without units keeps while it is at it, to go on from there after it was stopped.
+
+Each file's name holds the sha256 of its bytes, so that a file that was damaged counts as not there.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+from . import atomic
+from .place import Place
+
+FOLDER = "underway"
+
+
+class Underway:
+    """Files under one folder of an artifact that is not finished; none are left when it is."""
+
+    def __init__(
+        self, at: Place, begin: Callable[[], None] = lambda: None, log: Callable[[dict[str, object]], None] = print
+    ) -> None:
+        self._at, self._begin = at, begin
+        self.log = log  # a line in the artifact's log
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Writes a file, and then removes all but it and the one of the name that came before."""
+        before = self.names()
+        self._begin()
+        kept = f"{FOLDER}/{name}.{hashlib.sha256(data).hexdigest()}"
+        atomic.write(self._at, kept, data)
+        for old in [each for each in before if each != kept][:-1]:
+            atomic.remove(self._at, old)
+
+    def latest(self) -> Iterator[tuple[str, bytes]]:
+        """Names and bytes of what is whole, the last in order of names first."""
+        for kept in reversed(self.names()):
+            data = self._at.read(kept)
+            name, _, digest = kept.removeprefix(f"{FOLDER}/").rpartition(".")
+            if hashlib.sha256(data).hexdigest() == digest:
+                yield name, data
+            else:
+                self.log({"event": "damaged, not used", "file": kept})
+
+    def clear(self) -> None:
+        for kept in self.names():
+            atomic.remove(self._at, kept)
+        if self._at.is_local:
+            atomic.remove_directory(self._at.joined(FOLDER))
+
+    def names(self) -> list[str]:
+        return sorted(name for name in self._at.names(FOLDER) if not name.endswith(atomic.TEMPORARY_SUFFIX))
