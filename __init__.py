@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .manifests.labels import Labels as Labels, open_labels as open_labels
+    from .manifests.pixels import Pixels as Pixels, open_pixels as open_pixels
     from .manifests.tokens import Tokens as Tokens, open_tokens as open_tokens
 
 __version__ = "0.1.0"
@@ -15,12 +16,14 @@ __version__ = "0.1.0"
 # Name → the module that defines it. A type checker reads the same names under TYPE_CHECKING.
 _HOME = {
     "Labels": ".manifests.labels",
+    "Pixels": ".manifests.pixels",
     "Tokens": ".manifests.tokens",
     "open_labels": ".manifests.labels",
+    "open_pixels": ".manifests.pixels",
     "open_tokens": ".manifests.tokens",
 }
 
-__all__ = ["Labels", "Tokens", "__version__", "open_labels", "open_tokens"]
+__all__ = ["Labels", "Pixels", "Tokens", "__version__", "open_labels", "open_pixels", "open_tokens"]
 
 
 def __getattr__(name: str) -> Any:

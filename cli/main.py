@@ -29,6 +29,7 @@ COMMANDS = {
     "recipe": ("recipe:recipe", "List, show and copy the recipes that ship."),
     "index": ("index:index", "List the pictures of a dataset, with their labels and masks."),
     "extract": ("extract:extract", "Run a vision transformer over the pictures, once, and keep its tokens."),
+    "pixels": ("pixels:pixels", "Decode and resize the pictures, once, for pretraining and pixel students."),
     "fit": ("fit:fit", "Fit a mask method that is trained, on image-level labels."),
     "mask": ("mask:mask", "Make soft maps from tokens, by one of the mask methods."),
     "refine": ("refine:refine", "Make label maps from soft maps, with a dense CRF if wanted."),

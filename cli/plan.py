@@ -7,10 +7,13 @@ from .index import index
 from .manifest import manifest
 from .mask import mask
 from .options import PLAN_ONLY
+from .pixels import pixels
 from .refine import refine
 
+PLANNED = (index, extract, pixels, mask, refine, manifest)
 
-@click.group(commands={"index": index, "extract": extract, "mask": mask, "refine": refine, "manifest": manifest})
+
+@click.group(commands={str(command.name): command for command in PLANNED})
 @click.pass_context
 def plan(context: click.Context) -> None:
     """Say what a stage would make: rows, units, files, bytes, memory. Writes nothing."""

@@ -12,9 +12,10 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from .artifact import Artifact, open_artifact
-from .errors import ConfigError, InputError
+from .errors import ConfigError
 from .place import Place, place
 from .quantized import restored, scale_name
+from .rows_by_id import held_positions
 from .sealed import Json
 
 
@@ -54,7 +55,7 @@ class Tokens:
         The first read of a shard checks its sha256. A picture that failed raises, and so does an unknown id.
         """
         wanted = [ids] if isinstance(ids, str) else list(ids)
-        values_R = self.at(field, self._positions(wanted) if wanted else [])
+        values_R = self.at(field, held_positions(self.artifact, wanted, "tokens"))
         return values_R[0] if isinstance(ids, str) else values_R
 
     def at(self, field: str, positions: Sequence[int]) -> Float[np.ndarray, "R ..."]:
@@ -63,20 +64,6 @@ class Tokens:
         if self.artifact.plan.fields[field].dtype != "int8":
             return values_R
         return restored(values_R, self.artifact.read(scale_name(field), positions))
-
-    def _positions(self, ids: Sequence[str]) -> list[int]:
-        try:
-            positions = self.artifact.positions(ids)
-        except KeyError as error:
-            raise InputError(f"{error.args[0]}; `rows` lists the ids that there are") from error
-        failures = self.artifact.failures()
-        for identifier, position in zip(ids, positions, strict=True):
-            if position in failures:
-                raise InputError(
-                    f"{self.artifact.place} has no tokens of {identifier!r}, which failed ({failures[position]}); "
-                    "leave out the rows whose status is not ok"
-                )
-        return positions
 
     def _held(self, field: str) -> str:
         if field not in self.fields:

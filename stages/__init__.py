@@ -8,6 +8,7 @@ from .stage import Stage
 STAGES: dict[str, str | Stage] = {
     "index": ".index.stage",
     "extract": ".extract.stage",
+    "pixels": ".pixels.stage",
     "mask": ".mask.stage",
     "refine": ".refine.stage",
     "manifest": ".manifest.stage",

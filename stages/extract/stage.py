@@ -15,13 +15,13 @@ import torch
 
 from ...manifests.errors import ConfigError, Reason
 from ...manifests.fields import Field
-from ...manifests.fingerprint import config_from, setting
-from ...manifests.pictures import Limits
+from ...manifests.fingerprint import setting
 from ...manifests.quantized import quantized, scale_name
 from ...manifests.sealed import Json
 from ..stage import Inputs, Known, Probe, RowList, RowResult, Stage, UnitResult, Work, rows_of_input
 from ..vision.backbone import Facts, backbone_facts, device_named, load_backbone, own_size
 from ..vision.fitting import Fit
+from ..vision.pictures import View, first_loaded, loaded_ahead, stacked
 from ..vision.positions import Positions
 from ..vision.token_fields import Wanted
 from ..vision.weights import read_weights, weights_of
@@ -34,11 +34,9 @@ from .computing import (
     one_behind,
 )
 from .fields import DEFAULT_FIELDS, DTYPES, explicit_fields, of_group, stored_fields, wanted_blocks
-from .pictures import Loaded, View, batches_ahead, load, stacked
 
 Dtype = Literal["float16", "float32", "int8"]
 
-MAX_DECODERS = 8  # threads; more wait for the interpreter
 PROBE_S = 4.0  # about how long a measurement for `plan` takes, once the backbone is loaded
 
 
@@ -173,17 +171,8 @@ def _launches(
     work: Work, config: ExtractConfig, extractor: Extractor, wanted: Wanted, rows: list[RowResult]
 ) -> Iterator[tuple[int, Launched]]:
     """Every batch, launched; notes in `rows` what became of each picture. A batch of failed ones is left out."""
-    images = work.inputs["images"].plan
-    limits, view = config_from(Limits, images.config["limits"]), _view(config, extractor.backbone.facts)
-    listed = work.upstream["images"].to_pylist()
-
-    def load_one(index: int) -> Loaded:
-        if work.blocked[index]:
-            return Loaded(None, RowResult())
-        return load(images.facts["root"], listed[index], limits, view, work.careful)
-
-    threads = max(1, min(MAX_DECODERS, torch.get_num_threads()))
-    for start, loaded in batches_ahead(load_one, len(listed), config.batch, threads):
+    view = _view(config, extractor.backbone.facts)
+    for start, loaded in loaded_ahead(work, view, config.batch):
         rows[start : start + len(loaded)] = [each.result for each in loaded]
         if any(each.pixels is not None for each in loaded):
             yield start, extractor.launched(stacked(loaded, view), wanted)
@@ -203,22 +192,8 @@ def _with_scales(found: HostFields, rows: list[RowResult], start: int) -> HostFi
 
 
 def _probed(config: ExtractConfig, inputs: Inputs, extractor: Extractor, wanted: Wanted, count: int) -> int:
-    images = inputs["images"]
-    limits, view = config_from(Limits, images.plan.config["limits"]), _view(config, extractor.backbone.facts)
-    good = (
-        row
-        for batch in images.row_batches(["uri", "sha256", "status"])
-        for row in batch.to_pylist()
-        if row["status"] == "ok"
-    )
-    loaded: list[Loaded] = []
-    for row in good:
-        each = load(images.plan.facts["root"], row, limits, view)
-        loaded += [each] if each.pixels is not None else []
-        if len(loaded) == count:
-            break
-    if not loaded:
-        raise ConfigError(f"{images.place} has no picture that could be measured; see `maskmill status {images.place}`")
+    view = _view(config, extractor.backbone.facts)
+    loaded = first_loaded(inputs["images"], view, count)
     extractor.launched(stacked(loaded, view), wanted).fetched()
     return len(loaded)
 

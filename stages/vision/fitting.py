@@ -11,22 +11,26 @@ from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 from torch import Tensor
 
-Fit = Literal["pad", "squash"]
+Fit = Literal["pad", "squash"]  # that lose nothing of a picture
+FitOrCrop = Literal["crop", "pad", "squash"]
 Box = tuple[int, int, int, int]  # top, left, bottom, right of the picture, in pixels of the fitted one
 Colour = tuple[float, float, float]  # per channel; 1 is full
 
 
 def fitted(
-    picture: UInt8[np.ndarray, "H W 3"], rows_px: int, columns_px: int, fit: Fit, mean: Colour
+    picture: UInt8[np.ndarray, "H W 3"], rows_px: int, columns_px: int, fit: FitOrCrop, mean: Colour
 ) -> tuple[UInt8[np.ndarray, "rows columns 3"], Box]:
     """The picture at the size of the view, and where it lies in it.
 
     "squash" ignores the aspect, as torchvision's Resize((rows, columns)) of a Pillow image does. "pad" keeps it: the
     picture is as large as fits and lies in the top left corner, so that one row or column of patches at most is half
-    picture; the rest has the mean colour, which is 0 to the backbone.
+    picture; the rest has the mean colour, which is 0 to the backbone. "crop" keeps it too: the picture is as small as
+    covers the view, as torchvision's Resize of the shorter side and CenterCrop have it, and its box is larger.
     """
     if fit == "squash":
         return _resized(picture, rows_px, columns_px), (0, 0, rows_px, columns_px)
+    if fit == "crop":
+        return _cropped(picture, rows_px, columns_px)
     height, width = picture.shape[:2]
     scale = min(rows_px / height, columns_px / width)
     bottom = min(rows_px, max(1, round(height * scale)))
@@ -53,6 +57,17 @@ def as_input(
     scaled = pictures.permute(0, 3, 1, 2).contiguous().float().div_(255)
     shift, width = (torch.tensor(values, device=scaled.device).view(3, 1, 1) for values in (mean, std))
     return scaled.sub_(shift).div_(width)
+
+
+def _cropped(
+    picture: UInt8[np.ndarray, "H W 3"], rows_px: int, columns_px: int
+) -> tuple[UInt8[np.ndarray, "rows columns 3"], Box]:
+    height, width = picture.shape[:2]
+    is_wide = rows_px * width >= columns_px * height  # and so loses columns
+    high, wide = (rows_px, rows_px * width // height) if is_wide else (columns_px * height // width, columns_px)
+    top, left = round((high - rows_px) / 2), round((wide - columns_px) / 2)  # to even, as torchvision does
+    view = _resized(picture, high, wide)[top : top + rows_px, left : left + columns_px]
+    return view, (-top, -left, high - top, wide - left)
 
 
 def _resized(picture: UInt8[np.ndarray, "H W 3"], rows_px: int, columns_px: int) -> UInt8[np.ndarray, "rows columns 3"]:

@@ -27,6 +27,7 @@ from maskmill.stages.index import stage as index
 from maskmill.stages.manifest import stage as manifest
 from maskmill.stages.manifest.croissant import NAME as DESCRIPTION
 from maskmill.stages.mask import stage as mask
+from maskmill.stages.pixels import stage as pixels
 from maskmill.stages.refine import stage as refine
 from maskmill.stages.stage import Stage
 
@@ -281,6 +282,13 @@ CASES: dict[str, Case] = {
             "device": ["cpu:0"],  # another of the same type
         },
         slow=WITH_TORCH_SLOW,
+    ),
+    "pixels": Case(
+        stage=pixels.STAGE,
+        config=lambda home: pixels.PixelsConfig(image_size=(8, 12)),
+        inputs={"images": "index"},
+        others={"image_size": [(12, 8)]},
+        slow=LIKE_OTHERS_SLOW,
     ),
     "echo": Case(stage=toy.ECHO, config=lambda home: toy.EchoConfig(), inputs={"toys": "toy"}),
     "mask": Case(

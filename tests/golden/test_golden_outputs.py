@@ -19,6 +19,7 @@ import pytest
 from maskmill.manifests.artifact import open_artifact
 from maskmill.manifests.datasets import FolderSource
 from maskmill.manifests.palette import decode_label_map
+from maskmill.manifests.pixels import open_pixels
 from maskmill.manifests.tokens import open_tokens
 from maskmill.pipeline.job import RunOptions
 from maskmill.pipeline.run import run
@@ -60,6 +61,22 @@ def extract_output(work: Path) -> Any:
         for field in sorted(tokens.fields):
             numbers = tokens.at(field, range(len(rows))).ravel()
             found[name][field] = [round(float(number), 6) for number in numbers[:: len(numbers) // 100 | 1]]
+    return found
+
+
+def pixels_output(work: Path) -> Any:
+    """The rows and every pixel, by each way to one size; exact."""
+    from maskmill.stages.pixels.stage import PixelsConfig  # torch takes seconds
+
+    index_output(work / "images")
+    found: dict[str, Any] = {}
+    configs = [PixelsConfig(image_size=(6, 7), fit=fit) for fit in ("crop", "pad", "squash")]
+    for config in configs:
+        out = work / config.fit
+        run(find_stage("pixels"), config, {"images": str(work / "images")}, str(out), RunOptions(max_bad=1.0))
+        pixels = open_pixels(out)
+        rows = pixels.rows.select(["id", "status", "reason", "box", "height", "width"]).to_pylist()
+        found[config.fit] = {"rows": rows, "pixels": pixels.at(range(len(rows))).tolist()}
     return found
 
 
@@ -147,6 +164,7 @@ def chirping_weights(path: Path) -> str:
 OUTPUTS: dict[str, Callable[[Path], Any]] = {
     "index": index_output,
     "extract": extract_output,
+    "pixels": pixels_output,
     "mask": mask_output,
     "refine": refine_output,
     "manifest": manifest_output,

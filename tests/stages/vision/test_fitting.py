@@ -5,7 +5,13 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 from PIL import Image
-from torchvision.transforms import Compose, Normalize, Resize, ToTensor  # type: ignore[import-untyped]
+from torchvision.transforms import (  # type: ignore[import-untyped]
+    CenterCrop,
+    Compose,
+    Normalize,
+    Resize,
+    ToTensor,
+)
 
 from maskmill.stages.vision.fitting import as_input, fitted, valid_patches
 
@@ -51,6 +57,33 @@ def test_padding_keeps_the_aspect_and_fills_one_side(height, width, size):
     with Image.fromarray(picture_of(height, width)) as image:
         inside = np.array(image.resize((right, bottom), Image.Resampling.BILINEAR))
     assert np.array_equal(padded[:bottom, :right], inside)
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([1, 33, 96, 224]))
+def test_a_square_crop_is_the_transform_that_classifiers_are_judged_with(height, width, side):
+    """torchvision's Resize of the shorter side and CenterCrop, of a Pillow image."""
+    picture = picture_of(height, width)
+    cropped, (top, left, bottom, right) = fitted(picture, side, side, "crop", MEAN)
+    expected: Any = Compose([Resize(side), CenterCrop(side)])
+    assert np.array_equal(cropped, np.asarray(expected(Image.fromarray(picture))))
+    assert max(top, left) <= 0 < side <= min(bottom, right)
+    assert (top, bottom) == (0, side) or (left, right) == (0, side)
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([(96, 96), (64, 128), (128, 64), (1, 50)]))
+def test_a_crop_is_the_middle_of_the_picture_that_covers_it(height, width, size):
+    """The box says where the whole picture lies, and what of it is cut off is so on both sides alike."""
+    picture = picture_of(height, width)
+    cropped, (top, left, bottom, right) = fitted(picture, size[0], size[1], "crop", MEAN)
+    high, wide = bottom - top, right - left
+    scale = max(size[0] / height, size[1] / width)
+    assert high == size[0] or wide == size[1]
+    assert -1e-9 <= height * scale - high < 1 + 1e-9
+    assert -1e-9 <= width * scale - wide < 1 + 1e-9
+    assert abs(-top - (bottom - size[0])) <= 1
+    assert abs(-left - (right - size[1])) <= 1
+    whole = np.asarray(Image.fromarray(picture).resize((wide, high), Image.Resampling.BILINEAR))
+    assert np.array_equal(cropped, whole[-top : size[0] - top, -left : size[1] - left])
 
 
 def test_padding_is_nearly_nothing_to_the_backbone():

@@ -1,4 +1,4 @@
-"""Pictures on their way to the backbone: read, checked, decoded and fitted by threads while others are computed.
+"""Pictures on their way to one size: read, checked, decoded and fitted by threads while others are computed.
 
 Letters: B pictures of a batch.
 """
@@ -10,33 +10,37 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 
+from ...manifests.artifact import Artifact
 from ...manifests.careful import decode_carefully
-from ...manifests.errors import Reason, RowFailed
+from ...manifests.errors import ConfigError, Reason, RowFailed
+from ...manifests.fingerprint import config_from
 from ...manifests.pictures import Limits, decode_picture
 from ...manifests.sealed import Json
 from ...manifests.sources import read_source
-from ..stage import RowResult
-from ..vision.fitting import Colour, Fit, fitted
+from ..stage import RowResult, Work
+from .fitting import Colour, FitOrCrop, fitted
 
 BATCHES_AHEAD = 2  # decoded and waiting, besides the one that is computed
+MAX_DECODERS = 8  # threads; more wait for the interpreter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """How a picture becomes the input of a backbone."""
+    """How a picture is brought to the one size."""
 
     rows_px: int
     columns_px: int
-    fit: Fit
+    fit: FitOrCrop
     flip: bool
     mean: Colour
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A picture as the backbone takes it, and what the row says of it; no pixels where it has failed."""
+    """A picture as its view has it, and what the row says of it; no pixels where it has failed."""
 
     pixels: UInt8[np.ndarray, "rows columns 3"] | None
     result: RowResult
@@ -59,6 +63,21 @@ def load(root: str, row: Mapping[str, Json], limits: Limits, view: View, careful
     return Loaded(pixels, RowResult({"box": list(box), "height": height, "width": width}))
 
 
+def loaded_ahead(work: Work, view: View, batch: int) -> Iterator[tuple[int, list[Loaded]]]:
+    """The pictures of a unit of a stage that reads `images`, in batches, each with its first row; none is opened whose
+    row failed upstream."""
+    images = work.inputs["images"].plan
+    limits, listed = _limits(work.inputs["images"]), work.upstream["images"].to_pylist()
+
+    def load_one(index: int) -> Loaded:
+        if work.blocked[index]:
+            return Loaded(None, RowResult())
+        return load(images.facts["root"], listed[index], limits, view, work.careful)
+
+    threads = max(1, min(MAX_DECODERS, torch.get_num_threads()))
+    return batches_ahead(load_one, len(listed), batch, threads)
+
+
 def batches_ahead(
     load_one: Callable[[int], Loaded], num_rows: int, batch: int, threads: int
 ) -> Iterator[tuple[int, list[Loaded]]]:
@@ -79,6 +98,26 @@ def batches_ahead(
                     future.cancel()
 
 
+def first_loaded(images: Artifact, view: View, count: int) -> list[Loaded]:
+    """The first pictures that can be loaded, to measure with: one at least, or it raises ConfigError."""
+    limits = _limits(images)
+    good = (
+        row
+        for batch in images.row_batches(["uri", "sha256", "status"])
+        for row in batch.to_pylist()
+        if row["status"] == "ok"
+    )
+    loaded: list[Loaded] = []
+    for row in good:
+        each = load(images.plan.facts["root"], row, limits, view)
+        loaded += [each] if each.pixels is not None else []
+        if len(loaded) == count:
+            break
+    if not loaded:
+        raise ConfigError(f"{images.place} has no picture that could be measured; see `maskmill status {images.place}`")
+    return loaded
+
+
 def stacked(loaded: list[Loaded], view: View) -> UInt8[np.ndarray, "B rows columns 3"]:
     """A failed picture keeps its place in the batch, black, so that its neighbours are computed as without it."""
     pixels = np.zeros((len(loaded), view.rows_px, view.columns_px, 3), np.uint8)
@@ -86,6 +125,11 @@ def stacked(loaded: list[Loaded], view: View) -> UInt8[np.ndarray, "B rows colum
         if each.pixels is not None:
             pixels[index] = each.pixels
     return pixels
+
+
+def _limits(images: Artifact) -> Limits:
+    """Those that the pictures were indexed under."""
+    return config_from(Limits, images.plan.config["limits"])
 
 
 def _loaded(start: int, futures: list[Future[Loaded]]) -> tuple[int, list[Loaded]]:

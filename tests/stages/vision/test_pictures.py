@@ -1,4 +1,4 @@
-"""Pictures on their way to the backbone: their row's reasons, and how many are decoded ahead of what is computed."""
+"""Pictures on their way to one size: their row's reasons, and how many are decoded ahead of what is computed."""
 
 import hashlib
 import threading
@@ -12,9 +12,9 @@ import pytest
 
 from maskmill.manifests.errors import EnvironmentFault, Reason, RowFailed
 from maskmill.manifests.pictures import DEFAULT_LIMITS, Limits
-from maskmill.stages.extract import pictures
-from maskmill.stages.extract.pictures import BATCHES_AHEAD, Loaded, View, batches_ahead, load, stacked
 from maskmill.stages.stage import RowResult
+from maskmill.stages.vision import pictures
+from maskmill.stages.vision.pictures import BATCHES_AHEAD, Loaded, View, batches_ahead, load, stacked
 from small_dataset import write_picture
 
 VIEW = View(rows_px=32, columns_px=48, fit="pad", flip=False, mean=(0.5, 0.5, 0.5))

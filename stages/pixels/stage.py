@@ -1,0 +1,93 @@
+"""Decoded pictures at one size: what pretraining and pixel students read instead of decoding at every epoch."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ...manifests.errors import ConfigError
+from ...manifests.fields import Field
+from ...manifests.pixels import FIELD
+from ..stage import Inputs, Known, Probe, RowList, RowResult, Stage, UnitResult, Work, rows_of_input
+from ..vision.fitting import FitOrCrop
+from ..vision.pictures import View, first_loaded, loaded_ahead, stacked
+
+MAX_SIDE = 4096  # of a row, which is one chunk; the pictures of a whole batch lie in memory
+MID_GREY = (0.5, 0.5, 0.5)  # 128 in bytes: for padding that is to be nearly nothing to whatever mean is taken off
+BATCH = 16  # pictures decoded while others are put in their places; no bytes depend on it
+PROBE_ROWS = 64  # measured for `plan`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelsConfig:
+    image_size: tuple[int, int]  # rows and columns, in pixels
+    fit: FitOrCrop = "crop"
+
+    def __post_init__(self) -> None:
+        if not all(1 <= side <= MAX_SIDE for side in self.image_size):
+            rows_px, columns_px = self.image_size
+            raise ConfigError(
+                f"image size is {rows_px}x{columns_px} and each side must be 1 to {MAX_SIDE} pixels; "
+                "choose one such as 224 or 384x512"
+            )
+
+
+def plan(config: PixelsConfig, inputs: Inputs, known: Known) -> RowList:
+    return replace(rows_of_input(inputs, "images"), facts={})
+
+
+def fields(config: PixelsConfig, inputs: Inputs) -> Sequence[Field]:
+    return [Field(name=FIELD, kind="array", shape=(*config.image_size, 3), dtype="uint8")]
+
+
+def columns(config: PixelsConfig) -> Mapping[str, str]:
+    return {
+        "box": "ints",  # top, left, bottom, right of the whole picture, in pixels of the row; a crop's is larger
+        "height": "int64",  # of the picture upright
+        "width": "int64",
+    }
+
+
+def reads(config: PixelsConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
+    return {"images": ("picture",)}
+
+
+def run_unit(work: Work, config: PixelsConfig, prepared: Any) -> UnitResult:
+    view, rows = _view(config), list[RowResult]()
+    pixels_R = np.zeros((len(work.ids), *config.image_size, 3), np.uint8)
+    for start, loaded in loaded_ahead(work, view, BATCH):
+        rows += [each.result for each in loaded]
+        pixels_R[start : start + len(loaded)] = stacked(loaded, view)
+    return UnitResult(rows, {FIELD: pixels_R})
+
+
+def probe(config: PixelsConfig, inputs: Inputs) -> Probe:
+    """By one thread, where a unit has several: what is told is rather too long."""
+    view = _view(config)
+    first_loaded(inputs["images"], view, 1)  # opens files, and imports what decodes
+    began = time.perf_counter()
+    measured = first_loaded(inputs["images"], view, PROBE_ROWS)
+    return Probe(len(measured), time.perf_counter() - began)
+
+
+def _view(config: PixelsConfig) -> View:
+    rows_px, columns_px = config.image_size
+    return View(rows_px=rows_px, columns_px=columns_px, fit=config.fit, flip=False, mean=MID_GREY)
+
+
+STAGE = Stage(
+    name="pixels",
+    kind="pixels",
+    code_version=1,
+    config=PixelsConfig,
+    roles={"images": "images"},
+    plan=plan,
+    fields=fields,
+    columns=columns,
+    reads=reads,
+    run_unit=run_unit,
+    probe=probe,
+    libraries=("Pillow",),
+)

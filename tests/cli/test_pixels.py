@@ -1,0 +1,134 @@
+"""`maskmill pixels` and `maskmill plan pixels`: what they print, and the sentence for each mistake."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import small_runs
+from maskmill.cli.main import main
+from maskmill.cli.options import stage_options
+from maskmill.cli.pixels import pixels
+from maskmill.manifests.pixels import open_pixels
+from maskmill.stages.pixels.stage import PixelsConfig
+from small_dataset import tree, write_dataset
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    small_runs.index(write_dataset(tmp_path / "pictures"), tmp_path / "images")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def command(*more: str, **options: str) -> list[str]:
+    asked = {"image-size": "24x32", "out": "pixels", **options}
+    return ["pixels", "images", *(word for name, value in asked.items() for word in (f"--{name}", value)), *more]
+
+
+def test_it_says_what_it_made_and_then_that_it_is_done(home: Path, capsys: Capture) -> None:
+    asked = command(fit="pad", **{"unit-rows": "4"})
+    assert main(asked) == 0
+    assert re.fullmatch(rf"pixels: 10 rows, 10 ok; 3 units run in \d+\.\d s → {home}/pixels\n", capsys.readouterr().out)
+    made = open_pixels("pixels")
+    assert (made.size, made.fit) == ((24, 32), "pad")
+    assert made.read("cat/0").shape == (24, 32, 3)
+    assert main(asked) == 0
+    assert "; already done in " in capsys.readouterr().out
+
+
+def test_one_number_is_a_square_and_a_crop(home: Path) -> None:
+    assert main(command(**{"image-size": "16"})) == 0
+    assert (open_pixels("pixels").size, open_pixels("pixels").fit) == ((16, 16), "crop")
+
+
+def test_the_plan_says_bytes_and_hours_and_writes_nothing(home: Path, capsys: Capture) -> None:
+    before = tree(home)
+    assert main(["plan", *command()]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("pixels would make pixels, fingerprint ")
+    assert "  10 rows in 1 units of 1,024, 7 files\n" in said
+    assert f"  pixels: {10 * 24 * 32 * 3 / 1000:.1f} kB\n" in said
+    assert re.search(r"  time: \d+ s in one process on this machine \(10 rows took \d+\.\d s\)\n", said)
+    assert tree(home) == before
+    assert main(["plan", *command("--json", **{"unit-rows": "4"})]) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert planned["bytes_per_field"] == {"pixels": planned["total_bytes"]} == {"pixels": 10 * 24 * 32 * 3}
+    assert main(command(**{"unit-rows": "4"})) == 0
+    assert len(tree(home / "pixels")) == planned["files"]
+
+
+def test_another_configuration_is_refused_by_its_name(home: Path, capsys: Capture) -> None:
+    assert main(command()) == 0
+    before = tree(home)
+    for other, name in (({"fit": "squash"}, "fit"), ({"image-size": "32"}, "image_size")):
+        assert main(command(**other)) == 3
+        assert f"was made with {name} = " in capsys.readouterr().err
+    assert tree(home) == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"image-size": "big"}, "'big' is no size; write a side such as 224, or rows and columns such as 384x512"),
+        ({"image-size": "32x"}, "'32x' is no size"),
+        ({"image-size": "-32"}, "'-32' is no size"),
+        ({"image-size": "0"}, "image size is 0x0 and each side must be 1 to 4096 pixels; choose one such as 224"),
+        ({"image-size": "64x5000"}, "image size is 64x5000 and each side must be 1 to 4096 pixels"),
+        ({"fit": "stretch"}, "'stretch' is not one of"),
+    ],
+)
+@pytest.mark.parametrize("plan", [False, True], ids=["run", "plan"])
+def test_a_mistake_is_one_sentence(home: Path, capsys: Capture, asked: dict[str, str], told: str, plan: bool) -> None:
+    before = tree(home)
+    assert main([*(["plan"] if plan else []), *command(**asked)]) == 2
+    said = capsys.readouterr()
+    assert told in said.err
+    assert "Traceback" not in said.err
+    assert said.err.count("\n") == 1 or said.err.startswith("Usage: ")
+    assert said.out == ""
+    assert tree(home) == before
+
+
+def test_a_directory_with_other_things_in_it(home: Path, capsys: Capture) -> None:
+    before = tree(home)
+    assert main(command(out="pictures")) == 2
+    assert "is no artifact and not empty" in capsys.readouterr().err
+    assert tree(home) == before
+
+
+def test_a_size_must_be_said(home: Path, capsys: Capture) -> None:
+    assert main(["pixels", "images", "--out", "pixels"]) == 2
+    assert "Missing option '--image-size'" in capsys.readouterr().err
+
+
+def test_what_is_no_images_artifact(home: Path, capsys: Capture) -> None:
+    assert main(command()) == 0
+    (home / "pixels").rename(home / "images2")
+    asked = command()
+    asked[1] = "images2"
+    assert main(asked) == 2
+    said = capsys.readouterr().err
+    assert "holds pixels where images are wanted" in said
+    assert said.count("\n") == 1
+
+
+def test_without_any_good_picture_nothing_can_be_measured(home: Path, capsys: Capture) -> None:
+    for path in (home / "pictures").rglob("*.png"):
+        path.unlink()
+    assert main(["plan", *command()]) == 2
+    assert "has no picture that could be measured; see `maskmill status" in capsys.readouterr().err
+
+
+def test_options_and_config_fields_are_the_same_words() -> None:
+    """A field without an option cannot be set, an option without a field would do nothing."""
+
+    def shared(**values: object) -> None: ...
+
+    running = {parameter.name for parameter in stage_options(shared).__click_params__}  # type: ignore[attr-defined]
+    config = {field.name for field in dataclasses.fields(PixelsConfig)}
+    assert {parameter.name for parameter in pixels.params} == {"images"} | config | running

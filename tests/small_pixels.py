@@ -1,0 +1,87 @@
+"""A folder with pictures of several shapes, their index, and the pixels that are made of them beside it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image
+
+import small_runs
+from maskmill.manifests.datasets import FolderSource
+from maskmill.manifests.pixels import Pixels, open_pixels
+from maskmill.pipeline.job import RunOptions
+from maskmill.pipeline.run import Outcome, run
+from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
+from maskmill.stages.pixels.stage import STAGE, PixelsConfig
+from maskmill.stages.stage import Stage
+from small_dataset import write_picture
+
+ROWS_PX, COLUMNS_PX = 24, 32
+UNITS_OF_5 = RunOptions(unit_rows=5, max_bad=1.0)
+SHAPES = ((20, 16), (16, 20), (90, 30), (30, 90), (64, 48), (9, 8))  # width and height
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    home: Path
+    _numbers: Iterator[int] = field(default_factory=count)
+
+    @property
+    def pictures(self) -> Path:
+        return self.home / "pictures"
+
+    @property
+    def images(self) -> Path:
+        return self.home / "images"
+
+    def index(self) -> None:
+        small_runs.index(self.pictures, self.images)
+
+    def grow(self) -> None:
+        """`index --update`."""
+        config = IndexConfig(source=FolderSource(root=str(self.pictures)))
+        run(INDEX, config, {}, str(self.images), RunOptions(unit_rows=4, max_bad=0.5, update=True))
+
+    def new_out(self) -> Path:
+        return self.home / f"pixels-{next(self._numbers)}"
+
+    def run(self, out: Path, options: RunOptions = UNITS_OF_5, stage: Stage = STAGE, **asked: Any) -> Outcome:
+        config = PixelsConfig(**{"image_size": (ROWS_PX, COLUMNS_PX), **asked})
+        return run(stage, config, {"images": str(self.images)}, str(out), options)
+
+    def make(self, options: RunOptions = UNITS_OF_5, **asked: Any) -> Pixels:
+        """Into a new directory, read again."""
+        out = self.new_out()
+        self.run(out, options, **asked)
+        return open_pixels(out)
+
+    def picture(self, identifier: str) -> Image.Image:
+        """Decoded by nobody of ours."""
+        with Image.open(self.pictures / f"{identifier}.png") as image:
+            upright = image.transpose(Image.Transpose.ROTATE_270) if identifier == "dog/11" else image
+            return upright.convert("RGB")
+
+    def ids(self) -> list[str]:
+        return sorted(
+            path.relative_to(self.pictures).with_suffix("").as_posix() for path in self.pictures.rglob("*.png")
+        )
+
+
+def bench_of(home: Path) -> Bench:
+    """Twelve pictures, the last of them stored on its side."""
+    bench = Bench(home)
+    for number in range(12):
+        write_picture(bench.pictures / f"{('cat', 'dog')[number % 2]}/{number}.png", number, SHAPES[number % 6])
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    with Image.open(bench.pictures / "dog/11.png") as picture:
+        picture.save(bench.pictures / "dog/11.png", exif=exif)
+    bench.index()
+    return bench
+
+
+def everything(pixels: Pixels) -> np.ndarray:
+    return pixels.at(range(len(pixels)))

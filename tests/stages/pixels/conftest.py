@@ -1,0 +1,17 @@
+from pathlib import Path
+
+import pytest
+
+from small_pixels import Bench, bench_of
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Its pictures are only read."""
+    return bench_of(tmp_path_factory.mktemp("pixels"))
+
+
+@pytest.fixture
+def own_bench(tmp_path: Path) -> Bench:
+    """For a test that changes pictures."""
+    return bench_of(tmp_path)
