@@ -30,6 +30,7 @@ COMMANDS = {
     "index": ("index:index", "List the pictures of a dataset, with their labels and masks."),
     "extract": ("extract:extract", "Run a vision transformer over the pictures, once, and keep its tokens."),
     "pixels": ("pixels:pixels", "Decode and resize the pictures, once, for pretraining and pixel students."),
+    "pretrain": ("pretrain:pretrain", "Train a backbone on the pictures without labels."),
     "fit": ("fit:fit", "Fit a mask method that is trained, on image-level labels."),
     "mask": ("mask:mask", "Make soft maps from tokens, by one of the mask methods."),
     "refine": ("refine:refine", "Make label maps from soft maps, with a dense CRF if wanted."),

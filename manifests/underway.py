@@ -16,10 +16,15 @@ class Underway:
     """Files under one folder of an artifact that is not finished; none are left when it is."""
 
     def __init__(
-        self, at: Place, begin: Callable[[], None] = lambda: None, log: Callable[[dict[str, object]], None] = print
+        self,
+        at: Place,
+        begin: Callable[[], None] = lambda: None,
+        log: Callable[[dict[str, object]], None] = lambda event: None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._at, self._begin = at, begin
         self.log = log  # a line in the artifact's log
+        self.say = say  # to whoever watches
 
     def keep(self, name: str, data: bytes) -> None:
         """Writes a file, and then removes all but it and the one of the name that came before."""

@@ -5,6 +5,7 @@ these inputs, and its files are what was written. What takes long may keep where
 is written with the first that it keeps, and the same command goes on from the last.
 """
 
+import sys
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -40,7 +41,7 @@ def run_whole(stage: WholeStage, config: Any, inputs: Mapping[str, str], out: st
         if existing is not None:
             refuse_other_header(at, existing, header)
         before = _standing(at, existing, plan)
-        underway = Underway(at, partial(_begin, at, plan), partial(log, at))
+        underway = Underway(at, partial(_begin, at, plan), partial(log, at), _say)
         if before is None and existing is not None and existing.inputs != plan.inputs:
             underway.clear()
         try:
@@ -107,6 +108,11 @@ def _made(
     )
     sealed.write(at, ARTIFACT, summary.as_json())
     return summary
+
+
+def _say(text: str) -> None:
+    """On standard error; standard output is for the result."""
+    print(f"maskmill: {text}", file=sys.stderr, flush=True)
 
 
 def _begin(at: Place, plan: Plan) -> None:

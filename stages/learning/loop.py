@@ -7,14 +7,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
-from ...manifests.errors import Diverged
+from ...manifests.errors import Diverged, Terminated
 from ...manifests.underway import Underway
 from .lesson import Batch, Lesson
 from .state import metric_line, restored, state_bytes
 
-KEEP_EVERY_S = 120.0  # a checkpoint: what is lost at most when a training is killed
+KEEP_EVERY_S = 60.0  # a checkpoint: what is lost at most when a training is killed; stopped, it keeps where it is
 LOG_EVERY_S = 10.0
 _ROWS_NAMED = 8
 
@@ -31,19 +32,32 @@ class Course:
 def train(lesson: Lesson, course: Course, underway: Underway) -> list[str]:
     """The metric lines. Losses and what is watched are in them; rates are in the log alone, so that the lines of a
     training that was stopped are those of one that was not."""
-    first, lines = _resumed(lesson, underway)
+    whole: int | None
+    whole, lines = _resumed(lesson, underway)
     kept_at = time.monotonic()
-    rates = _Rates(underway)
-    for step, batch in _batches(lesson, range(first, course.steps), rates):
-        values = _step(lesson, course, step, batch)
-        if (step + 1) % course.steps_per_epoch == 0 or step + 1 == course.steps:
-            values |= lesson.watch(step)
-        lines.append(metric_line(step, values))
-        rates.count(step, len(batch.ids), values)
-        if time.monotonic() - kept_at > KEEP_EVERY_S:
-            underway.keep(f"{step + 1:09d}.safetensors", state_bytes(lesson, step + 1, lines))
-            kept_at = time.monotonic()
+    rates = _Rates(underway, course)
+    try:
+        for step, batch in _batches(lesson, range(whole, course.steps), rates):
+            values = _found(lesson, course, step, batch)
+            whole = None  # until everything has followed
+            _update(lesson, step)
+            is_epoch = (step + 1) % course.steps_per_epoch == 0 or step + 1 == course.steps
+            values |= lesson.watch(step) if is_epoch else {}
+            lines.append(metric_line(step, values))
+            whole = step + 1
+            rates.count(step, len(batch.ids), values, is_epoch)
+            if time.monotonic() - kept_at > KEEP_EVERY_S:
+                _keep(lesson, whole, lines, underway)
+                kept_at = time.monotonic()
+    except (KeyboardInterrupt, Terminated):
+        if whole is not None:
+            _keep(lesson, whole, lines, underway)
+        raise
     return lines
+
+
+def _keep(lesson: Lesson, step: int, lines: list[str], underway: Underway) -> None:
+    underway.keep(f"{step:09d}.safetensors", state_bytes(lesson, step, lines))
 
 
 def _resumed(lesson: Lesson, underway: Underway) -> tuple[int, list[str]]:
@@ -54,13 +68,14 @@ def _resumed(lesson: Lesson, underway: Underway) -> tuple[int, list[str]]:
     return 0, []
 
 
-def _step(lesson: Lesson, course: Course, step: int, batch: Batch) -> dict[str, Any]:
-    torch.manual_seed(_mixed(course.seed, step))  # of dropped paths and the like, whatever came before
+def _found(lesson: Lesson, course: Course, step: int, batch: Batch) -> dict[str, Any]:
+    """The losses, with gradients where they are to be; nothing that a checkpoint holds has changed."""
+    # Of dropped paths and the like, whatever came before; mixed, because torch reads the low 32 bits of a seed only.
+    torch.manual_seed(int(np.random.SeedSequence((course.seed, step)).generate_state(1)[0]))
     _set_rates(lesson, step)
     with torch.autocast(lesson.device.type, lesson.autocast, enabled=lesson.autocast is not None):
         losses = lesson.losses(step, batch)
     total = float(losses.total.detach())
-    values = {"loss": total} | {name: float(value.detach()) for name, value in losses.parts.items()}
     if not math.isfinite(total):
         named = ", ".join(batch.ids[:_ROWS_NAMED]) + (" …" if len(batch.ids) > _ROWS_NAMED else "")
         raise Diverged(
@@ -69,12 +84,15 @@ def _step(lesson: Lesson, course: Course, step: int, batch: Batch) -> dict[str, 
         )
     lesson.optimiser.zero_grad(set_to_none=True)
     losses.total.backward()  # type: ignore[no-untyped-call]
+    return {"loss": total} | {name: float(value.detach()) for name, value in losses.parts.items()}
+
+
+def _update(lesson: Lesson, step: int) -> None:
     if lesson.clip:
         parameters = [each for group in lesson.optimiser.param_groups for each in group["params"]]
         torch.nn.utils.clip_grad_norm_(parameters, lesson.clip)
     lesson.optimiser.step()
     lesson.after(step)
-    return values
 
 
 def _set_rates(lesson: Lesson, step: int) -> None:
@@ -84,26 +102,39 @@ def _set_rates(lesson: Lesson, step: int) -> None:
             group["weight_decay"] = lesson.weight_decay.at(step)
 
 
-def _mixed(seed: int, step: int) -> int:
-    """Far apart for neighbours: seeds that lie close give numbers that look alike (splitmix64's odd constants)."""
-    return (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9) % 2**63
-
-
 class _Rates:
-    """Pictures a second, and the share of time that was spent waiting for them."""
+    """Pictures a second, the share of time that was spent waiting for them, and how long it will take."""
 
-    def __init__(self, underway: Underway) -> None:
-        self._underway = underway
-        self._since = time.monotonic()
-        self._rows, self.waited_s = 0, 0.0
+    def __init__(self, underway: Underway, course: Course) -> None:
+        self._underway, self._course = underway, course
+        self._since = self._epoch_since = time.monotonic()
+        self._rows = self._epoch_rows = 0
+        self._epoch_steps = 0
+        self.waited_s = 0.0
 
-    def count(self, step: int, rows: int, values: Mapping[str, Any]) -> None:
-        self._rows += rows
-        passed = time.monotonic() - self._since
-        if passed > LOG_EVERY_S:
+    def count(self, step: int, rows: int, values: Mapping[str, Any], is_epoch: bool) -> None:
+        self._rows, self._epoch_rows, self._epoch_steps = (
+            self._rows + rows,
+            self._epoch_rows + rows,
+            self._epoch_steps + 1,
+        )
+        now = time.monotonic()
+        if (passed := now - self._since) > LOG_EVERY_S:
             rate, share = self._rows / passed, self.waited_s / passed
             self._underway.log({"event": "step", "step": step, "rows_per_s": rate, "waiting": share, **values})
-            self._since, self._rows, self.waited_s = time.monotonic(), 0, 0.0
+            self._since, self._rows, self.waited_s = now, 0, 0.0
+        if is_epoch:
+            self._say(step, now - self._epoch_since, values)
+            self._epoch_since, self._epoch_rows, self._epoch_steps = now, 0, 0
+
+    def _say(self, step: int, passed: float, values: Mapping[str, Any]) -> None:
+        course = self._course
+        told = ", ".join(f"{name} {value:.3g}" for name, value in values.items() if isinstance(value, int | float))
+        left_min = (course.steps - step - 1) * passed / self._epoch_steps / 60
+        self._underway.say(
+            f"epoch {(step + 1) // course.steps_per_epoch} of {course.steps // course.steps_per_epoch}: {told}; "
+            f"{self._epoch_rows / passed:.0f} rows/s, {left_min:.0f} min left"
+        )
 
 
 def _batches(lesson: Lesson, steps: range, rates: _Rates) -> Iterator[tuple[int, Batch]]:

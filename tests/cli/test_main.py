@@ -108,6 +108,7 @@ ERRORS = [
     (errors.CorruptArtifact, 4),
     (errors.TooManyFailed, 5),
     (errors.EnvironmentFault, 7),
+    (errors.Diverged, 8),
     (errors.ArtifactBusy, 75),
 ]
 

@@ -30,7 +30,7 @@ STEPS = 12
 
 
 class Stopped(BaseException):
-    """As Ctrl-C: nothing catches it."""
+    """As a kill: nothing catches it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class LineConfig:
 steps_seen: list[int] = []
 
 
-def lesson_of(config: LineConfig) -> Lesson:
+def lesson_of(config: LineConfig, stop: type[BaseException] = Stopped) -> Lesson:
     """A line through noisy points, with dropout, and an average of the line that follows it."""
     torch.manual_seed(config.seed)
     line, average = nn.Linear(4, 1), nn.Linear(4, 1)
@@ -58,7 +58,7 @@ def lesson_of(config: LineConfig) -> Lesson:
 
     def losses(step: int, batch: Batch) -> Losses:
         if step == config.stopped:
-            raise Stopped
+            raise stop
         steps_seen.append(step)
         points = batch.tensors["points"]
         error = (model(points)[:, 0] - points.sum(dim=1)).square().mean()
@@ -83,8 +83,8 @@ def lesson_of(config: LineConfig) -> Lesson:
     )
 
 
-def compute(config: LineConfig, inputs: Inputs, underway: Underway) -> Findings:
-    lesson = lesson_of(config)
+def compute(config: LineConfig, inputs: Inputs, underway: Underway, stop: type[BaseException] = Stopped) -> Findings:
+    lesson = lesson_of(config, stop)
     lines = train(lesson, Course(steps=STEPS, steps_per_epoch=4, seed=config.seed), underway)
     state = {f"{name}.{key}": v for name, m in lesson.modules.items() for key, v in m.state_dict().items()}
     return Findings({"weights.safetensors": save(state), "metrics.jsonl": "\n".join(lines).encode()})
@@ -93,10 +93,10 @@ def compute(config: LineConfig, inputs: Inputs, underway: Underway) -> Findings:
 LINE = WholeStage(name="line", kind="checkpoint", code_version=1, config=LineConfig, roles={}, compute=compute)
 
 
-def run(out: Path, config: LineConfig | None = None) -> None:
+def run(out: Path, config: LineConfig | None = None, stop: type[BaseException] = Stopped) -> None:
     """A run that may be told to stop without that being another configuration."""
     config = config or LineConfig()
-    told = replace(LINE, compute=lambda _, *others: compute(config, *others))
+    told = replace(LINE, compute=lambda _, inputs, underway: compute(config, inputs, underway, stop))
     run_whole(told, replace(config, stopped=-1, poisoned=-1), {}, str(out))
 
 
@@ -141,6 +141,37 @@ def test_a_stop_between_checkpoints_costs_what_came_after_the_last(
     steps_seen.clear()
     run(tmp_path / "out")
     assert steps_seen == list(range(5, STEPS))
+    assert tree(tmp_path / "out") == tree(never_stopped)
+
+
+def test_ctrl_c_keeps_where_it_is(tmp_path: Path, never_stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "KEEP_EVERY_S", math.inf)
+    for stop in (5, 9):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "out", LineConfig(stopped=stop), KeyboardInterrupt)
+    run(tmp_path / "out")
+    assert steps_seen == list(range(STEPS))
+    assert tree(tmp_path / "out") == tree(never_stopped)
+
+
+def test_ctrl_c_while_weights_change_keeps_what_was_before(
+    tmp_path: Path, never_stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here in the middle of an update: a state that no step has."""
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "out", LineConfig(stopped=4), KeyboardInterrupt)
+    monkeypatch.setattr(loop, "KEEP_EVERY_S", math.inf)
+    step = torch.optim.AdamW.step
+
+    def halfway(self: torch.optim.AdamW, *others: Any) -> Any:
+        step(self, *others)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as while_weights_change:
+        while_weights_change.setattr(torch.optim.AdamW, "step", halfway)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "out")
+    run(tmp_path / "out")
     assert tree(tmp_path / "out") == tree(never_stopped)
 
 

@@ -1,0 +1,1 @@
+"""Pretraining without labels: views, group masking, heads, teacher targets that do not collapse, and the objectives."""

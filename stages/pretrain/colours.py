@@ -1,0 +1,93 @@
+"""Colour distortions of whole batches, a strength per picture. Values are in [0, 1] before and after.
+
+Letters: B pictures, I J pixels, C 3 colours, O output pixels along one axis, S input pixels along it.
+
+They are those of Pillow and torchvision as DINO and MC-SSL use them, without their rounding to 256 levels in between.
+"""
+
+import torch
+from jaxtyping import Bool, Float32
+from torch import Tensor
+
+Pictures = Float32[Tensor, "B 3 I J"]
+Strength = Float32[Tensor, " B"]
+
+
+def brightened(pictures: Pictures, factor: Strength) -> Pictures:
+    return (pictures * _per_picture(factor)).clamp(0, 1)
+
+
+def contrasted(pictures: Pictures, factor: Strength) -> Pictures:
+    """Away from the picture's mean grey, or towards it below 1."""
+    mean_B111 = grey(pictures).mean(dim=(1, 2, 3), keepdim=True)
+    return _between(mean_B111, pictures, factor)
+
+
+def saturated(pictures: Pictures, factor: Strength) -> Pictures:
+    """Away from each pixel's grey, or towards it below 1."""
+    return _between(grey(pictures), pictures, factor)
+
+
+def hue_turned(pictures: Pictures, turn: Strength) -> Pictures:
+    """By this share of the colour circle; the value and the saturation of HSV stay."""
+    red, green, blue = pictures.unbind(dim=1)
+    value, chroma = pictures.amax(dim=1), pictures.amax(dim=1) - pictures.amin(dim=1)
+    divisor = chroma.where(chroma > 0, 1)
+    sextant = torch.where(
+        value == red,
+        (green - blue) / divisor,
+        torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+    )
+    turned = sextant + 6 * turn[:, None, None]
+    # HSV to RGB without cases: a colour falls from the value as the hue leaves it, and is lowest opposite.
+    distances = [(turned + offset).remainder(6) for offset in (5, 3, 1)]
+    channels = [value - chroma * torch.minimum(distance, 4 - distance).clamp(0, 1) for distance in distances]
+    return torch.stack(channels, dim=1)
+
+
+def grey(pictures: Pictures) -> Float32[Tensor, "B 1 I J"]:
+    """Luma of ITU-R 601, as Pillow's "L"."""
+    weights_C = torch.tensor([0.299, 0.587, 0.114], device=pictures.device)
+    return (pictures * weights_C[:, None, None]).sum(dim=1, keepdim=True)
+
+
+def blurred(pictures: Pictures, sigma: Strength) -> Pictures:
+    """By a Gaussian of this deviation in pixels, exact rather than Pillow's three boxes. What lies beyond the border
+    has no weight. At sigma 0 the picture stays as it is."""
+    weights = (_gaussian(sigma, pictures.shape[2]), _gaussian(sigma, pictures.shape[3]))
+    return weighted(pictures, *weights)
+
+
+def solarised(pictures: Pictures, is_solarised: Bool[Tensor, " B"]) -> Pictures:
+    """Values from ½ on are inverted."""
+    return torch.where(_per_picture(is_solarised) & (pictures >= 0.5), 1 - pictures, pictures)
+
+
+def weighted(
+    pictures: Float32[Tensor, "B 3 rows columns"],
+    of_rows: Float32[Tensor, "B I rows"],
+    of_columns: Float32[Tensor, "B J columns"],
+) -> Float32[Tensor, "B 3 I J"]:
+    """Every output pixel a sum of input pixels, along one axis and then the other. In float32 under autocast too;
+    where TF32 was switched on, a GPU rounds to about a tenth of a grey level."""
+    with torch.autocast(pictures.device.type, enabled=False):
+        return torch.einsum("bis,bcsj->bcij", of_rows, torch.einsum("bcst,bjt->bcsj", pictures, of_columns))
+
+
+def _gaussian(sigma: Strength, side: int) -> Float32[Tensor, "B O S"]:
+    at = torch.arange(side, device=sigma.device)
+    # Of a smaller deviation the neighbours' weights are 0 too, and the sums give exactly what came in.
+    variance_B = sigma.clamp_min(0.05).square()
+    by_distance_BS = torch.exp(-at.square() / (2 * variance_B[:, None]))
+    by_distance_BS = by_distance_BS.where(by_distance_BS > 1e-9, 0)  # no sum changes, and tiny numbers are slow
+    weights_BOS = by_distance_BS[:, (at[:, None] - at).abs()]
+    return weights_BOS / weights_BOS.sum(dim=-1, keepdim=True)
+
+
+def _between(dull: Tensor, pictures: Pictures, factor: Strength) -> Pictures:
+    share = _per_picture(factor)
+    return (share * pictures + (1 - share) * dull).clamp(0, 1)
+
+
+def _per_picture(strength: Tensor) -> Tensor:
+    return strength[:, None, None, None]

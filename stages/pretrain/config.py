@@ -1,0 +1,124 @@
+"""What pretraining is asked for. The defaults are MC-SSL's (main_MCSSL.py), the closest public code of MaskCluster's
+authors; the paper's own values were not to be found."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ...manifests.errors import ConfigError
+from ...manifests.fingerprint import setting
+
+LOSSES = ("cls", "patch", "reconstruction", "contrastive")
+Avoidance = Literal["centering", "sinkhorn", "me-max", "sinkhorn+me-max"]
+Autocast = Literal["off", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainConfig:
+    backbone: str
+    losses: str  # name:weight, in the order of LOSSES
+    avoidance: Avoidance
+    patches: Literal["all", "masked"]  # which have a part in the patch loss
+    reconstruction: Literal["mse", "l1"]
+    align: int  # pixels; 0: the patch
+    global_size: int
+    local_size: int
+    local_views: int
+    clusters: int
+    hidden: int
+    epochs: int
+    warmup: int  # epochs
+    batch: int
+    learning_rate: float  # of 256 pictures
+    momentum: float
+    seed: int
+    autocast: Autocast
+    device: str = setting(default="cpu", changes_bytes=False, is_kept=True)  # its type is in the fingerprint
+
+    def __post_init__(self) -> None:
+        for name in ("global_size", "local_size", "clusters", "hidden", "epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)} and must be at least 1")
+        for name in ("local_views", "align", "warmup"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)} and must be at least 0")
+        if not 0 <= self.momentum <= 1 or not self.learning_rate > 0:
+            raise ConfigError(
+                f"momentum is {self.momentum} and learning rate {self.learning_rate}; choose from 0 to 1, and above 0"
+            )
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Loss → weight, of those that are learned from."""
+        return parse_losses(self.losses)
+
+    @property
+    def clusters_used(self) -> bool:
+        return bool({"cls", "patch"} & self.weights.keys())
+
+
+def pretrain_config(
+    backbone: str,
+    *,
+    losses: str = "cls,patch,reconstruction",
+    avoidance: Avoidance = "centering",
+    patches: Literal["all", "masked"] = "all",
+    reconstruction: Literal["mse", "l1"] = "mse",
+    align: int = 1,
+    global_size: int = 224,
+    local_size: int = 96,
+    local_views: int = 10,
+    clusters: int = 8192,
+    hidden: int = 2048,
+    epochs: int = 100,
+    warmup: int = 10,
+    batch: int = 64,
+    learning_rate: float = 5e-4,
+    momentum: float = 0.996,
+    seed: int = 0,
+    device: str = "cpu",
+    autocast: Autocast = "off",
+) -> PretrainConfig:
+    """What a user asks for, the losses in one spelling; raises ConfigError for what cannot work."""
+    told = ",".join(f"{name}:{weight:g}" for name, weight in parse_losses(losses).items())
+    return PretrainConfig(
+        backbone=backbone,
+        losses=told,
+        avoidance=avoidance,
+        patches=patches,
+        reconstruction=reconstruction,
+        align=align,
+        global_size=global_size,
+        local_size=local_size,
+        local_views=local_views,
+        clusters=clusters,
+        hidden=hidden,
+        epochs=epochs,
+        warmup=warmup,
+        batch=batch,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        seed=seed,
+        device=device,
+        autocast=autocast,
+    )
+
+
+def parse_losses(text: str) -> dict[str, float]:
+    """Names with weights as in cls,patch:0.5; a weight that is left out is 1, and one of 0 leaves its loss out."""
+    found: dict[str, float] = {}
+    for each in text.split(","):
+        name, colon, number = each.strip().partition(":")
+        try:
+            weight = float(number) if colon else 1.0
+        except ValueError:
+            weight = -1.0
+        if name not in LOSSES or name in found or not 0 <= weight < float("inf"):
+            raise ConfigError(
+                f"losses are {text!r}, and must be names of {', '.join(LOSSES)}, each once and with a weight from 0, "
+                "as in cls,patch:0.5"
+            )
+        found[name] = weight
+    kept = {name: found[name] for name in LOSSES if found.get(name)}
+    if not kept:
+        raise ConfigError(f"losses are {text!r}, and one at least must have a weight above 0")
+    return kept

@@ -1,0 +1,126 @@
+"""Group masking: rectangles of a picture are dropped, or replaced by those of another picture, until an area is gone.
+
+Letters: B pictures, H W pixels, R C cells of the alignment along rows and columns, T patches row by row, G rectangles.
+
+Source: GMML (Sara-Ahmed/GMML, datasets/datasets_utils.py:120-165), with MC-SSL's defaults (main_MCSSL.py:36-41,
+datasets_utils.py:130-175). Our own, where the published code does otherwise by an off-by-one or by chance: a rectangle
+may begin at the last aligned position too, and no picture is replaced by itself.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Float32, Int64
+from torch import Tensor
+
+from ...manifests.errors import ConfigError
+from .draws import chosen, shares, whole_below
+
+_AT_ONCE = 8  # rectangles drawn between two questions to the device whether every picture has had enough
+_MOST = 0.9  # of a picture: more is not reached in good time, since few rectangles lie over the upper left corner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masking:
+    """The area is drawn from [min(½, largest), largest] for each picture, so that MC-SSL's are always ½ and 0.3."""
+
+    largest_dropped: float = 0.5  # share of a picture; GMML has 0.75
+    largest_replaced: float = 0.3
+    replaced: float = 0.5  # probability that a picture has parts of another instead of dropped ones; 0 for GMML
+    fill: Literal["zeros", "noise"] = "zeros"  # of dropped parts: 0, the mean colour, or normal noise (GMML)
+    align_px: int = 1  # corners of rectangles lie on multiples of it; the patch size masks whole patches
+    longest_side: float = 0.3  # of the picture's side
+
+    def __post_init__(self) -> None:
+        for name, limit in (("largest_dropped", _MOST), ("largest_replaced", _MOST), ("replaced", 1)):
+            if not 0 <= getattr(self, name) <= limit:
+                raise ConfigError(f"{name} is {getattr(self, name)}; choose a value from 0 to {limit}")
+        if self.align_px < 1 or not 0 < self.longest_side <= 1:
+            raise ConfigError(
+                f"align_px is {self.align_px} and longest_side {self.longest_side}; choose one or more pixels, and a "
+                "share above 0, at most 1"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Corrupted:
+    pictures: Float[Tensor, "B 3 H W"]
+    is_corrupted: Bool[Tensor, "B H W"]
+    is_masked: Bool[Tensor, "B T"]  # the patches that count as masked
+
+
+def corrupt(
+    pictures: Float[Tensor, "B 3 H W"], masking: Masking, patch_px: int, generator: torch.Generator
+) -> Corrupted:
+    """Normalised pictures with parts dropped or replaced; the given ones stay as they are."""
+    batch, _, height, width = pictures.shape
+    for step in (patch_px, masking.align_px):
+        if height % step or width % step:
+            raise ConfigError(f"pictures of {height}x{width} are not whole steps of {step} pixels; choose another size")
+    is_replaced_B = chosen(generator, (batch,), masking.replaced, pictures.device)
+    largest_B = torch.where(is_replaced_B, masking.largest_replaced, masking.largest_dropped)
+    share_B = largest_B + (largest_B.clamp_max(0.5) - largest_B) * shares(generator, (batch,), pictures.device)
+    is_corrupted_BHW = group_mask(share_B, (height, width), masking, generator)
+    filled = torch.zeros_like(pictures)
+    if masking.fill == "noise":
+        noise = torch.randn(pictures.shape, generator=generator, device=generator.device)
+        filled = noise.to(pictures)
+    if masking.replaced > 0:
+        filled = torch.where(is_replaced_B[:, None, None, None], pictures[_donors(pictures, generator)], filled)
+    corrupted = torch.where(is_corrupted_BHW[:, None], filled, pictures)
+    return Corrupted(corrupted, is_corrupted_BHW, masked_patches(is_corrupted_BHW, patch_px))
+
+
+def group_mask(
+    share: Float32[Tensor, " B"], size: tuple[int, int], masking: Masking, generator: torch.Generator
+) -> Bool[Tensor, "B H W"]:
+    """Rectangles over each picture until their union is at least this share of it; the last one may lead beyond."""
+    align = masking.align_px
+    rows, columns = size[0] // align, size[1] // align
+    row_R, column_C = (torch.arange(count, device=share.device) for count in (rows, columns))
+    is_covered_BRC = torch.zeros(len(share), rows, columns, dtype=torch.bool, device=share.device)
+    wanted_B = share * (rows * columns)
+    while bool((is_covered_BRC.sum(dim=(1, 2)) < wanted_B).any()):
+        top_BG, bottom_BG = _sides(size[0], len(share), masking, generator, share.device)
+        left_BG, right_BG = _sides(size[1], len(share), masking, generator, share.device)
+        is_row_BGR = (row_R >= top_BG[..., None]) & (row_R < bottom_BG[..., None])
+        is_column_BGC = (column_C >= left_BG[..., None]) & (column_C < right_BG[..., None])
+        for index in range(_AT_ONCE):
+            is_open_B = is_covered_BRC.sum(dim=(1, 2)) < wanted_B
+            is_row_BR = is_row_BGR[:, index] & is_open_B[:, None]
+            is_covered_BRC |= is_row_BR[:, :, None] & is_column_BGC[:, index, None, :]
+    return is_covered_BRC.repeat_interleave(align, dim=1).repeat_interleave(align, dim=2)
+
+
+def masked_patches(is_corrupted: Bool[Tensor, "B H W"], patch_px: int) -> Bool[Tensor, "B T"]:
+    """A patch counts as masked when more than half of its pixels are corrupted. Unaligned masks cut through patches;
+    MC-SSL needs no such rule, since its loss is over all patches."""
+    batch, height, width = is_corrupted.shape
+    pixels = is_corrupted.view(batch, height // patch_px, patch_px, width // patch_px, patch_px)
+    corrupted_BRC = pixels.sum(dim=(2, 4))
+    return (2 * corrupted_BRC > patch_px**2).flatten(1)
+
+
+def _sides(
+    length_px: int, batch: int, masking: Masking, generator: torch.Generator, device: torch.device
+) -> tuple[Int64[Tensor, "B G"], Int64[Tensor, "B G"]]:
+    """First cell and the one after the last, along one axis. A side is drawn in pixels, then rounded to the alignment,
+    so that of the snapped sides the shortest and the longest are the rarer ones, as published."""
+    align = masking.align_px
+    longest_px = max(align, int(masking.longest_side * length_px))
+    length_BG, start_BG = shares(generator, (2, batch, _AT_ONCE), device)
+    side_BG = align + whole_below(length_BG, longest_px - align + 1)
+    first_BG = whole_below(start_BG, length_px // align)
+    return first_BG, first_BG + (side_BG + align // 2) // align  # what lies beyond the border covers nothing
+
+
+def _donors(pictures: Tensor, generator: torch.Generator) -> Int64[Tensor, " B"]:
+    """For each picture another one of the batch, all equally likely."""
+    batch = len(pictures)
+    if batch < 2:
+        raise ConfigError(
+            "a batch of one picture has no other to replace parts with; choose replaced=0 or a larger one"
+        )
+    step_B = 1 + whole_below(shares(generator, (batch,), pictures.device), batch - 1)
+    return (torch.arange(batch, device=pictures.device) + step_B) % batch

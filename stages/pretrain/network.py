@@ -1,0 +1,86 @@
+"""A backbone with the heads that it learns by; the student's, and the teacher's that follows it.
+
+Letters: B pictures, M class token and patches, T patches, D width of a token.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ...manifests.errors import ConfigError
+from .heads import ProjectionHead, ReconstructionHead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a network is made of."""
+
+    backbone: str  # timm's name
+    size_px: int  # of the larger views, whose positions it learns
+    num_clusters: int
+    hidden: int
+    drop_path: float
+
+
+class Network(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.backbone: Any = made_backbone(shape)
+        width = self.backbone.embed_dim
+        self.patch_px = self.backbone.patch_embed.patch_size[0]
+        self.projection = ProjectionHead(width, shape.num_clusters, shape.hidden)
+        self.reconstruction = ReconstructionHead(width, self.patch_px)
+
+    def tokens(self, pictures: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B M D"]:
+        """The class token and the patches, after the last norm; registers left out."""
+        tokens = self.backbone.forward_features(pictures)
+        return torch.cat([tokens[:, :1], tokens[:, self.backbone.num_prefix_tokens :]], dim=1)
+
+
+def made_backbone(shape: Shape) -> Any:
+    """With first weights from torch's own generator, and for views of any size."""
+    try:
+        model: Any = timm.create_model(
+            shape.backbone,
+            num_classes=0,
+            img_size=shape.size_px,
+            dynamic_img_size=True,
+            drop_path_rate=shape.drop_path,
+        )
+    except TypeError as error:
+        raise ConfigError(
+            f"backbone {shape.backbone} takes no pictures of several sizes, which pretraining needs ({error}); choose "
+            "a plain vision transformer such as vit_small_patch16_224"
+        ) from error
+    if not getattr(model, "num_prefix_tokens", 0) or getattr(model, "cls_token", None) is None:
+        raise ConfigError(
+            f"backbone {shape.backbone} has no class token, which pretraining needs; choose another, such as "
+            "vit_small_patch16_224"
+        )
+    return model
+
+
+def teacher_of(student: Network) -> Network:
+    """The same weights, never trained; paths are not dropped in it."""
+    return copy.deepcopy(student).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def follow(teacher: Network, student: Network, momentum: float) -> None:
+    """An exponential moving average of parameters."""
+    for slow, fast in zip(teacher.parameters(), student.parameters(), strict=True):
+        slow.lerp_(fast, 1 - momentum)
+
+
+def parameter_groups(student: Network, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; biases, norms and other vectors do not (DINO, utils.py get_params_groups)."""
+    parameters = [each for each in student.parameters() if each.requires_grad]
+    return [
+        {"params": [each for each in parameters if each.ndim > 1], "weight_decay": weight_decay},
+        {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": 0.0},
+    ]

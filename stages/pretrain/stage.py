@@ -1,0 +1,182 @@
+"""Self-supervised pretraining of a vision transformer on stored pictures: masked image modelling, clustering, contrast.
+
+Letters: B pictures of a batch.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+
+from ...manifests.artifact import Artifact
+from ...manifests.checkpoints import SEEN, WEIGHTS, seen_json
+from ...manifests.errors import ConfigError
+from ...manifests.pixels import FIELD, Pixels
+from ...manifests.underway import Underway
+from ..learning.lesson import Batch, Lesson
+from ..learning.loop import Course, train
+from ..learning.schedules import Schedule
+from ..stage import Findings, Inputs, WholeStage
+from ..vision.backbone import backbone_facts, device_named
+from .config import PretrainConfig
+from .network import Network, Shape, parameter_groups, teacher_of
+from .teaching import Teaching
+from .watching import chosen_pictures, collapse, watched_values
+
+METRICS = "metrics.jsonl"
+DROP_PATH, CLIP, LAST_RATE = 0.1, 3.0, 1e-6
+WEIGHT_DECAY = (0.04, 0.4)
+
+
+def reads(config: PretrainConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
+    return {"pixels": (FIELD,), "images": ("labels",)}
+
+
+def compute(config: PretrainConfig, inputs: Inputs, underway: Underway) -> Findings:
+    pixels = Pixels(inputs["pixels"])
+    positions = pixels.ok_positions()
+    refuse_what_cannot_work(config, pixels, len(positions))
+    epoch_steps = len(positions) // config.batch
+    facts = backbone_facts(config.backbone, config.global_size, config.global_size)
+    teaching = made_teaching(config, facts.mean, facts.std, epoch_steps)
+    watched = chosen_pictures(positions, only_labels(inputs["images"], pixels, positions), config.seed)
+    course = Course(steps=epoch_steps * config.epochs, steps_per_epoch=epoch_steps, seed=config.seed)
+
+    def watch(step: int) -> Mapping[str, Any]:
+        values = watched_values(teaching, pixels, watched, facts.mean, facts.std)
+        sentence = collapse(config.clusters, values)
+        if sentence:
+            underway.log({"event": "collapse", "step": step, "warning": sentence})
+            underway.say(f"after step {step}, {sentence}")
+        return {**values, **({"warning": sentence} if sentence else {})}
+
+    lesson = made_lesson(config, teaching, course, batches(config, pixels, positions, epoch_steps), watch)
+    lines = train(lesson, course, underway)
+    warnings = list(dict.fromkeys(line["warning"] for line in map(json.loads, lines[-1:]) if "warning" in line))
+    state = {name: value.cpu().contiguous() for name, value in teaching.teacher.backbone.state_dict().items()}
+    return Findings(
+        files={
+            WEIGHTS: save(state, {"licence": "unknown"}),
+            METRICS: "".join(line + "\n" for line in lines).encode(),
+            SEEN: seen_json([], [], [], []),  # labels are looked at, and nothing is chosen by them
+        },
+        facts={"kind": "backbone", "backbone": config.backbone, "pictures": len(positions), "steps": course.steps},
+        warnings=warnings,
+    )
+
+
+def refuse_what_cannot_work(config: PretrainConfig, pixels: Pixels, count: int) -> None:
+    """Before anything is computed, in the words of the options."""
+    patch_rows, patch_columns = backbone_facts(config.backbone, config.global_size, config.global_size).patch
+    rows_px, columns_px = pixels.size
+    if rows_px != columns_px:
+        raise ConfigError(
+            f"{pixels.artifact.place} holds pictures of {rows_px}x{columns_px} and square ones are wanted; make them "
+            f"with `maskmill pixels --image-size {min(rows_px, columns_px)}`"
+        )
+    if patch_rows != patch_columns:
+        raise ConfigError(f"backbone {config.backbone} has patches of {patch_rows}x{patch_columns}; choose square ones")
+    sizes = {"--global-size": config.global_size, **({"--local-size": config.local_size} if config.local_views else {})}
+    for option, size in sizes.items():
+        if size % patch_rows:
+            raise ConfigError(f"{option} is {size} and the patches of {config.backbone} are of {patch_rows} pixels")
+        if size > rows_px:
+            raise ConfigError(
+                f"{option} is {size} and the pictures of {pixels.artifact.place} are of {rows_px} pixels; choose a "
+                f"smaller view, or make larger pictures with `maskmill pixels --image-size {size}`"
+            )
+    if count < config.batch:
+        raise ConfigError(
+            f"{pixels.artifact.place} holds {count} whole pictures and a batch is {config.batch}; choose a smaller "
+            "--batch, or index more"
+        )
+
+
+def made_teaching(config: PretrainConfig, mean: Any, std: Any, epoch_steps: int) -> Teaching:
+    """Touches no random numbers of the caller's."""
+    shape = Shape(
+        backbone=config.backbone,
+        size_px=config.global_size,
+        num_clusters=config.clusters,
+        hidden=config.hidden,
+        drop_path=DROP_PATH,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        student = Network(shape)
+    student = student.to(device_named(config.device)).train()
+    return Teaching(config, student, teacher_of(student), mean, std, epoch_steps)
+
+
+def made_lesson(
+    config: PretrainConfig,
+    teaching: Teaching,
+    course: Course,
+    batch: Callable[[int], Batch],
+    watch: Callable[[int], Mapping[str, Any]],
+) -> Lesson:
+    momentum = Schedule(start=config.momentum, end=1.0, steps=course.steps)
+    rate = config.learning_rate * config.batch / 256
+    device = device_named(config.device)
+    return Lesson(
+        modules={"student": teaching.student, "teacher": teaching.teacher, "centres": teaching.centres},
+        optimiser=torch.optim.AdamW(parameter_groups(teaching.student, WEIGHT_DECAY[0])),
+        batch=batch,
+        losses=lambda step, found: teaching.losses(step, found.tensors["pictures"].to(device, non_blocking=True)),
+        after=lambda step: teaching.after(momentum.at(step)),
+        watch=watch,
+        learning_rate=Schedule(
+            start=rate,
+            end=LAST_RATE,
+            steps=course.steps,
+            warmup=min(config.warmup, config.epochs) * course.steps_per_epoch,
+        ),
+        weight_decay=Schedule(start=WEIGHT_DECAY[0], end=WEIGHT_DECAY[1], steps=course.steps),
+        clip=CLIP,
+        device=device,
+        autocast=torch.bfloat16 if config.autocast == "bfloat16" else None,
+    )
+
+
+def batches(
+    config: PretrainConfig, pixels: Pixels, positions: Sequence[int], epoch_steps: int
+) -> Callable[[int], Batch]:
+    """Every picture once in an epoch, in an order of its own, but for those that fill no batch."""
+    ids = pixels.rows.column("id")
+
+    @lru_cache(maxsize=2)
+    def order(epoch: int) -> np.ndarray:
+        return np.random.default_rng([config.seed, 2, epoch]).permutation(len(positions))
+
+    def batch(step: int) -> Batch:
+        epoch, place = divmod(step, epoch_steps)
+        drawn = order(epoch)[place * config.batch : (place + 1) * config.batch]
+        chosen = sorted(positions[each] for each in drawn)  # neighbours are read together
+        pictures = torch.from_numpy(pixels.at(chosen)).permute(0, 3, 1, 2).contiguous()
+        return Batch([ids[each].as_py() for each in chosen], {"pictures": pictures})
+
+    return batch
+
+
+def only_labels(images: Artifact, pixels: Pixels, positions: Sequence[int]) -> np.ndarray:
+    """The class of each picture that has one label, else 0."""
+    ids = pixels.rows.column("id")
+    rows = images.rows_of([ids[each].as_py() for each in positions], ["labels"], 0).to_pylist()
+    return np.array([row["labels"][0] if len(row["labels"] or ()) == 1 else 0 for row in rows], np.int64)
+
+
+STAGE = WholeStage(
+    name="pretrain",
+    kind="checkpoint",
+    code_version=1,
+    config=PretrainConfig,
+    roles={"pixels": "pixels", "images": "images"},
+    compute=compute,
+    reads=reads,
+    libraries=("torch", "timm", "numpy"),
+    device=lambda config: str(config.device).partition(":")[0],
+)

@@ -1,0 +1,167 @@
+"""Several random views of each picture: crops of two sizes, flipped and with other colours, made on the device.
+
+Letters: B pictures, S pixels of a side as stored, O pixels of a side of a view, A tries.
+
+A picture is resampled by two matrices of its own, one per axis, that hold Pillow's antialiased bicubic weights of its
+crop: so a batch of different crops is two products, and each view what cropping and resizing that picture alone gives,
+to rounding. grid_sample would not antialias where a crop shrinks.
+
+Sources: crops as torchvision's RandomResizedCrop; the order of steps, sizes and strengths as DINO's and MC-SSL's
+(datasets_utils.py:152-196). Their colour jitter shuffles its four steps per picture, here per batch.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float32, Int64, UInt8
+from torch import Tensor
+
+from ...manifests.errors import ConfigError
+from ..vision.fitting import Colour
+from .colours import (
+    Pictures,
+    blurred,
+    brightened,
+    contrasted,
+    grey,
+    hue_turned,
+    saturated,
+    solarised,
+    weighted,
+)
+from .draws import chosen, shares, uniform, whole_below
+
+_TRIES = 10  # torchvision's, before it takes the whole picture
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strengths:
+    """How one view is made. Fields without a unit are probabilities."""
+
+    size_px: int
+    scale: Range  # the crop's share of the picture's area
+    ratio: Range = (3 / 4, 4 / 3)  # the crop's width over its height
+    flipped: float = 0.5
+    jittered: float = 0.8
+    brightness: float = 0.4  # factors are drawn from 1 − x to 1 + x
+    contrast: float = 0.4
+    saturation: float = 0.2
+    hue: float = 0.1  # share of the colour circle, either way
+    grey: float = 0.2
+    blurred: float = 0.5
+    sigma_px: Range = (0.1, 2.0)  # of the blur, at the size of the view
+    solarised: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("flipped", "jittered", "grey", "blurred", "solarised", "brightness", "contrast", "saturation"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; choose a value from 0 to 1")
+        if not 0 < self.scale[0] <= self.scale[1] <= 1 or not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ConfigError(
+                f"scale is {self.scale} and ratio {self.ratio}; choose a lower and an upper value above 0, of scale at "
+                "most 1"
+            )
+        if self.size_px < 1 or not 0 <= self.hue <= 0.5 or not 0 <= self.sigma_px[0] <= self.sigma_px[1]:
+            raise ConfigError(
+                f"size_px is {self.size_px}, hue {self.hue} and sigma_px {self.sigma_px}; choose one or more pixels, "
+                "from 0 to 0.5, and a lower and an upper value from 0"
+            )
+
+
+FIRST_GLOBAL = Strengths(size_px=224, scale=(0.25, 1.0), blurred=1.0)
+SECOND_GLOBAL = Strengths(size_px=224, scale=(0.25, 1.0), blurred=0.1, solarised=0.2)
+LOCAL = Strengths(size_px=96, scale=(0.05, 0.25), blurred=0.5)  # MC-SSL has ten
+
+
+def draw_views(
+    pictures: UInt8[Tensor, "B 3 S S"],
+    strengths: Sequence[Strengths],
+    mean: Colour,
+    std: Colour,
+    generator: torch.Generator,
+) -> list[Float32[Tensor, "B 3 _ _"]]:
+    """A view of the whole batch for each of the strengths, normalised; a function of the generator's state alone."""
+    shift, width = (torch.tensor(values, device=pictures.device).view(3, 1, 1) for values in (mean, std))
+    return [(draw_view(pictures, kind, generator) - shift) / width for kind in strengths]
+
+
+def draw_view(
+    pictures: UInt8[Tensor, "B 3 S S"], kind: Strengths, generator: torch.Generator
+) -> Float32[Tensor, "B 3 O O"]:
+    """One view with values in [0, 1]."""
+    batch, _, side, _ = pictures.shape
+    device = pictures.device
+    box_B4 = drawn_boxes(batch, side, kind, generator, device)
+    is_flipped_B = chosen(generator, (batch,), kind.flipped, device)
+    of_rows = resampling(box_B4[:, 0], box_B4[:, 2], side, kind.size_px)
+    of_columns = resampling(box_B4[:, 1], box_B4[:, 3], side, kind.size_px)
+    of_columns = torch.where(is_flipped_B[:, None, None], of_columns.flip(1), of_columns)
+    view = weighted(pictures.float().div_(255), of_rows, of_columns).clamp_(0, 1)  # bicubic overshoots
+    view = _jittered(view, kind, generator)
+    is_grey_B = chosen(generator, (batch,), kind.grey, device)
+    view = torch.where(is_grey_B[:, None, None, None], grey(view), view)
+    sigma_B = uniform(generator, (batch,), *kind.sigma_px, device)
+    is_blurred_B = chosen(generator, (batch,), kind.blurred, device)
+    if kind.blurred > 0:  # it costs as much as the rest
+        view = blurred(view, sigma_B.where(is_blurred_B, 0)).clamp_(0, 1)
+    return solarised(view, chosen(generator, (batch,), kind.solarised, device))
+
+
+def drawn_boxes(
+    batch: int, side: int, kind: Strengths, generator: torch.Generator, device: torch.device
+) -> Int64[Tensor, "B 4"]:
+    """Top, left, rows and columns of a crop per picture, whole pixels: the first of ten tries that lies within the
+    picture, or else the largest in the middle whose ratio is allowed."""
+    area_BA = side**2 * uniform(generator, (batch, _TRIES), *kind.scale, device)
+    narrowest, widest = map(math.log, kind.ratio)
+    ratio_BA = uniform(generator, (batch, _TRIES), narrowest, widest, device).exp()
+    sides_BA2 = torch.stack([(area_BA / ratio_BA).sqrt(), (area_BA * ratio_BA).sqrt()], dim=-1).round().long()
+    fits_BA = ((sides_BA2 >= 1) & (sides_BA2 <= side)).all(dim=-1)
+    first_B = fits_BA.byte().argmax(dim=1)
+    drawn_B2 = sides_BA2[torch.arange(batch, device=device), first_B]
+    place_B2 = whole_below(shares(generator, (batch, 2), device), side - drawn_B2 + 1)
+    nearest = min(max(1.0, kind.ratio[0]), kind.ratio[1])
+    largest = torch.tensor([max(1, round(side / max(nearest, 1))), max(1, round(side * min(nearest, 1)))])
+    middle = torch.cat([(side - largest) // 2, largest]).to(device)
+    return torch.where(fits_BA.any(dim=1, keepdim=True), torch.cat([place_B2, drawn_B2], dim=1), middle)
+
+
+def resampling(
+    start: Int64[Tensor, " B"], length: Int64[Tensor, " B"], side: int, size_px: int
+) -> Float32[Tensor, "B O S"]:
+    """Weights of a side's pixels in each of the `size_px` that start … start + length become: the bicubic filter
+    (a = −½), widened where a crop shrinks, over pixels of the crop alone."""
+    shrink_B = length / size_px
+    centre_BO = (torch.arange(size_px, device=start.device) + 0.5) * shrink_B[:, None]
+    at_BS = torch.arange(side, device=start.device) - start[:, None]
+    distance_BOS = (at_BS[:, None, :] + 0.5 - centre_BO[:, :, None]) / shrink_B.clamp_min(1)[:, None, None]
+    is_within_BS = (at_BS >= 0) & (at_BS < length[:, None])
+    weights_BOS = _bicubic(distance_BOS).where(is_within_BS[:, None, :], 0)
+    return weights_BOS / weights_BOS.sum(dim=-1, keepdim=True)
+
+
+def _bicubic(distance: Tensor) -> Tensor:
+    """Keys' filter with a = −½, as Pillow and torch's antialiased resizing have it."""
+    x = distance.abs()
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return near.where(x < 1, far.where(x < 2, 0))
+
+
+def _jittered(view: Pictures, kind: Strengths, generator: torch.Generator) -> Pictures:
+    batch, device = len(view), view.device
+    is_jittered_B = chosen(generator, (batch,), kind.jittered, device)
+    steps = (
+        (brightened, 1.0, kind.brightness),
+        (contrasted, 1.0, kind.contrast),
+        (saturated, 1.0, kind.saturation),
+        (hue_turned, 0.0, kind.hue),
+    )
+    found = view
+    for number in torch.randperm(len(steps), generator=generator, device=generator.device).tolist():
+        step, middle, reach = steps[number]
+        strength_B = uniform(generator, (batch,), middle - reach, middle + reach, device)
+        found = step(found, strength_B) if reach > 0 else found
+    return torch.where(is_jittered_B[:, None, None, None], found, view)

@@ -1,0 +1,83 @@
+"""`maskmill pretrain`: what it prints, its exit codes, and that its options are those of its configuration."""
+
+import dataclasses
+import inspect
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import small_runs
+from maskmill.cli.main import main
+from maskmill.cli.pretrain import pretrain
+from maskmill.stages.pretrain.config import PretrainConfig, pretrain_config
+from small_dataset import tree, write_dataset
+
+Capture = pytest.CaptureFixture[str]
+SMALL = {"global-size": "32", "local-size": "16", "local-views": "1", "clusters": "8", "hidden": "16", "batch": "4"}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Path:
+    small_runs.index(write_dataset(tmp_path / "pictures"), tmp_path / "images")
+    monkeypatch.chdir(tmp_path)
+    assert main(["pixels", "images", "--image-size", "32", "--out", "pixels"]) == 0
+    capsys.readouterr()
+    return tmp_path
+
+
+def command(*more: str, **options: str) -> list[str]:
+    asked = {"backbone": "test_vit.r160_in1k", **SMALL, "epochs": "2", "warmup": "0", "out": "checkpoint"}
+    asked |= {"losses": "reconstruction", **options}  # which has no clusters that might collapse
+    return ["pretrain", "pixels", *(word for name, value in asked.items() for word in (f"--{name}", value)), *more]
+
+
+def test_it_tells_every_epoch_and_then_what_it_made(home: Path, capsys: Capture) -> None:
+    assert main(command()) == 0
+    said = capsys.readouterr()
+    wanted = rf"checkpoint: kind backbone, backbone \S+, pictures 10, steps 4; done in \d+\.\d s → {home}/checkpoint\n"
+    assert re.fullmatch(wanted, said.out)
+    assert re.fullmatch(
+        r"(maskmill: epoch [12] of 2: loss \S+, reconstruction \S+; \d+ rows/s, 0 min left\n){2}", said.err
+    )
+    assert main(command("--json")) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["units_run"], answer["units_skipped"]) == (0, 1)
+    assert main(["verify", "checkpoint"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "sentence"),
+    [
+        ({"batch": "11"}, 2, "holds 10 whole pictures and a batch is 11"),
+        ({"global-size": "48"}, 2, "--global-size is 48 and the pictures of"),
+        ({"backbone": "vit_smal_patch16_224"}, 2, "vit_small_patch16_224"),
+        ({"backbone": "resnet18"}, 2, "resnet18"),
+        ({"losses": "both"}, 2, "losses are 'both'"),
+        ({"seed": "1", "out": "made"}, 3, "was made with seed = 0 and this run asks for 1; choose another --out"),
+    ],
+)
+def test_a_mistake_gets_one_sentence(
+    home: Path, capsys: Capture, options: dict[str, str], code: int, sentence: str
+) -> None:
+    if options.get("out") == "made":
+        assert main(command(out="made")) == 0
+        capsys.readouterr()
+    before = tree(home)
+    assert main(command(**options)) == code
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1, said
+    assert tree(home) == before
+
+
+def test_options_are_those_of_the_configuration() -> None:
+    known = {field.name for field in dataclasses.fields(PretrainConfig)}
+    others = {"pixels", "images", "out", "break_lock", "as_json"}
+    defaults = {parameter.name: parameter.default for parameter in pretrain.params if parameter.name not in others}
+    assert set(defaults) == known
+    stated = inspect.signature(pretrain_config).parameters
+    assert {name: value for name, value in defaults.items() if name != "backbone"} == {
+        name: stated[name].default for name in stated if name != "backbone"
+    }

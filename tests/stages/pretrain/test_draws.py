@@ -1,0 +1,43 @@
+"""Draws are the same at the same place, and in the range that was asked for."""
+
+import pytest
+import torch
+from hypothesis import given, strategies as st
+
+from maskmill.stages.pretrain.draws import chosen, generator_at, shares, whole_below
+
+CPU = torch.device("cpu")
+
+
+def drawn(seed: int, *place: int) -> torch.Tensor:
+    return shares(generator_at(seed, *place), (8,), CPU)
+
+
+def test_a_place_has_its_own_numbers_again_and_again():
+    places = [(0,), (1,), (0, 0), (0, 1), (1, 0), (2**32,), (2**32, 0), (2**63, 7)]
+    found = [drawn(*place) for place in places]
+    for number, place in enumerate(places):
+        same = [torch.equal(drawn(*place), other) for other in found]
+        assert same == [other == number for other in range(len(places))]
+
+
+@given(st.integers(1, 5000), st.integers(0, 100))
+def test_whole_numbers_stay_below_their_limit(limit, seed):
+    share = drawn(seed)
+    share[0], share[1] = 0, 1 - 2**-24  # the least and the greatest that torch draws
+    found = whole_below(share, limit)
+    assert int(found[0]) == 0
+    assert int(found[1]) == limit - 1
+    assert int(found.max()) < limit
+
+
+@pytest.mark.parametrize(("probability", "share"), [(0.0, 0.0), (1.0, 1.0), (0.3, 0.3)])
+def test_chosen_as_often_as_asked(probability, share):
+    found = chosen(generator_at(0), (20_000,), probability, CPU).float().mean()
+    assert abs(float(found) - share) < (0.02 if 0 < share < 1 else 1e-9)
+
+
+def test_nothing_is_taken_from_the_generator_of_others():
+    before = torch.get_rng_state()
+    drawn(3)
+    assert torch.equal(torch.get_rng_state(), before)
