@@ -177,9 +177,8 @@ class Artifact:
 
     def _check_shard(self, group: Group, unit: int, name: str) -> FileDigest:
         """Checks the one file that holds a field's rows of a unit, and gives its digest."""
-        record = _record(self.place, group.ledger, unit, self.digest)
         field = self.plan.fields[name]
-        digest = record.files.get(field.shard(unit)) if record else None
+        digest = _digest(self.place, group.ledger, unit, self.digest, field.shard(unit))
         if digest is None:
             raise CorruptArtifact(
                 f"{self.place.path(ledger.record_name(group.ledger, unit))} has no record of {name}; "
@@ -313,6 +312,13 @@ def _check_metadata(at: Place, field: Field, unit_rows: int, num_slots: int, dig
     wrong = store.metadata_fault(at.read(name), field, unit_rows, num_slots)
     if wrong is not None:
         raise CorruptArtifact(f"{at.path(name)} is not this plan's: {wrong}; do not trust this artifact")
+
+
+@lru_cache(maxsize=2**16)
+def _digest(at: Place, group_ledger: str, unit: int, artifact_digest: str, file: str) -> FileDigest | None:
+    """Of many units, because whoever reads at random comes back to each; of a record this is the small part."""
+    record = _record(at, group_ledger, unit, artifact_digest)
+    return record.files.get(file) if record else None
 
 
 @lru_cache(maxsize=64)

@@ -80,7 +80,7 @@ def _read_chunks(place: Place, name: str, spans_C2: UInt64[np.ndarray, "C 2"], c
         chunk[:] = np.frombuffer(_checked(place, name, piece), chunks.dtype)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4096)  # some kilobytes each
 def _index(
     place: Place, name: str, digest: FileDigest, unit_rows: int, num_chunks: int
 ) -> UInt64[np.ndarray, "rows C 2"]:

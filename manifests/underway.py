@@ -27,12 +27,14 @@ class Underway:
         self.say = say  # to whoever watches
 
     def keep(self, name: str, data: bytes) -> None:
-        """Writes a file, and then removes all but it and the one of the name that came before."""
+        """Writes a file, and then removes all but it and the one that came before: of later ones, which were damaged,
+        nothing was gone on from."""
         before = self.names()
         self._begin()
         kept = f"{FOLDER}/{name}.{hashlib.sha256(data).hexdigest()}"
         atomic.write(self._at, kept, data)
-        for old in [each for each in before if each != kept][:-1]:
+        earlier = [each for each in before if each < kept]
+        for old in set(before) - {kept, *earlier[-1:]}:
             atomic.remove(self._at, old)
 
     def latest(self) -> Iterator[tuple[str, bytes]]:

@@ -14,7 +14,7 @@ from typing import Any
 from ..manifests import atomic, lock, sealed
 from ..manifests.artifact import ARTIFACT, Artifact, Summary, open_artifact
 from ..manifests.digests import FileDigest
-from ..manifests.errors import MaskmillError
+from ..manifests.errors import MaskmillError, StaleArtifact
 from ..manifests.fingerprint import config_json, fingerprint, kept_settings
 from ..manifests.place import Place, place
 from ..manifests.plan import PLAN, Plan, read_plan, write_plan
@@ -42,7 +42,8 @@ def run_whole(stage: WholeStage, config: Any, inputs: Mapping[str, str], out: st
             refuse_other_header(at, existing, header)
         before = _standing(at, existing, plan)
         underway = Underway(at, partial(_begin, at, plan), partial(log, at), _say)
-        if before is None and existing is not None and existing.inputs != plan.inputs:
+        if existing is not None and before is None and not _same_inputs(existing, plan):
+            _refuse_to_lose(at, stage, existing, plan, underway)
             underway.clear()
         try:
             summary = before or _made(at, stage, config, read, plan, underway)
@@ -123,4 +124,20 @@ def _begin(at: Place, plan: Plan) -> None:
 
 def _standing(at: Place, existing: Plan | None, plan: Plan) -> Summary | None:
     """What was made before, if it was made of what there is now and is whole."""
-    return standing(at) if existing is not None and existing.inputs == plan.inputs else None
+    return standing(at) if existing is not None and _same_inputs(existing, plan) else None
+
+
+def _same_inputs(existing: Plan, plan: Plan) -> bool:
+    """Wherever they lie."""
+    found, wanted = ([(each.role, each.digest, each.fields) for each in some.inputs] for some in (existing, plan))
+    return found == wanted
+
+
+def _refuse_to_lose(at: Place, stage: WholeStage, existing: Plan, plan: Plan, underway: Underway) -> None:
+    if stage.takes_long and (at.exists(ARTIFACT) or underway.names()):
+        before = {each.role: each.digest for each in existing.inputs}
+        changed = " and ".join(each.role for each in plan.inputs if before.get(each.role) != each.digest)
+        raise StaleArtifact(
+            f"{at} was made of other {changed} than there are now, and making it anew would take as long again; choose "
+            "another --out, or delete the directory"
+        )

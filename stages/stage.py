@@ -158,6 +158,7 @@ class WholeStage:
     reads: Callable[[Any, Inputs], Mapping[str, Sequence[str]]] = reads_nothing
     libraries: Sequence[str] = ()
     device: Callable[[Any], str] = no_device
+    takes_long: bool = False  # where its inputs have changed since, a run is refused rather than what was made lost
 
 
 def rows_of_input(inputs: Inputs, role: str, columns: Sequence[str] = ()) -> RowList:

@@ -1,5 +1,6 @@
 """The training loop: one step after the other, from where the last checkpoint was."""
 
+import json
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -10,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...manifests.errors import Diverged, Terminated
+from ...manifests.errors import Diverged, EnvironmentFault, Terminated
 from ...manifests.underway import Underway
 from .lesson import Batch, Lesson
-from .state import metric_line, restored, state_bytes
+from .state import Progress, metric_line, restored, state_bytes
 
-KEEP_EVERY_S = 60.0  # a checkpoint: what is lost at most when a training is killed; stopped, it keeps where it is
+KEEP_EVERY_S = 60.0  # or more rarely, where a checkpoint takes long to write; stopped, a training keeps where it is
+MOST_LINES = 50_000
 LOG_EVERY_S = 10.0
 _ROWS_NAMED = 8
 
@@ -28,44 +30,74 @@ class Course:
     steps_per_epoch: int
     seed: int
 
+    def ends_epoch(self, step: int) -> bool:
+        return (step + 1) % self.steps_per_epoch == 0 or step + 1 == self.steps
+
+    def has_line(self, step: int) -> bool:
+        """The end of every epoch, and of the other steps so many that the lines stay few."""
+        return self.ends_epoch(step) or step % -(-self.steps // MOST_LINES) == 0
+
 
 def train(lesson: Lesson, course: Course, underway: Underway) -> list[str]:
     """The metric lines. Losses and what is watched are in them; rates are in the log alone, so that the lines of a
     training that was stopped are those of one that was not."""
-    whole: int | None
-    whole, lines = _resumed(lesson, underway)
-    kept_at = time.monotonic()
-    rates = _Rates(underway, course)
+    begun = _resumed(lesson, underway)
+    lines = begun.lines
+    reached: Progress | None = begun  # from which one could go on; None while weights change
+    keeper, rates = _Keeper(lesson, underway), _Rates(underway, course)
     try:
-        for step, batch in _batches(lesson, range(whole, course.steps), rates):
+        if begun.unwatched and not (lines and json.loads(lines[-1])["step"] == begun.step - 1):
+            lines.append(_watched(lesson, begun.step - 1, json.loads(begun.unwatched)))
+        for step, batch in _batches(lesson, range(begun.step, course.steps), rates):
             values = _found(lesson, course, step, batch)
-            whole = None  # until everything has followed
-            _update(lesson, step)
-            is_epoch = (step + 1) % course.steps_per_epoch == 0 or step + 1 == course.steps
-            values |= lesson.watch(step) if is_epoch else {}
-            lines.append(metric_line(step, values))
-            whole = step + 1
-            rates.count(step, len(batch.ids), values, is_epoch)
-            if time.monotonic() - kept_at > KEEP_EVERY_S:
-                _keep(lesson, whole, lines, underway)
-                kept_at = time.monotonic()
+            reached = None
+            _update(lesson, step, batch)
+            if course.ends_epoch(step):
+                reached = Progress(step + 1, lines, json.dumps(values))
+                lines.append(_watched(lesson, step, values))
+            elif course.has_line(step):
+                lines.append(metric_line(step, values))
+            reached = Progress(step + 1, lines)
+            rates.count(step, len(batch.ids), lines[-1])
+            keeper.keep_sometimes(reached)
     except (KeyboardInterrupt, Terminated):
-        if whole is not None:
-            _keep(lesson, whole, lines, underway)
+        if reached is not None:
+            keeper.keep(reached)
         raise
+    except torch.OutOfMemoryError as error:
+        raise EnvironmentFault(
+            f"{lesson.device} has no room for a step; choose a smaller batch, fewer or smaller views, or less precision"
+        ) from error
     return lines
 
 
-def _keep(lesson: Lesson, step: int, lines: list[str], underway: Underway) -> None:
-    underway.keep(f"{step:09d}.safetensors", state_bytes(lesson, step, lines))
+def _watched(lesson: Lesson, step: int, values: Mapping[str, Any]) -> str:
+    return metric_line(step, {**values, **lesson.watch(step)})
 
 
-def _resumed(lesson: Lesson, underway: Underway) -> tuple[int, list[str]]:
+def _resumed(lesson: Lesson, underway: Underway) -> Progress:
     for _, data in underway.latest():
-        step, lines = restored(lesson, data)
-        underway.log({"event": "resumed", "step": step})
-        return step, lines
-    return 0, []
+        progress = restored(lesson, data)
+        underway.log({"event": "resumed", "step": progress.step})
+        return progress
+    return Progress(0, [])
+
+
+class _Keeper:
+    """Writes checkpoints, seldom enough that writing takes a twentieth of the time."""
+
+    def __init__(self, lesson: Lesson, underway: Underway) -> None:
+        self._lesson, self._underway = lesson, underway
+        self._next = time.monotonic() + KEEP_EVERY_S
+
+    def keep_sometimes(self, progress: Progress) -> None:
+        if (began := time.monotonic()) > self._next:
+            self.keep(progress)
+            ended = time.monotonic()
+            self._next = ended + max(KEEP_EVERY_S, 20 * (ended - began) if KEEP_EVERY_S > 0 else 0)
+
+    def keep(self, progress: Progress) -> None:
+        self._underway.keep(f"{progress.step:09d}.safetensors", state_bytes(self._lesson, progress))
 
 
 def _found(lesson: Lesson, course: Course, step: int, batch: Batch) -> dict[str, Any]:
@@ -75,24 +107,34 @@ def _found(lesson: Lesson, course: Course, step: int, batch: Batch) -> dict[str,
     _set_rates(lesson, step)
     with torch.autocast(lesson.device.type, lesson.autocast, enabled=lesson.autocast is not None):
         losses = lesson.losses(step, batch)
-    total = float(losses.total.detach())
-    if not math.isfinite(total):
-        named = ", ".join(batch.ids[:_ROWS_NAMED]) + (" …" if len(batch.ids) > _ROWS_NAMED else "")
-        raise Diverged(
-            f"the loss at step {step} is {total:g}, over {named}; nothing was updated with it. Choose a lower learning "
-            "rate, or look at these pictures"
-        )
     lesson.optimiser.zero_grad(set_to_none=True)
     losses.total.backward()  # type: ignore[no-untyped-call]
-    return {"loss": total} | {name: float(value.detach()) for name, value in losses.parts.items()}
+    values = torch.stack([value.detach().float() for value in (losses.total, *losses.parts.values())]).tolist()
+    if not math.isfinite(values[0]):
+        raise _diverged(f"the loss at step {step} is {values[0]:g}", batch)
+    return dict(zip(("loss", *losses.parts), values, strict=True))
 
 
-def _update(lesson: Lesson, step: int) -> None:
+def _update(lesson: Lesson, step: int, batch: Batch) -> None:
+    """Clips each parameter's gradient by its own norm (DINO and MC-SSL, utils.py clip_gradients), and goes a step."""
+    gradients = [
+        each.grad for group in lesson.optimiser.param_groups for each in group["params"] if each.grad is not None
+    ]
+    norms = torch.stack([torch.linalg.vector_norm(each) for each in gradients])
+    if not norms.isfinite().all():
+        raise _diverged(f"a gradient at step {step} is not finite", batch)
     if lesson.clip:
-        parameters = [each for group in lesson.optimiser.param_groups for each in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, lesson.clip)
+        for each, share in zip(gradients, (lesson.clip / (norms + 1e-6)).clamp_max(1), strict=True):
+            each.mul_(share)
     lesson.optimiser.step()
     lesson.after(step)
+
+
+def _diverged(what: str, batch: Batch) -> Diverged:
+    named = ", ".join(batch.ids[:_ROWS_NAMED]) + (" …" if len(batch.ids) > _ROWS_NAMED else "")
+    return Diverged(
+        f"{what}, over {named}; nothing was updated with it. Choose a lower learning rate, or look at these pictures"
+    )
 
 
 def _set_rates(lesson: Lesson, step: int) -> None:
@@ -112,7 +154,7 @@ class _Rates:
         self._epoch_steps = 0
         self.waited_s = 0.0
 
-    def count(self, step: int, rows: int, values: Mapping[str, Any], is_epoch: bool) -> None:
+    def count(self, step: int, rows: int, line: str) -> None:
         self._rows, self._epoch_rows, self._epoch_steps = (
             self._rows + rows,
             self._epoch_rows + rows,
@@ -121,15 +163,17 @@ class _Rates:
         now = time.monotonic()
         if (passed := now - self._since) > LOG_EVERY_S:
             rate, share = self._rows / passed, self.waited_s / passed
-            self._underway.log({"event": "step", "step": step, "rows_per_s": rate, "waiting": share, **values})
+            self._underway.log({"event": "step", "rows_per_s": rate, "waiting": share, **json.loads(line)})
             self._since, self._rows, self.waited_s = now, 0, 0.0
-        if is_epoch:
-            self._say(step, now - self._epoch_since, values)
+        if self._course.ends_epoch(step):
+            self._say(step, now - self._epoch_since, json.loads(line))
             self._epoch_since, self._epoch_rows, self._epoch_steps = now, 0, 0
 
     def _say(self, step: int, passed: float, values: Mapping[str, Any]) -> None:
         course = self._course
-        told = ", ".join(f"{name} {value:.3g}" for name, value in values.items() if isinstance(value, int | float))
+        told = ", ".join(
+            f"{n} {value:.3g}" for n, value in values.items() if n != "step" and not isinstance(value, str)
+        )
         left_min = (course.steps - step - 1) * passed / self._epoch_steps / 60
         self._underway.say(
             f"epoch {(step + 1) // course.steps_per_epoch} of {course.steps // course.steps_per_epoch}: {told}; "

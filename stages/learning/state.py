@@ -1,7 +1,8 @@
 """Everything a training has come to, as one safetensors file: modules, optimiser, and the metric lines so far."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from safetensors.torch import load, save
@@ -9,12 +10,23 @@ from torch import Tensor
 
 from .lesson import Lesson
 
-_MODULE, _OPTIMISER, _LINES, _STEP = "module", "optimiser", "lines", "step"
+_MODULE, _OPTIMISER = "module", "optimiser"
+_STEP, _LINES, _UNWATCHED = "step", "lines", "unwatched"
 
 
-def state_bytes(lesson: Lesson, step: int, lines: Sequence[str]) -> bytes:
-    """What `restored` goes on from; `step` is the next one."""
-    tensors = {_STEP: torch.tensor(step), _LINES: _text("\n".join(lines))}
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a training has come."""
+
+    step: int  # the next one
+    lines: list[str]  # metric lines
+    unwatched: str = ""  # the values of the step before, where what is watched is still to be added to them
+
+
+def state_bytes(lesson: Lesson, progress: Progress) -> bytes:
+    """What `restored` goes on from."""
+    tensors = {_STEP: torch.tensor(progress.step), _UNWATCHED: _text(progress.unwatched)}
+    tensors[_LINES] = _text("\n".join(progress.lines))
     for name, module in lesson.modules.items():
         for key, value in module.state_dict().items():
             tensors[f"{_MODULE}/{name}/{key}"] = value
@@ -24,8 +36,8 @@ def state_bytes(lesson: Lesson, step: int, lines: Sequence[str]) -> bytes:
     return save({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()})
 
 
-def restored(lesson: Lesson, data: bytes) -> tuple[int, list[str]]:
-    """Puts a lesson where it was; the next step and the metric lines."""
+def restored(lesson: Lesson, data: bytes) -> Progress:
+    """Puts a lesson where it was."""
     tensors = load(data)
     for name, module in lesson.modules.items():
         module.load_state_dict(_below(tensors, f"{_MODULE}/{name}/"))
@@ -35,8 +47,8 @@ def restored(lesson: Lesson, data: bytes) -> tuple[int, list[str]]:
         states.setdefault(int(place), {})[name] = value
     groups = lesson.optimiser.state_dict()["param_groups"]
     lesson.optimiser.load_state_dict({"state": states, "param_groups": groups})
-    lines = bytes(tensors[_LINES].tolist()).decode()
-    return int(tensors[_STEP]), lines.split("\n") if lines else []
+    lines, unwatched = (tensors[name].numpy().tobytes().decode() for name in (_LINES, _UNWATCHED))
+    return Progress(int(tensors[_STEP]), lines.split("\n") if lines else [], unwatched)
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -44,7 +56,7 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _text(text: str) -> Tensor:
-    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+    return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else torch.zeros(0, dtype=torch.uint8)
 
 
 def metric_line(step: int, values: Mapping[str, object]) -> str:

@@ -7,6 +7,7 @@ from typing import Literal
 from ...manifests.errors import ConfigError
 from ...manifests.fingerprint import setting
 
+MOST_WARMUP = 10  # epochs: MC-SSL's, of 800; of fewer than 100 epochs a tenth
 LOSSES = ("cls", "patch", "reconstruction", "contrastive")
 Avoidance = Literal["centering", "sinkhorn", "me-max", "sinkhorn+me-max"]
 Autocast = Literal["off", "bfloat16"]
@@ -35,13 +36,21 @@ class PretrainConfig:
     device: str = setting(default="cpu", changes_bytes=False, is_kept=True)  # its type is in the fingerprint
 
     def __post_init__(self) -> None:
-        for name in ("global_size", "local_size", "clusters", "hidden", "epochs", "batch"):
+        for name in ("global_size", "local_size", "hidden", "epochs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)} and must be at least 1")
         for name in ("local_views", "align", "warmup"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)} and must be at least 0")
-        if not 0 <= self.momentum <= 1 or not self.learning_rate > 0:
+        for name in ("clusters", "batch"):  # of a batch of one nothing could be replaced by parts of another
+            if getattr(self, name) < 2:
+                raise ConfigError(f"{name} is {getattr(self, name)} and must be at least 2")
+        if self.warmup >= self.epochs > 1:
+            raise ConfigError(
+                f"warmup is {self.warmup} and there are {self.epochs} epochs: the learning rate would never fall; "
+                "choose fewer epochs of warm-up"
+            )
+        if not 0 <= self.momentum <= 1 or not 0 < self.learning_rate < float("inf"):
             raise ConfigError(
                 f"momentum is {self.momentum} and learning rate {self.learning_rate}; choose from 0 to 1, and above 0"
             )
@@ -52,8 +61,14 @@ class PretrainConfig:
         return parse_losses(self.losses)
 
     @property
-    def clusters_used(self) -> bool:
-        return bool({"cls", "patch"} & self.weights.keys())
+    def clustered(self) -> tuple[str, ...]:
+        """The tokens whose clusters are learned."""
+        return tuple(name for name in ("cls", "patch") if name in self.weights)
+
+    @property
+    def smaller_views(self) -> int:
+        """Only the class token's clusters look at them."""
+        return self.local_views if "cls" in self.weights else 0
 
 
 def pretrain_config(
@@ -70,7 +85,7 @@ def pretrain_config(
     clusters: int = 8192,
     hidden: int = 2048,
     epochs: int = 100,
-    warmup: int = 10,
+    warmup: int | None = None,
     batch: int = 64,
     learning_rate: float = 5e-4,
     momentum: float = 0.996,
@@ -79,7 +94,7 @@ def pretrain_config(
     autocast: Autocast = "off",
 ) -> PretrainConfig:
     """What a user asks for, the losses in one spelling; raises ConfigError for what cannot work."""
-    told = ",".join(f"{name}:{weight:g}" for name, weight in parse_losses(losses).items())
+    told = ",".join(f"{name}:{weight!r}" for name, weight in parse_losses(losses).items())
     return PretrainConfig(
         backbone=backbone,
         losses=told,
@@ -93,7 +108,7 @@ def pretrain_config(
         clusters=clusters,
         hidden=hidden,
         epochs=epochs,
-        warmup=warmup,
+        warmup=min(MOST_WARMUP, epochs // 10) if warmup is None else warmup,
         batch=batch,
         learning_rate=learning_rate,
         momentum=momentum,

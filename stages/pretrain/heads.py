@@ -8,6 +8,7 @@ Source: MC-SSL, vision_transformer.py:248-317. First weights come from torch's o
 
 from itertools import pairwise
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
@@ -25,7 +26,8 @@ class Prototypes(nn.Module):
         self.directions = nn.Parameter(nn.Linear(width, num_clusters, bias=False).weight.detach())
 
     def forward(self, features: Float[Tensor, "*N E"]) -> Float[Tensor, "*N K"]:
-        return linear(features, normalize(self.directions, dim=-1))
+        with torch.autocast(features.device.type, enabled=False):  # a cosine of 8 bits over 0.04 is no logit
+            return linear(features.float(), normalize(self.directions, dim=-1))
 
 
 class ProjectionHead(nn.Module):

@@ -62,6 +62,11 @@ def made_backbone(shape: Shape) -> Any:
             f"backbone {shape.backbone} has no class token, which pretraining needs; choose another, such as "
             "vit_small_patch16_224"
         )
+    if isinstance(model.norm, nn.Identity):
+        raise ConfigError(
+            f"backbone {shape.backbone} has no norm after its last block, and extract would give tokens that nothing "
+            "was learned with; choose another, such as vit_small_patch16_224"
+        )
     return model
 
 

@@ -75,7 +75,8 @@ def contrastive_loss(
     that the size of gradients depends on it little; both directions added (SiT as published with GMML, class SimCLR).
     """
     other_2BE = normalize(teacher.detach().float(), dim=-1).flip(0)
-    logits_2BB = normalize(student.float(), dim=-1) @ other_2BE.mT / temperature
+    with torch.autocast(student.device.type, enabled=False):  # as of prototypes
+        logits_2BB = normalize(student.float(), dim=-1) @ other_2BE.mT / temperature
     own_B = torch.arange(logits_2BB.shape[1], device=student.device)
     first, second = (functional.cross_entropy(logits_BB, own_B) for logits_BB in logits_2BB)
     return 2 * temperature * (first + second)

@@ -1,6 +1,6 @@
 """Self-supervised pretraining of a vision transformer on stored pictures: masked image modelling, clustering, contrast.
 
-Letters: B pictures of a batch.
+Letters: N pictures, B of a batch.
 """
 
 import json
@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from safetensors.torch import save
 
-from ...manifests.artifact import Artifact
 from ...manifests.checkpoints import SEEN, WEIGHTS, seen_json
 from ...manifests.errors import ConfigError
 from ...manifests.pixels import FIELD, Pixels
@@ -23,6 +23,7 @@ from ..learning.schedules import Schedule
 from ..stage import Findings, Inputs, WholeStage
 from ..vision.backbone import backbone_facts, device_named
 from .config import PretrainConfig
+from .draws import generator_at
 from .network import Network, Shape, parameter_groups, teacher_of
 from .teaching import Teaching
 from .watching import chosen_pictures, collapse, watched_values
@@ -38,17 +39,17 @@ def reads(config: PretrainConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]
 
 def compute(config: PretrainConfig, inputs: Inputs, underway: Underway) -> Findings:
     pixels = Pixels(inputs["pixels"])
-    positions = pixels.ok_positions()
+    positions = np.array(pixels.ok_positions(), np.int64)
     refuse_what_cannot_work(config, pixels, len(positions))
     epoch_steps = len(positions) // config.batch
     facts = backbone_facts(config.backbone, config.global_size, config.global_size)
     teaching = made_teaching(config, facts.mean, facts.std, epoch_steps)
-    watched = chosen_pictures(positions, only_labels(inputs["images"], pixels, positions), config.seed)
+    watched = chosen_pictures(pixels, inputs["images"], positions, config.seed)
     course = Course(steps=epoch_steps * config.epochs, steps_per_epoch=epoch_steps, seed=config.seed)
 
     def watch(step: int) -> Mapping[str, Any]:
         values = watched_values(teaching, pixels, watched, facts.mean, facts.std)
-        sentence = collapse(config.clusters, values)
+        sentence = collapse(config, values)
         if sentence:
             underway.log({"event": "collapse", "step": step, "warning": sentence})
             underway.say(f"after step {step}, {sentence}")
@@ -56,7 +57,7 @@ def compute(config: PretrainConfig, inputs: Inputs, underway: Underway) -> Findi
 
     lesson = made_lesson(config, teaching, course, batches(config, pixels, positions, epoch_steps), watch)
     lines = train(lesson, course, underway)
-    warnings = list(dict.fromkeys(line["warning"] for line in map(json.loads, lines[-1:]) if "warning" in line))
+    last = json.loads(lines[-1])
     state = {name: value.cpu().contiguous() for name, value in teaching.teacher.backbone.state_dict().items()}
     return Findings(
         files={
@@ -65,7 +66,7 @@ def compute(config: PretrainConfig, inputs: Inputs, underway: Underway) -> Findi
             SEEN: seen_json([], [], [], []),  # labels are looked at, and nothing is chosen by them
         },
         facts={"kind": "backbone", "backbone": config.backbone, "pictures": len(positions), "steps": course.steps},
-        warnings=warnings,
+        warnings=[last["warning"]] if "warning" in last else [],
     )
 
 
@@ -80,10 +81,21 @@ def refuse_what_cannot_work(config: PretrainConfig, pixels: Pixels, count: int) 
         )
     if patch_rows != patch_columns:
         raise ConfigError(f"backbone {config.backbone} has patches of {patch_rows}x{patch_columns}; choose square ones")
-    sizes = {"--global-size": config.global_size, **({"--local-size": config.local_size} if config.local_views else {})}
+    if config.smaller_views and config.local_size % patch_rows:
+        raise ConfigError(
+            f"--local-size is {config.local_size} and the patches of {config.backbone} are of {patch_rows} pixels; "
+            f"choose a multiple of {patch_rows}"
+        )
+    if config.align and config.global_size % config.align:
+        raise ConfigError(
+            f"--align is {config.align} and views are of {config.global_size} pixels; choose one that divides them, "
+            "or 0 for the patch"
+        )
+    sizes = {
+        "--global-size": config.global_size,
+        **({"--local-size": config.local_size} if config.smaller_views else {}),
+    }
     for option, size in sizes.items():
-        if size % patch_rows:
-            raise ConfigError(f"{option} is {size} and the patches of {config.backbone} are of {patch_rows} pixels")
         if size > rows_px:
             raise ConfigError(
                 f"{option} is {size} and the pictures of {pixels.artifact.place} are of {rows_px} pixels; choose a "
@@ -106,7 +118,7 @@ def made_teaching(config: PretrainConfig, mean: Any, std: Any, epoch_steps: int)
         drop_path=DROP_PATH,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(generator_at(config.seed).initial_seed())
         student = Network(shape)
     student = student.to(device_named(config.device)).train()
     return Teaching(config, student, teacher_of(student), mean, std, epoch_steps)
@@ -143,10 +155,10 @@ def made_lesson(
 
 
 def batches(
-    config: PretrainConfig, pixels: Pixels, positions: Sequence[int], epoch_steps: int
+    config: PretrainConfig, pixels: Pixels, positions: Int64[np.ndarray, " N"], epoch_steps: int
 ) -> Callable[[int], Batch]:
     """Every picture once in an epoch, in an order of its own, but for those that fill no batch."""
-    ids = pixels.rows.column("id")
+    ids = pixels.artifact.rows(["id"]).column("id")
 
     @lru_cache(maxsize=2)
     def order(epoch: int) -> np.ndarray:
@@ -155,18 +167,11 @@ def batches(
     def batch(step: int) -> Batch:
         epoch, place = divmod(step, epoch_steps)
         drawn = order(epoch)[place * config.batch : (place + 1) * config.batch]
-        chosen = sorted(positions[each] for each in drawn)  # neighbours are read together
+        chosen = np.sort(positions[drawn]).tolist()  # neighbours are read together
         pictures = torch.from_numpy(pixels.at(chosen)).permute(0, 3, 1, 2).contiguous()
         return Batch([ids[each].as_py() for each in chosen], {"pictures": pictures})
 
     return batch
-
-
-def only_labels(images: Artifact, pixels: Pixels, positions: Sequence[int]) -> np.ndarray:
-    """The class of each picture that has one label, else 0."""
-    ids = pixels.rows.column("id")
-    rows = images.rows_of([ids[each].as_py() for each in positions], ["labels"], 0).to_pylist()
-    return np.array([row["labels"][0] if len(row["labels"] or ()) == 1 else 0 for row in rows], np.int64)
 
 
 STAGE = WholeStage(
@@ -177,6 +182,7 @@ STAGE = WholeStage(
     roles={"pixels": "pixels", "images": "images"},
     compute=compute,
     reads=reads,
+    takes_long=True,
     libraries=("torch", "timm", "numpy"),
     device=lambda config: str(config.device).partition(":")[0],
 )

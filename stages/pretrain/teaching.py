@@ -25,6 +25,7 @@ STUDENT_TEMPERATURE = 0.1
 TEACHER_TEMPERATURES = (0.04, 0.07)  # the second after so many epochs
 TEACHER_WARMUP_EPOCHS = 30
 NUM_GLOBAL = 2
+ME_MAX = "me-max "  # before the name of the loss that it belongs to
 
 
 class Centres(nn.Module):
@@ -38,6 +39,9 @@ class Centres(nn.Module):
         self.register_buffer("cls_K", torch.zeros(num_clusters))
         self.register_buffer("patch_K", torch.zeros(num_clusters))
 
+    def of(self, name: str) -> Tensor:
+        return self.cls_K if name == "cls" else self.patch_K
+
 
 class Teaching:
     """Student and teacher at one step after another."""
@@ -49,97 +53,115 @@ class Teaching:
         self.centres = Centres(config.clusters).to(next(student.parameters()).device)
         self._colours = mean, std
         self._epoch_steps = epoch_steps
-        self._taught: tuple[Tensor, Tensor] | None = None  # logits of this step
+        self._next_centres: dict[str, Tensor] = {}
         start, end = TEACHER_TEMPERATURES
         warmup = min(TEACHER_WARMUP_EPOCHS, config.epochs) * epoch_steps
         self._temperature = Schedule(start=start, end=end, steps=warmup, shape="linear")
         sized = [replace(each, size_px=config.global_size) for each in (FIRST_GLOBAL, SECOND_GLOBAL)]
-        self._strengths = [*sized, *[replace(LOCAL, size_px=config.local_size)] * config.local_views]
-        self._masking = Masking(align_px=config.align or student.patch_px)
+        self.strengths = [*sized, *[replace(LOCAL, size_px=config.local_size)] * config.smaller_views]
+        self.masking = Masking(align_px=config.align or student.patch_px)
 
     def losses(self, step: int, pictures: UInt8[Tensor, "B 3 S S"]) -> Losses:
-        """All that are asked for, from the numbers drawn for this step."""
+        """All that are asked for, from the numbers drawn for this step. Changes nothing that a checkpoint holds."""
         generator = generator_at(self.config.seed, step)
-        views = draw_views(pictures, self._strengths, *self._colours, generator)
+        views = draw_views(pictures, self.strengths, *self._colours, generator)
         clean = torch.cat(views[:NUM_GLOBAL])
-        corrupted = corrupt(clean, self._masking, self.student.patch_px, generator)
-        self._freeze_prototypes(step < self._epoch_steps)
+        corrupted = self._corrupted(views[:NUM_GLOBAL], generator)
+        self.student.projection.cls_prototypes.requires_grad_(step >= self._epoch_steps)
         tokens = self.student.tokens(corrupted.pictures)
         weights, parts = self.config.weights, dict[str, Tensor]()
-        if self.config.clusters_used:
-            parts |= self._clustering(step, tokens, views, clean, corrupted)
+        if weights.keys() - {"reconstruction"}:
+            with torch.no_grad():
+                taught = self.teacher.tokens(clean)
+            temperature = self._temperature.at(step)
+            if "cls" in weights:
+                parts |= self._cls(tokens, taught, views[NUM_GLOBAL:], temperature)
+            if "patch" in weights:
+                parts |= self._patch(tokens, taught, corrupted, temperature)
+            if "contrastive" in weights:
+                parts["contrastive"] = self._contrastive(tokens, taught)
         if "reconstruction" in weights:
             grid = (clean.shape[2] // self.student.patch_px, clean.shape[3] // self.student.patch_px)
             drawn = self.student.reconstruction(tokens[:, 1:], grid)
             parts["reconstruction"] = reconstruction_loss(
                 drawn, clean, corrupted.is_corrupted, self.config.reconstruction
             )
-        if "contrastive" in weights:
-            parts["contrastive"] = self._contrastive(tokens, clean)
-        total = torch.stack([weights.get(name, 1.0) * value for name, value in parts.items()]).sum()
+        total = torch.stack([weights[name.removeprefix(ME_MAX)] * value for name, value in parts.items()]).sum()
         return Losses(total, parts)
 
     def after(self, momentum: float) -> None:
         """Once the student has changed: the teacher follows, and so do the centres of what it said."""
         follow(self.teacher, self.student, momentum)
-        if self.config.avoidance == "centering" and self._taught is not None:
-            taught_VK, taught_VTK = self._taught
-            self.centres.cls_K.copy_(updated_centre(self.centres.cls_K, taught_VK))
-            self.centres.patch_K.copy_(updated_centre(self.centres.patch_K, taught_VTK))
+        for name, centre_K in self._next_centres.items():
+            self.centres.of(name).copy_(centre_K)
+        self._next_centres = {}
 
-    def _clustering(
+    def _corrupted(self, views: Sequence[Tensor], generator: torch.Generator) -> Corrupted:
+        """Each view apart, so that parts come from other pictures and not from another view of the same."""
+        found = [corrupt(view, self.masking, self.student.patch_px, generator) for view in views]
+        return Corrupted(
+            torch.cat([each.pictures for each in found]),
+            torch.cat([each.is_corrupted for each in found]),
+            torch.cat([each.is_masked for each in found]),
+        )
+
+    def _cls(
         self,
-        step: int,
-        tokens: Float[Tensor, "V T D"],
-        views: Sequence[Tensor],
-        clean: Float[Tensor, "V 3 H W"],
-        corrupted: Corrupted,
+        tokens: Float[Tensor, "V M D"],
+        taught: Float[Tensor, "V M D"],
+        small: Sequence[Tensor],
+        temperature: float,
     ) -> dict[str, Tensor]:
-        cls_VK, patch_VTK = self.student.projection(tokens)
+        batch = len(tokens) // NUM_GLOBAL
+        every = [tokens[:, :1]]
+        if small:
+            every.append(self.student.tokens(torch.cat(list(small)))[:, :1])
+        student_VBK = self.student.projection(torch.cat(every))[0].view(-1, batch, self.config.clusters)
         with torch.no_grad():
-            taught_VK, taught_VTK = self.teacher.projection(self.teacher.tokens(clean))
-        parts: dict[str, Tensor] = {}
-        temperature = self._temperature.at(step)
-        batch = len(views[0])
-        if "cls" in self.config.weights:
-            every = [cls_VK]
-            if self.config.local_views:
-                small = self.student.tokens(torch.cat(list(views[NUM_GLOBAL:])))
-                every.append(self.student.projection(small[:, :1])[0])
-            student_VBK = torch.cat(every).view(-1, batch, self.config.clusters)
-            targets_VK = self._targets(taught_VK, self.centres.cls_K, temperature)
-            targets_GBK = targets_VK.view(NUM_GLOBAL, batch, self.config.clusters)
-            parts["cls"] = cls_loss(targets_GBK, student_VBK, STUDENT_TEMPERATURE)
-            parts |= self._spread("cls", student_VBK)
-        if "patch" in self.config.weights:
-            targets_VTK = self._targets(taught_VTK, self.centres.patch_K, temperature)
-            counted = corrupted.is_masked if self.config.patches == "masked" else None
-            parts["patch"] = patch_loss(targets_VTK, patch_VTK, STUDENT_TEMPERATURE, counted)
-            parts |= self._spread("patch", patch_VTK)
-        self._taught = taught_VK, taught_VTK
-        return parts
+            taught_VK = self.teacher.projection(taught[:, :1])[0]
+        targets_GBK = self._targets("cls", taught_VK, temperature).view(NUM_GLOBAL, batch, self.config.clusters)
+        self._follow_centre("cls", taught_VK)
+        return {"cls": cls_loss(targets_GBK, student_VBK, STUDENT_TEMPERATURE), **self._spread("cls", student_VBK)}
 
-    def _targets(self, logits: Float[Tensor, "*N K"], centre_K: Tensor, temperature: float) -> Float[Tensor, "*N K"]:
+    def _patch(
+        self, tokens: Float[Tensor, "V M D"], taught: Float[Tensor, "V M D"], corrupted: Corrupted, temperature: float
+    ) -> dict[str, Tensor]:
+        """Where masked patches alone are learned from, they alone are balanced (iBOT, DINOv2)."""
+        student_VTK = self.student.projection(tokens)[1]
+        with torch.no_grad():
+            taught_VTK = self.teacher.projection(taught)[1]
+        self._follow_centre("patch", taught_VTK)
+        if self.config.patches == "all":
+            targets_VTK = self._targets("patch", taught_VTK, temperature)
+            loss = patch_loss(targets_VTK, student_VTK, STUDENT_TEMPERATURE)
+            return {"patch": loss, **self._spread("patch", student_VTK)}
+        counted_VT = corrupted.is_masked
+        targets_VTK = torch.zeros_like(taught_VTK, dtype=torch.float32)
+        targets_VTK[counted_VT] = self._targets("patch", taught_VTK[counted_VT], temperature)
+        loss = patch_loss(targets_VTK, student_VTK, STUDENT_TEMPERATURE, counted_VT)
+        return {"patch": loss, **self._spread("patch", student_VTK[counted_VT])}
+
+    def _targets(self, name: str, logits: Float[Tensor, "*N K"], temperature: float) -> Float[Tensor, "*N K"]:
         """ME-MAX alone leaves the teacher's softmax as it is: it spreads the student, whom the teacher follows."""
         if self.config.avoidance.startswith("sinkhorn"):
             return sinkhorn_targets(logits, temperature)
-        return centred_targets(logits, centre_K if self.config.avoidance == "centering" else 0 * centre_K, temperature)
+        return centred_targets(logits, self.centres.of(name), temperature)  # 0 where nothing is centred
+
+    def _follow_centre(self, name: str, logits: Float[Tensor, "B *N K"]) -> None:
+        if self.config.avoidance == "centering":
+            self._next_centres[name] = updated_centre(self.centres.of(name), logits)
 
     def _spread(self, name: str, logits: Float[Tensor, "*N K"]) -> dict[str, Tensor]:
-        """MSN has it for class tokens, the only ones it clusters; here patches have it too where they are clustered."""
+        """MSN has it for class tokens, the only ones it clusters; here patches have it too where they are clustered,
+        with the weight of their loss."""
         if not self.config.avoidance.endswith("me-max"):
             return {}
-        return {f"me-max {name}": me_max(mean_prediction(logits, STUDENT_TEMPERATURE))}
+        return {f"{ME_MAX}{name}": me_max(mean_prediction(logits, STUDENT_TEMPERATURE))}
 
-    def _contrastive(self, tokens: Float[Tensor, "V M D"], clean: Float[Tensor, "V 3 H W"]) -> Tensor:
+    def _contrastive(self, tokens: Float[Tensor, "V M D"], taught: Float[Tensor, "V M D"]) -> Tensor:
         """Between the two larger views, in the space before the prototypes."""
         with torch.no_grad():
-            taught = self.teacher.projection.mlp(self.teacher.tokens(clean)[:, 0])
+            other = self.teacher.projection.mlp(taught[:, 0])
         asked = self.student.projection.mlp(tokens[:, 0])
         width = asked.shape[-1]
-        return contrastive_loss(asked.view(NUM_GLOBAL, -1, width), taught.view(NUM_GLOBAL, -1, width))
-
-    def _freeze_prototypes(self, is_frozen: bool) -> None:
-        """In the first epoch (DINO, freeze_last_layer): without a gradient the optimiser leaves them."""
-        for prototypes in (self.student.projection.cls_prototypes, self.student.projection.patch_prototypes):
-            prototypes.requires_grad_(not is_frozen)
+        return contrastive_loss(asked.view(NUM_GLOBAL, -1, width), other.view(NUM_GLOBAL, -1, width))

@@ -7,7 +7,8 @@ Letters: B pictures, S pixels of a side as stored, D width of a token, C classes
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,64 +17,89 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
+from ...manifests.artifact import Artifact
+from ...manifests.errors import ConfigError
 from ...manifests.pixels import Pixels
 from ..vision.fitting import Colour
 from .assignments import centred_targets, usage
+from .config import PretrainConfig
 from .teaching import TEACHER_TEMPERATURES, Teaching
 
-NUM_WATCHED = 1024  # pictures
+NUM_WATCHED, NUM_CANDIDATES = 1024, 16_384  # pictures that are looked at, and among which they are chosen
+NUM_CLASSES, OF_A_CLASS = 50, 20  # of the labelled ones
 AT_ONCE = 64
 SHOTS = 5
-_COLLAPSED = 0.1  # of the largest entropy
+_TOLD = 0.02  # of the logarithm of the clusters: less tells nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
     """The pictures that are looked at, and the only label of those that have one."""
 
-    positions: Sequence[int]
+    positions: Int64[np.ndarray, " B"]
     classes: Int64[np.ndarray, " B"]  # 0 where there is none
 
 
-def chosen_pictures(positions: Sequence[int], classes: Int64[np.ndarray, " B"], seed: int) -> Watched:
-    """The same for a seed, in an order that mixes classes."""
-    order = np.random.default_rng([seed, 1]).permutation(len(positions))[:NUM_WATCHED]
-    return Watched([positions[place] for place in order], classes[order])
+def chosen_pictures(pixels: Pixels, images: Artifact, positions: Int64[np.ndarray, " N"], seed: int) -> Watched:
+    """The same for a seed: of the commonest classes some each, then whatever else."""
+    generator = np.random.default_rng([seed, 1])
+    drawn = np.sort(generator.choice(positions, min(NUM_CANDIDATES, len(positions)), replace=False))
+    ids = pixels.artifact.rows_at(drawn.tolist(), ["id"]).column("id").to_pylist()
+    try:
+        labels = images.rows_of(ids, ["labels"]).column("labels").to_pylist()
+    except KeyError as error:
+        raise ConfigError(
+            f"{error.args[0]}, of which {pixels.artifact.place} has pixels; pass as --images those they were made from"
+        ) from error
+    classes = np.array([own[0] if len(own or ()) == 1 else 0 for own in labels], np.int64)
+    order = generator.permutation(len(drawn))
+    commonest = [label for label, _ in Counter(classes[classes > 0].tolist()).most_common(NUM_CLASSES)]
+    of_classes = [order[classes[order] == label][:OF_A_CLASS] for label in sorted(commonest)]
+    first = np.concatenate([*of_classes, order])
+    _, place = np.unique(first, return_index=True)
+    kept = np.sort(first[np.sort(place)][:NUM_WATCHED])
+    return Watched(drawn[kept], classes[kept])
 
 
+@torch.no_grad()
 def watched_values(teaching: Teaching, pixels: Pixels, watched: Watched, mean: Colour, std: Colour) -> dict[str, float]:
-    """For the metric line of an epoch's last step."""
-    config = teaching.config
-    features, logits = [], []
+    """For the metric line of an epoch's last step: of the class token's clusters, of the patches', and of classes."""
+    features, logits = [], dict[str, list[Tensor]]()
     for start in range(0, len(watched.positions), AT_ONCE):
-        pictures = torch.from_numpy(pixels.at(watched.positions[start : start + AT_ONCE])).permute(0, 3, 1, 2)
+        pictures = torch.from_numpy(pixels.at(watched.positions[start : start + AT_ONCE].tolist())).permute(0, 3, 1, 2)
         tokens = _shown(teaching, pictures, mean, std)
         features.append(tokens[:, 0])
-        logits.append(teaching.teacher.projection(tokens[:, :1])[0])
+        if "cls" in teaching.config.clustered:
+            logits.setdefault("cls", []).append(teaching.teacher.projection(tokens[:, :1])[0])
+        if "patch" in teaching.config.clustered:  # of one patch a picture, another one from picture to picture
+            patch_B = 1 + (torch.arange(len(tokens)) + start) % (tokens.shape[1] - 1)
+            chosen = tokens[torch.arange(len(tokens)), patch_B][:, None]
+            logits.setdefault("patch", []).append(teaching.teacher.projection(chosen.expand(-1, 2, -1))[1][:, 0])
     values: dict[str, float] = {}
-    if config.clusters_used:
-        centre_K = teaching.centres.cls_K if config.avoidance == "centering" else torch.zeros(config.clusters)
-        found = usage(centred_targets(torch.cat(logits), centre_K.to(logits[0]), TEACHER_TEMPERATURES[0]))
-        values |= {"entropy": found.entropy, "active_clusters": found.num_active, "highest": found.highest}
+    for name, some in logits.items():
+        targets = centred_targets(torch.cat(some), teaching.centres.of(name), TEACHER_TEMPERATURES[1])
+        found = usage(targets)
+        undecided = -(targets * targets.clamp_min(1e-30).log()).sum(dim=-1).mean()
+        both = {"entropy": found.entropy, "information": max(0.0, found.entropy - float(undecided))}
+        values |= {f"{name} {key}": value for key, value in both.items()}
+        values |= {f"{name} active": found.num_active, f"{name} highest": found.highest}
     accuracy = nearest_centroid(torch.cat(features).cpu(), torch.from_numpy(watched.classes))
     return values | ({} if accuracy is None else {"nearest_centroid": accuracy})
 
 
-def collapse(config_clusters: int, values: Mapping[str, float]) -> str:
-    """A sentence where nearly everything is in one cluster, or nothing is decided; else nothing."""
-    if "entropy" not in values:
+def collapse(config: PretrainConfig, values: Mapping[str, float]) -> str:
+    """A sentence where a cluster tells nothing of its picture or patch: all in one, all in every one, or each the same
+    mixture; else nothing."""
+    largest = math.log(config.clusters)
+    gone = [name for name in config.clustered if values[f"{name} information"] < _TOLD * largest]
+    if not gone:
         return ""
-    largest = math.log(config_clusters)
-    if values["entropy"] < _COLLAPSED * largest or values["active_clusters"] < 2:
-        return (
-            f"nearly everything is in {values['active_clusters']:.0f} of {config_clusters} clusters (entropy "
-            f"{values['entropy']:.2f} of {largest:.2f}); choose another --avoidance, or fewer clusters"
-        )
-    if values["highest"] < 2 / config_clusters:
-        return (
-            f"every picture is in all {config_clusters} clusters alike; choose another --avoidance, or a larger batch"
-        )
-    return ""
+    told = ", ".join(
+        f"{name} {values[f'{name} information']:.2f} of {largest:.2f} nats, {values[f'{name} active']:.0f} clusters of "
+        f"{config.clusters} in use"
+        for name in gone
+    )
+    return f"clusters tell pictures hardly apart ({told}); choose another --avoidance, or train for longer"
 
 
 def nearest_centroid(features: Float32[Tensor, "B D"], classes: Int64[Tensor, " B"]) -> float | None:
@@ -92,7 +118,6 @@ def nearest_centroid(features: Float32[Tensor, "B D"], classes: Int64[Tensor, " 
     return float((nearest == torch.tensor(truth)).float().mean())
 
 
-@torch.no_grad()
 def _shown(
     teaching: Teaching, pictures: UInt8[Tensor, "B 3 S S"], mean: Colour, std: Colour
 ) -> Float32[Tensor, "B M D"]:

@@ -29,7 +29,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Pa
 
 def command(*more: str, **options: str) -> list[str]:
     asked = {"backbone": "test_vit.r160_in1k", **SMALL, "epochs": "2", "warmup": "0", "out": "checkpoint"}
-    asked |= {"losses": "reconstruction", **options}  # which has no clusters that might collapse
+    asked |= {"losses": "reconstruction", **options}  # without clusters that might collapse
     return ["pretrain", "pixels", *(word for name, value in asked.items() for word in (f"--{name}", value)), *more]
 
 

@@ -142,6 +142,21 @@ def test_changed_inputs_are_counted_anew(images: Path, tmp_path: Path) -> None:
     assert census(images, out).units_run == 0
 
 
+def test_what_takes_long_is_not_lost_to_changed_inputs(images: Path, tmp_path: Path) -> None:
+    slow = replace(CENSUS, takes_long=True)
+    census(images, tmp_path / "out", slow)
+    moved = tmp_path / "moved"
+    images.rename(moved)
+    assert census(moved, tmp_path / "out", slow).units_run == 0, "where they lie is no change"
+    moved.rename(images)
+    write_picture(tmp_path / "pictures/cat/0.png", 50, (100, 10))
+    index(tmp_path / "pictures", images)
+    before = tree(tmp_path / "out")
+    with pytest.raises(StaleArtifact, match="was made of other images than there are now, and making it anew"):
+        census(images, tmp_path / "out", slow)
+    assert tree(tmp_path / "out") == before
+
+
 def test_a_warning_stays_with_what_it_is_of(images: Path, tmp_path: Path) -> None:
     for number in (1, 0):
         made = census(images, tmp_path / "out", warning="four pictures are few; add some")

@@ -175,6 +175,64 @@ def test_ctrl_c_while_weights_change_keeps_what_was_before(
     assert tree(tmp_path / "out") == tree(never_stopped)
 
 
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_ctrl_c_while_an_epoch_is_looked_at(
+    tmp_path: Path, never_stopped: Path, epoch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then its steps are kept, and looking is done again."""
+    monkeypatch.setattr(loop, "KEEP_EVERY_S", math.inf)
+    watched = loop._watched
+
+    def interrupted(lesson: Lesson, step: int, values: Mapping[str, Any]) -> str:
+        if step == 4 * epoch + 3:
+            raise KeyboardInterrupt
+        return watched(lesson, step, values)
+
+    with monkeypatch.context() as while_looking:
+        while_looking.setattr(loop, "_watched", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "out")
+    run(tmp_path / "out")
+    assert steps_seen == list(range(STEPS))
+    assert tree(tmp_path / "out") == tree(never_stopped)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(tmp_path: Path) -> None:
+    """The root of 0 is 0, and its slope infinite."""
+    lesson = lesson_of(LineConfig())
+    weight = torch.nn.Parameter(torch.zeros(1))
+    steep = replace(
+        lesson,
+        optimiser=torch.optim.AdamW([weight]),
+        losses=lambda step, batch: Losses(weight.sqrt().sum(), {}),
+    )
+    with pytest.raises(
+        Diverged, match="a gradient at step 0 is not finite, over row-0-0, row-0-1, row-0-2; nothing was"
+    ):
+        train(steep, Course(steps=2, steps_per_epoch=1, seed=1), Underway(place(tmp_path)))
+    assert weight.item() == 0
+
+
+def test_gradients_are_clipped_each_by_its_own_norm(tmp_path: Path) -> None:
+    """SGD at rate 1 goes as far as the gradients are long: those of 3 and 0.5 become 1 and 0.5."""
+    long, short = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
+    lesson = replace(
+        lesson_of(LineConfig()),
+        optimiser=torch.optim.SGD([long, short], lr=1.0),
+        losses=lambda step, batch: Losses((3 * long + 0.5 * short).sum(), {}),
+        after=lambda step: None,
+        learning_rate=Schedule(start=1.0, end=1.0, steps=1),
+    )
+    train(lesson, Course(steps=1, steps_per_epoch=1, seed=1), Underway(place(tmp_path)))
+    assert (long.item(), short.item()) == pytest.approx((-1.0, -0.5), abs=1e-5)
+
+
+def test_lines_stay_few_and_every_epoch_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "MOST_LINES", 3)
+    lines = train(lesson_of(LineConfig()), Course(steps=12, steps_per_epoch=5, seed=1), Underway(place(tmp_path)))
+    assert [json.loads(line)["step"] for line in lines] == [0, 4, 8, 9, 11]
+
+
 def test_the_checkpoint_before_is_there_when_the_last_is_damaged(tmp_path: Path, never_stopped: Path) -> None:
     with pytest.raises(Stopped):
         run(tmp_path / "out", LineConfig(stopped=7))
