@@ -63,7 +63,8 @@ def last_line(work: Path, losses: str, avoidance: Any, epochs: int, device: str,
 def show(name: str, avoidance: str, line: dict[str, Any]) -> None:
     cells = []
     for key, shown in (("entropy", "{:.2f}"), ("information", "{:.2f}"), ("active", "{}")):
-        cells.append(" / ".join(shown.format(line[f"{of} {key}"]) for of in ("cls", "patch") if f"{of} {key}" in line))
+        told = [shown.format(line[f"{of} {key}"]) for of in ("cls", "patch") if f"{of} {key}" in line]
+        cells.append(" / ".join(told) or "–")
     print(f"| {name} | {avoidance} | {' | '.join(cells)} | {100 * line['nearest_centroid']:.1f} % |", flush=True)
 
 
