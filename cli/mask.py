@@ -27,18 +27,27 @@ METHOD = click.option("--method", metavar="M", default="cst", show_default=True,
         default="",
         help="otsu, a number, or kept-mass:SHARE; the method's own if left out. Kept with each map, cut by refine.",
     ),
+    click.option("--per-head", is_flag=True, help="Keep the maps of the heads, too, which enhance reads."),
     click.option("--images", metavar="DIR", default="", help="Where the images artifact lies now, if it was moved."),
     click.option("--model", metavar="CHECKPOINT", default="", help="Of a method that is fitted."),
 )
 @stage_options
 def mask(
-    tokens: str, method: str, supports: str, seed: int, threshold: str, images: str, model: str, **values: Any
+    tokens: str,
+    method: str,
+    supports: str,
+    seed: int,
+    threshold: str,
+    per_head: bool,
+    images: str,
+    model: str,
+    **values: Any,
 ) -> int:
     """Make soft maps from TOKENS, a tokens artifact: per picture, or per picture and class."""
     from ..manifests.artifact import open_artifact, source_of
     from ..stages.mask.stage import STAGE, mask_config
 
     opened = open_artifact(tokens, "tokens")
-    config = mask_config(opened, method, supports, seed, threshold)
+    config = mask_config(opened, method, supports, seed, threshold, per_head)
     inputs = {"tokens": opened.place.uri, "images": place(images).uri if images else source_of(opened, "images")}
     return run_stage(STAGE, config, inputs | ({"model": place(model).uri} if model else {}), values)

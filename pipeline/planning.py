@@ -231,7 +231,11 @@ def _kept(held: Mapping[str, Field], new: Sequence[Field]) -> dict[str, Field]:
 def _selections(asked: Asked, plan: Plan) -> dict[str, Json]:
     """The config's choice of fields, widened by this run's, so that a retry of the artifact means all of them."""
     values = config_json(asked.config)
-    return {name: list(dict.fromkeys([*plan.config[name], *values[name]])) for name in asked.stage.selects}
+    return {name: _widened(plan.config.get(name), values[name]) for name in asked.stage.selects}
+
+
+def _widened(held: Json, asked: Json) -> Json:
+    return bool(held or asked) if isinstance(asked, bool) else list(dict.fromkeys([*(held or ()), *asked]))
 
 
 def _write_metadata(at: Place, plan: Plan) -> None:

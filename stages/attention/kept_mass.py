@@ -20,8 +20,21 @@ def attention_map(attention: Float[Tensor, "B H T"], valid: Bool[np.ndarray, "B 
     smallest value of 0: so a stored map still tells which share of the attention each of its patches has.
     """
     map_BT = np.where(valid, attention.float().mean(dim=1).cpu().numpy(), np.float32(0))
+    return map_BT / _largest(map_BT)
+
+
+def head_attention_maps(
+    attention: Float[Tensor, "B H T"], valid: Bool[np.ndarray, "B T"]
+) -> Float32[np.ndarray, "B H T"]:
+    """Each head's attention, divided as their mean is: a head may be above 1 where others look elsewhere."""
+    maps_BHT = np.where(valid[:, None], attention.float().cpu().numpy(), np.float32(0))
+    return maps_BHT / _largest(maps_BHT.mean(axis=1))[:, None]
+
+
+def _largest(map_BT: Float32[np.ndarray, "B T"]) -> Float32[np.ndarray, "B 1"]:
+    """What divides a map; 1 where it is empty."""
     largest_B1 = map_BT.max(axis=1, keepdims=True)
-    return map_BT / np.where(largest_B1 > 0, largest_B1, np.float32(1))
+    return np.where(largest_B1 > 0, largest_B1, np.float32(1))
 
 
 def kept_mass(

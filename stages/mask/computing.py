@@ -107,13 +107,12 @@ def read_ahead(masker: Masker, rows: Sequence[Row]) -> Iterator[tuple[list[Row],
 def masked(masker: Masker, rows: Sequence[Row], fields: Mapping[str, np.ndarray]) -> Masked:
     """A picture that has no label has no class to look for, and an empty map. A map of one value is noted; one that is
     not finite has no threshold, and fails when it is written."""
-    valid_RT = _valid(masker, rows)
-    queries, notes = _queries(masker, rows)
-    labels = [row.label for row in rows]
-    map_RT = masker.method.apply(Given(fields, queries, valid_RT, labels, masker.model))
+    given, notes = _given(masker, rows, fields)
+    valid_RT = given.valid
+    map_RT = masker.method.apply(given)
     if masker.by_class:
-        map_RT[[label is None for label in labels]] = 0
-        notes = [NO_LABEL if label is None else note for label, note in zip(labels, notes, strict=True)]
+        map_RT[_without_label(rows)] = 0
+        notes = [NO_LABEL if row.label is None else note for row, note in zip(rows, notes, strict=True)]
     is_usable_R = np.isfinite(map_RT).all(axis=1) & np.array([note != NO_LABEL for note in notes])
     threshold_R, foreground_R = np.zeros(len(rows), np.float32), np.zeros(len(rows))
     is_flat_R = np.zeros(len(rows), bool)
@@ -123,6 +122,25 @@ def masked(masker: Masker, rows: Sequence[Row], fields: Mapping[str, np.ndarray]
         foreground_R[is_usable_R] = foreground_share(usable[0], threshold_R[is_usable_R], usable[1])
     notes = [NO_STRUCTURE if is_flat else note for is_flat, note in zip(is_flat_R, notes, strict=True)]
     return Masked(map_RT, threshold_R, foreground_R, notes)
+
+
+def head_maps(masker: Masker, rows: Sequence[Row], fields: Mapping[str, np.ndarray]) -> Float32[np.ndarray, "R H T"]:
+    """Of each head what the map is the mean of."""
+    assert masker.method.per_head is not None, masker.method.name
+    given, _ = _given(masker, rows, fields)
+    maps_RHT = masker.method.per_head(given)
+    if masker.by_class:
+        maps_RHT[_without_label(rows)] = 0
+    return maps_RHT
+
+
+def _given(masker: Masker, rows: Sequence[Row], fields: Mapping[str, np.ndarray]) -> tuple[Given, list[str]]:
+    queries, notes = _queries(masker, rows)
+    return Given(fields, queries, _valid(masker, rows), [row.label for row in rows], masker.model), notes
+
+
+def _without_label(rows: Sequence[Row]) -> list[int]:
+    return [place for place, row in enumerate(rows) if row.label is None]
 
 
 def _fields(masker: Masker, rows: Sequence[Row]) -> dict[str, np.ndarray]:

@@ -20,8 +20,8 @@ from torch import Tensor
 from ...manifests.artifact import Artifact
 from ...manifests.errors import ConfigError
 from ...manifests.underway import Underway
-from ..attention.cst import cosine_map
-from ..attention.kept_mass import attention_map
+from ..attention.cst import cosine_map, head_maps
+from ..attention.kept_mass import attention_map, head_attention_maps
 from ..stage import Findings, Inputs
 
 ScoreKind = Literal["cosine01", "minmax", "probability", "share_of_max"]
@@ -51,6 +51,7 @@ class Method:
     by_class: bool = False  # the same without supports: it tells classes apart by itself
     fit: Callable[[Any, Inputs, Underway], Findings] | None = None  # tokens and images → a checkpoint's files
     load: Callable[[Artifact], Any] | None = None  # a checkpoint → the model
+    per_head: Callable[[Given], Float32[np.ndarray, "R H T"]] | None = None  # what the map is the mean of
 
     @property
     def fields(self) -> Sequence[str]:
@@ -64,9 +65,19 @@ def cst_maps(given: Given) -> Float32[np.ndarray, "R T"]:
         return cosine_map(torch.from_numpy(given.fields["keys"]), given.queries).numpy()
 
 
+def cst_head_maps(given: Given) -> Float32[np.ndarray, "R H T"]:
+    assert given.queries is not None
+    with _one_thread():
+        return head_maps(torch.from_numpy(given.fields["keys"]), given.queries).numpy()
+
+
 def cls_attention_maps(given: Given) -> Float32[np.ndarray, "R T"]:
     """Of the last block that is stored."""
     return attention_map(torch.from_numpy(given.fields["cls_attention"][:, -1]), given.valid)
+
+
+def cls_attention_head_maps(given: Given) -> Float32[np.ndarray, "R H T"]:
+    return head_attention_maps(torch.from_numpy(given.fields["cls_attention"][:, -1]), given.valid)
 
 
 METHODS: dict[str, Method] = {
@@ -81,6 +92,7 @@ METHODS: dict[str, Method] = {
             align_corners=True,
             threshold="otsu",
             takes_supports=True,
+            per_head=cst_head_maps,
         ),
         Method(
             name="cls-attention",
@@ -90,6 +102,7 @@ METHODS: dict[str, Method] = {
             score_kind="share_of_max",
             align_corners=False,
             threshold="kept-mass:0.6",
+            per_head=cls_attention_head_maps,
         ),
     )
 }

@@ -14,13 +14,14 @@ from ...manifests.sealed import Json
 from ...manifests.tokens import Tokens, stored_names
 from ..attention.object_classes import NO_LABEL
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
-from .computing import Masker, masked, read_ahead, rows_to_do
+from .computing import Masker, head_maps, masked, read_ahead, rows_to_do
 from .fit import refuse_other_checkpoint
-from .methods import Method, find_method
+from .methods import METHODS, Method, find_method
 from .rows import KEY, LISTED, class_groups, class_rows, object_rows
 from .supports import ALL, OWN, GroupKey, Queries, parse_supports
 from .thresholds import PAPER_THRESHOLD, PAPER_WEIGHTS, is_paper_weights, parse_threshold
 
+HEAD_MAPS = "head_maps"
 NEARLY_ALL, NEARLY_NONE, WARNED_SHARE = 0.95, 0.01, 0.2
 
 
@@ -30,10 +31,16 @@ class MaskConfig:
     supports: str  # 0: rows without class; a number or "all": rows of a class
     seed: int
     threshold: str
+    per_head: bool = False  # whether the heads' maps are kept, too
 
 
 def mask_config(
-    tokens: Artifact, method: str = "cst", supports: str = "", seed: int = 0, threshold: str = ""
+    tokens: Artifact,
+    method: str = "cst",
+    supports: str = "",
+    seed: int = 0,
+    threshold: str = "",
+    per_head: bool = False,
 ) -> MaskConfig:
     """What a user asks for with everything that was left open decided; raises ConfigError for what cannot work.
 
@@ -42,11 +49,14 @@ def mask_config(
     chosen = find_method(method)
     if supports and not chosen.takes_supports:
         raise ConfigError(f"method {method} takes no supports; leave --supports out")
+    if per_head and chosen.per_head is None:
+        having = ", ".join(each.name for each in METHODS.values() if each.per_head)
+        raise ConfigError(f"method {method} has no maps of heads; leave --per-head out, or choose among {having}")
     rule = threshold or chosen.threshold
     if method == "cst" and not threshold and is_paper_weights(Tokens(tokens).weights["source"]):
         rule = PAPER_THRESHOLD
     wanted = parse_supports(supports or "8") if chosen.takes_supports else OWN
-    return MaskConfig(method=method, supports=wanted, seed=seed, threshold=parse_threshold(rule))
+    return MaskConfig(method=method, supports=wanted, seed=seed, threshold=parse_threshold(rule), per_head=per_head)
 
 
 def plan(config: MaskConfig, inputs: Inputs, known: Known) -> RowList:
@@ -72,12 +82,16 @@ def plan(config: MaskConfig, inputs: Inputs, known: Known) -> RowList:
 
 
 def fields(config: MaskConfig, inputs: Inputs) -> Sequence[Field]:
-    rows, columns = Tokens(inputs["tokens"]).backbone["grid"]
+    described = Tokens(inputs["tokens"]).backbone
+    rows, columns = described["grid"]
     cut = ("class", "instance", "threshold", "box", "height", "width", "note")
-    return [
+    stored = [
         Field(name="map", kind="array", shape=(rows, columns), dtype="float32"),
         Field(name="cut", kind="columns", columns=cut),  # what else is needed to make a label of a map
     ]
+    if config.per_head:  # float32: float16 has steps of 5e-4 where cosines lie, and would save little beside the keys
+        stored.append(Field(name=HEAD_MAPS, kind="array", shape=(described["heads"], rows, columns), dtype="float32"))
+    return stored
 
 
 def columns(config: MaskConfig) -> Mapping[str, str]:
@@ -119,20 +133,28 @@ def prepare(config: MaskConfig, inputs: Inputs) -> Masker:
 
 
 def run_unit(work: Work, config: MaskConfig, masker: Masker) -> UnitResult:
-    grid = tuple(masker.tokens.backbone["grid"])
-    maps = np.zeros((len(work.ids), *grid), np.float32)
+    """The maps, those of the heads, or both: heads that are asked for later are computed alone."""
+    described = masker.tokens.backbone
+    grid = tuple(described["grid"])
+    shapes = {"map": grid, HEAD_MAPS: (described["heads"], *grid)}
+    arrays = {name: np.zeros((len(work.ids), *shapes[name]), np.float32) for name in shapes if name in work.fields}
     placed = _placed(work)
     results = [RowResult({**scalars, "threshold": 0.0, "foreground": 0.0}) for scalars in placed]
     for rows, fields_of_rows in read_ahead(masker, rows_to_do(work)):
+        places = [row.index for row in rows]
+        if HEAD_MAPS in arrays:
+            arrays[HEAD_MAPS][places] = head_maps(masker, rows, fields_of_rows).reshape(-1, *shapes[HEAD_MAPS])
+        if "map" not in arrays:
+            continue
         found = masked(masker, rows, fields_of_rows)
-        maps[[row.index for row in rows]] = found.map_RT.reshape(-1, *grid)
+        arrays["map"][places] = found.map_RT.reshape(-1, *grid)
         values = zip(rows, found.threshold_R.tolist(), found.foreground_R.tolist(), found.notes, strict=True)
         for row, threshold, foreground, note in values:
             scalars = {**placed[row.index], "threshold": threshold, "foreground": foreground}
             results[row.index] = RowResult(scalars, note=note)
     if masker.tokens.artifact.plan.config["flip"]:
-        maps = np.ascontiguousarray(maps[:, :, ::-1])
-    return UnitResult(results, {"map": maps})
+        arrays = {name: np.ascontiguousarray(values[..., ::-1]) for name, values in arrays.items()}
+    return UnitResult(results, arrays)
 
 
 def warn(config: MaskConfig, facts: Mapping[str, Json], batches: Iterator[pa.RecordBatch]) -> list[str]:
@@ -190,5 +212,6 @@ STAGE = Stage(
     prepare=prepare,
     run_unit=run_unit,
     warn=warn,
+    selects=("per_head",),
     libraries=("torch",),
 )

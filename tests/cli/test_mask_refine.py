@@ -189,6 +189,8 @@ MISTAKES = {
     "mask tokens --threshold low --out x": "threshold is 'low' and must be otsu, a number from 0 to 1",
     "mask tokens --method cls-attention --out x": "holds no 'cls_attention', only ['cls_query', 'keys']; add it",
     "mask tokens --method ramps --out x": "method ramps is fitted first; run `maskmill fit --method ramps`",
+    "mask tokens --method ramps --per-head --out x": "method ramps has no maps of heads; leave --per-head out, or "
+    "choose among cst, cls-attention",
     "mask tokens --model maps --out x": "holds maps where checkpoint are wanted",
     "mask tokens --images tokens --out x": "holds tokens where images are wanted",
     "fit tokens --method cst --out x": "method cst is not fitted; use it with `maskmill mask` as it is",

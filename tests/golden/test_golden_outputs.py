@@ -93,11 +93,13 @@ def mask_output(work: Path) -> Any:
     found: dict[str, Any] = {}
     for method, supports in (("cst", "0"), ("cst", "1"), ("cst", "all"), ("cls-attention", "")):
         out = work / f"{method}-{supports}"
-        run(find_stage("mask"), mask_config(tokens, method, supports), where, str(out), options)
+        run(find_stage("mask"), mask_config(tokens, method, supports, per_head=True), where, str(out), options)
         maps = open_artifact(str(out))
-        rows = maps.rows().drop_columns(["unit", "row", "map_sha256"]).to_pylist()
-        numbers = maps.read("map", range(len(rows))).astype(float).round(6).tolist()
-        found[out.name] = {"rows": rows, "maps": numbers}
+        rows = maps.rows().drop_columns(["unit", "row", "map_sha256", "head_maps_sha256"]).to_pylist()
+        numbers, of_heads = (
+            maps.read(name, range(len(rows))).astype(float).round(6).tolist() for name in ("map", "head_maps")
+        )
+        found[out.name] = {"rows": rows, "maps": numbers, "head maps": of_heads}
     return found
 
 

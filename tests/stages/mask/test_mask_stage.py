@@ -248,6 +248,62 @@ def test_a_number_is_the_threshold_of_every_row(bench: Bench, rule: str, thresho
     assert {row[1] for row in said(maps, "status", "threshold") if row[0] == "ok"} == {float(threshold)}
 
 
+# ---- the heads' maps
+
+
+def head_maps_of(maps: Artifact) -> tuple[np.ndarray, np.ndarray]:
+    positions = range(maps.plan.num_rows)
+    return maps.read("map", positions), maps.read("head_maps", positions)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"supports": "0"}, {"supports": "2"}, {"supports": "all"}, {"method": "cls-attention"}],
+    ids=lambda asked: "-".join(asked.values()),
+)
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_map_is_the_mean_of_its_heads(bench: Bench, asked: dict[str, Any], flip: bool) -> None:
+    """Of rows without class or picture both are empty."""
+    tokens = bench.tokens(fields=("keys", "cls_query", "cls_attention"), flip=flip)
+    maps = bench.mask(tokens, per_head=True, **asked)
+    map_RRC, heads_RHRC = head_maps_of(maps)
+    assert heads_RHRC.shape == (maps.plan.num_rows, HEADS, 4, 6)
+    np.testing.assert_allclose(heads_RHRC.mean(axis=1), map_RRC, rtol=0, atol=1e-6)
+    differs_R = (heads_RHRC[:, 0] != heads_RHRC[:, 1]).any(axis=(1, 2)).tolist()
+    assert differs_R == [status == "ok" and note != "no_label" for status, note in said(maps, "status", "note")]
+
+
+def test_heads_are_added_to_maps_that_are_there(bench: Bench) -> None:
+    """What is there keeps its bytes, and what is added is what would have been made at once."""
+    tokens, out, at_once = bench.tokens(), bench.new_out(), bench.new_out()
+    bench.mask_into(out, tokens)
+    before = tree(out)
+    options = RunOptions(unit_rows=4, max_bad=0.5)
+    assert bench.mask_into(out, tokens, options, per_head=True).units_run == 4
+    after = tree(out)
+    assert all(after[name] == digest for name, digest in before.items() if name.startswith(("map.", "ledger/")))
+    assert verify(str(out)).exit_code == 0
+    bench.mask_into(at_once, tokens, per_head=True)
+    both = open_artifact(str(out)), open_artifact(str(at_once))
+    for found, wanted in zip(*map(head_maps_of, both), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    columns = ["id", "class", "threshold", "note", "map_sha256", "head_maps_sha256"]
+    assert said(both[0], *columns) == said(both[1], *columns)
+    assert both[0].plan.field_fingerprints == both[1].plan.field_fingerprints
+
+
+def test_a_run_that_asks_for_no_heads_keeps_those_that_are_there(bench: Bench) -> None:
+    tokens, out = bench.tokens(), bench.new_out()
+    bench.mask_into(out, tokens)
+    bench.mask_into(out, tokens, per_head=True)
+    whole = tree(out)
+    assert bench.mask_into(out, tokens).units_run == 0
+    for name in ("map.zarr/c/0/0/0", "head_maps.zarr/c/0/0/0/0"):
+        (out / name).unlink()
+    assert bench.mask_into(out, tokens).units_run == 2
+    assert tree(out) == whole
+
+
 # ---- what an added or changed picture does
 
 
