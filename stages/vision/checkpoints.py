@@ -50,6 +50,15 @@ class _Forgotten:
 
 def read_checkpoint(path: Path) -> tuple[State, dict[str, str]]:
     """The network's tensors by the names that they have inside it, and what the file says of itself."""
+    state, metadata = read_state(path)
+    for prefix in _BACKBONES:
+        inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        state = inside or state
+    return state, metadata
+
+
+def read_state(path: Path) -> tuple[State, dict[str, str]]:
+    """The same with whatever stands beside the backbone: heads, decoders, a learner."""
     if _is_safetensors(path):
         tensors, metadata = _read_safetensors(path)
     else:
@@ -156,7 +165,4 @@ def _network(path: Path, loaded: object, metadata: dict[str, str]) -> tuple[Stat
         state = {name.removeprefix(prefix): value for name, value in state.items()}
     if any(name.startswith(_DINO_HEAD) for name in state):
         metadata = {**metadata, "family": "dino"}
-    for prefix in _BACKBONES:
-        inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        state = inside or state
     return state, metadata

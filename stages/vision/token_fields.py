@@ -102,11 +102,13 @@ def cls_and_patches(tokens: Float[Tensor, "B N D"], num_prefix: int) -> Float[Te
     return torch.cat([tokens[:, :1], tokens[:, num_prefix:]], dim=1)
 
 
-def resized_for_support(tokens: Float[Tensor, "B M D"], grid: tuple[int, int]) -> Float[Tensor, "B S D"]:
-    """The patches resized bilinearly to 12×12, corners aligned; the class token stays as it is, before them."""
+def resized_for_support(
+    tokens: Float[Tensor, "B M D"], grid: tuple[int, int], to: tuple[int, int] = SUPPORT_GRID
+) -> Float[Tensor, "B S D"]:
+    """The patches resized bilinearly, corners aligned; the class token stays as it is, before them."""
     batch, _, width = tokens.shape
     patches_BDRC = tokens[:, 1:].transpose(1, 2).reshape(batch, width, *grid)
-    resized_BDS = interpolate(patches_BDRC, SUPPORT_GRID, mode="bilinear", align_corners=True).flatten(2)
+    resized_BDS = interpolate(patches_BDRC, to, mode="bilinear", align_corners=True).flatten(2)
     return torch.cat([tokens[:, :1], resized_BDS.transpose(1, 2)], dim=1)
 
 

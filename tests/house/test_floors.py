@@ -6,7 +6,7 @@ import pytest
 
 from house.sources import FLOORS, Source, imports, product, source
 
-SHARED = {"vision", "attention", "learning", "scores"}  # what several stages see, learn and judge with
+SHARED = {"vision", "attention", "learning", "scores", "students"}  # what several stages see, learn and judge with
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers", "handler", "handlers"}
 
 
