@@ -103,6 +103,18 @@ def given_file(uri: str, what: str) -> Iterator[io.IOBase]:
         yield stream
 
 
+def given_lines(uri: str, what: str) -> Iterator[tuple[int, str]]:
+    """The lines of such a file that hold something, with their numbers."""
+    with given_file(uri, what) as stream:
+        try:
+            text = stream.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{uri} is not a text file in UTF-8: {error}; give a list of ids") from error
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, line.strip()
+
+
 def _path_of(root: str, uri: str) -> str:
     if "://" in uri:
         fault = "holds a NUL byte" if "\0" in place(uri).uri else ""

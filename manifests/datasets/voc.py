@@ -10,12 +10,12 @@ from typing import ClassVar, Literal
 from ..classes import ClassTable
 from ..errors import ConfigError, InputError
 from ..place import Place, place
-from ..sources import given_file, path_fault
+from ..sources import given_lines, path_fault
 from .benchmark_classes import VOC_CLASSES, numbered_table
+from .fold_lists import FOLD_LINE
 from .listing import Entry, Listing, image_id
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
-_FOLD_LINE = re.compile(r"(.+)__(\d\d)")  # 2007_000032__01: a picture and one of its classes
 _CLASS_LIST_LINE = re.compile(r"\S+\s+(-1|0|1)")  # ImageSets/Main/cat_train.txt
 _PAIR_LINE = re.compile(r"/?JPEGImages/(\S+)\s+/?Segmentation\w*/\S+")  # the picture and mask lists of SBD's users
 
@@ -74,10 +74,10 @@ def _entries(
 def _listed_ids(root: Place, source: VocSource) -> dict[str, set[int]]:
     """Ids in order of first appearance, each with the classes that the list itself gives it."""
     file = source.list_file or _split_file(root, source.split)
-    lines = list(_lines(file))
+    lines = list(given_lines(file, "list file"))
     if not lines:
         raise InputError(f"{file} lists no pictures; it should hold one id per line")
-    is_fold = _FOLD_LINE.fullmatch(lines[0][1]) is not None
+    is_fold = FOLD_LINE.fullmatch(lines[0][1]) is not None
     listed: dict[str, set[int]] = {}
     for number, line in lines:
         name, labels = _parsed(line, is_fold, f"{file} line {number}")
@@ -89,7 +89,7 @@ def _listed_ids(root: Place, source: VocSource) -> dict[str, set[int]]:
 
 def _parsed(line: str, is_fold: bool, where: str) -> tuple[str, set[int]]:
     labels: set[int] = set()
-    if match := _FOLD_LINE.fullmatch(line) if is_fold else None:
+    if match := FOLD_LINE.fullmatch(line) if is_fold else None:
         name, labels = match[1], {int(match[2])}
         if not 1 <= int(match[2]) <= len(VOC_CLASSES):
             raise InputError(f"{where} gives class {match[2]}, expected 01 to {len(VOC_CLASSES)}; check the list")
@@ -166,22 +166,10 @@ def _image_set_labels(root: Place, split: str) -> dict[str, tuple[int, ...]]:
             continue
         of_part: dict[str, set[int]] = {}
         for index, name in enumerate(names, 1):
-            for number, line in _lines(root.path(name)):
+            for number, line in given_lines(root.path(name), "list file"):
                 picture, _, value = line.replace("\t", " ").rpartition(" ")
                 if value not in ("1", "0", "-1"):
                     raise InputError(f"{root.path(name)} line {number} is {line!a}, expected an id and 1, 0 or -1")
                 of_part.setdefault(picture.strip(), set()).update({index} if value == "1" else ())
         labels |= {picture: tuple(sorted(present)) for picture, present in of_part.items()}
     return labels
-
-
-def _lines(uri: str) -> Iterator[tuple[int, str]]:
-    """The lines of a list that hold something, with their numbers."""
-    with given_file(uri, "list file") as stream:
-        try:
-            text = stream.read().decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{uri} is not a text file in UTF-8: {error}; give a list of ids") from error
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield number, line.strip()
