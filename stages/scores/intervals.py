@@ -7,7 +7,7 @@ Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. Images are sort
 so the interval depends on the set of images and the seed, never on the order in which they were read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,17 +48,27 @@ def bootstrap(
     assert num_resamples >= 1, num_resamples
     if not columns_NM.size:
         return Interval(None, None, None, level, num_resamples, num_resamples)
-    sorted_NM = columns_NM[np.lexsort(columns_NM.T)]
     generator = np.random.default_rng(seed)
-    drawn = [
-        statistic(_weights(generator, min(_DRAWN_AT_A_TIME, num_resamples - start), len(sorted_NM)) @ sorted_NM)
-        for start in range(0, num_resamples, _DRAWN_AT_A_TIME)
-    ]
-    values = np.concatenate(drawn)
-    values = values[~np.isnan(values)]
-    estimate = or_none(statistic(sorted_NM.sum(axis=0, keepdims=True))[0])
-    low, high = _ends(values, level)
-    return Interval(estimate, low, high, level, num_resamples, num_resamples - len(values))
+    estimate, values = _resampled(columns_NM, statistic, generator, num_resamples)
+    return _interval(estimate, values, level)
+
+
+def bootstrap_mean(
+    groups: Sequence[tuple[Float64[np.ndarray, "N M"], Statistic]],
+    *,
+    seed: int = 0,
+    num_resamples: int = 1000,
+    level: float = 0.95,
+) -> Interval:
+    """The interval of the mean of several groups' statistics, such as the folds of a benchmark. Images are drawn within
+    their group; where one group's statistic is not defined, neither is the mean."""
+    assert groups, "there is no mean of nothing"
+    if not all(columns_NM.size for columns_NM, _ in groups):
+        return Interval(None, None, None, level, num_resamples, num_resamples)
+    generator = np.random.default_rng(seed)
+    found = [_resampled(columns_NM, statistic, generator, num_resamples) for columns_NM, statistic in groups]
+    values = np.mean([values for _, values in found], axis=0)
+    return _interval(float(np.mean([estimate for estimate, _ in found])), values, level)
 
 
 def counts_interval(
@@ -70,14 +80,39 @@ def counts_interval(
     level: float = 0.95,
 ) -> Interval:
     """The interval of a score of stacked images, such as `partial(mean_iou, with_background=True)`."""
+    columns_NM, of_sums = count_columns(images, statistic)
+    return bootstrap(columns_NM, of_sums, seed=seed, num_resamples=num_resamples, level=level)
+
+
+def count_columns(
+    images: Counts, statistic: Callable[[Counts], Float64[np.ndarray, "*sets"]]
+) -> tuple[Float64[np.ndarray, "N M"], Statistic]:
+    """A score of stacked images as `bootstrap` and `bootstrap_mean` take it."""
     pixels_NK3: Int64[np.ndarray, "N K 3"] = images.pixels
 
     def of_sums(sums_RM: Float64[np.ndarray, "R M"]) -> Float64[np.ndarray, " R"]:
         # Sums of whole numbers are exact up to 2⁵³ pixels.
         return statistic(Counts(images.classes, sums_RM.astype(np.int64).reshape(-1, *pixels_NK3.shape[1:])))
 
-    columns_NM = pixels_NK3.reshape(len(pixels_NK3), pixels_NK3.shape[1] * 3).astype(np.float64)
-    return bootstrap(columns_NM, of_sums, seed=seed, num_resamples=num_resamples, level=level)
+    return pixels_NK3.reshape(len(pixels_NK3), pixels_NK3.shape[1] * 3).astype(np.float64), of_sums
+
+
+def _resampled(
+    columns_NM: Float64[np.ndarray, "N M"], statistic: Statistic, generator: np.random.Generator, num_resamples: int
+) -> tuple[float, Float64[np.ndarray, " resamples"]]:
+    """The statistic of all images, and of each resample."""
+    sorted_NM = columns_NM[np.lexsort(columns_NM.T)]
+    drawn = [
+        statistic(_weights(generator, min(_DRAWN_AT_A_TIME, num_resamples - start), len(sorted_NM)) @ sorted_NM)
+        for start in range(0, num_resamples, _DRAWN_AT_A_TIME)
+    ]
+    return float(statistic(sorted_NM.sum(axis=0, keepdims=True))[0]), np.concatenate(drawn)
+
+
+def _interval(estimate: float, values: Float64[np.ndarray, " resamples"], level: float) -> Interval:
+    known = values[~np.isnan(values)]
+    low, high = _ends(known, level)
+    return Interval(or_none(estimate), low, high, level, len(values), len(values) - len(known))
 
 
 def _weights(generator: np.random.Generator, num_resamples: int, num_images: int) -> Float64[np.ndarray, "R N"]:

@@ -1,0 +1,104 @@
+"""How well few-shot episodes are answered: which classes are there, and where.
+
+Letters: E episodes, N ways, H W pixels, Q query pictures, K classes that occur.
+
+Source: CST, common/evaluation.py. The exact ratio counts episodes whose ways are all right. For the mIoU pixels are
+summed per class over all episodes, so that a class painted where it is not counts against it; background is left out.
+As everywhere here a class with nothing to divide by is no part of the mean, where the original takes it as 0: among its
+1,000 episodes there is none. Sums are whole numbers here; the original's are float32, which rounds above 16.8 million.
+
+Intervals are by bootstrap over query pictures, since a picture may be the query of several episodes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64, UInt8
+
+from ...manifests.classes import BACKGROUND, IGNORE
+from .intervals import Interval, Statistic, bootstrap, bootstrap_mean, count_columns
+from .iou import ClassScores, Counts, accumulated, mean_iou, pixel_counts, scores, stacked
+
+# Truth that is 255. "background": counts as background, as in CST's code, which means to leave it out and does not.
+# "ignore": left out, as in HSNet.
+Void = Literal["background", "ignore"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Episodes of one test, side by side."""
+
+    queries: tuple[str, ...]  # image ids
+    counts: tuple[Counts, ...]
+    is_exact: Bool[np.ndarray, " E"]
+
+
+@dataclass(frozen=True, slots=True)
+class FewShotScores:
+    """Shares, not per cent."""
+
+    miou: Interval
+    exact_ratio: Interval
+    classes: tuple[ClassScores, ...]  # without background
+    num_episodes: int
+    num_queries: int  # different pictures
+
+
+def episode_counts(
+    painted_HW: UInt8[np.ndarray, "H W"], truth_HW: UInt8[np.ndarray, "H W"], classes: Sequence[int], void: Void
+) -> Counts:
+    """One episode's pixels per class. What is painted is 0 or a way, 1 to N; truth is the picture's whole label map, of
+    which other classes than the episode's are background."""
+    is_way = np.isin(np.arange(256), classes)
+    of_truth = np.where(is_way, np.arange(256), BACKGROUND).astype(np.uint8)
+    of_truth[IGNORE] = IGNORE if void == "ignore" else BACKGROUND
+    of_ways = np.array([BACKGROUND, *classes], np.uint8)
+    return pixel_counts(of_truth[truth_HW], of_ways[painted_HW])
+
+
+def exact(found: Bool[np.ndarray, "E N"], true: Bool[np.ndarray, "E N"]) -> Bool[np.ndarray, " E"]:
+    """Episodes in which no way is wrong."""
+    return np.all(found == true, axis=1)
+
+
+def few_shot_scores(answered: Answered, *, seed: int = 0, num_resamples: int = 1000) -> FewShotScores:
+    """Of one test, such as one fold."""
+    miou, ratio = _miou_columns(answered), _ratio_columns(answered)
+    total = scores(accumulated(answered.counts))
+    return FewShotScores(
+        bootstrap(*miou, seed=seed, num_resamples=num_resamples),
+        bootstrap(*ratio, seed=seed, num_resamples=num_resamples),
+        tuple(each for each in total.classes if each.label != BACKGROUND),
+        len(answered.queries),
+        len(ratio[0]),
+    )
+
+
+def mean_of_folds(folds: Sequence[Answered], *, seed: int = 0, num_resamples: int = 1000) -> tuple[Interval, Interval]:
+    """mIoU and exact ratio, each the mean of the folds'."""
+    miou = bootstrap_mean([_miou_columns(fold) for fold in folds], seed=seed, num_resamples=num_resamples)
+    ratio = bootstrap_mean([_ratio_columns(fold) for fold in folds], seed=seed, num_resamples=num_resamples)
+    return miou, ratio
+
+
+def _miou_columns(answered: Answered) -> tuple[Float64[np.ndarray, "Q M"], Statistic]:
+    place_E = _places(answered.queries)
+    of_episodes = stacked(answered.counts)
+    pixels_QK3 = np.zeros((1 + place_E.max(initial=-1), *of_episodes.pixels.shape[1:]), np.int64)
+    np.add.at(pixels_QK3, place_E, of_episodes.pixels)
+    return count_columns(Counts(of_episodes.classes, pixels_QK3), partial(mean_iou, with_background=False))
+
+
+def _ratio_columns(answered: Answered) -> tuple[Float64[np.ndarray, "Q 2"], Statistic]:
+    place_E = _places(answered.queries)
+    columns_Q2 = np.stack([np.bincount(place_E, answered.is_exact), np.bincount(place_E)], axis=1).astype(np.float64)
+    return columns_Q2, lambda sums_R2: sums_R2[:, 0] / sums_R2[:, 1]
+
+
+def _places(queries: Sequence[str]) -> Int64[np.ndarray, " E"]:
+    """Per episode which of the different query pictures it asks about."""
+    places = {image: place for place, image in enumerate(dict.fromkeys(queries))}
+    return np.array([places[image] for image in queries], np.int64)

@@ -1,0 +1,143 @@
+"""What a few-shot learner is asked: a query picture, some classes, and pictures that show each of them.
+
+Letters: N ways, the classes of an episode; K shots, the pictures that show each.
+
+Source: CST, data/pascal.py and data/coco.py. Of the class that the query was chosen for and the others, a
+way is drawn with probability ½ for the one and ½ shared by the rest, so a query may show none of its classes, or
+several. Judged episodes follow from their number alone, by NumPy's legacy generator, whose stream never changes.
+Episodes to learn from follow from the seed and their place in the training: the original draws those anew each time.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+from ...manifests.errors import ConfigError
+
+JUDGED = 1000  # episodes per fold
+
+Line = tuple[str, int]  # an image id and one of its classes
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    query: str
+    classes: tuple[int, ...]  # one per way
+    supports: tuple[tuple[str, ...], ...]  # per way, one per shot
+    is_present: tuple[bool, ...]  # per way, as the lists or labels say of the query
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """What episodes are drawn from; `made_pool` makes one."""
+
+    classes: tuple[int, ...]
+    lines: tuple[Line, ...]
+    queries: Literal["listed", "drawn"]
+    pictures: Mapping[int, tuple[str, ...]]  # of each class, in the order of the lines
+    labels: Mapping[str, frozenset[int]]  # of each picture
+
+    @property
+    def epoch(self) -> int:
+        """How many episodes the original calls an epoch: one per line (Pascal-5i), or per picture (COCO-20i)."""
+        return len(self.lines) if self.queries == "listed" else len(self.labels)
+
+
+def made_pool(
+    lines: Iterable[Line], classes: Sequence[int], queries: Literal["listed", "drawn"], way: int, shot: int
+) -> Pool:
+    """`lines` are a picture and one of its classes each, from a fold list or from a dataset's image-level labels; lines
+    of other classes are left out. Each line is the query in turn (listed, as in Pascal-5i), or first a class is drawn
+    and then one of its pictures (drawn, as in COCO-20i), where every class is asked for alike."""
+    kept = tuple((image, label) for image, label in dict.fromkeys(lines) if label in set(classes))
+    of_class: dict[int, list[str]] = defaultdict(list)
+    of_picture: dict[str, set[int]] = defaultdict(set)
+    for image, label in kept:
+        of_class[label].append(image)
+        of_picture[image].add(label)
+    if way < 1 or shot < 1 or way > len(classes):
+        raise ConfigError(
+            f"episodes of {way} way{'s'[: way != 1]} and {shot} shot{'s'[: shot != 1]} are asked for, of "
+            f"{len(classes)} classes; choose from 1 to {len(classes)} ways, and 1 or more shots"
+        )
+    few = [label for label in classes if len(of_class[label]) <= shot]
+    if few:
+        named = ", ".join(f"class {label} has {len(of_class[label])}" for label in few[:3])
+        raise ConfigError(
+            f"{named}{' …' if len(few) > 3 else ''}, and {shot} to show a class beside a query need {shot + 1} "
+            "pictures of it; leave these classes out, or choose fewer shots"
+        )
+    pictures = {label: tuple(of_class[label]) for label in classes}
+    return Pool(tuple(classes), kept, queries, pictures, {each: frozenset(own) for each, own in of_picture.items()})
+
+
+def judged_episode(pool: Pool, index: int, way: int, shot: int) -> Episode:
+    """Episode 0, 1 … of a test, as the original draws it."""
+    generator = np.random.RandomState(index)
+    if pool.queries == "listed":
+        query, label = pool.lines[index % len(pool.lines)]
+    else:
+        label = pool.classes[_one_of(generator, len(pool.classes))]
+        query = pool.pictures[label][_one_of(generator, len(pool.pictures[label]))]
+    chosen = generator.choice(len(pool.classes), way, p=_shares(pool, label), replace=False)
+    classes = tuple(pool.classes[place] for place in chosen)
+    return _episode(pool, query, classes, tuple(_supports(generator, pool.pictures[c], query, shot) for c in classes))
+
+
+def judged_episodes(pool: Pool, way: int, shot: int, count: int = JUDGED) -> list[Episode]:
+    return [judged_episode(pool, index, way, shot) for index in range(count)]
+
+
+def training_episode(pool: Pool, seed: int, place: int) -> Episode:
+    """One way and one shot. `place` counts episodes from the start of the training: step × batch + place in the batch.
+
+    Listed queries come in an order of their own in each epoch.
+    """
+    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, place)))
+    if pool.queries == "listed":
+        epoch, at = divmod(place, len(pool.lines))
+        query, label = pool.lines[_order(seed, epoch, len(pool.lines))[at]]
+    else:
+        label = pool.classes[generator.integers(len(pool.classes))]
+        query = pool.pictures[label][generator.integers(len(pool.pictures[label]))]
+    asked = pool.classes[generator.choice(len(pool.classes), p=_shares(pool, label))]
+    support = query
+    while support == query:
+        support = pool.pictures[asked][generator.integers(len(pool.pictures[asked]))]
+    return _episode(pool, query, (asked,), ((support,),))
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> tuple[int, ...]:
+    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, epoch)))
+    return tuple(generator.permutation(count).tolist())
+
+
+def _episode(pool: Pool, query: str, classes: tuple[int, ...], supports: tuple[tuple[str, ...], ...]) -> Episode:
+    return Episode(query, classes, supports, tuple(label in pool.labels[query] for label in classes))
+
+
+def _shares(pool: Pool, label: int) -> list[float]:
+    others = len(pool.classes) - 1
+    if not others:
+        return [1.0]
+    return [0.5 if each == label else 1 / 2.0 / others for each in pool.classes]
+
+
+def _supports(generator: np.random.RandomState, pictures: Sequence[str], query: str, shot: int) -> tuple[str, ...]:
+    """Drawn again where it is the query or was drawn before."""
+    found: list[str] = []
+    while len(found) < shot:
+        picture = pictures[_one_of(generator, len(pictures))]
+        if picture != query and picture not in found:
+            found.append(picture)
+    return tuple(found)
+
+
+def _one_of(generator: np.random.RandomState, count: int) -> int:
+    """As the original draws: the first of a whole permutation, which takes as many random numbers."""
+    return int(generator.choice(count, 1, replace=False)[0])
