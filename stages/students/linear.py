@@ -26,8 +26,8 @@ class PatchClassifier(nn.Module):
 
     def __init__(self, width: int, num_classes: int, hidden: int = 0) -> None:
         super().__init__()
-        layers = [nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, num_classes)]
-        self.layers = nn.Sequential(*layers) if hidden else nn.Sequential(nn.Linear(width, num_classes))
+        first = [nn.Linear(width, hidden), nn.GELU()] if hidden else []
+        self.layers = nn.Sequential(*first, nn.Linear(hidden or width, num_classes))
 
     def forward(self, tokens: Float[Tensor, "B T D"]) -> Float32[Tensor, "B K T"]:
         """Of the stored `tokens` of one block, without the class token."""
