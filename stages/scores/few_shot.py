@@ -16,10 +16,10 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 
 from ...manifests.classes import BACKGROUND, IGNORE
-from .intervals import Interval, Statistic, bootstrap, bootstrap_mean, count_columns
+from .intervals import Group, Interval, bootstrap, bootstrap_mean, count_columns
 from .iou import ClassScores, Counts, accumulated, mean_iou, pixel_counts, scores, stacked
 
 # Truth that is 255. "background": counts as background, as in CST's code, which means to leave it out and does not.
@@ -84,7 +84,7 @@ def mean_of_folds(folds: Sequence[Answered], *, seed: int = 0, num_resamples: in
     return miou, ratio
 
 
-def _miou_columns(answered: Answered) -> tuple[Float64[np.ndarray, "Q M"], Statistic]:
+def _miou_columns(answered: Answered) -> Group:
     place_E = _places(answered.queries)
     of_episodes = stacked(answered.counts)
     pixels_QK3 = np.zeros((1 + place_E.max(initial=-1), *of_episodes.pixels.shape[1:]), np.int64)
@@ -92,7 +92,7 @@ def _miou_columns(answered: Answered) -> tuple[Float64[np.ndarray, "Q M"], Stati
     return count_columns(Counts(of_episodes.classes, pixels_QK3), partial(mean_iou, with_background=False))
 
 
-def _ratio_columns(answered: Answered) -> tuple[Float64[np.ndarray, "Q 2"], Statistic]:
+def _ratio_columns(answered: Answered) -> Group:
     place_E = _places(answered.queries)
     columns_Q2 = np.stack([np.bincount(place_E, answered.is_exact), np.bincount(place_E)], axis=1).astype(np.float64)
     return columns_Q2, lambda sums_R2: sums_R2[:, 0] / sums_R2[:, 1]

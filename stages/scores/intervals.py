@@ -18,6 +18,7 @@ from .iou import Counts, or_none
 _DRAWN_AT_A_TIME = 50  # weights of 100,000 images stay below 50 MB
 
 Statistic = Callable[[Float64[np.ndarray, "R M"]], Float64[np.ndarray, " R"]]
+Group = tuple[Float64[np.ndarray, "_ _"], Statistic]  # columns "N M" of its own N images and M columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def bootstrap(
 
 
 def bootstrap_mean(
-    groups: Sequence[tuple[Float64[np.ndarray, "N M"], Statistic]],
+    groups: Sequence[Group],
     *,
     seed: int = 0,
     num_resamples: int = 1000,
