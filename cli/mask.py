@@ -11,7 +11,7 @@ METHOD = click.option("--method", metavar="M", default="cst", show_default=True,
 
 
 @click.command()
-@click.argument("tokens")
+@click.argument("tokens", nargs=-1, required=True)
 @with_options(
     METHOD,
     click.option(
@@ -33,7 +33,7 @@ METHOD = click.option("--method", metavar="M", default="cst", show_default=True,
 )
 @stage_options
 def mask(
-    tokens: str,
+    tokens: tuple[str, ...],
     method: str,
     supports: str,
     seed: int,
@@ -43,11 +43,14 @@ def mask(
     model: str,
     **values: Any,
 ) -> int:
-    """Make soft maps from TOKENS, a tokens artifact: per picture, or per picture and class."""
+    """Make soft maps from TOKENS, a tokens artifact: per picture, or per picture and class. Several TOKENS are views of
+    the same pictures, mirrored or of other sizes, whose maps are merged on the grid of the first."""
     from ..manifests.artifact import open_artifact, source_of
     from ..stages.mask.stage import STAGE, mask_config
+    from ..stages.mask.views import FURTHER
 
-    opened = open_artifact(tokens, "tokens")
+    opened = open_artifact(tokens[0], "tokens")
     config = mask_config(opened, method, supports, seed, threshold, per_head)
     inputs = {"tokens": opened.place.uri, "images": place(images).uri if images else source_of(opened, "images")}
+    inputs |= {f"{FURTHER}{number}": place(view).uri for number, view in enumerate(tokens[1:], 2)}
     return run_stage(STAGE, config, inputs | ({"model": place(model).uri} if model else {}), values)

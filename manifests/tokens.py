@@ -4,6 +4,7 @@ Letters: R rows asked for, then the shape that a field has of one picture.
 """
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -66,12 +67,31 @@ class Tokens:
         return restored(values_R, self.artifact.read(scale_name(field), positions))
 
     def _held(self, field: str) -> str:
-        if field not in self.fields:
-            raise ConfigError(
-                f"{self.artifact.place} holds {', '.join(self.fields)} and no {field}; add it with "
-                f"`maskmill extract` and the options it was made with, --fields {field} and the same --out"
-            )
+        self.require([field])
         return field
+
+    def require(self, fields: Sequence[str]) -> None:
+        """Raises ConfigError, with the command that adds what is missing."""
+        missing = [name for name in fields if name not in self.fields]
+        if missing:
+            raise ConfigError(
+                f"{self.artifact.place} holds {', '.join(self.fields)} and no {', '.join(missing)}; add it with "
+                f"`{self._command(missing)}`"
+            )
+
+    def _command(self, fields: Sequence[str]) -> str:
+        """What extracts more fields of the same view into the same artifact."""
+        plan = self.artifact.plan
+        words = [plan.input("images").place(self.artifact.place).uri]
+        for name, value in {**plan.config, **plan.settings}.items():
+            if value and name not in ("fields", "weights_sha256"):
+                written = (
+                    [] if value is True else ["x".join(map(str, value)) if isinstance(value, list) else str(value)]
+                )
+                words += [f"--{name.replace('_', '-')}", *written]
+        return shlex.join(
+            ["maskmill", "extract", *words, "--fields", ",".join(fields), "--out", self.artifact.place.uri]
+        )
 
 
 def stored_names(tokens: Artifact, fields: Sequence[str]) -> tuple[str, ...]:

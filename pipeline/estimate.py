@@ -6,7 +6,7 @@ from typing import Any
 
 from ..manifests.artifact import open_artifact
 from ..manifests.layout import Layout
-from ..stages.stage import Known, Probe, Stage
+from ..stages.stage import Known, Probe, Stage, kind_of
 from .job import RunOptions
 from .planning import ask, row_bytes, unit_rows_for
 
@@ -34,7 +34,7 @@ class Estimate:
 
 def estimate(stage: Stage, config: Any, inputs: Mapping[str, str], options: RunOptions) -> Estimate:
     """Lists the rows as a run would, and multiplies. Writes nothing."""
-    asked = ask(stage, config, {role: open_artifact(uri, stage.roles[role]) for role, uri in inputs.items()})
+    asked = ask(stage, config, {role: open_artifact(uri, kind_of(stage, role)) for role, uri in inputs.items()})
     rows = sum(batch.num_rows for batch in stage.plan(config, asked.inputs, Known()).batches)
     stored = [field for field in asked.fields if field.kind != "columns"]
     unit_rows = unit_rows_for(stage, config, stored, options)

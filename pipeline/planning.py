@@ -186,7 +186,7 @@ def refuse_other_header(at: Place, existing: Plan, header: Mapping[str, Json], s
         "config": {name: value for name, value in existing.config.items() if name not in selects},
         "device": existing.device,
         "libraries": dict(existing.libraries),
-        "inputs": {each.role: dict(each.fields) for each in existing.inputs if each.role in header["inputs"]},
+        "inputs": {each.role: dict(each.fields) for each in existing.inputs if _is_read(each, header)},
     }
     found = sorted(differences(held, dict(header)), key=lambda difference: difference[0] != "stage")
     for name, old, new in found:  # of another stage every setting differs, and only the stage tells why
@@ -196,13 +196,19 @@ def refuse_other_header(at: Place, existing: Plan, header: Mapping[str, Json], s
         )
 
 
+def _is_read(each: Input, header: Mapping[str, Json]) -> bool:
+    """An input of which nothing is read decides no bytes."""
+    return bool(each.fields) or each.role in header["inputs"]
+
+
 def _described(field: Field) -> str:
     told = {"shape": list(field.shape), "dtype": field.dtype, **field.detail}
     return ", ".join(f"{name} = {_shown(value)}" for name, value in told.items())
 
 
 def _shown(value: Json) -> str:
-    text = "nothing" if value in (None, "", []) else str(value)
+    told = ", ".join(value) if isinstance(value, Mapping) else str(value)
+    text = "nothing" if value in (None, "", []) else told
     return text if len(text) <= 60 else text[:57] + "…"
 
 

@@ -4,6 +4,7 @@ A recipe has a title, perhaps notes, and a table for each stage that is to run. 
 those of a setting, which is typed in a shell, to the directory that it is typed in.
 """
 
+import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from ..manifests.sources import given_file
 from .job import MAX_BAD
 from .recipes import SHIPPED
 from .recipes.schema import nearest, options_of, read_table
-from .recipes.steps import STEPS, PathKind, Step, unmade_artifact
+from .recipes.steps import EXTRACT, MASK, STEPS, VIEWS, PathKind, Step, steps_with, unmade_artifact, view_options
 
 Tables = dict[str, dict[str, Any]]
 RUN = "run"
@@ -52,11 +53,12 @@ class Recipe:
     heading: Heading
     run: RunTable
     tables: Mapping[str, Mapping[str, Any]]  # step → its values, each of its option's type, paths absolute
+    views: int = 0  # besides that of [extract]
 
     @property
     def steps(self) -> list[Step]:
         """In the order in which they run."""
-        return [step for name, step in STEPS.items() if name in self.tables]
+        return [step for name, step in steps_with(self.views).items() if name in self.tables]
 
     def source_of(self, step: Step, role: str) -> str:
         """The step whose artifact has a role."""
@@ -89,11 +91,12 @@ def parse_recipe(data: bytes, where: str, base: Place, settings: Sequence[str] =
         if name in tables:
             found[name], wrong = _read_step(step, tables[name], base, typed.get(name, set()))
             faults[name] = [*_missing_steps(step, tables), *wrong]
-    _check(found, faults)
+    views = _add_views(found, faults)
+    _check(found, faults, steps_with(views))
     mistakes += [f"[{name}] {fault}" for name, of_table in faults.items() for fault in of_table]
     if mistakes:
         raise ConfigError(_told(where, mistakes))
-    return Recipe(Heading(**values), run, found)
+    return Recipe(Heading(**values), run, found, views)
 
 
 def _told(where: str, mistakes: Sequence[str]) -> str:
@@ -213,20 +216,36 @@ def _absolute(value: str, base: Place) -> Place:
     return Place(os.path.normpath(base.path(value))) if base.is_local else base.joined(value)
 
 
-def _check(tables: Tables, faults: Mapping[str, list[str]]) -> None:
+def _add_views(tables: Tables, faults: dict[str, list[str]]) -> int:
+    """Takes the further views out of [mask]: each is a table more, that of [extract] but for what the view says."""
+    views = tables.get(MASK, {}).pop(VIEWS, ())
+    for number, view in enumerate(views, 2):
+        values, wrong = read_table(view, view_options(tables.get(EXTRACT, {})))
+        faults[MASK] += [f"{VIEWS}, the view {json.dumps(view)}: {each}" for each in wrong]
+        if EXTRACT in tables and not (wrong or faults[EXTRACT]):
+            tables[f"{EXTRACT}-view{number}"] = {**tables[EXTRACT], **values}
+            faults[f"{EXTRACT}-view{number}"] = []
+    return len(views)
+
+
+def _check(tables: Tables, faults: dict[str, list[str]], steps: dict[str, Step]) -> None:
     """Adds what only the stages themselves can tell to be wrong; and the token fields that later steps will read."""
     configs: dict[str, Any] = {}
     wanted: list[str] = []
-    for name in (name for name in reversed(STEPS) if not faults.get(name, True)):
-        if name == "extract":
+    for name in (name for name in reversed(steps) if not faults.get(name, True)):
+        step = steps[name]
+        if EXTRACT in (name, step.folder):
             _add_fields(tables[name], wanted)
         with _noted(faults[name]):
-            inputs = {role: unmade_artifact() for role in STEPS[name].reads}
-            configs[name] = STEPS[name].config(tables[name], inputs)
-            wanted += STEPS[name].wants(configs[name])
+            inputs = {role: unmade_artifact() for role in step.reads}
+            configs[name] = step.config(tables[name], inputs)
+            wanted += step.wants(configs[name])
     for name in configs:
         with _noted(faults[name]):
-            STEPS[name].refuse(configs, STEPS[name].given_artifacts(tables[name]))
+            steps[name].refuse(configs, steps[name].given_artifacts(tables[name]))
+    for name in faults:
+        if name != EXTRACT and name.startswith(EXTRACT):  # what is wrong with [extract] is told once
+            faults[name] = [fault for fault in faults[name] if fault not in faults[EXTRACT]]
 
 
 @contextmanager

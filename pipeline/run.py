@@ -15,7 +15,7 @@ from ..manifests.layout import Unit
 from ..manifests.place import Place, place
 from ..manifests.plan import PLAN, Group, Plan, listing_batches, missing_units, read_plan
 from ..stages import find_stage
-from ..stages.stage import Stage
+from ..stages.stage import Stage, kind_of
 from .executors import Executor, executor_for
 from .finishing import finish
 from .job import Job, RunOptions
@@ -46,7 +46,7 @@ def run(stage: Stage, config: Any, inputs: Mapping[str, str], out: str, options:
     """Makes an artifact, or goes on with it, or finds that it is done."""
     options = options or RunOptions()
     at = place(out)
-    asked = ask(stage, config, {role: open_artifact(uri, stage.roles[role]) for role, uri in inputs.items()})
+    asked = ask(stage, config, {role: open_artifact(uri, kind_of(stage, role)) for role, uri in inputs.items()})
     execute = executor_for(options, at, *(artifact.place for artifact in asked.inputs.values()))
     refuse_strangers(at)
     atomic.check_can_write(at)

@@ -20,7 +20,7 @@ from ..manifests.place import Place, place
 from ..manifests.plan import PLAN, Plan, read_plan, write_plan
 from ..manifests.sealed import Json
 from ..manifests.underway import Underway
-from ..stages.stage import WholeStage
+from ..stages.stage import WholeStage, kind_of
 from .executors.attempts import close_log, log
 from .finishing import standing
 from .planning import header_of, inputs_of, refuse_other_header
@@ -30,7 +30,7 @@ from .run import Outcome, leave_nothing, refuse_strangers
 def run_whole(stage: WholeStage, config: Any, inputs: Mapping[str, str], out: str, break_lock: bool = False) -> Outcome:
     began = time.monotonic()
     at = place(out)
-    read = {role: open_artifact(uri, stage.roles[role]) for role, uri in inputs.items()}
+    read = {role: open_artifact(uri, kind_of(stage, role)) for role, uri in inputs.items()}
     header = header_of(stage, config, read)
     refuse_strangers(at)
     atomic.check_can_write(at)

@@ -111,7 +111,7 @@ class Stage:
     kind: str  # of the artifact it writes
     code_version: int  # grows with every change of what it computes; a test holds golden outputs against it
     config: type[Any]
-    roles: Mapping[str, str] = field(default_factory=dict)  # input role → kind of artifact
+    roles: Mapping[str, str] = field(default_factory=dict)  # input role → kind of artifact, see `kind_of`
     plan: Callable[[Any, Inputs, Known], RowList]
     fields: Callable[[Any, Inputs], Sequence[Field]]
     columns: Callable[[Any], Mapping[str, str]]  # a row's scalars; of its planned columns those that readers need
@@ -159,6 +159,11 @@ class WholeStage:
     libraries: Sequence[str] = ()
     device: Callable[[Any], str] = no_device
     takes_long: bool = False  # where its inputs have changed since, a run is refused rather than what was made lost
+
+
+def kind_of(stage: Stage | WholeStage, role: str) -> str:
+    """The kind of artifact that a role takes. Several may have one role and are numbered: view2 and view3 are views."""
+    return stage.roles[role.rstrip("0123456789")]
 
 
 def rows_of_input(inputs: Inputs, role: str, columns: Sequence[str] = ()) -> RowList:

@@ -98,7 +98,7 @@ def _fitted(value: Any, hint: Any) -> Any:
             return tuple(_fitted_in(each, arguments[0], hint) for each in value)
     elif hint is float and type(value) in (int, float):
         return float(value)
-    elif type(value) is hint:  # not isinstance: true is no number
+    elif type(value) is (origin or hint):  # not isinstance: true is no number
         return value
     raise Unfit(_expected(hint))
 
@@ -131,7 +131,7 @@ def _expected(hint: Any) -> str:
         return f"{_expected(arguments[0])} or a list of {len(arguments)}"
     if origin in (tuple, Sequence):
         return f"a list, each of it {_expected(arguments[0])}"
-    return _KINDS[hint]
+    return _KINDS[origin or hint]
 
 
 def _members(hint: Any) -> list[Any]:

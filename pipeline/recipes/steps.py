@@ -22,11 +22,12 @@ from .schema import Option, Said, Taker, artifacts_of, one_of, options_of
 # A path of a recipe: of a file, of a folder, of a folder inside `root`, or of weights unless they are random.
 PathKind = Literal["file", "folder", "inside root", "weights"]
 Configs = Mapping[str, Any]
+EXTRACT, MASK, VIEWS = "extract", "mask", "views"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    name: str  # of the stage, of its folder, and of the recipe's table
+    name: str  # of the recipe's table
     options: Callable[[Said], Mapping[str, Option]]  # what its table may say, by what it says
     make: Callable[[Said, Inputs], Any]  # the config, of the table's values and of what the step reads
     reads: Mapping[str, Sequence[str]] = field(default_factory=dict)  # role → whose artifact: the first that there is
@@ -35,11 +36,12 @@ class Step:
     wants: Callable[[Any], Sequence[str]] = lambda config: ()  # the token fields that a config will read
     # Raises ConfigError for what cannot work together: configs by step, and what the recipe gives to this one by role.
     refuse: Callable[[Configs, Inputs], None] = lambda configs, given: None
+    folder: str = ""  # of the stage, where it is not called as the step
 
     @property
     def stage(self) -> Stage | WholeStage:
         """Its record; importing it may take seconds."""
-        found: Stage | WholeStage = _module(self.name).STAGE
+        found: Stage | WholeStage = _module(self.folder or self.name).STAGE
         return found
 
     def config(self, values: Said, inputs: Inputs) -> Any:
@@ -57,6 +59,7 @@ def step_of(
     *,
     numbers: Sequence[str] = (),
     lists: Sequence[str] = (),
+    more_options: Mapping[str, Option] | None = None,
     given: Mapping[str, str] | None = None,
     paths: Mapping[str, PathKind] | None = None,
     **more: Any,
@@ -64,14 +67,14 @@ def step_of(
     """A step whose keys are the parameters of NAME_config in its stage's module.
 
     `numbers` are text there, such as "8" or "all", and may be a number in a recipe; `lists` are lists of text, and may
-    be the path of a file that has one in each line.
+    be the path of a file that has one in each line. `more_options` are keys that the recipe takes out of its table.
     """
 
     def options(said: Said) -> Mapping[str, Option]:
         found = options_of(_function(name))
         loosened = dict.fromkeys(numbers, str | int | float) | {key: str | found[key].hint for key in lists}
         replaced = {key: replace(found[key], hint=hint) for key, hint in loosened.items()}
-        return {**found, **replaced, **{key: Option(key, str) for key in given or {}}}
+        return {**found, **replaced, **(more_options or {}), **{key: Option(key, str) for key in given or {}}}
 
     def make(values: Said, inputs: Inputs) -> Any:
         told = {key: str(value) if key in numbers else value for key, value in values.items()}
@@ -146,9 +149,13 @@ def _fields_of_method(config: Any) -> Sequence[str]:
     return found
 
 
-def _refuse_model(configs: Configs, given: Inputs) -> None:
-    """What can be told of a checkpoint before the tokens are there."""
+def _refuse_mask(configs: Configs, given: Inputs) -> None:
+    """What can be told of views and of a checkpoint before the tokens are there."""
     method = _module("mask", "methods").find_method(configs["mask"].method)
+    views = [config for name, config in configs.items() if name.startswith(EXTRACT)]
+    _module("mask", "views").refuse_several(method, len(views))
+    if any(view in views[:number] for number, view in enumerate(views)):
+        raise ConfigError("views has one view twice, or that of [extract]; give each another image_size, fit or flip")
     if method.fit is None or "model" not in given:
         _module("mask", "fit").refuse_other_checkpoint(method, unmade_artifact(), given.get("model"))
 
@@ -168,14 +175,15 @@ STEPS: dict[str, Step] = {
             make=_index_config,
             paths=lambda said: INDEX_PATHS.get(str(said.get("layout")), {}),
         ),
-        step_of("extract", reads={"images": ["index"]}, paths={"weights": "weights"}),
+        step_of(EXTRACT, reads={"images": ["index"]}, paths={"weights": "weights"}),
         step_of(
             "mask",
-            reads={"tokens": ["extract"], "images": ["index"]},
+            reads={"tokens": [EXTRACT], "images": ["index"]},
             given={"model": "model"},
             numbers=["supports", "threshold"],
+            more_options={VIEWS: Option(VIEWS, Sequence[dict[str, Any]])},
             wants=_fields_of_method,
-            refuse=_refuse_model,
+            refuse=_refuse_mask,
         ),
         step_of("refine", reads={"maps": ["mask"], "images": ["index"]}, given={"class_maps": "class_maps"}),
         step_of(
@@ -192,3 +200,22 @@ STEPS: dict[str, Step] = {
         ),
     )
 }
+
+
+def steps_with(views: int) -> dict[str, Step]:
+    """The table for a recipe whose [mask] names so many further views: an extraction more for each."""
+    made = {f"view{number}": f"{EXTRACT}-view{number}" for number in range(2, views + 2)}
+    found: dict[str, Step] = {}
+    for name, step in STEPS.items():
+        found[name] = step
+        if name == EXTRACT:
+            found |= {each: replace(step, name=each, folder=EXTRACT) for each in made.values()}
+        elif name == MASK:
+            found[name] = replace(step, reads={**step.reads, **{role: [each] for role, each in made.items()}})
+    return found
+
+
+def view_options(extract: Said) -> Mapping[str, Option]:
+    """What a further view may say: in which it is another than that of [extract]."""
+    options = STEPS[EXTRACT].options(extract)
+    return {name: replace(options[name], is_required=False) for name in ("image_size", "fit", "flip")}

@@ -30,7 +30,7 @@ def upsampled(
     assert 0 <= box[0] < box[2] <= grid[0] * patch[0], f"rows {box[0]} to {box[2]} are not in the view"
     assert 0 <= box[1] < box[3] <= grid[1] * patch[1], f"columns {box[1]} to {box[3]} are not in the view"
     valid_RC = valid_patches(box, patch, grid)
-    rows, columns = _span(np.any(valid_RC, axis=1)), _span(np.any(valid_RC, axis=0))
+    rows, columns = span(np.any(valid_RC, axis=1)), span(np.any(valid_RC, axis=0))
     rows_IR = _weights(size[0], (box[0], box[2]), patch[0], grid[0], rows, align_corners)
     columns_JC = _weights(size[1], (box[1], box[3]), patch[1], grid[1], columns, align_corners)
     inside = maps[..., rows, columns]
@@ -39,7 +39,7 @@ def upsampled(
     return np.clip(at_pixels, lowest, highest, out=at_pixels)
 
 
-def _span(is_valid: Bool[np.ndarray, " patches"]) -> slice:
+def span(is_valid: Bool[np.ndarray, " patches"]) -> slice:
     """From the first valid to the last."""
     places = np.flatnonzero(is_valid)
     return slice(int(places[0]), int(places[-1]) + 1)

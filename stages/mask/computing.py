@@ -3,28 +3,32 @@
 Letters: R rows, T patches, H heads, E width of a head.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Float32, Float64
 from torch import Tensor
 
-from ...manifests.tokens import Tokens
 from ..attention.cst import mean_of_queries
+from ..attention.merging import brought_to, merged, turned, valid_of
 from ..attention.object_classes import NO_LABEL
 from ..attention.thresholds import foreground_share
 from ..stage import Work
-from ..vision.fitting import Box, valid_patches
+from ..vision.fitting import Box
 from .methods import Given, Method
-from .supports import GroupKey, Queries
+from .supports import GroupKey
 from .thresholds import thresholds
+from .views import View, view_roles
 
 PICTURES_AT_ONCE = 16  # whose tokens are in memory, twice: those that are used, and those that are read meanwhile
 NO_SUPPORT, NO_STRUCTURE = "no_support", "no_structure"
+
+Fields = Mapping[str, np.ndarray]  # token field → one row each
+Apply = Callable[[Given], Float32[np.ndarray, "R *heads T"]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +36,8 @@ class Masker:
     """What is loaded once per process."""
 
     method: Method
-    tokens: Tokens
+    views: Sequence[View]
     model: Any
-    queries: Queries | None
-    sums: Mapping[GroupKey, tuple[Tensor, int]]  # where all look with all: of each class the sum, and of how many
     by_class: bool
     looks_with_others: bool
     threshold: str
@@ -46,11 +48,11 @@ class Row:
     """A row that can be done."""
 
     index: int  # in the unit
-    position: int  # of the picture among the tokens
+    position: int  # of the picture among the first view's tokens
     label: int | None
     group: GroupKey
-    supports: Sequence[int]  # positions among the tokens
-    box: Box
+    supports: Sequence[int]  # positions among the same
+    boxes: Sequence[Box]  # in each view
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Masked:
 
 
 def rows_to_do(work: Work) -> list[Row]:
-    boxes = work.upstream["tokens"].column("box").to_pylist()
+    boxes = zip(*(work.upstream[role].column("box").to_pylist() for role in view_roles(work.inputs)), strict=True)
     return [
         Row(
             index,
@@ -70,9 +72,9 @@ def rows_to_do(work: Work) -> list[Row]:
             row["class"],
             (row["class"] or 0, row["split"] or ""),
             row["supports"],
-            tuple(boxes[index]),
+            [tuple(box) for box in of_views],
         )
-        for index, row in enumerate(work.listing.to_pylist())
+        for index, (row, of_views) in enumerate(zip(work.listing.to_pylist(), boxes, strict=True))
         if not work.blocked[index]
     ]
 
@@ -91,12 +93,12 @@ def stretches(rows: Sequence[Row]) -> Iterator[list[Row]]:
         yield some
 
 
-def read_ahead(masker: Masker, rows: Sequence[Row]) -> Iterator[tuple[list[Row], dict[str, np.ndarray]]]:
-    """Stretches of rows with their token fields, of which the next are read and verified by a thread meanwhile."""
+def read_ahead(masker: Masker, rows: Sequence[Row]) -> Iterator[tuple[list[Row], Sequence[Fields]]]:
+    """Stretches of rows with every view's fields, of which the next are read and verified by a thread meanwhile."""
     with ThreadPoolExecutor(1, "maskmill-read") as reader:
-        before: tuple[list[Row], Future[dict[str, np.ndarray]]] | None = None
+        before: tuple[list[Row], Future[Sequence[Fields]]] | None = None
         for some in stretches(rows):
-            coming = some, reader.submit(_fields, masker, some)
+            coming = some, reader.submit(_fields_of_views, masker, some)
             if before is not None:
                 yield before[0], before[1].result()
             before = coming
@@ -104,12 +106,13 @@ def read_ahead(masker: Masker, rows: Sequence[Row]) -> Iterator[tuple[list[Row],
             yield before[0], before[1].result()
 
 
-def masked(masker: Masker, rows: Sequence[Row], fields: Mapping[str, np.ndarray]) -> Masked:
-    """A picture that has no label has no class to look for, and an empty map. A map of one value is noted; one that is
-    not finite has no threshold, and fails when it is written."""
-    given, notes = _given(masker, rows, fields)
-    valid_RT = given.valid
-    map_RT = masker.method.apply(given)
+def masked(masker: Masker, rows: Sequence[Row], fields: Sequence[Fields]) -> Masked:
+    """Upright maps. A picture that has no label has no class to look for, and an empty map. A map of one value is
+    noted; one that is not finite has no threshold, and fails when it is written."""
+    first = masker.views[0]
+    valid_RT = valid_of([first.lattice(row.boxes[0]) for row in rows])
+    map_RT = _merged(masker, rows, fields, masker.method.apply)
+    notes = _notes(masker, rows)
     if masker.by_class:
         map_RT[_without_label(rows)] = 0
         notes = [NO_LABEL if row.label is None else note for row, note in zip(rows, notes, strict=True)]
@@ -124,55 +127,73 @@ def masked(masker: Masker, rows: Sequence[Row], fields: Mapping[str, np.ndarray]
     return Masked(map_RT, threshold_R, foreground_R, notes)
 
 
-def head_maps(masker: Masker, rows: Sequence[Row], fields: Mapping[str, np.ndarray]) -> Float32[np.ndarray, "R H T"]:
+def head_maps(masker: Masker, rows: Sequence[Row], fields: Sequence[Fields]) -> Float32[np.ndarray, "R H T"]:
     """Of each head what the map is the mean of."""
     assert masker.method.per_head is not None, masker.method.name
-    given, _ = _given(masker, rows, fields)
-    maps_RHT = masker.method.per_head(given)
+    maps_RHT = _merged(masker, rows, fields, masker.method.per_head)
     if masker.by_class:
         maps_RHT[_without_label(rows)] = 0
     return maps_RHT
-
-
-def _given(masker: Masker, rows: Sequence[Row], fields: Mapping[str, np.ndarray]) -> tuple[Given, list[str]]:
-    queries, notes = _queries(masker, rows)
-    return Given(fields, queries, _valid(masker, rows), [row.label for row in rows], masker.model), notes
 
 
 def _without_label(rows: Sequence[Row]) -> list[int]:
     return [place for place, row in enumerate(rows) if row.label is None]
 
 
-def _fields(masker: Masker, rows: Sequence[Row]) -> dict[str, np.ndarray]:
-    """The token fields of each row; every picture is read once."""
+def _fields_of_views(masker: Masker, rows: Sequence[Row]) -> Sequence[Fields]:
+    """The token fields of each row in each view; every picture is read once."""
     pictures = sorted({row.position for row in rows})
     place = {position: number for number, position in enumerate(pictures)}
     of_row = [place[row.position] for row in rows]
-    read = {name: masker.tokens.at(name, pictures) for name in masker.method.fields}
     is_each_once = of_row == list(range(len(pictures)))
-    return {name: values if is_each_once else values[of_row] for name, values in read.items()}
+    found: list[Fields] = []
+    for view in masker.views:
+        read = {name: view.tokens.at(name, view.positions(pictures)) for name in masker.method.fields}
+        found.append({name: values if is_each_once else values[of_row] for name, values in read.items()})
+    return found
 
 
-def _queries(masker: Masker, rows: Sequence[Row]) -> tuple[Float32[Tensor, "R H E"] | None, list[str]]:
-    """The class query of each row; the picture's own where no other can stand for its class, which is noted."""
-    if masker.queries is None:
-        return None, [""] * len(rows)
+def _merged(
+    masker: Masker, rows: Sequence[Row], fields: Sequence[Fields], apply: Apply
+) -> Float32[np.ndarray, "R *heads T"]:
+    """What the method gives of every view, upright and as one, on the patches of the first."""
+    maps, lattices = [], []
+    for number, view in enumerate(masker.views):
+        lattices.append([view.lattice(row.boxes[number]) for row in rows])
+        valid_RT = valid_of(lattices[-1])
+        given_valid_RT = turned(valid_RT, view.grid) if view.is_flipped else valid_RT
+        labels = [row.label for row in rows]
+        found = apply(Given(fields[number], _queries(view, rows), given_valid_RT, labels, masker.model))
+        maps.append(turned(found, view.grid) if view.is_flipped else found)
+    if len(maps) == 1:
+        return maps[0]
+    method = masker.method
+    assert method.merge is not None, method.name
+    brought = [
+        brought_to(lattices[0], found, of_view, method.align_corners)
+        for found, of_view in zip(maps, lattices, strict=True)
+    ]
+    return merged(brought, valid_of(lattices[0]), method.merge, method.score_kind)
+
+
+def _queries(view: View, rows: Sequence[Row]) -> Float32[Tensor, "R H E"] | None:
+    """The class query of each row; the picture's own where no other can stand for its class."""
+    if view.queries is None:
+        return None
     looked_with = [row.supports or [row.position] for row in rows]
-    found = masker.queries.at([position for each in looked_with for position in each])
-    queries, notes = [], []
+    found = view.queries.at(view.positions([position for each in looked_with for position in each]))
+    queries = []
     for row, each in zip(rows, torch.split(found, [len(each) for each in looked_with]), strict=True):
-        total, count = masker.sums.get(row.group, (None, 0))
+        total, count = view.sums.get(row.group, (None, 0))
         if total is not None and count > 1:
             queries.append(((total - each[0].double()) / (count - 1)).float())
         else:
             queries.append(mean_of_queries(each))
-        alone = masker.looks_with_others and not row.supports and count < 2
-        notes.append(NO_SUPPORT if alone else "")
-    return torch.stack(queries), notes
+    return torch.stack(queries)
 
 
-def _valid(masker: Masker, rows: Sequence[Row]) -> Bool[np.ndarray, "R T"]:
-    described = masker.tokens.backbone
-    patch, grid = tuple(described["patch"]), tuple(described["grid"])
-    by_box = {box: valid_patches(box, patch, grid).ravel() for box in {row.box for row in rows}}
-    return np.stack([by_box[row.box] for row in rows])
+def _notes(masker: Masker, rows: Sequence[Row]) -> list[str]:
+    """Where a picture's own class query had to stand for its class."""
+    counts = {group: count for group, (_, count) in masker.views[0].sums.items()}
+    alone = [masker.looks_with_others and not row.supports and counts.get(row.group, 0) < 2 for row in rows]
+    return [NO_SUPPORT if each else "" for each in alone]

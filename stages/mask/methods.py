@@ -22,9 +22,8 @@ from ...manifests.errors import ConfigError
 from ...manifests.underway import Underway
 from ..attention.cst import cosine_map, head_maps
 from ..attention.kept_mass import attention_map, head_attention_maps
+from ..attention.merging import RELATIVE, Merge, ScoreKind
 from ..stage import Findings, Inputs
-
-ScoreKind = Literal["cosine01", "minmax", "probability", "share_of_max"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +46,17 @@ class Method:
     score_kind: ScoreKind
     align_corners: bool  # how its maps are upsampled
     threshold: str  # where the user names none
+    # How its maps of several views become one; a sum is for scores that are relative to their own map, and is then
+    # scaled anew. None: it takes one view, as where rows of two views need not be of the same object.
+    merge: Merge | None = None
     takes_supports: bool = False  # and where there are some, a map for each class of a picture
     by_class: bool = False  # the same without supports: it tells classes apart by itself
     fit: Callable[[Any, Inputs, Underway], Findings] | None = None  # tokens and images → a checkpoint's files
     load: Callable[[Artifact], Any] | None = None  # a checkpoint → the model
     per_head: Callable[[Given], Float32[np.ndarray, "R H T"]] | None = None  # what the map is the mean of
+
+    def __post_init__(self) -> None:
+        assert self.merge is None or (self.merge == "sum") == (self.score_kind in RELATIVE), self.name
 
     @property
     def fields(self) -> Sequence[str]:
@@ -91,6 +96,7 @@ METHODS: dict[str, Method] = {
             score_kind="cosine01",
             align_corners=True,
             threshold="otsu",
+            merge="mean",
             takes_supports=True,
             per_head=cst_head_maps,
         ),
@@ -102,6 +108,7 @@ METHODS: dict[str, Method] = {
             score_kind="share_of_max",
             align_corners=False,
             threshold="kept-mass:0.6",
+            merge="sum",
             per_head=cls_attention_head_maps,
         ),
     )

@@ -29,17 +29,17 @@ LISTED: Mapping[str, str] = {
 KEY = ("id", "class", "instance")
 
 
-def object_rows(tokens: Artifact, images: Artifact) -> Iterator[pa.RecordBatch]:
+def object_rows(views: Sequence[Artifact], images: Artifact) -> Iterator[pa.RecordBatch]:
     """One row per picture."""
-    for rows in _pictures(tokens, images):
+    for rows in _pictures(views, images):
         yield _batch([_row(row, None) for row in rows])
 
 
-def class_rows(tokens: Artifact, images: Artifact, supports: str, seed: int) -> Iterator[pa.RecordBatch]:
+def class_rows(views: Sequence[Artifact], images: Artifact, supports: str, seed: int) -> Iterator[pa.RecordBatch]:
     """One row per picture and class, and one without a class for a picture that has none."""
-    groups = class_groups(tokens, images) if supports != OWN else {}
+    groups = class_groups(views, images) if supports != OWN else {}
     everyone = {key: group.digest for key, group in groups.items()} if supports == ALL else {}
-    for rows in _pictures(tokens, images):
+    for rows in _pictures(views, images):
         yield _batch(
             [
                 _row(row, index, *_supports_of(row, index, groups, everyone, supports, seed))
@@ -49,10 +49,10 @@ def class_rows(tokens: Artifact, images: Artifact, supports: str, seed: int) -> 
         )
 
 
-def class_groups(tokens: Artifact, images: Artifact) -> dict[GroupKey, Group]:
-    """The pictures of each class and split whose tokens are whole."""
+def class_groups(views: Sequence[Artifact], images: Artifact) -> dict[GroupKey, Group]:
+    """The pictures of each class and split whose tokens are whole in every view."""
     found: dict[GroupKey, list[tuple[int, int, str]]] = {}
-    for row in chain.from_iterable(_pictures(tokens, images)):
+    for row in chain.from_iterable(_pictures(views, images)):
         if row["status"] == "ok":
             for index in row["labels"] or ():
                 member = (row["position"], id_hash(row["id"]), row["cls_query_sha256"])
@@ -86,27 +86,34 @@ def _supports_of(
     return group.positions_N[chosen].tolist(), digest
 
 
-def _pictures(tokens: Artifact, images: Artifact) -> Iterator[list[dict[str, Json]]]:
-    """The tokens' rows with their position, and the labels and split of their pictures."""
-    columns = [
-        name for name in ("id", "status", "cls_query_sha256") if name != "cls_query_sha256" or _has_query(tokens)
-    ]
+def _pictures(views: Sequence[Artifact], images: Artifact) -> Iterator[list[dict[str, Json]]]:
+    """The first view's rows with their position, what the other views have of them, and labels and split."""
+    has_query = all("cls_query" in view.plan.fields for view in views)
+    columns = ["id", "status", *(["cls_query_sha256"] if has_query else [])]
+    first, *others = views
     start = 0
-    for batch in tokens.row_batches(columns):
+    for batch in first.row_batches(columns):
         ids = batch.column("id").to_pylist()
+        seen = [batch.to_pylist(), *(view.rows_of(ids, columns, start).to_pylist() for view in others)]
         try:
-            labelled = images.rows_of(ids, ["labels", "split"], start)
+            labelled = images.rows_of(ids, ["labels", "split"], start).to_pylist()
         except KeyError as error:
             raise ConfigError(
-                f"{error.args[0]}, of which {tokens.place} has tokens; pass as --images those that they were made from"
+                f"{error.args[0]}, of which {first.place} has tokens; pass as --images those that they were made from"
             ) from error
-        pairs = zip(batch.to_pylist(), labelled.to_pylist(), strict=True)
-        yield [{**label, **row, "position": start + offset} for offset, (row, label) in enumerate(pairs)]
+        pairs = zip(labelled, zip(*seen, strict=True), strict=True)
+        yield [{**label, **_of_all(rows), "position": start + offset} for offset, (label, rows) in enumerate(pairs)]
         start += len(ids)
 
 
-def _has_query(tokens: Artifact) -> bool:
-    return "cls_query" in tokens.plan.fields
+def _of_all(rows: Sequence[dict[str, Json]]) -> dict[str, Json]:
+    """A picture's row in every view as one: whole where all are, and with the class queries of all."""
+    first, *others = rows
+    if not others:
+        return first
+    failed = next((row for row in rows if row["status"] != "ok"), first)
+    digests = "".join(row.get("cls_query_sha256", "") for row in rows)
+    return {**first, "status": failed["status"], "cls_query_sha256": hashlib.sha256(digests.encode()).hexdigest()}
 
 
 def _row(

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from torch import Tensor
 
 from ...manifests.artifact import Artifact
 from ...manifests.errors import ConfigError
@@ -18,8 +17,9 @@ from .computing import Masker, head_maps, masked, read_ahead, rows_to_do
 from .fit import refuse_other_checkpoint
 from .methods import METHODS, Method, find_method
 from .rows import KEY, LISTED, class_groups, class_rows, object_rows
-from .supports import ALL, OWN, GroupKey, Queries, parse_supports
+from .supports import ALL, OWN, parse_supports
 from .thresholds import PAPER_THRESHOLD, PAPER_WEIGHTS, is_paper_weights, parse_threshold
+from .views import FIRST, FURTHER, opened_views, refuse_strange_views, upright, view_roles, views_of
 
 HEAD_MAPS = "head_maps"
 NEARLY_ALL, NEARLY_NONE, WARNED_SHARE = 0.95, 0.01, 0.2
@@ -60,8 +60,9 @@ def mask_config(
 
 
 def plan(config: MaskConfig, inputs: Inputs, known: Known) -> RowList:
-    tokens, images = inputs["tokens"], inputs["images"]
+    tokens, images, views = inputs["tokens"], inputs["images"], views_of(inputs)
     method = find_method(config.method)
+    refuse_strange_views(method, views)
     refuse_other_checkpoint(method, tokens, inputs.get("model"))
     described = Tokens(tokens).backbone
     facts: dict[str, Json] = {
@@ -74,9 +75,9 @@ def plan(config: MaskConfig, inputs: Inputs, known: Known) -> RowList:
         "backbone": described["name"],
     }
     batches = (
-        class_rows(tokens, images, config.supports, config.seed)
+        class_rows(views, images, config.supports, config.seed)
         if _is_by_class(config, method)
-        else object_rows(tokens, images)
+        else object_rows(views, images)
     )
     return RowList(LISTED, batches, facts, KEY)
 
@@ -107,25 +108,20 @@ def columns(config: MaskConfig) -> Mapping[str, str]:
 
 
 def reads(config: MaskConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
-    needed = {"tokens": stored_names(inputs["tokens"], find_method(config.method).reads), "images": ("labels",)}
+    wanted = find_method(config.method).reads
+    for view in views_of(inputs):
+        Tokens(view).require(wanted)
+    needed = {role: stored_names(inputs[role], wanted) for role in view_roles(inputs)} | {"images": ("labels",)}
     return needed | ({"model": sorted(inputs["model"].fingerprints)} if "model" in inputs else {})
 
 
 def prepare(config: MaskConfig, inputs: Inputs) -> Masker:
     method = find_method(config.method)
-    tokens = Tokens(inputs["tokens"])
-    queries = Queries(tokens) if method.takes_supports else None
-    sums: dict[GroupKey, tuple[Tensor, int]] = {}
-    if queries is not None and config.supports == ALL:
-        groups = class_groups(inputs["tokens"], inputs["images"])
-        positions = {key: group.positions_N.tolist() for key, group in groups.items()}
-        sums = {key: (total, len(positions[key])) for key, total in queries.sums(positions).items()}
+    together = class_groups(views_of(inputs), inputs["images"]) if config.supports == ALL else {}
     return Masker(
         method=method,
-        tokens=tokens,
+        views=opened_views(inputs, method.takes_supports, together),
         model=method.load(inputs["model"]) if method.load and "model" in inputs else None,
-        queries=queries,
-        sums=sums,
         by_class=_is_by_class(config, method),
         looks_with_others=config.supports != OWN,
         threshold=config.threshold,
@@ -134,9 +130,8 @@ def prepare(config: MaskConfig, inputs: Inputs) -> Masker:
 
 def run_unit(work: Work, config: MaskConfig, masker: Masker) -> UnitResult:
     """The maps, those of the heads, or both: heads that are asked for later are computed alone."""
-    described = masker.tokens.backbone
-    grid = tuple(described["grid"])
-    shapes = {"map": grid, HEAD_MAPS: (described["heads"], *grid)}
+    grid = masker.views[0].grid
+    shapes = {"map": grid, HEAD_MAPS: (masker.views[0].tokens.backbone["heads"], *grid)}
     arrays = {name: np.zeros((len(work.ids), *shapes[name]), np.float32) for name in shapes if name in work.fields}
     placed = _placed(work)
     results = [RowResult({**scalars, "threshold": 0.0, "foreground": 0.0}) for scalars in placed]
@@ -152,8 +147,6 @@ def run_unit(work: Work, config: MaskConfig, masker: Masker) -> UnitResult:
         for row, threshold, foreground, note in values:
             scalars = {**placed[row.index], "threshold": threshold, "foreground": foreground}
             results[row.index] = RowResult(scalars, note=note)
-    if masker.tokens.artifact.plan.config["flip"]:
-        arrays = {name: np.ascontiguousarray(values[..., ::-1]) for name, values in arrays.items()}
     return UnitResult(results, arrays)
 
 
@@ -187,16 +180,9 @@ def _is_by_class(config: MaskConfig, method: Method) -> bool:
 
 
 def _placed(work: Work) -> list[dict[str, Json]]:
-    """Of each row the picture's size, and its box as it lies in the picture's own direction."""
-    tokens = work.inputs["tokens"].plan
-    rows = work.upstream["tokens"].select(["box", "height", "width"]).to_pylist()
-    if tokens.config["flip"]:
-        view_width = tokens.config["image_size"][1]
-        for row in rows:
-            if row["box"]:
-                top, left, bottom, right = row["box"]
-                row["box"] = [top, view_width - right, bottom, view_width - left]
-    return rows
+    """Of each row the picture's size, and its box in the first view as it lies in the picture's own direction."""
+    rows = work.upstream[FIRST].select(["box", "height", "width"]).to_pylist()
+    return [{**row, "box": row["box"] and list(upright(row["box"], work.inputs[FIRST]))} for row in rows]
 
 
 STAGE = Stage(
@@ -204,7 +190,7 @@ STAGE = Stage(
     kind="maps",
     code_version=1,
     config=MaskConfig,
-    roles={"tokens": "tokens", "images": "images", "model": "checkpoint"},
+    roles={FIRST: "tokens", FURTHER: "tokens", "images": "images", "model": "checkpoint"},
     plan=plan,
     fields=fields,
     columns=columns,
