@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -91,6 +92,33 @@ def test_parts_and_finish_make_the_same_bytes(home: Path, capsys: Capture) -> No
         assert tree(home / "parts") == tree(home / "whole")
         shutil.rmtree("parts")
         shutil.rmtree("whole")
+
+
+def test_views_by_every_command(home: Path, capsys: Capture) -> None:
+    """Merged, in parts, retried, verified, told, refined; fields that one lacks are added by what the refusal says."""
+    bench = Bench(home)
+    bench.extract(home / "flipped tokens", flip=True, fields=("keys",))
+    command = ["mask", "tokens", "flipped tokens", "--unit-rows", "4", *LENIENT]
+    assert main([*command, "--out", "whole"]) == 2
+    said = capsys.readouterr().err
+    assert "flipped tokens holds keys and no cls_query; add it with `maskmill extract " in said
+    assert main([*shlex.split(said.split("`")[1])[1:], *LENIENT]) == 0
+    assert main(["plan", *command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == 14
+    assert main([*command, "--out", "whole"]) == 0
+    for part in ("2/2", "1/2"):
+        assert main([*command, "--out", "parts", "--part", part]) == 0
+    assert main(["finish", "parts", *LENIENT]) == 0
+    assert tree(home / "parts") == tree(home / "whole")
+    assert main(["verify", "whole"]) == 0
+    capsys.readouterr()
+    assert main(["retry", "whole", *LENIENT]) == 0
+    assert "; already done in " in capsys.readouterr().out
+    assert main([*command, "--workers", "2", "--out", "workers"]) == 0
+    assert tree(home / "workers") == tree(home / "whole")
+    assert main(["status", "whole"]) == 0
+    assert f"  view2: {home}/flipped tokens (as read)\n" in capsys.readouterr().out
+    assert main(["refine", "whole", "--out", "labels", *LENIENT]) == 0
 
 
 def test_a_warning_is_told_and_ends_with_6(home: Path, capsys: Capture) -> None:
@@ -187,7 +215,11 @@ MISTAKES = {
     "mask tokens --method cts --out x": "there is no mask method 'cts'; did you mean cst?",
     "mask tokens --supports some --out x": "supports is 'some' and must be a number from 0, or all",
     "mask tokens --threshold low --out x": "threshold is 'low' and must be otsu, a number from 0 to 1",
-    "mask tokens --method cls-attention --out x": "holds no 'cls_attention', only ['cls_query', 'keys']; add it",
+    "mask tokens --method cls-attention --out x": "holds cls_query, keys and no cls_attention; add it with `maskmill",
+    "mask tokens maps --out x": "holds maps where tokens are wanted; give the path of a tokens artifact",
+    "mask tokens nowhere --out x": "no artifact at",
+    "mask tokens tokens --out x": "tokens is the same view as one before it; name each view once",
+    "mask --out x": "Missing argument 'TOKENS...'",
     "mask tokens --method ramps --out x": "method ramps is fitted first; run `maskmill fit --method ramps`",
     "mask tokens --method ramps --per-head --out x": "method ramps has no maps of heads; leave --per-head out, or "
     "choose among cst, cls-attention",

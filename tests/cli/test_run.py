@@ -137,6 +137,29 @@ def test_added_pictures_are_appended_when_told(recipe: Path, capsys: Capture) ->
     assert [each["units_skipped"] for each in outcomes] == [1] * 4
 
 
+def test_views_are_extracted_and_merged(recipe: Path, capsys: Capture) -> None:
+    """One that is added or taken away gives other maps beside the old, of the tokens that are there."""
+    viewed = ("--set", "mask.views=[{flip = true}, {image_size = 48}]")
+    plain = ran(capsys, recipe)
+    foreseen = {each["stage"]: each["state"] for each in ran(capsys, recipe, "--dry-run", *viewed)}
+    assert (foreseen["extract"], foreseen["extract-view2"], foreseen["mask"]) == ("done", "would run", "cannot be told")
+    outcomes = ran(capsys, recipe, *viewed)
+    views = {"extract": 0, "extract-view2": 1, "extract-view3": 1}
+    assert units_run(outcomes) == {"index": 0, **views, "mask": 1, "refine": 1}
+    maps = open_artifact(next(each["at"] for each in outcomes if each["stage"] == "mask"))
+    assert {each.role: each.place(maps.place).uri for each in maps.plan.inputs} == {
+        "tokens": outcomes[1]["at"],
+        "images": outcomes[0]["at"],
+        "view2": outcomes[2]["at"],
+        "view3": outcomes[3]["at"],
+    }
+    names = sealed.read(place(recipe.parent / "maskmill-work"), "last-run.json")["artifacts"]
+    assert names["extract-view2"] == Path(outcomes[2]["at"]).name
+    assert set(units_run(ran(capsys, recipe, *viewed)).values()) == {0}
+    assert set(units_run(ran(capsys, recipe, *viewed, "--from", "mask")).values()) == {0}
+    assert [each["at"] for each in ran(capsys, recipe)] == [each["at"] for each in plain]
+
+
 # ------------------------------------------------------------------------------------------------ starting later
 
 

@@ -47,6 +47,10 @@ class Case:
     before_forking: Callable[[], Any] = lambda: None  # loads what every child would load again
     others: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # setting → other values, where not any will do
     slow: Collection[str] = ()  # tests that it leaves to the slow tier
+    quick: Collection[str] = ()  # where there are any, it leaves all others
+
+    def leaves(self, test: str) -> bool:
+        return test in self.slow or bool(self.quick and test not in self.quick)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +253,12 @@ LIKE_OTHERS_SLOW = (
     *("test_a_flipped_bit", "test_a_deleted_file", "test_files_swapped_within_an_artifact", "test_a_file_size_limit"),
 )
 
+# Of a stage that is a case already, read from more inputs.
+OF_INPUTS = (
+    *("test_a_picture_since_it_was_made", "test_a_picture_that_comes_back", "test_the_input_is_another_artifact"),
+    *("test_only_what_was_planned_is_computed", "test_retry_runs_the_failed_units_alone", "test_every_setting_in_turn"),
+)
+
 
 @cache
 def tiny_config() -> extract.ExtractConfig:
@@ -298,6 +308,13 @@ CASES: dict[str, Case] = {
         others={"method": ["cls-attention"]},
         slow=LIKE_OTHERS_SLOW,
     ),
+    "maskviews": Case(
+        stage=mask.STAGE,
+        config=lambda home: mask.MaskConfig(method="cst", supports="0", seed=0, threshold="otsu"),
+        inputs={"tokens": "toytokens", "view2": "toyflipped", "images": "index"},
+        others={"method": ["cls-attention"]},
+        quick=OF_INPUTS,
+    ),
     "refine": Case(
         stage=refine.STAGE,
         config=lambda home: refine.refine_config(),
@@ -316,5 +333,10 @@ CASES: dict[str, Case] = {
 BELOW: dict[str, Case] = {
     "toytokens": Case(
         stage=toy_tokens.TOKENS, config=lambda home: toy_tokens.TokensConfig(), inputs={"images": "index"}
+    ),
+    "toyflipped": Case(
+        stage=toy_tokens.TOKENS,
+        config=lambda home: toy_tokens.TokensConfig(grid=(3, 2), flip=True),
+        inputs={"images": "index"},
     ),
 }

@@ -17,7 +17,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks as slow what a case leaves to the slow tier."""
     for item in items:
         case = getattr(item, "callspec", None) and item.callspec.params.get("subject")  # type: ignore[attr-defined]
-        if isinstance(item, pytest.Function) and case in CASES and item.originalname in CASES[case].slow:
+        if isinstance(item, pytest.Function) and case in CASES and CASES[case].leaves(item.originalname):
             item.add_marker(pytest.mark.slow)
 
 

@@ -10,6 +10,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -81,19 +82,22 @@ def pixels_output(work: Path) -> Any:
 
 
 def mask_output(work: Path) -> Any:
-    """Rows and maps of every method that needs no fit, from tokens that numpy's generator gives."""
+    """Rows and maps of every method that needs no fit, of one view and of two, from tokens of numpy's generator."""
     from maskmill.stages.mask.stage import mask_config  # torch takes seconds
     from toy_tokens import TOKENS, TokensConfig
 
     index_output(work / "images")
     options, where = RunOptions(max_bad=1.0), {"images": str(work / "images")}
     run(TOKENS, TokensConfig(grid=(3, 4)), where, str(work / "tokens"), options)
-    where["tokens"] = str(work / "tokens")
-    tokens = open_artifact(where["tokens"])
+    run(TOKENS, TokensConfig(grid=(5, 3), flip=True), where, str(work / "flipped"), options)
+    tokens = open_artifact(str(work / "tokens"))
+    one = {**where, "tokens": str(work / "tokens")}
+    two = {**one, "view2": str(work / "flipped")}
+    methods = (("cst", "0"), ("cst", "1"), ("cst", "all"), ("cls-attention", ""))
     found: dict[str, Any] = {}
-    for method, supports in (("cst", "0"), ("cst", "1"), ("cst", "all"), ("cls-attention", "")):
-        out = work / f"{method}-{supports}"
-        run(find_stage("mask"), mask_config(tokens, method, supports, per_head=True), where, str(out), options)
+    for (method, supports), views in product(methods, (one, two)):
+        out = work / f"{method}-{supports}{', two views' if views is two else ''}"
+        run(find_stage("mask"), mask_config(tokens, method, supports, per_head=True), views, str(out), options)
         maps = open_artifact(str(out))
         rows = maps.rows().drop_columns(["unit", "row", "map_sha256", "head_maps_sha256"]).to_pylist()
         numbers, of_heads = (

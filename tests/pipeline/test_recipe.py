@@ -18,7 +18,7 @@ from maskmill.manifests.pictures import Limits
 from maskmill.manifests.place import place
 from maskmill.pipeline.recipe import Recipe, parse_recipe, read_recipe
 from maskmill.pipeline.recipes import SHIPPED, shipped_recipe
-from maskmill.pipeline.recipes.steps import INDEX_PATHS, STEPS
+from maskmill.pipeline.recipes.steps import INDEX_PATHS, STEPS, steps_with
 from maskmill.stages.mask.methods import METHODS
 from maskmill.stages.stage import Findings
 from small_recipe import SMALL, write_recipe
@@ -254,6 +254,55 @@ def test_the_crf_is_refused_where_its_extra_is_missing(
     assert "maskmill[crf]" in found
 
 
+# ------------------------------------------------------------------------------------------------------------ views
+
+VIEWED = SMALL.replace("supports = 0", "supports = 0\nviews = [{flip = true}, {image_size = [48, 64], fit = 'squash'}]")
+
+
+def test_each_view_is_an_extraction_more(home: Path) -> None:
+    recipe = parsed(home, VIEWED)
+    steps = {step.name: step for step in recipe.steps}
+    assert list(steps) == ["index", "extract", "extract-view2", "extract-view3", "mask", "refine"]
+    assert steps["extract-view2"].stage is steps["extract"].stage
+    extract = recipe.tables["extract"]
+    assert recipe.tables["extract-view2"] == {**extract, "flip": True}
+    assert recipe.tables["extract-view3"] == {**extract, "image_size": (48, 64), "fit": "squash"}
+    assert extract["fields"] == ("keys", "cls_query")
+    assert recipe.tables["mask"] == {"supports": 0}
+    assert recipe.source_of(steps["mask"], "view3") == "extract-view3"
+    set_by_hand = parsed(home, SMALL, "mask.views=[{flip = true}]")
+    assert set_by_hand.tables["extract-view2"] == recipe.tables["extract-view2"]
+
+
+@pytest.mark.parametrize(
+    ("views", "said"),
+    [
+        ("3", "[mask] views is 3 (a whole number) and must be a list, each of it a table"),
+        ("[3]", "[mask] views is [3] (a list) and must be a list, each of it a table"),
+        ("[{flop = true}]", '[mask] views, the view {"flop": true}: flop is no key; did you mean flip?'),
+        ("[{flip = 1}]", '[mask] views, the view {"flip": 1}: flip is 1 (a whole number) and must be true or false'),
+        ("[{}]", "[mask] views has one view twice, or that of [extract]; give each another image_size, fit or flip"),
+        ("[{image_size = 32}]", "[mask] views has one view twice, or that of [extract]; give each another"),
+        ("[{flip = true}, {flip = true}]", "[mask] views has one view twice, or that of [extract]; give each another"),
+        ("[{image_size = 33}]", "[extract-view2] image size 33x33 is not whole patches of 16x16 pixels"),
+    ],
+)
+def test_a_view_that_cannot_be_is_told(home: Path, views: str, said: str) -> None:
+    (mistake,) = mistakes(home, SMALL, f"mask.views={views}")
+    assert mistake.removeprefix("recipe.toml: ").startswith(said)
+
+
+def test_what_is_wrong_with_extract_is_told_once(home: Path) -> None:
+    (mistake,) = mistakes(home, VIEWED, "extract.image_size=33", "mask.views=[{flip = true}]")
+    assert "[extract] image size 33x33 is not whole patches" in mistake
+
+
+def test_a_method_that_takes_one_view_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "cst", dataclasses.replace(METHODS["cst"], merge=None))
+    (mistake,) = mistakes(home, VIEWED)
+    assert "[mask] method cst does not merge maps of several views; give it one" in mistake
+
+
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_recipe_are_told(data: bytes) -> None:
     with pytest.raises(ConfigError, match=r"TOML|title|no stage"):
@@ -282,7 +331,8 @@ def test_keys_are_the_options_of_the_stages_command(step: str) -> None:
         options = STEPS[step].options({"layout": layout} if is_layout else {})
         names = {p.name for p in command.params if is_layout or isinstance(p, click.Option)}
         wanted = names - shared - (set() if is_layout else places) - {"update", "break_lock"}
-        assert set(options) - {"layout", "seen"} == wanted, layout
+        made_before = {"layout", "seen", "views"}  # what a command is given as an argument
+        assert set(options) - made_before == wanted, layout
 
 
 def test_every_layout_of_a_dataset_has_its_paths() -> None:
@@ -298,9 +348,11 @@ def test_limits_and_sources_share_no_key() -> None:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_roles_that_a_step_fills_are_its_stages(step: str) -> None:
-    found = STEPS[step]
-    assert {*found.reads, *found.given.values()} == set(getattr(found.stage, "roles", {}))
-    order = list(STEPS)
+    steps = steps_with(views=2)
+    found = steps[step]
+    roles = {role.rstrip("0123456789") for role in (*found.reads, *found.given.values())}
+    assert roles == set(getattr(found.stage, "roles", {}))
+    order = list(steps)
     for sources in found.reads.values():
         assert all(order.index(source) < order.index(step) for source in sources)
 

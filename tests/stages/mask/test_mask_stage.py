@@ -408,7 +408,7 @@ def test_one_spelling_of_what_is_asked_for(bench: Bench) -> None:
 
 
 def test_tokens_without_the_field_say_which_are_there(bench: Bench) -> None:
-    with pytest.raises(ConfigError, match=r"holds no 'cls_attention', only \['cls_query', 'keys'\]; add it with"):
+    with pytest.raises(ConfigError, match=r"holds cls_query, keys and no cls_attention; add it with `mask.* --fields"):
         bench.mask(bench.tokens(), method="cls-attention")
 
 
