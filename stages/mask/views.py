@@ -45,10 +45,12 @@ def refuse_strange_views(method: Method, views: Sequence[Artifact]) -> None:
     for number, view in enumerate(others, 1):
         if view.digest in [each.digest for each in views[:number]]:
             raise ConfigError(f"{view.place} is the same view as one before it; name each view once")
-        for name, found, wanted in zip(("backbone", "weights"), _origin(view), _origin(first), strict=True):
-            if found != wanted:
+        own, wanted = _origin(view), _origin(first)
+        for name, (what, told) in own.items():
+            if what != wanted[name][0]:
                 raise ConfigError(
-                    f"{view.place} has {name} {found} and {first.place} has {wanted}; extract every view with the same"
+                    f"{view.place} has {name} {told} and {first.place} has {wanted[name][1]}; extract every view with "
+                    "the same"
                 )
         if view.plan.input("images").digest != first.plan.input("images").digest:
             raise ConfigError(
@@ -124,6 +126,8 @@ def _places(first: Artifact, view: Artifact) -> Int64[np.ndarray, " N"]:
     return np.fromiter(chain.from_iterable(view.positions(some) for some in ids), np.int64, first.plan.num_rows)
 
 
-def _origin(view: Artifact) -> tuple[Json, Json]:
-    weights = Tokens(view).weights
-    return Tokens(view).backbone["name"], f"{weights['source']} ({weights['sha256'][:12]})"
+def _origin(view: Artifact) -> dict[str, tuple[Json, str]]:
+    """What all views have alike: what is compared, and how it is told."""
+    name, weights = Tokens(view).backbone["name"], Tokens(view).weights
+    source, digest = weights["source"], weights["sha256"]
+    return {"backbone": (name, name), "weights": (digest, f"{source} (sha256 {digest[:12]})")}

@@ -347,7 +347,8 @@ def test_strange_views_are_refused(bench: Bench, tmp_path: Path, monkeypatch: py
     refused(first, "is the same view as one before it; name each view once")
     refused(bench.tokens(flip=True), "is the same view as one before it; name each view once")
     refused(
-        bench.tokens(weights="random:1"), r"has weights random:1 \(\w{12}\) and .* has random:0 \(\w{12}\); extract"
+        bench.tokens(weights="random:1"),
+        r"has weights random:1 \(sha256 \w{12}\) and .* has random:0 \(sha256 \w{12}\); ",
     )
     other_one = "vit_tiny_patch16_224"
     refused(
