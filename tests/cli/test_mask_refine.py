@@ -115,8 +115,6 @@ def test_views_by_every_command(home: Path, capsys: Capture) -> None:
     capsys.readouterr()
     assert main(["retry", "whole", *LENIENT]) == 0
     assert "; already done in " in capsys.readouterr().out
-    assert main([*command, "--workers", "2", "--out", "workers"]) == 0
-    assert tree(home / "workers") == tree(home / "whole")
     assert main(["status", "whole"]) == 0
     assert f"  view2: {home}/flipped tokens (as read)\n" in capsys.readouterr().out
     assert main(["refine", "whole", "--out", "labels", *LENIENT]) == 0
