@@ -82,16 +82,18 @@ class Tokens:
     def _command(self, fields: Sequence[str]) -> str:
         """What extracts more fields of the same view into the same artifact."""
         plan = self.artifact.plan
-        words = [plan.input("images").place(self.artifact.place).uri]
+        words = ["maskmill", "extract", plan.input("images").place(self.artifact.place).uri]
         for name, value in {**plan.config, **plan.settings}.items():
             if value and name not in ("fields", "weights_sha256"):
-                written = (
-                    [] if value is True else ["x".join(map(str, value)) if isinstance(value, list) else str(value)]
-                )
-                words += [f"--{name.replace('_', '-')}", *written]
-        return shlex.join(
-            ["maskmill", "extract", *words, "--fields", ",".join(fields), "--out", self.artifact.place.uri]
-        )
+                words += [f"--{name.replace('_', '-')}", *_written(value)]
+        return shlex.join([*words, "--fields", ",".join(fields), "--out", self.artifact.place.uri])
+
+
+def _written(value: Json) -> list[str]:
+    """A setting as it stands behind its option; a flag has nothing there."""
+    if value is True:
+        return []
+    return ["x".join(map(str, value))] if isinstance(value, list) else [str(value)]
 
 
 def stored_names(tokens: Artifact, fields: Sequence[str]) -> tuple[str, ...]:

@@ -221,7 +221,7 @@ def _add_views(tables: Tables, faults: dict[str, list[str]]) -> int:
     views = tables.get(MASK, {}).pop(VIEWS, ())
     for number, view in enumerate(views, 2):
         values, wrong = read_table(view, view_options(tables.get(EXTRACT, {})))
-        faults[MASK] += [f"{VIEWS}, the view {json.dumps(view)}: {each}" for each in wrong]
+        faults[MASK] += [f"{VIEWS}, the view {json.dumps(view, default=str)}: {each}" for each in wrong]
         if EXTRACT in tables and not (wrong or faults[EXTRACT]):
             tables[f"{EXTRACT}-view{number}"] = {**tables[EXTRACT], **values}
             faults[f"{EXTRACT}-view{number}"] = []

@@ -281,6 +281,10 @@ def test_each_view_is_an_extraction_more(home: Path) -> None:
         ("[3]", "[mask] views is [3] (a list) and must be a list, each of it a table"),
         ("[{flop = true}]", '[mask] views, the view {"flop": true}: flop is no key; did you mean flip?'),
         ("[{flip = 1}]", '[mask] views, the view {"flip": 1}: flip is 1 (a whole number) and must be true or false'),
+        (
+            "[{flip = 1979-05-27}]",
+            '[mask] views, the view {"flip": "1979-05-27"}: flip is "1979-05-27" (a date or time)',
+        ),
         ("[{}]", "[mask] views has one view twice, or that of [extract]; give each another image_size, fit or flip"),
         ("[{image_size = 32}]", "[mask] views has one view twice, or that of [extract]; give each another"),
         ("[{flip = true}, {flip = true}]", "[mask] views has one view twice, or that of [extract]; give each another"),
