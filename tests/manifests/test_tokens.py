@@ -177,8 +177,8 @@ def test_what_is_not_there_is_told(tokens: Tokens, home: Path) -> None:
     with pytest.raises(InputError, match=r"has no row 'cat/77'; `rows` lists the ids that there are$"):
         tokens.read("keys", ["cat/0", "cat/77"])
     told = (
-        "holds cls_query, keys, tokens and no cls_attention; add it with `maskmill extract` and the options it was "
-        "made with, --fields cls_attention and the same --out$"
+        rf"holds cls_query, keys, tokens and no cls_attention; add it with `maskmill extract {home}/images "
+        rf"--dtype float32 --fields cls_attention --out {home}/float32`$"
     )
     for ask in (lambda: tokens.read("cls_attention", "cat/0"), lambda: tokens.blocks("cls_attention")):
         with pytest.raises(ConfigError, match=told):
