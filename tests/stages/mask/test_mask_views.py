@@ -1,6 +1,7 @@
 """Maps of several views: whose values they are, how rows and supports are joined, what is refused, what changes do."""
 
 import dataclasses
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -239,8 +240,8 @@ def test_plain_and_flipped_together_are_flip_equivariant(mirror: Path, size: tup
 # ---- rows
 
 
-def toys(bench: Bench, config: toy_tokens.TokensConfig, **changes: Any) -> Tokens:
-    out = bench.new_out()
+def toys(bench: Bench, config: toy_tokens.TokensConfig, out: Path | None = None, **changes: Any) -> Tokens:
+    out = out or bench.new_out()
     stage = dataclasses.replace(toy_tokens.TOKENS, **changes)
     run(stage, config, {"images": str(bench.images)}, str(out), UNITS_OF_5)
     return open_tokens(str(out))
@@ -306,6 +307,29 @@ def test_a_changed_support_changes_the_rows_that_look_with_it_in_any_view(own_be
     assert changed == (looking | {("cat/1", 2)}) - {("broken", 2)}
     assert mask_into(out, tokens, bench, options, supports="1").units_run == 0
     assert verify(str(out)).exit_code == 0
+
+
+def test_a_support_whose_query_changed_in_another_view_alone_changes_its_rows(bench: Bench, tmp_path: Path) -> None:
+    """As where that view was computed on another processor."""
+
+    def elsewhere(work: Work, *given: Any) -> Any:
+        result = toy_tokens.run_unit(work, *given)
+        if "cat/1" in work.ids:
+            result.arrays["cls_query"][list(work.ids).index("cat/1")] += 1
+        return result
+
+    first, flipped = toys(bench, toy_tokens.TokensConfig()), toy_tokens.TokensConfig(flip=True)
+    out, options = bench.new_out(), RunOptions(unit_rows=1, max_bad=0.5)
+    mask_into(out, [first, toys(bench, flipped, tmp_path / "view", run_unit=elsewhere)], bench, options, supports="1")
+    before = told(open_artifact(str(out)), "map_sha256")
+    shutil.rmtree(tmp_path / "view")
+    mask_into(out, [first, toys(bench, flipped, tmp_path / "view")], bench, options, supports="1")
+    maps = open_artifact(str(out))
+    changed = {
+        (old["id"], old["class"]) for old, new in zip(before, told(maps, "map_sha256"), strict=True) if old != new
+    }
+    looking = {row for row, names in supports_of(maps, first).items() if "cat/1" in names and row[0] != "cat/1"}
+    assert changed == looking - {("broken", 2)} != set()
 
 
 # ---- another choice of views is another configuration
