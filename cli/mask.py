@@ -7,7 +7,9 @@ import click
 from ..manifests.place import place
 from .options import run_stage, stage_options, with_options
 
-METHOD = click.option("--method", metavar="M", default="cst", show_default=True, help="cst or cls-attention.")
+METHOD = click.option(
+    "--method", metavar="M", default="cst", show_default=True, help="cst, cls-attention, ncut or maskcut."
+)
 
 
 @click.command()
@@ -27,6 +29,12 @@ METHOD = click.option("--method", metavar="M", default="cst", show_default=True,
         default="",
         help="otsu, a number, or kept-mass:SHARE; the method's own if left out. Kept with each map, cut by refine.",
     ),
+    click.option(
+        "--instances", metavar="N", type=int, help="maskcut: how many objects to look for in a picture; 3 if left out."
+    ),
+    click.option(
+        "--tau", type=float, help="ncut, maskcut: the cosine above which keys agree; 0.2 and 0.15 if left out."
+    ),
     click.option("--per-head", is_flag=True, help="Keep the maps of the heads, too, which enhance reads."),
     click.option("--images", metavar="DIR", default="", help="Where the images artifact lies now, if it was moved."),
     click.option("--model", metavar="CHECKPOINT", default="", help="Of a method that is fitted."),
@@ -38,6 +46,8 @@ def mask(
     supports: str,
     seed: int,
     threshold: str,
+    instances: int | None,
+    tau: float | None,
     per_head: bool,
     images: str,
     model: str,
@@ -50,7 +60,7 @@ def mask(
     from ..stages.mask.views import FURTHER
 
     opened = open_artifact(tokens[0], "tokens")
-    config = mask_config(opened, method, supports, seed, threshold, per_head)
+    config = mask_config(opened, method, supports, seed, threshold, per_head, instances, tau)
     inputs = {"tokens": opened.place.uri, "images": place(images).uri if images else source_of(opened, "images")}
     inputs |= {f"{FURTHER}{number}": place(view).uri for number, view in enumerate(tokens[1:], 2)}
     return run_stage(STAGE, config, inputs | ({"model": place(model).uri} if model else {}), values)

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float32, Float64, Shaped
 from ..vision.fitting import Box, valid_patches
 from .upsampling import span
 
-ScoreKind = Literal["cosine01", "minmax", "probability", "share_of_max"]
+ScoreKind = Literal["cosine01", "minmax", "probability", "share_of_max", "mean_at_half"]
 Merge = Literal["mean", "sum"]
 RELATIVE: Sequence[ScoreKind] = ("minmax", "share_of_max")  # that say how a patch stands to the others of its map
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Bool, Float32, Float64
 from torch import Tensor
 
 from ..attention.cst import mean_of_queries
@@ -24,8 +24,11 @@ from .supports import GroupKey
 from .thresholds import thresholds
 from .views import View, view_roles
 
-PICTURES_AT_ONCE = 16  # whose tokens are in memory, twice: those that are used, and those that are read meanwhile
-NO_SUPPORT, NO_STRUCTURE = "no_support", "no_structure"
+# Whose tokens are in memory, twice: those that are used, and those that are read meanwhile. Of several rows of one
+# picture each has them, so begun stretches end sooner.
+PICTURES_AT_ONCE, ROWS_AT_ONCE = 16, 32
+# Notes. The last is of a row for one more object than there are in its picture.
+NO_SUPPORT, NO_STRUCTURE, NO_INSTANCE = "no_support", "no_structure", "no_instance"
 
 Fields = Mapping[str, np.ndarray]  # token field → one row each
 Apply = Callable[[Given], Float32[np.ndarray, "R *heads T"]]
@@ -41,6 +44,7 @@ class Masker:
     by_class: bool
     looks_with_others: bool
     threshold: str
+    tau: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class Row:
     index: int  # in the unit
     position: int  # of the picture among the first view's tokens
     label: int | None
+    instance: int
     group: GroupKey
     supports: Sequence[int]  # positions among the same
     boxes: Sequence[Box]  # in each view
@@ -70,6 +75,7 @@ def rows_to_do(work: Work) -> list[Row]:
             index,
             row["position"],
             row["class"],
+            row["instance"],
             (row["class"] or 0, row["split"] or ""),
             row["supports"],
             [tuple(box) for box in of_views],
@@ -80,11 +86,12 @@ def rows_to_do(work: Work) -> list[Row]:
 
 
 def stretches(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    """So many rows that no more than PICTURES_AT_ONCE pictures are read together."""
+    """So many rows that no more than PICTURES_AT_ONCE pictures are read together; rows of one are not parted."""
     some: list[Row] = []
     pictures: set[int] = set()
     for row in rows:
-        if row.position not in pictures and len(pictures) == PICTURES_AT_ONCE:
+        is_full = len(pictures) == PICTURES_AT_ONCE or len(some) >= ROWS_AT_ONCE
+        if row.position not in pictures and is_full:
             yield some
             some, pictures = [], set()
         some.append(row)
@@ -123,7 +130,8 @@ def masked(masker: Masker, rows: Sequence[Row], fields: Sequence[Fields]) -> Mas
         usable = map_RT[is_usable_R], valid_RT[is_usable_R]
         threshold_R[is_usable_R], is_flat_R[is_usable_R] = thresholds(masker.threshold, *usable)
         foreground_R[is_usable_R] = foreground_share(usable[0], threshold_R[is_usable_R], usable[1])
-    notes = [NO_STRUCTURE if is_flat else note for is_flat, note in zip(is_flat_R, notes, strict=True)]
+    nothing = [NO_INSTANCE if row.instance else NO_STRUCTURE for row in rows]
+    notes = [flat if is_flat else note for is_flat, flat, note in zip(is_flat_R, nothing, notes, strict=True)]
     return Masked(map_RT, threshold_R, foreground_R, notes)
 
 
@@ -162,8 +170,7 @@ def _merged(
         lattices.append([view.lattice(row.boxes[number]) for row in rows])
         valid_RT = valid_of(lattices[-1])
         given_valid_RT = turned(valid_RT, view.grid) if view.is_flipped else valid_RT
-        labels = [row.label for row in rows]
-        found = apply(Given(fields[number], _queries(view, rows), given_valid_RT, labels, masker.model))
+        found = apply(_given(masker, view, rows, fields[number], given_valid_RT))
         maps.append(turned(found, view.grid) if view.is_flipped else found)
     if len(maps) == 1:
         return maps[0]
@@ -174,6 +181,20 @@ def _merged(
         for found, of_view in zip(maps, lattices, strict=True)
     ]
     return merged(brought, valid_of(lattices[0]), method.merge, method.score_kind)
+
+
+def _given(masker: Masker, view: View, rows: Sequence[Row], fields: Fields, valid_RT: Bool[np.ndarray, "R T"]) -> Given:
+    return Given(
+        fields=fields,
+        queries=_queries(view, rows),
+        valid=valid_RT,
+        grid=view.grid,
+        classes=[row.label for row in rows],
+        pictures=[row.position for row in rows],
+        instances=[row.instance for row in rows],
+        tau=masker.tau,
+        model=masker.model,
+    )
 
 
 def _queries(view: View, rows: Sequence[Row]) -> Float32[Tensor, "R H E"] | None:

@@ -2,7 +2,7 @@
 
 Letters: R rows (a picture, or a picture and a class), T patches, H heads, E width of a head.
 
-Only `cst` and `cls-attention` need no training. A method that is fitted on image-level labels has a `fit`, whose
+Only those in the table need no training. A method that is fitted on image-level labels has a `fit`, whose
 checkpoint `maskmill fit` writes and `apply` is given; one whose `source` is `images` runs a network of its own.
 """
 
@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +24,10 @@ from ...manifests.underway import Underway
 from ..attention.cst import cosine_map, head_maps
 from ..attention.kept_mass import attention_map, head_attention_maps
 from ..attention.merging import RELATIVE, Merge, ScoreKind
+from ..attention.ncut import MEAN, maskcut_maps, ncut_map
 from ..stage import Findings, Inputs
+
+MAX_INSTANCES = 255  # of a picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,11 @@ class Given:
     fields: Mapping[str, np.ndarray]  # token field → one row each
     queries: Float32[Tensor, "R H E"] | None  # the class query to look for, of a method that takes supports
     valid: Bool[np.ndarray, "R T"]  # patches that are picture
+    grid: tuple[int, int]  # rows and columns of patches
     classes: Sequence[int | None]
+    pictures: Sequence[int]  # which picture a row is of; rows of one stand together
+    instances: Sequence[int]  # and which of its objects, from 0
+    tau: float | None  # of a method that has one
     model: Any  # what `load` gave, of a fitted method
 
 
@@ -51,6 +59,8 @@ class Method:
     merge: Merge | None = None
     takes_supports: bool = False  # and where there are some, a map for each class of a picture
     by_class: bool = False  # the same without supports: it tells classes apart by itself
+    instances: int | None = None  # of one that finds several objects: how many where the user names no number
+    tau: float | None = None  # of one that cuts a graph of keys: the cosine above which keys agree, likewise
     fit: Callable[[Any, Inputs, Underway], Findings] | None = None  # tokens and images → a checkpoint's files
     load: Callable[[Artifact], Any] | None = None  # a checkpoint → the model
     per_head: Callable[[Given], Float32[np.ndarray, "R H T"]] | None = None  # what the map is the mean of
@@ -85,6 +95,29 @@ def cls_attention_head_maps(given: Given) -> Float32[np.ndarray, "R H T"]:
     return head_attention_maps(torch.from_numpy(given.fields["cls_attention"][:, -1]), given.valid)
 
 
+def ncut_maps(given: Given) -> Float32[np.ndarray, "R T"]:
+    assert given.tau is not None
+    maps_RT = np.empty(given.valid.shape, np.float32)
+    with _one_thread():
+        for map_T, keys, valid_T in zip(maps_RT, given.fields["keys"], given.valid, strict=True):
+            map_T[:] = ncut_map(torch.from_numpy(keys), valid_T.reshape(given.grid), given.tau).ravel()
+    return maps_RT
+
+
+def maskcut_instance_maps(given: Given) -> Float32[np.ndarray, "R T"]:
+    """The objects of a picture follow from one another, so those before the ones that are wanted are found as well."""
+    assert given.tau is not None
+    maps_RT = np.empty(given.valid.shape, np.float32)
+    with _one_thread():
+        for _, some in groupby(range(len(given.pictures)), key=lambda row: given.pictures[row]):
+            rows = list(some)
+            keys, valid_RC = torch.from_numpy(given.fields["keys"][rows[0]]), given.valid[rows[0]].reshape(given.grid)
+            wanted = [given.instances[row] for row in rows]
+            found = maskcut_maps(keys, valid_RC, given.tau, max(wanted) + 1)
+            maps_RT[rows] = found[wanted].reshape(len(rows), -1)
+    return maps_RT
+
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -111,6 +144,27 @@ METHODS: dict[str, Method] = {
             merge="sum",
             per_head=cls_attention_head_maps,
         ),
+        Method(
+            name="ncut",
+            source="tokens",
+            reads=("keys",),
+            apply=ncut_maps,
+            score_kind="mean_at_half",
+            align_corners=False,
+            threshold=f"{MEAN:g}",
+            tau=0.2,
+        ),
+        Method(
+            name="maskcut",
+            source="tokens",
+            reads=("keys",),
+            apply=maskcut_instance_maps,
+            score_kind="mean_at_half",
+            align_corners=False,
+            threshold=f"{MEAN:g}",
+            instances=3,
+            tau=0.15,
+        ),
     )
 }
 
@@ -118,7 +172,8 @@ METHODS: dict[str, Method] = {
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """For work in blocks of a cache's size: one thread is as fast as reading them, and where other programs run, each
-    block would wait until a second thread has its turn (measured: thirty times as long)."""
+    block would wait until a second thread has its turn (measured: thirty times as long). For cuts, so that the bytes
+    do not depend on how many there are; `--workers` is for them."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -134,3 +189,22 @@ def find_method(name: str) -> Method:
         meant = f"did you mean {near[0]}?" if near else f"choose among {', '.join(METHODS)}"
         raise ConfigError(f"there is no mask method {name!r}; {meant}")
     return found
+
+
+def wanted_instances(method: Method, asked: int | None) -> int:
+    if method.instances is None:
+        if asked is not None:
+            raise ConfigError(f"method {method.name} finds one object in a picture; leave --instances out")
+        return 1
+    wanted = method.instances if asked is None else asked
+    if not 1 <= wanted <= MAX_INSTANCES:
+        raise ConfigError(f"instances is {wanted} and must be from 1 to {MAX_INSTANCES}")
+    return wanted
+
+
+def wanted_tau(method: Method, asked: float | None) -> float | None:
+    if method.tau is None and asked is not None:
+        raise ConfigError(f"method {method.name} cuts no graph of keys; leave --tau out")
+    if asked is not None and not 0 <= asked < 1:
+        raise ConfigError(f"tau is {asked:g}, a cosine that keys must exceed, and must be from 0 to below 1")
+    return method.tau if asked is None else asked

@@ -29,10 +29,10 @@ LISTED: Mapping[str, str] = {
 KEY = ("id", "class", "instance")
 
 
-def object_rows(views: Sequence[Artifact], images: Artifact) -> Iterator[pa.RecordBatch]:
-    """One row per picture."""
+def object_rows(views: Sequence[Artifact], images: Artifact, instances: int) -> Iterator[pa.RecordBatch]:
+    """One row per picture, or one for each object that may be found in it."""
     for rows in _pictures(views, images):
-        yield _batch([_row(row, None) for row in rows])
+        yield _batch([_row(row, None) | {"instance": number} for row in rows for number in range(instances)])
 
 
 def class_rows(views: Sequence[Artifact], images: Artifact, supports: str, seed: int) -> Iterator[pa.RecordBatch]:

@@ -9,13 +9,14 @@ import pyarrow as pa
 from ...manifests.artifact import Artifact
 from ...manifests.errors import ConfigError
 from ...manifests.fields import Field
+from ...manifests.layout import MAX_UNIT_ROWS
 from ...manifests.sealed import Json
 from ...manifests.tokens import Tokens, stored_names
 from ..attention.object_classes import NO_LABEL
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
-from .computing import Masker, head_maps, masked, read_ahead, rows_to_do
+from .computing import NO_INSTANCE, NO_STRUCTURE, Masker, head_maps, masked, read_ahead, rows_to_do
 from .fit import refuse_other_checkpoint
-from .methods import METHODS, Method, find_method
+from .methods import METHODS, Method, find_method, wanted_instances, wanted_tau
 from .rows import KEY, LISTED, class_groups, class_rows, object_rows
 from .supports import ALL, OWN, parse_supports
 from .thresholds import PAPER_THRESHOLD, PAPER_WEIGHTS, is_paper_weights, parse_threshold
@@ -23,6 +24,7 @@ from .views import FIRST, FURTHER, opened_views, refuse_strange_views, upright, 
 
 HEAD_MAPS = "head_maps"
 NEARLY_ALL, NEARLY_NONE, WARNED_SHARE = 0.95, 0.01, 0.2
+CUT_UNIT = 32  # pictures of which a graph of keys is cut: each takes up to a second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,8 @@ class MaskConfig:
     seed: int
     threshold: str
     per_head: bool = False  # whether the heads' maps are kept, too
+    instances: int = 1  # rows of a picture, of a method that finds several objects
+    tau: float | None = None  # of a method that cuts a graph of keys
 
 
 def mask_config(
@@ -41,6 +45,8 @@ def mask_config(
     seed: int = 0,
     threshold: str = "",
     per_head: bool = False,
+    instances: int | None = None,
+    tau: float | None = None,
 ) -> MaskConfig:
     """What a user asks for with everything that was left open decided; raises ConfigError for what cannot work.
 
@@ -56,7 +62,15 @@ def mask_config(
     if method == "cst" and not threshold and is_paper_weights(Tokens(tokens).weights["source"]):
         rule = PAPER_THRESHOLD
     wanted = parse_supports(supports or "8") if chosen.takes_supports else OWN
-    return MaskConfig(method=method, supports=wanted, seed=seed, threshold=parse_threshold(rule), per_head=per_head)
+    return MaskConfig(
+        method=method,
+        supports=wanted,
+        seed=seed,
+        threshold=parse_threshold(rule),
+        per_head=per_head,
+        instances=wanted_instances(chosen, instances),
+        tau=wanted_tau(chosen, tau),
+    )
 
 
 def plan(config: MaskConfig, inputs: Inputs, known: Known) -> RowList:
@@ -77,7 +91,7 @@ def plan(config: MaskConfig, inputs: Inputs, known: Known) -> RowList:
     batches = (
         class_rows(views, images, config.supports, config.seed)
         if _is_by_class(config, method)
-        else object_rows(views, images)
+        else object_rows(views, images, config.instances)
     )
     return RowList(LISTED, batches, facts, KEY)
 
@@ -125,6 +139,7 @@ def prepare(config: MaskConfig, inputs: Inputs) -> Masker:
         by_class=_is_by_class(config, method),
         looks_with_others=config.supports != OWN,
         threshold=config.threshold,
+        tau=config.tau,
     )
 
 
@@ -151,7 +166,8 @@ def run_unit(work: Work, config: MaskConfig, masker: Masker) -> UnitResult:
 
 
 def warn(config: MaskConfig, facts: Mapping[str, Json], batches: Iterator[pa.RecordBatch]) -> list[str]:
-    """A threshold that suits nothing shows in masks that are nearly everything or nearly nothing."""
+    """A threshold that suits nothing shows in masks that are nearly everything or nearly nothing, a tau in graphs that
+    cannot be cut."""
     warnings = []
     source = facts["weights"]["source"]
     if config.method == "cst" and config.threshold == PAPER_THRESHOLD and not is_paper_weights(source):
@@ -159,14 +175,21 @@ def warn(config: MaskConfig, facts: Mapping[str, Json], batches: Iterator[pa.Rec
             f"threshold 0.4 belongs to {PAPER_WEIGHTS}.pth (DINO's ViT-S/8 of 300 epochs, which CST used) and these "
             f"tokens are of {source}; choose --threshold otsu, or extract with that file"
         )
-    total = extreme = 0
+    total = extreme = uncut = 0
     for batch in batches:
         for status, note, share in zip(
             *(batch.column(n).to_pylist() for n in ("status", "note", "foreground")), strict=True
         ):
-            if status == "ok" and note != NO_LABEL:
+            if status == "ok" and note not in (NO_LABEL, NO_INSTANCE):
                 total += 1
-                extreme += share > NEARLY_ALL or share < NEARLY_NONE
+                is_uncut = config.tau is not None and note == NO_STRUCTURE
+                uncut += is_uncut
+                extreme += not is_uncut and (share > NEARLY_ALL or share < NEARLY_NONE)
+    if uncut > WARNED_SHARE * total:
+        warnings.append(
+            f"{uncut} of {total} maps ({uncut / total:.0%}) have no cut (note {NO_STRUCTURE}): of their keys too "
+            f"many or too few agree by more than tau, {config.tau:g}; try another --tau, higher where all agree"
+        )
     if extreme > WARNED_SHARE * total:
         warnings.append(
             f"{extreme} of {total} maps ({extreme / total:.0%}) are above the threshold on more than 95 % or less "
@@ -185,6 +208,10 @@ def _placed(work: Work) -> list[dict[str, Json]]:
     return [{**row, "box": row["box"] and list(upright(row["box"], work.inputs[FIRST]))} for row in rows]
 
 
+def _max_unit_rows(config: MaskConfig) -> int:
+    return MAX_UNIT_ROWS if config.tau is None else CUT_UNIT * config.instances
+
+
 STAGE = Stage(
     name="mask",
     kind="maps",
@@ -200,4 +227,5 @@ STAGE = Stage(
     warn=warn,
     selects=("per_head",),
     libraries=("torch",),
+    max_unit_rows=_max_unit_rows,
 )

@@ -222,6 +222,9 @@ MISTAKES = {
     "mask tokens --method ramps --out x": "method ramps is fitted first; run `maskmill fit --method ramps`",
     "mask tokens --method ramps --per-head --out x": "method ramps has no maps of heads; leave --per-head out, or "
     "choose among cst, cls-attention",
+    "mask tokens --method ncut --instances 2 --out x": "method ncut finds one object in a picture; leave --instances",
+    "mask tokens --method maskcut --instances 256 --out x": "instances is 256 and must be from 1 to 255",
+    "mask tokens --method ncut --tau 2 --out x": "tau is 2, a cosine that keys must exceed, and must",
     "mask tokens --model maps --out x": "holds maps where checkpoint are wanted",
     "mask tokens --images tokens --out x": "holds tokens where images are wanted",
     "fit tokens --method cst --out x": "method cst is not fitted; use it with `maskmill mask` as it is",
@@ -296,7 +299,7 @@ def test_options_and_config_fields_are_the_same_words(command: click.Command, co
 
 def test_help_names_every_choice(capsys: Capture) -> None:
     for name, words in {
-        "mask": ["--supports", "kept-mass"],
+        "mask": ["--supports", "kept-mass", "maskcut", "--instances", "--tau"],
         "refine": ["two:LOW,HIGH", "--class-maps"],
         "fit": ["--seed"],
     }.items():

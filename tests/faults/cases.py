@@ -305,7 +305,7 @@ CASES: dict[str, Case] = {
         stage=mask.STAGE,
         config=lambda home: mask.MaskConfig(method="cst", supports="0", seed=0, threshold="otsu"),
         inputs={"tokens": "toytokens", "images": "index"},
-        others={"method": ["cls-attention"]},
+        others={"method": ["cls-attention"], "tau": [0.2]},
         slow=LIKE_OTHERS_SLOW,
     ),
     "maskviews": Case(

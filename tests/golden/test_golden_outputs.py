@@ -82,8 +82,10 @@ def pixels_output(work: Path) -> Any:
 
 
 def mask_output(work: Path) -> Any:
-    """Rows and maps of every method that needs no fit, of one view and of two, from tokens of numpy's generator."""
-    from maskmill.stages.mask.stage import mask_config  # torch takes seconds
+    """Rows and maps of every method that needs no fit, of one view and of two where it merges, from tokens of numpy's
+    generator."""
+    from maskmill.stages.mask.methods import METHODS  # torch takes seconds
+    from maskmill.stages.mask.stage import mask_config
     from toy_tokens import TOKENS, TokensConfig
 
     index_output(work / "images")
@@ -93,17 +95,21 @@ def mask_output(work: Path) -> Any:
     tokens = open_artifact(str(work / "tokens"))
     one = {**where, "tokens": str(work / "tokens")}
     two = {**one, "view2": str(work / "flipped")}
-    methods = (("cst", "0"), ("cst", "1"), ("cst", "all"), ("cls-attention", ""))
+    methods = (("cst", "0"), ("cst", "1"), ("cst", "all"), ("cls-attention", ""), ("ncut", ""), ("maskcut", ""))
     found: dict[str, Any] = {}
     for (method, supports), views in product(methods, (one, two)):
+        if views is two and METHODS[method].merge is None:
+            continue
         out = work / f"{method}-{supports}{', two views' if views is two else ''}"
-        run(find_stage("mask"), mask_config(tokens, method, supports, per_head=True), views, str(out), options)
+        has_heads = METHODS[method].per_head is not None
+        run(find_stage("mask"), mask_config(tokens, method, supports, per_head=has_heads), views, str(out), options)
         maps = open_artifact(str(out))
-        rows = maps.rows().drop_columns(["unit", "row", "map_sha256", "head_maps_sha256"]).to_pylist()
-        numbers, of_heads = (
-            maps.read(name, range(len(rows))).astype(float).round(6).tolist() for name in ("map", "head_maps")
-        )
-        found[out.name] = {"rows": rows, "maps": numbers, "head maps": of_heads}
+        rows = maps.rows()
+        found[out.name] = {
+            "rows": rows.drop_columns(["unit", "row", *(n for n in rows.column_names if "sha256" in n)]).to_pylist()
+        }
+        for name, field in (("maps", "map"), *([("head maps", "head_maps")] if has_heads else [])):
+            found[out.name][name] = maps.read(field, range(len(rows))).astype(float).round(6).tolist()
     return found
 
 
