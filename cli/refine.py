@@ -13,12 +13,19 @@ from .options import run_stage, stage_options, with_options
 @with_options(
     click.option(
         "--refiner",
-        type=click.Choice(["none", "crf"]),
+        type=click.Choice(["none", "crf", "par", "guided"]),
         default="none",
         show_default=True,
-        help="crf needs the extra of that name. It keeps one core busy: --workers N uses more.",
+        help="crf needs the extra of that name. On a CPU each keeps one core busy: --workers N uses more.",
     ),
-    click.option("--preset", metavar="NAME", default="", help="The CRF's parameters; irn if left out."),
+    click.option(
+        "--preset",
+        metavar="NAME",
+        default="",
+        help="The refiner's parameters: of crf irn if left out; of par toco (10 iterations), afa or afa-coco (15); of "
+        "guided RADIUS,EPS, 15,0.001 if left out.",
+    ),
+    click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:NUMBER, of par and guided."),
     click.option(
         "--background",
         metavar="RULE",
@@ -38,6 +45,7 @@ def refine(
     maps: str,
     refiner: Any,
     preset: str,
+    device: str,
     background: str,
     threshold: float | None,
     class_maps: str,
@@ -48,7 +56,7 @@ def refine(
     from ..manifests.artifact import open_artifact, source_of
     from ..stages.refine.stage import STAGE, refine_config
 
-    config = refine_config(refiner, preset, background, threshold)
+    config = refine_config(refiner, preset, background, threshold, device)
     opened = open_artifact(maps, "maps")
     inputs = {"maps": opened.place.uri, "images": place(images).uri if images else source_of(opened, "images")}
     return run_stage(STAGE, config, inputs | ({"class_maps": place(class_maps).uri} if class_maps else {}), values)

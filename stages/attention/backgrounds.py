@@ -157,6 +157,11 @@ def soft_scores(rows: Rows, background: Background) -> Float32[np.ndarray, "labe
     return scores_LHW
 
 
+def highest_labels(scores_LHW: Float32[np.ndarray, "labels H W"]) -> UInt8[np.ndarray, "H W"]:
+    """The label map of scores such as `soft_scores` gives, by the same rule as `hard_labels`."""
+    return _highest(scores_LHW[BACKGROUND], scores_LHW[1:], np.arange(1, len(scores_LHW), dtype=np.uint8))
+
+
 def _scored(rows: Rows, background: Background) -> tuple[Float32[np.ndarray, "H W"], Rows]:
     """The background's score, and the rows of classes on the same scale."""
     if isinstance(background, OwnRow):

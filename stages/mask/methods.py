@@ -7,8 +7,7 @@ checkpoint `maskmill fit` writes and `apply` is given; one whose `source` is `im
 """
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
@@ -25,6 +24,7 @@ from ..attention.cst import cosine_map, head_maps
 from ..attention.kept_mass import attention_map, head_attention_maps
 from ..attention.merging import RELATIVE, Merge, ScoreKind
 from ..attention.ncut import MEAN, maskcut_maps, ncut_map
+from ..attention.one_thread import one_thread
 from ..stage import Findings, Inputs
 
 MAX_INSTANCES = 255  # of a picture
@@ -76,13 +76,13 @@ class Method:
 
 def cst_maps(given: Given) -> Float32[np.ndarray, "R T"]:
     assert given.queries is not None
-    with _one_thread():
+    with one_thread():
         return cosine_map(torch.from_numpy(given.fields["keys"]), given.queries).numpy()
 
 
 def cst_head_maps(given: Given) -> Float32[np.ndarray, "R H T"]:
     assert given.queries is not None
-    with _one_thread():
+    with one_thread():
         return head_maps(torch.from_numpy(given.fields["keys"]), given.queries).numpy()
 
 
@@ -98,7 +98,7 @@ def cls_attention_head_maps(given: Given) -> Float32[np.ndarray, "R H T"]:
 def ncut_maps(given: Given) -> Float32[np.ndarray, "R T"]:
     assert given.tau is not None
     maps_RT = np.empty(given.valid.shape, np.float32)
-    with _one_thread():
+    with one_thread():
         for map_T, keys, valid_T in zip(maps_RT, given.fields["keys"], given.valid, strict=True):
             map_T[:] = ncut_map(torch.from_numpy(keys), valid_T.reshape(given.grid), given.tau).ravel()
     return maps_RT
@@ -108,7 +108,7 @@ def maskcut_instance_maps(given: Given) -> Float32[np.ndarray, "R T"]:
     """The objects of a picture follow from one another, so those before the ones that are wanted are found as well."""
     assert given.tau is not None
     maps_RT = np.empty(given.valid.shape, np.float32)
-    with _one_thread():
+    with one_thread():
         for _, some in groupby(range(len(given.pictures)), key=lambda row: given.pictures[row]):
             rows = list(some)
             keys, valid_RC = torch.from_numpy(given.fields["keys"][rows[0]]), given.valid[rows[0]].reshape(given.grid)
@@ -167,19 +167,6 @@ METHODS: dict[str, Method] = {
         ),
     )
 }
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """For work in blocks of a cache's size: one thread is as fast as reading them, and where other programs run, each
-    block would wait until a second thread has its turn (measured: thirty times as long). For cuts, so that the bytes
-    do not depend on how many there are; `--workers` is for them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def find_method(name: str) -> Method:

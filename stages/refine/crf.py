@@ -109,6 +109,5 @@ def _pydensecrf(module: str) -> ModuleType:
         if PYTHON >= _NOT_COMPILED_SINCE:
             remedy = f"it does not compile on Python 3.13 and later, so {remedy} under Python 3.11 or 3.12"
         raise ConfigError(
-            f"the refiner crf needs pydensecrf, which cannot be imported ({error}); "
-            f"{remedy}, or choose the refiner none"
+            f"the refiner crf needs pydensecrf, which cannot be imported ({error}); {remedy}, or choose another refiner"
         ) from error

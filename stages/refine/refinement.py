@@ -1,9 +1,9 @@
-"""From the soft maps of one picture to its label map.
+"""From the soft maps of a picture to its label map.
 
-Letters: K rows (soft maps) of the picture, H W pixels.
+Letters: K rows (soft maps) of the picture, L its labels, H W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,22 @@ from jaxtyping import Float32, Float64, UInt8
 
 from ...manifests.classes import BACKGROUND, IGNORE
 from ...manifests.errors import Reason, RowFailed
-from ..attention.backgrounds import Background, Rows, RowThresholds, TwoScores, agreed, hard_labels, levels, soft_scores
-from ..attention.local_classes import local_classes
+from ..attention.backgrounds import (
+    Background,
+    Rows,
+    RowThresholds,
+    TwoScores,
+    agreed,
+    hard_labels,
+    highest_labels,
+    levels,
+    soft_scores,
+)
+from ..attention.local_classes import LocalClasses, local_classes
 from ..attention.object_classes import KnownClasses, object_labels
 from .crf import PictureCrf
 from .presets import CrfPreset
+from .smoothing import Smoother, smoothed
 
 NO_FOREGROUND = "no_foreground"
 _OBJECT = 1  # the class that rows without one have until they are given theirs
@@ -23,8 +34,16 @@ _OBJECT = 1  # the class that rows without one have until they are given theirs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refinement:
+    """Without a refiner, the label map of the background rule as it is."""
+
     background: Background
-    crf: CrfPreset | None = None  # None: the label map of the background rule as it is
+    crf: CrfPreset | None = None
+    smoother: Smoother | None = None
+    device: str = "cpu"  # of the smoother
+
+    @property
+    def sees_pictures(self) -> bool:
+        return self.crf is not None or self.smoother is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +60,61 @@ class Refined:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Unrefined:
+    """The soft maps of a picture, and how their rows are read."""
+
+    picture: UInt8[np.ndarray, "H W 3"]
+    rows: Rows
+    classes: LocalClasses
+    known: KnownClasses | None = None  # of rows without class, which are refined as one object
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Pictures of one shape can be smoothed together: rows and columns of pixels, and the number of labels."""
+        return *self.picture.shape[:2], 1 + len(self.classes.classes)
+
+
+def unrefined_picture(
+    picture: UInt8[np.ndarray, "H W 3"],
+    maps_KHW: Float32[np.ndarray, "K H W"],
+    thresholds_K: Float64[np.ndarray, " K"],
+    row_classes: Sequence[int],
+    background: Background,
+) -> Unrefined:
+    """Of rows that have a class each (0 for the background's own). Raises RowFailed where a map or a threshold that is
+    needed is not finite."""
+    assert maps_KHW.shape[1:] == picture.shape[:2], (maps_KHW.shape, picture.shape)
+    local = local_classes(row_classes)
+    rows = Rows(maps_KHW, thresholds_K, local.labels_K)
+    if local.classes:
+        _check_finite(rows, background)
+    return Unrefined(picture, rows, local)
+
+
+def unrefined_objects(
+    picture: UInt8[np.ndarray, "H W 3"],
+    maps_KHW: Float32[np.ndarray, "K H W"],
+    thresholds_K: Float64[np.ndarray, " K"],
+    known: KnownClasses,
+    background: Background,
+) -> Unrefined:
+    """Of rows without class."""
+    found = unrefined_picture(picture, maps_KHW, thresholds_K, [_OBJECT] * len(maps_KHW), background)
+    return Unrefined(found.picture, found.rows, found.classes, known)
+
+
+def refined(pictures: Sequence[Unrefined], refinement: Refinement) -> list[Refined]:
+    """The label map of each; where scores are smoothed, all must be of one shape."""
+    if refinement.smoother is None or not pictures[0].classes.classes:
+        return [_named(each, _labels(each, refinement)) for each in pictures]
+    steps = levels(refinement.background)
+    scores = [np.stack([soft_scores(each.rows, level) for level in steps]) for each in pictures]
+    found = smoothed([each.picture for each in pictures], scores, refinement.smoother, refinement.device)
+    by_level = ([highest_labels(scores_LHW) for scores_LHW in scores_SLHW] for scores_SLHW in found)
+    return [_named(each, _joined(labels, refinement)) for each, labels in zip(pictures, by_level, strict=True)]
+
+
 def refine_picture(
     picture: UInt8[np.ndarray, "H W 3"],
     maps_KHW: Float32[np.ndarray, "K H W"],
@@ -48,16 +122,9 @@ def refine_picture(
     row_classes: Sequence[int],
     refinement: Refinement,
 ) -> Refined:
-    """The label map of rows that have a class each (0 for the background's own). Raises RowFailed where a map or a
-    threshold that is needed is not finite."""
-    local = local_classes(row_classes)
-    rows = Rows(maps_KHW, thresholds_K, local.labels_K)
-    label_HW = local.named(_refined_labels(picture, rows, len(local.classes), refinement))
-    maps_by_class = {
-        index: [map_HW for map_HW, label in zip(maps_KHW, row_classes, strict=True) if label == index]
-        for index in local.classes
-    }
-    return _noted(label_HW, [_measured(label_HW, index, maps) for index, maps in maps_by_class.items()])
+    """One picture, of rows that have a class each."""
+    asked = unrefined_picture(picture, maps_KHW, thresholds_K, row_classes, refinement.background)
+    return refined([asked], refinement)[0]
 
 
 def refine_objects(
@@ -67,32 +134,30 @@ def refine_objects(
     known: KnownClasses,
     refinement: Refinement,
 ) -> Refined:
-    """The label map of rows without class: refined as one object, which is then given its classes. Scores are the
+    """One picture, of rows without class: refined as one object, which is then given its classes. Scores are the
     object's, as that is what the rows say."""
-    found = refine_picture(picture, maps_KHW, thresholds_K, [_OBJECT] * len(maps_KHW), refinement)
-    named_HW = object_labels(found.label_HW == _OBJECT, known)
-    label_HW = np.where(found.label_HW == IGNORE, np.uint8(IGNORE), named_HW)
-    indices = [int(index) for index in np.unique(label_HW) if index not in (BACKGROUND, IGNORE)]
-    return _noted(label_HW, [_measured(label_HW, index, list(maps_KHW)) for index in indices])
+    asked = unrefined_objects(picture, maps_KHW, thresholds_K, known, refinement.background)
+    return refined([asked], refinement)[0]
 
 
-def _refined_labels(
-    picture: UInt8[np.ndarray, "H W 3"], rows: Rows, num_classes: int, refinement: Refinement
-) -> UInt8[np.ndarray, "H W"]:
-    assert rows.maps_KHW.shape[1:] == picture.shape[:2], (rows.maps_KHW.shape, picture.shape)
+def _labels(asked: Unrefined, refinement: Refinement) -> UInt8[np.ndarray, "H W"]:
+    """Local ones, without a smoother."""
+    rows, num_classes, preset = asked.rows, len(asked.classes.classes), refinement.crf
     if not num_classes:
-        return np.zeros(picture.shape[:2], np.uint8)
-    _check_finite(rows, refinement.background)
-    preset = refinement.crf
+        return np.zeros(asked.picture.shape[:2], np.uint8)
     if preset is None:
         return hard_labels(rows, refinement.background)
-    crf = PictureCrf(picture, 1 + num_classes, preset)
+    crf = PictureCrf(asked.picture, 1 + num_classes, preset)
     by_level = [
         crf.from_labels(hard_labels(rows, level))
         if preset.unary == "labels"
         else crf.from_scores(soft_scores(rows, level))
         for level in levels(refinement.background)
     ]
+    return _joined(by_level, refinement)
+
+
+def _joined(by_level: Sequence[UInt8[np.ndarray, "H W"]], refinement: Refinement) -> UInt8[np.ndarray, "H W"]:
     return agreed(*by_level) if isinstance(refinement.background, TwoScores) else by_level[0]
 
 
@@ -103,7 +168,22 @@ def _check_finite(rows: Rows, background: Background) -> None:
         raise RowFailed(Reason.NOT_FINITE, "the threshold of a soft map is NaN or infinity")
 
 
-def _measured(label_HW: UInt8[np.ndarray, "H W"], index: int, maps: list[np.ndarray]) -> RefinedClass:
+def _named(asked: Unrefined, local_HW: UInt8[np.ndarray, "H W"]) -> Refined:
+    """With the classes' own indices, and what is measured of each."""
+    label_HW, maps_KHW = asked.classes.named(local_HW), asked.rows.maps_KHW
+    if asked.known is not None:
+        named_HW = object_labels(label_HW == _OBJECT, asked.known)
+        label_HW = np.where(label_HW == IGNORE, np.uint8(IGNORE), named_HW)
+        indices = [int(index) for index in np.unique(label_HW) if index not in (BACKGROUND, IGNORE)]
+        return _noted(label_HW, [_measured(label_HW, index, maps_KHW) for index in indices])
+    by_class = {
+        index: [maps_KHW[row] for row in np.flatnonzero(asked.rows.labels_K == label)]
+        for label, index in enumerate(asked.classes.classes, start=1)
+    }
+    return _noted(label_HW, [_measured(label_HW, index, maps) for index, maps in by_class.items()])
+
+
+def _measured(label_HW: UInt8[np.ndarray, "H W"], index: int, maps: Iterable[np.ndarray]) -> RefinedClass:
     is_class_HW = label_HW == index
     area_px = int(is_class_HW.sum())
     score_N = np.max([map_HW[is_class_HW] for map_HW in maps], axis=0)

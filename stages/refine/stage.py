@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -17,7 +17,7 @@ from ...manifests.careful import decode_carefully
 from ...manifests.classes import IGNORE
 from ...manifests.errors import ConfigError, Reason, RowFailed
 from ...manifests.fields import Field
-from ...manifests.fingerprint import config_from
+from ...manifests.fingerprint import config_from, setting
 from ...manifests.palette import encode_label_map
 from ...manifests.pictures import Limits, decode_picture
 from ...manifests.sealed import Json
@@ -26,22 +26,25 @@ from ..attention.backgrounds import RowThresholds, parse_background
 from ..attention.object_classes import NO_LABEL, KnownClasses
 from ..attention.upsampling import upsampled
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
+from .batches import refined_in_batches
 from .crf import require_crf
-from .presets import find_preset
-from .refinement import Refined, Refinement, refine_objects, refine_picture
+from .refinement import Refined, Refinement, Unrefined, unrefined_objects, unrefined_picture
+from .refiners import SMOOTHERS, Refiner, background_text, check_device, named_preset, preset_text, refinement_of
 from .rows import LISTED, picture_rows
 
-CRF_UNIT, PLAIN_UNIT = 16, 256  # pictures: of a CRF each takes half a second
+# Pictures: of a CRF each takes half a second, of PAR and the guided filter a tenth.
+UNITS: Mapping[Refiner, int] = {"none": 256, "crf": 16, "par": 64, "guided": 64}
 PICTURES_AT_ONCE = 32  # whose maps are in memory
 PRESET = "preset"  # a background rule: the one that the preset's authors use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefineConfig:
-    refiner: Literal["none", "crf"]
+    refiner: Refiner
     preset: str
     background: str
     threshold: float | None  # for all rows, in the place of their own
+    device: str = setting(default="cpu", changes_bytes=False, is_kept=True)  # its type is in the fingerprint
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0 <= self.threshold <= 1:
@@ -53,18 +56,24 @@ class RefineConfig:
 
 
 def refine_config(
-    refiner: Literal["none", "crf"] = "none", preset: str = "", background: str = "rows", threshold: float | None = None
+    refiner: Refiner = "none",
+    preset: str = "",
+    background: str = "rows",
+    threshold: float | None = None,
+    device: str = "cpu",
 ) -> RefineConfig:
     """What a user asks for, each name and rule in one spelling; raises ConfigError for what cannot work."""
     if refiner == "none" and (preset or background == PRESET):
-        raise ConfigError("a preset is for --refiner crf; name that refiner, or leave the preset out")
-    if refiner == "crf":
-        require_crf()
-        found = find_preset(preset or "irn")
-        preset = found.name
-        background = str(found.background) if background == PRESET else background
+        raise ConfigError("a preset is for --refiner crf, par or guided; name one of them, or leave the preset out")
+    check_device(refiner, device)
+    found = named_preset(refiner, preset)
+    rule = background_text(found) if background == PRESET else background
     return RefineConfig(
-        refiner=refiner, preset=preset, background=str(parse_background(background)), threshold=threshold
+        refiner=refiner,
+        preset=preset_text(found),
+        background=str(parse_background(rule)),
+        threshold=threshold,
+        device=device,
     )
 
 
@@ -94,24 +103,18 @@ def columns(config: RefineConfig) -> Mapping[str, str]:
 
 
 def reads(config: RefineConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
-    needed = {"maps": ("map", "cut"), "images": ("picture", "labels") if config.refiner == "crf" else ("labels",)}
+    needed = {"maps": ("map", "cut"), "images": ("labels",) if config.refiner == "none" else ("picture", "labels")}
     return needed | ({"class_maps": ("map", "cut")} if "class_maps" in inputs else {})
 
 
 def run_unit(work: Work, config: RefineConfig, prepared: Any) -> UnitResult:
-    preset = find_preset(config.preset) if config.refiner == "crf" else None
-    refinement = Refinement(background=parse_background(config.background), crf=preset)
-    results: list[RowResult] = []
-    cells: list[bytes | None] = []
-    for index, (soft, class_soft) in enumerate(zip(_soft(work, "maps"), _soft(work, "class_maps"), strict=True)):
-        try:
-            found = None if work.blocked[index] else _refined(work, index, soft, class_soft, config, refinement)
-        except RowFailed as failed:
-            results.append(RowResult(reason=failed.reason))
-            cells.append(None)
-            continue
-        results.append(_result(found) if found else RowResult())
-        cells.append(encode_label_map(found.label_HW) if found else None)
+    refinement = refinement_of(config.refiner, config.preset, config.background, config.device)
+    results, cells = [RowResult()] * len(work.ids), list[bytes | None]([None] * len(work.ids))
+    for index, found in refined_in_batches(_asked(work, config, refinement), refinement):
+        if isinstance(found, RowFailed):
+            results[index] = RowResult(reason=found.reason)
+        else:
+            results[index], cells[index] = _result(found), encode_label_map(found.label_HW)
     return UnitResult(results, cells={"label": cells})
 
 
@@ -142,22 +145,35 @@ def _soft(work: Work, role: str) -> Iterator[Soft]:
             yield Soft(list(islice(rows, stop - first)), maps[first:stop])
 
 
-def _refined(
+def _asked(
+    work: Work, config: RefineConfig, refinement: Refinement
+) -> Iterator[tuple[int, Unrefined | Refined | RowFailed]]:
+    """Of each row that can be done, what is to be refined; or what became of it where nothing is."""
+    for index, (soft, class_soft) in enumerate(zip(_soft(work, "maps"), _soft(work, "class_maps"), strict=True)):
+        if not work.blocked[index]:
+            try:
+                yield index, _unrefined(work, index, soft, class_soft, config, refinement)
+            except RowFailed as failed:
+                yield index, failed
+
+
+def _unrefined(
     work: Work, index: int, soft: Soft, class_soft: Soft, config: RefineConfig, refinement: Refinement
-) -> Refined:
+) -> Unrefined | Refined:
     size = (soft.rows[0]["height"], soft.rows[0]["width"])
     labelled = soft.taken([place for place, row in enumerate(soft.rows) if row["note"] != NO_LABEL])
     if not labelled.rows:  # a picture of which nothing is known
         return Refined(np.full(size, IGNORE, np.uint8), (), NO_LABEL)
     maps_KHW = _upsampled(work.inputs["maps"], labelled, size)
-    picture = _picture(work, index, size) if refinement.crf else np.broadcast_to(np.uint8(0), (*size, 3))
+    picture = _picture(work, index, size) if refinement.sees_pictures else np.broadcast_to(np.uint8(0), (*size, 3))
     thresholds = np.array([row["threshold"] for row in labelled.rows])
     if config.threshold is not None:
         thresholds[:] = np.float32(config.threshold)  # as `mask` would have written it
     classes = [row["class"] for row in labelled.rows]
     if None in classes:
-        return refine_objects(picture, maps_KHW, thresholds, _known(work, index, class_soft, size), refinement)
-    return refine_picture(picture, maps_KHW, thresholds, classes, refinement)
+        known = _known(work, index, class_soft, size)
+        return unrefined_objects(picture, maps_KHW, thresholds, known, refinement.background)
+    return unrefined_picture(picture, maps_KHW, thresholds, classes, refinement.background)
 
 
 def _result(found: Refined) -> RowResult:
@@ -206,11 +222,16 @@ def _picture(work: Work, index: int, size: tuple[int, int]) -> UInt8[np.ndarray,
 
 
 def _libraries(config: RefineConfig) -> Sequence[str]:
-    return ("numpy", "scikit-image", *(("pydensecrf2", "scipy") if config.refiner == "crf" else ()))
+    own = ("pydensecrf2", "scipy") if config.refiner == "crf" else ("torch",) if config.refiner in SMOOTHERS else ()
+    return ("numpy", "scikit-image", *own)
 
 
 def _max_unit_rows(config: RefineConfig) -> int:
-    return CRF_UNIT if config.refiner == "crf" else PLAIN_UNIT
+    return UNITS[config.refiner]
+
+
+def _device_type(config: RefineConfig) -> str:
+    return config.device.partition(":")[0] if config.refiner in SMOOTHERS else ""
 
 
 STAGE = Stage(
@@ -226,5 +247,6 @@ STAGE = Stage(
     run_unit=run_unit,
     gathers={"maps": "maps", "class_maps": "class_maps"},
     libraries=_libraries,
+    device=_device_type,
     max_unit_rows=_max_unit_rows,
 )

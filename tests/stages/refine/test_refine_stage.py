@@ -27,8 +27,11 @@ from maskmill.pipeline.verify import verify
 from maskmill.stages.attention.backgrounds import parse_background
 from maskmill.stages.attention.object_classes import KnownClasses, object_labels
 from maskmill.stages.attention.upsampling import upsampled
+from maskmill.stages.refine.guided import parse_guided
 from maskmill.stages.refine.presets import find_preset
 from maskmill.stages.refine.refinement import Refinement, refine_picture
+from maskmill.stages.refine.refiners import SMOOTHERS, Refiner
+from maskmill.stages.refine.smoothing import find_par
 from maskmill.stages.refine.stage import STAGE, refine_config
 from small_dataset import tree, write_picture
 from small_tokens import CLASSES, PICTURES, Bench, bench_of
@@ -348,7 +351,10 @@ def test_inputs_of_other_datasets_are_refused(
             r"^threshold 0\.5 is for rows and the background rule is con",
         ),
         ({"background": "dark"}, r"^the background rule is 'dark', and must be rows, map, constant:SCORE"),
-        ({"preset": "irn"}, r"^a preset is for --refiner crf; name that refiner, or leave the preset out$"),
+        (
+            {"preset": "irn"},
+            r"^a preset is for --refiner crf, par or guided; name one of them, or leave the preset out$",
+        ),
         ({"background": "preset"}, r"^a preset is for --refiner crf"),
     ],
 )
@@ -476,6 +482,49 @@ def test_what_is_decoded_in_a_process_of_its_own_is_refined_too(bench: Bench, by
     assert isinstance(computed, Computed)
     assert computed.result.cells["label"] == cells
     assert None not in cells
+
+
+@pytest.mark.parametrize(
+    ("refiner", "preset", "rule"),
+    [("par", "toco", "rows"), ("par", "afa-coco", "two:0.4,0.6"), ("guided", "3,0.01", "rows")],
+)
+def test_a_smoother_sees_each_picture_upright(
+    bench: Bench, by_class: Artifact, refiner: Refiner, preset: str, rule: str
+) -> None:
+    found = labels_of(refined(bench, by_class, refiner=refiner, preset=preset, background=rule))
+    smoother = find_par(preset) if refiner == "par" else parse_guided(preset)
+    refinement = Refinement(background=parse_background(rule), smoother=smoother)
+    for name, (maps_KHW, rows) in maps_by_picture(by_class).items():
+        thresholds, classes = np.array([row["threshold"] for row in rows]), [row["class"] for row in rows]
+        wanted = refine_picture(picture_of(bench, name), maps_KHW, thresholds, classes, refinement)
+        np.testing.assert_array_equal(found[name], wanted.label_HW, name)
+    assert (found["none/7"] == 255).all()
+    assert not same(found, labels_of(refined(bench, by_class, background=rule)))
+
+
+@pytest.mark.parametrize("refiner", ["par", "guided"])
+def test_objects_are_smoothed_too_and_a_changed_picture_fails(own_bench: Bench, refiner: Refiner) -> None:
+    bench = own_bench
+    objects = bench.mask(bench.tokens(), supports="0")
+    write_picture(bench.home / "cat/1.png", 77, (27, 21))
+    rows = rows_of(refined(bench, objects, refiner=refiner))
+    assert {name: row["reason"] for name, row in rows.items() if row["status"] == "failed"} == {"cat/1": "changed"}
+    assert any(row["areas"] and max(row["areas"]) for row in rows.values())
+
+
+def test_a_smoother_has_its_preset_device_and_libraries_in_the_fingerprint() -> None:
+    assert refine_config("par") == refine_config("par", "toco")
+    assert refine_config("par", "afa", "preset").background == "two:0.35,0.55"
+    assert refine_config("guided").preset == refine_config("guided", " 15, 1e-3").preset == "15,0.001"
+    assert callable(STAGE.libraries)
+    for refiner in SMOOTHERS:
+        config = refine_config(refiner)
+        assert "torch" in STAGE.libraries(config)
+        assert STAGE.device(config) == "cpu"
+        assert STAGE.device(replace(config, device="cuda:1")) == "cuda"
+        assert unit_rows_for(STAGE, config, STAGE.fields(config, {}), RunOptions()) == 64
+    assert STAGE.device(refine_config()) == ""
+    assert "torch" not in STAGE.libraries(refine_config())
 
 
 def test_pictures_of_a_crf_go_in_small_units() -> None:

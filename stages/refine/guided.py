@@ -1,0 +1,152 @@
+"""The guided filter: scores become, in every window, a linear function of the picture's colours.
+
+Letters: B pictures of one size, L score maps, H W pixels.
+
+He, Sun, Tang: Guided Image Filtering (TPAMI 2013), with a colour guide, colours from 0 to 1. Over each window of
+(2r + 1)² pixels, cut off at the picture's edge, a = (Σ + εU)⁻¹ cov(I, p) and b = mean(p) − aᵀ mean(I); a pixel's result
+is mean(a)ᵀ I + mean(b), both means over its own window. Computed in float64, because means are differences of running
+sums. Score maps are filtered as they are: the filter is linear and keeps constants, so what a map is compared with
+means the same afterwards.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float32, Float64, UInt8
+from torch import Tensor
+
+from ...manifests.errors import ConfigError
+
+STRIP_PIXELS = 2**19  # that are filtered together, besides the rows around them
+
+
+@dataclass(frozen=True, slots=True)
+class GuidedPreset:
+    radius: int  # pixels
+    eps: float  # of squared colours: a variance far above it is an edge and is kept
+
+    def __post_init__(self) -> None:
+        if self.radius < 1 or not 0 < self.eps < math.inf:
+            raise ConfigError(
+                f"the guided filter is given {self}, and needs a radius from 1 and an eps above 0, as in {MEASURED}"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.radius},{self.eps!r}"
+
+
+# A window of 31 pixels: of the radii 15, 31, 60 the best on VOC's masks that were shrunk to 14×14 and 28×28 patches.
+MEASURED = GuidedPreset(15, 1e-3)
+
+
+def parse_guided(text: str) -> GuidedPreset:
+    """What a user wrote as RADIUS,EPS; `str` of a preset is such a text."""
+    if not text.strip():
+        return MEASURED
+    radius, _, eps = text.partition(",")
+    try:
+        return GuidedPreset(int(radius), float(eps))
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(
+            f"the preset of the guided filter is {text!r} and must be RADIUS,EPS, such as {MEASURED}"
+        ) from error
+
+
+@torch.inference_mode()
+def guided_filter(
+    pictures: UInt8[Tensor, "B 3 H W"],
+    scores: Float32[Tensor, "B L H W"],
+    preset: GuidedPreset,
+    strip_pixels: int = STRIP_PIXELS,
+) -> Float32[Tensor, "B L H W"]:
+    """Strip by strip: a row's result needs the rows within twice the radius."""
+    radius, (height, width) = preset.radius, pictures.shape[2:]
+    rows = max(4 * radius, strip_pixels // width)  # of each picture, whatever the batch: sums begin where strips do
+    filtered = torch.empty_like(scores)
+    for start in range(0, height, rows):
+        stop, first = min(start + rows, height), max(0, start - 2 * radius)
+        window = slice(first, min(stop + 2 * radius, height))
+        guide = _Guide(pictures[..., window, :].double() / 255, preset)
+        for label in range(scores.shape[1]):
+            found = guide.filtered(scores[:, label, window].double())
+            filtered[:, label, start:stop] = found[:, start - first : stop - first]
+    return filtered
+
+
+class _Guide:
+    """The windows of a picture, which serve any number of score maps."""
+
+    def __init__(self, colours: Float64[Tensor, "B 3 H W"], preset: GuidedPreset) -> None:
+        self._colours, self._radius = colours, preset.radius
+        self._mean = _box_mean(colours, preset.radius)
+        self._factors = self._factored(preset.eps)
+
+    def _factored(self, eps: float) -> tuple[Tensor, ...]:
+        """Of Σ + εU the triangular factors, LDLᵀ: three numbers below the diagonal and three on it."""
+        (r, g, b), (mean_r, mean_g, mean_b) = self._colours.unbind(1), self._mean.unbind(1)
+        rr, gg, bb = (
+            self._covariance(x, mean, x, mean).add_(eps) for x, mean in ((r, mean_r), (g, mean_g), (b, mean_b))
+        )
+        rg, rb = self._covariance(r, mean_r, g, mean_g), self._covariance(r, mean_r, b, mean_b)
+        gb = self._covariance(g, mean_g, b, mean_b)
+        low_rg, low_rb = rg / rr, rb / rr
+        gg -= low_rg * rg
+        gb -= low_rb * rg
+        low_gb = gb / gg
+        bb -= low_rb * rb + low_gb * gb
+        return low_rg, low_rb, low_gb, rr, gg, bb
+
+    def _covariance(self, one: Tensor, one_mean: Tensor, other: Tensor, other_mean: Tensor) -> Float64[Tensor, "B H W"]:
+        return _box_mean(one * other, self._radius) - one_mean * other_mean
+
+    def filtered(self, scores: Float64[Tensor, "B H W"]) -> Float64[Tensor, "B H W"]:
+        mean = _box_mean(scores, self._radius)
+        slopes = self._solved(
+            [
+                self._covariance(colour, colour_mean, scores, mean)
+                for colour, colour_mean in zip(self._colours.unbind(1), self._mean.unbind(1), strict=True)
+            ]
+        )
+        offset = mean
+        for slope, colour_mean in zip(slopes, self._mean.unbind(1), strict=True):
+            offset = offset - slope * colour_mean
+        found = _box_mean(offset, self._radius)
+        for slope, colour in zip(slopes, self._colours.unbind(1), strict=True):
+            found += _box_mean(slope, self._radius) * colour
+        return found
+
+    def _solved(self, right: list[Tensor]) -> list[Tensor]:
+        low_rg, low_rb, low_gb, rr, gg, bb = self._factors
+        r = right[0]
+        g = right[1] - low_rg * r
+        b = (right[2] - low_rb * r - low_gb * g) / bb
+        g = g / gg - low_gb * b
+        return [r / rr - low_rg * g - low_rb * b, g, b]
+
+
+def _box_mean(values: Float64[Tensor, "*maps H W"], radius: int) -> Float64[Tensor, "*maps H W"]:
+    """The mean over the part of each window that lies in the picture."""
+    sums = _box_sums(_box_sums(values, radius, -1), radius, -2)
+    counts = [_counts(size, radius).to(values.device) for size in values.shape[-2:]]
+    return sums.div_(counts[0][:, None]).div_(counts[1])
+
+
+def _box_sums(values: Float64[Tensor, "*maps H W"], radius: int, dim: int) -> Float64[Tensor, "*maps H W"]:
+    """Along one axis: the running sum `radius` pixels on, which beyond the end is that at the end, less that before the
+    window."""
+    size = values.shape[dim]
+    reach, behind = min(radius, size - 1), max(0, size - radius - 1)
+    running = values.cumsum(dim)
+    at_end = running.narrow(dim, size - 1, 1)
+    sums = torch.cat([running.narrow(dim, reach, size - reach), *[at_end] * reach], dim)
+    sums.narrow(dim, size - behind, behind).sub_(running.narrow(dim, 0, behind))
+    return sums
+
+
+def _counts(size: int, radius: int) -> Float64[Tensor, " size"]:
+    """How many pixels of each window there are along an axis."""
+    at = torch.arange(size)
+    return ((at + radius).clamp(max=size - 1) - (at - radius).clamp(min=0) + 1).double()

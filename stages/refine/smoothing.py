@@ -1,0 +1,72 @@
+"""The refiners that smooth scores along a picture's colours, PAR and the guided filter, as the stage calls them.
+
+Letters: S sets of scores (one per background score), L labels, H W pixels.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from difflib import get_close_matches
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor
+
+from ...manifests.errors import ConfigError, EnvironmentFault
+from ..attention.one_thread import one_thread
+from .guided import GuidedPreset, guided_filter
+from .par import PAR_PRESETS, ParPreset, pixel_adaptive
+
+Smoother = ParPreset | GuidedPreset
+
+
+def find_par(name: str) -> ParPreset:
+    """The preset of this name; the first where none is named."""
+    by_name = {preset.name: preset for preset in PAR_PRESETS}
+    found = by_name.get(name.strip().lower() or PAR_PRESETS[0].name)
+    if found is None:
+        near = get_close_matches(name, by_name, n=1)
+        choice = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(by_name)}"
+        raise ConfigError(f"there is no PAR preset called {name!r}; {choice}")
+    return found
+
+
+def smoothed(
+    pictures: Sequence[UInt8[np.ndarray, "H W 3"]],
+    scores: Sequence[Float32[np.ndarray, "S L H W"]],
+    smoother: Smoother,
+    device: str,
+) -> list[Float32[np.ndarray, "S L H W"]]:
+    """Pictures of one size, all at once where the device has room. What comes out of one does not depend on the others.
+
+    On a CPU there is nothing in it: one picture fills the caches, and one thread works on it.
+    """
+    try:
+        with one_thread() if device == "cpu" else nullcontext():
+            return _together(pictures, scores, smoother, device)
+    except torch.OutOfMemoryError as error:
+        if len(pictures) == 1:
+            height, width = pictures[0].shape[:2]
+            raise EnvironmentFault(
+                f"{device} has no room to refine a picture of {width}×{height} pixels; choose --device cpu, or "
+                "a device with more memory"
+            ) from error
+    torch.cuda.empty_cache()
+    return [_together([one], [its], smoother, device)[0] for one, its in zip(pictures, scores, strict=True)]
+
+
+def _together(
+    pictures: Sequence[np.ndarray], scores: Sequence[np.ndarray], smoother: Smoother, device: str
+) -> list[np.ndarray]:
+    pictures_B3HW, scores_BSLHW = _on(device, pictures).permute(0, 3, 1, 2), _on(device, scores)
+    if isinstance(smoother, ParPreset):
+        found_BSLHW = pixel_adaptive(pictures_B3HW, scores_BSLHW, smoother)
+    else:
+        found_BSLHW = guided_filter(pictures_B3HW, scores_BSLHW.flatten(1, 2), smoother).view(scores_BSLHW.shape)
+    return list(found_BSLHW.cpu().numpy())
+
+
+def _on(device: str, arrays: Sequence[np.ndarray]) -> Tensor:
+    """One array is not copied on a CPU, and may be one that is not to be written to."""
+    joined = np.stack(arrays) if len(arrays) > 1 else np.ascontiguousarray(arrays[0])[None]
+    return torch.from_numpy(joined if joined.flags.writeable else joined.copy()).to(device)
