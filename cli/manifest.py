@@ -25,6 +25,12 @@ from .options import run_stage, stage_options, with_options
         default="",
         help="Mark pictures as not kept where a class fails it, such as area>=0.01,agreement>=0.5; deletes nothing.",
     ),
+    click.option(
+        "--compare-with",
+        metavar="LABELS",
+        default="",
+        help="Another method's labels of the pictures: how far they agree is method_agreement, for rules too.",
+    ),
     click.option("--embed-images", is_flag=True, help="Put the pictures' own files inside."),
     click.option("--title", default="", help="Of the dataset, for its description."),
     click.option("--licence", default="", help="Of the dataset: a URL, or a name such as CC-BY-4.0."),
@@ -36,6 +42,7 @@ def manifest(
     images: str,
     ground_truth: str,
     min_score: str,
+    compare_with: str,
     embed_images: bool,
     title: str,
     licence: str,
@@ -50,6 +57,8 @@ def manifest(
     opened = open_artifact(labels, "labels")
     given = {"maps": maps, "images": images}
     inputs = {role: place(uri).uri if uri else source_of(opened, role) for role, uri in given.items()}
+    if compare_with:
+        inputs["compared"] = place(compare_with).uri
     if is_checkpoint := bool(ground_truth) and place(ground_truth).exists(PLAN):
         inputs["seen"] = place(ground_truth).uri
     ids = listed_ids(ground_truth) if ground_truth and not is_checkpoint else []

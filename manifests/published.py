@@ -35,6 +35,7 @@ OBJECT = pa.struct(
         ("entropy_inside", pa.float64()),
         ("entropy_outside", pa.float64()),
         ("agreement", pa.float64()),
+        ("method_agreement", pa.float64()),
     ]
 )
 COLUMNS: Mapping[str, pa.DataType] = {
@@ -62,17 +63,17 @@ def frame_schema() -> pa.Schema:
     return pa.schema(list(COLUMNS.items()), metadata={"huggingface": described})
 
 
-def provenance(artifacts: Sequence[Artifact]) -> list[dict[str, Json]]:
+def provenance(artifacts: Sequence[Artifact], whole_paths: bool = False) -> list[dict[str, Json]]:
     """Everything that artifacts were made from, themselves first: stage, configuration, versions, how they hang
-    together. What has gone or was changed since is a digest alone. Of absolute paths the last part stays: the others
-    say something about their maker, and nothing to anybody else."""
+    together. What has gone or was changed since is a digest alone. Of absolute paths the last part stays, unless they
+    are asked for: the others say something about their maker, and nothing to anybody else."""
     found: dict[str, dict[str, Json]] = {}
     for artifact in artifacts:
-        _collect(artifact, found)
+        _collect(artifact, found, whole_paths)
     return list(found.values())
 
 
-def _collect(artifact: Artifact, found: dict[str, dict[str, Json]]) -> None:
+def _collect(artifact: Artifact, found: dict[str, dict[str, Json]], whole_paths: bool) -> None:
     plan = artifact.plan
     found[artifact.digest] = {
         "digest": artifact.digest,
@@ -80,7 +81,7 @@ def _collect(artifact: Artifact, found: dict[str, dict[str, Json]]) -> None:
         "kind": plan.kind,
         "code_version": plan.code_version,
         "fingerprint": plan.fingerprint,
-        "config": _shareable(plan.config),
+        "config": dict(plan.config) if whole_paths else _shareable(plan.config),
         "device": plan.device,
         "libraries": dict(plan.libraries),
         "inputs": {each.role: each.digest for each in plan.inputs},
@@ -94,7 +95,7 @@ def _collect(artifact: Artifact, found: dict[str, dict[str, Json]]) -> None:
         except (MissingArtifact, UnfinishedArtifact, StaleArtifact, CorruptArtifact):
             continue
         if above.digest == each.digest:
-            _collect(above, found)
+            _collect(above, found, whole_paths)
 
 
 def _shareable(value: Json) -> Json:

@@ -167,6 +167,5 @@ def make_labels(home: Path, maps: MapsConfig | None = None, **refined: Any) -> P
 def publish(home: Path, out: str = "dataset", options: RunOptions = OPTIONS, **config: Any) -> Outcome:
     """home/dataset, from what `make_labels` has made; inputs by their role, where they are others."""
     inputs = {role: str(home / config.pop(role, role)) for role in ("labels", "maps", "images")}
-    if seen := config.pop("seen", ""):
-        inputs["seen"] = str(home / seen)
+    inputs |= {role: str(home / config.pop(role)) for role in ("seen", "compared") if role in config}
     return run(MANIFEST, manifest_config(**config), inputs, str(home / out), options)

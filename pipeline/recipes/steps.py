@@ -189,7 +189,7 @@ STEPS: dict[str, Step] = {
         step_of(
             "manifest",
             reads={"labels": ["refine"], "maps": ["mask"], "images": ["index"]},
-            given={"seen": "seen"},
+            given={"seen": "seen", "compare_with": "compared"},
             lists=["ground_truth"],
         ),
         step_of(

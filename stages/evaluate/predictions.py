@@ -13,9 +13,9 @@ from ...manifests.artifact import Artifact, open_artifact
 from ...manifests.checkpoints import seen_ids
 from ...manifests.classes import IGNORE
 from ...manifests.errors import MaskmillError
+from ...manifests.frames import frame_row
 from ...manifests.palette import decode_label_map
 from ...manifests.plan import listing_batches
-from ...manifests.published import FRAME
 from ...manifests.sealed import Json
 from ..attention.backgrounds import Rows, RowThresholds, hard_labels
 from ..attention.local_classes import local_classes
@@ -37,11 +37,52 @@ class Predicted:
     map_classes: Sequence[int] = ()
 
 
+class LabelMaps:
+    """What an artifact says of each of its pictures, by id; `labels` are image-level, by id."""
+
+    def __init__(self, artifact: Artifact, labels: Mapping[str, Sequence[int]], num_classes: int) -> None:
+        self._artifact, self._labels, self._num_classes = artifact, labels, num_classes
+        self._positions = artifact.positions_by_id()
+        self._truth = _truth_in(artifact) if artifact.plan.kind == "dataset" else frozenset()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._positions)
+
+    def __contains__(self, identifier: str) -> bool:
+        return identifier in self._positions
+
+    def failure(self, identifier: str) -> str:
+        """Why there is no label map, or ""."""
+        failures = self._artifact.failures()
+        return next((failures[at] for at in self._positions[identifier] if at in failures), "")
+
+    def of(self, identifier: str) -> Predicted:
+        positions = self._positions[identifier]
+        if self.failure(identifier):
+            return Predicted(identifier, None)
+        match self._artifact.plan.kind:
+            case "maps":
+                return self._of_maps(identifier, positions)
+            case "labels":
+                (png,) = self._artifact.cells("label", positions)
+                return Predicted(identifier, None if png is None else decode_label_map(png))
+        row = frame_row(self._artifact, positions[0], ["kept", "mask"])
+        label_HW = decode_label_map(row["mask"]["bytes"])
+        return Predicted(identifier, label_HW, bool(row["kept"]), identifier in self._truth)
+
+    def _of_maps(self, identifier: str, positions: Sequence[int]) -> Predicted:
+        columns = ["note", "class", "threshold", "box", "height", "width"]
+        rows = self._artifact.rows_at(positions, columns).to_pylist()
+        if all(row["note"] == NO_LABEL for row in rows):  # nothing was looked for
+            return Predicted(identifier, np.full((rows[0]["height"], rows[0]["width"]), IGNORE, np.uint8))
+        known = KnownClasses(num_classes=self._num_classes, image_labels=self._labels.get(identifier, ()))
+        return _cut(self._artifact, identifier, positions, rows, known)
+
+
 def predictions(artifact: Artifact, labels: Mapping[str, Sequence[int]], num_classes: int) -> Iterator[Predicted]:
-    """Every picture of an artifact, in its order; `labels` are image-level, by id."""
-    if artifact.plan.kind == "maps":
-        return _of_maps(artifact, labels, num_classes)
-    return _of_labels(artifact) if artifact.plan.kind == "labels" else _of_dataset(artifact)
+    """Every picture of an artifact, in its order."""
+    found = LabelMaps(artifact, labels, num_classes)
+    return (found.of(identifier) for identifier in found)
 
 
 def fitted_on(artifact: Artifact) -> frozenset[str]:
@@ -57,44 +98,10 @@ def fitted_on(artifact: Artifact) -> frozenset[str]:
     return seen
 
 
-def _of_labels(artifact: Artifact) -> Iterator[Predicted]:
-    position = 0
-    for batch in artifact.row_batches(["id", "status"]):
-        for row in batch.to_pylist():
-            png = artifact.cells("label", [position])[0] if row["status"] == "ok" else None
-            yield Predicted(row["id"], None if png is None else decode_label_map(png))
-            position += 1
-
-
-def _of_dataset(artifact: Artifact) -> Iterator[Predicted]:
-    group = artifact.plan.group_of(FRAME)
-    columns = ["id", "status", "kept", "mask"]
-    truth = _truth_in(artifact)
-    for unit in artifact.plan.layout(group).units():
-        for batch in artifact.frame(FRAME, unit.index).iter_batches(256, columns=columns):
-            for row in batch.to_pylist():
-                label_HW = decode_label_map(row["mask"]["bytes"]) if row["status"] == "ok" else None
-                yield Predicted(row["id"], label_HW, bool(row["kept"]), row["id"] in truth)
-
-
 def _truth_in(dataset: Artifact) -> frozenset[str]:
     """As was planned: of a row without classes, no class says that it is the truth."""
     rows = (row for batch in listing_batches(dataset.place, dataset.plan) for row in batch.to_pylist())
     return frozenset(row["id"] for row in rows if row["is_truth"])
-
-
-def _of_maps(artifact: Artifact, labels: Mapping[str, Sequence[int]], num_classes: int) -> Iterator[Predicted]:
-    columns = ["id", "status", "note", "class", "threshold", "box", "height", "width"]
-    for identifier, positions in artifact.positions_by_id().items():
-        rows = artifact.rows_at(positions, columns).to_pylist()
-        if any(row["status"] != "ok" for row in rows):
-            yield Predicted(identifier, None)
-        elif all(row["note"] == NO_LABEL for row in rows):  # nothing was looked for
-            size = (rows[0]["height"], rows[0]["width"])
-            yield Predicted(identifier, np.full(size, IGNORE, np.uint8))
-        else:
-            known = KnownClasses(num_classes=num_classes, image_labels=labels.get(identifier, ()))
-            yield _cut(artifact, identifier, positions, rows, known)
 
 
 def _cut(

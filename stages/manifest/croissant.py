@@ -181,8 +181,11 @@ def _images(plan: Plan) -> dict[str, Json]:
     fields = {
         name: _field(name, text) for name, text in _DESCRIBED.items() if name != "image" or plan.config["embed_images"]
     }
-    labelled = next(step for step in plan.facts["provenance"] if step.get("kind") == "labels")
+    digests = {each.role: each.digest for each in plan.inputs}
+    labelled = next(step for step in plan.facts["provenance"] if step["digest"] == digests["labels"])
     fields["mask"]["prov:wasDerivedFrom"] = {"@id": _urn(labelled["digest"])}
+    if "compared" in digests:  # the labels that method_agreement is an agreement with
+        fields["objects"]["prov:wasDerivedFrom"] = {"@id": _urn(digests["compared"])}
     fields["mask"]["prov:wasAttributedTo"] = _agent(labelled["stage"], labelled["code_version"])
     return {"@type": "cr:RecordSet", "@id": IMAGES, "key": {"@id": f"{IMAGES}/id"}, "field": list(fields.values())}
 

@@ -34,6 +34,7 @@ class Quality:
     entropy_inside: float | None  # mean −p log₂ p − (1−p) log₂(1−p) of the map clipped to 0–1: 1 is as unsure as can be
     entropy_outside: float | None
     agreement: float | None  # IoU of the class before and after refining; None if it was not refined, or in neither
+    method_agreement: float | None  # with the class in another method's label map; None without one, or in neither
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,10 @@ def measured_quality(
     label: int,
     soft_HW: Float32[np.ndarray, "H W"] | None = None,
     before_HW: UInt8[np.ndarray, "H W"] | None = None,
+    other_HW: UInt8[np.ndarray, "H W"] | None = None,
 ) -> Quality:
-    """Of one class in a label map, with its soft map and the label map before refining where there are any."""
+    """Of one class in a label map, with its soft map, the label map before refining and another method's where there
+    are any. What only one of two label maps leaves undecided is not agreed on."""
     inside_HW = label_HW == label
     outside_HW = ~inside_HW & (label_HW != IGNORE)
     sizes = _component_sizes(inside_HW)
@@ -101,6 +104,7 @@ def measured_quality(
         entropy_inside=_mean(entropy_HW, inside_HW),
         entropy_outside=_mean(entropy_HW, outside_HW),
         agreement=None if before_HW is None else _iou(before_HW == label, inside_HW),
+        method_agreement=None if other_HW is None else _iou(other_HW == label, inside_HW),
     )
 
 

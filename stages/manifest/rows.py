@@ -117,8 +117,9 @@ def _objects(unit: _Unit, index: int, label_HW: UInt8[np.ndarray, "H W"], is_tru
     before_HW = None
     if soft is not None and unit.background is not None and not is_truth:
         before_HW = labels_before(soft, unit.background, classes)
+    other_HW = None if is_truth else _other_labels(unit.work, index, label_HW.shape)
     for label in classes:
-        quality = measured_quality(label_HW, label, None if soft is None else soft.of(label), before_HW)
+        quality = measured_quality(label_HW, label, None if soft is None else soft.of(label), before_HW, other_HW)
         yield {
             "class": label,
             "name": unit.names.get(label, str(label)),
@@ -126,6 +127,16 @@ def _objects(unit: _Unit, index: int, label_HW: UInt8[np.ndarray, "H W"], is_tru
             "score": None if is_truth else scores.get(label),
             **{each.name: getattr(quality, each.name) for each in fields(Quality)},
         }
+
+
+def _other_labels(work: Work, index: int, size: tuple[int, ...]) -> UInt8[np.ndarray, "H W"] | None:
+    """Another method's label map. None where it has none, or one of another size: of a picture that has changed."""
+    positions = work.listing.column("compared")[index].as_py()
+    if not positions:
+        return None
+    (png,) = work.inputs["compared"].cells("label", positions)
+    other_HW = None if png is None else decode_label_map(png)
+    return other_HW if other_HW is not None and other_HW.shape == size else None
 
 
 def _soft_maps(unit: _Unit, index: int) -> SoftMaps | None:

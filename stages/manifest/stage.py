@@ -12,14 +12,14 @@ from ...manifests.checkpoints import seen_ids
 from ...manifests.errors import InputError, Reason, StaleArtifact
 from ...manifests.fields import Field
 from ...manifests.fingerprint import setting
-from ...manifests.published import FRAME, frame_schema, provenance
+from ...manifests.published import FRAME, class_names, frame_schema, provenance
 from ...manifests.sealed import Json
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
 from .croissant import croissant_json
 from .quality import parse_rule
 from .rows import failed_row, published_rows
 
-LISTED: Mapping[str, str] = {"id": "string", "maps": "ints", "is_truth": "bool"}
+LISTED: Mapping[str, str] = {"id": "string", "maps": "ints", "compared": "ints", "is_truth": "bool"}
 ROW_BYTES = 300  # of a row besides its mask and its picture
 SAMPLE = 32  # label maps that are looked at to tell how large one is
 FILE_BYTES = 128 * 2**20
@@ -54,6 +54,8 @@ def manifest_config(
 def plan(config: ManifestConfig, inputs: Inputs, known: Known) -> RowList:
     labels, maps = inputs["labels"], inputs["maps"]
     _refuse_other_maps(labels, maps)
+    if "compared" in inputs:
+        _refuse_nothing_to_compare(labels, inputs["compared"])
     truth = _truth(config, inputs)
     facts: dict[str, Json] = {
         **{name: labels.plan.facts[name] for name in ("classes", "weights", "backbone")},
@@ -61,7 +63,7 @@ def plan(config: ManifestConfig, inputs: Inputs, known: Known) -> RowList:
         "title": config.title or "pseudo-masks",
         "licence": config.licence,
     }
-    return RowList(LISTED, _listed(labels, maps, truth), facts)
+    return RowList(LISTED, _listed(labels, maps, inputs.get("compared"), truth), facts)
 
 
 def fields(config: ManifestConfig, inputs: Inputs) -> Sequence[Field]:
@@ -82,6 +84,7 @@ def reads(config: ManifestConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]
         "labels": ("label", "found"),
         "maps": ("map", "cut"),
         "images": ("picture", "labels", *(("mask",) if may_have_truth else ())),
+        **({"compared": ("label",)} if "compared" in inputs else {}),
     }
 
 
@@ -110,6 +113,25 @@ def _refuse_other_maps(labels: Artifact, maps: Artifact) -> None:
         raise StaleArtifact(
             f"{labels.place} was made from other maps than {maps.place} holds now; run `maskmill refine` again, or "
             "pass as --maps those that it was made from"
+        )
+
+
+def _refuse_nothing_to_compare(labels: Artifact, other: Artifact) -> None:
+    if other.digest == labels.digest:
+        raise InputError(
+            f"{other.place} is what is published, and agrees with itself; "
+            "pass as --compare-with labels of another method"
+        )
+    held, found = (class_names(artifact.plan.facts["classes"]) for artifact in (labels, other))
+    for index in sorted(held.keys() & found.keys()):
+        if held[index] != found[index]:
+            raise InputError(
+                f"class {index} is {held[index]} in {labels.place} and {found[index]} in {other.place}; "
+                "pass as --compare-with labels of the same class table"
+            )
+    if _ids(labels).isdisjoint(_ids(other)):
+        raise InputError(
+            f"{other.place} has no picture of {labels.place}; pass as --compare-with labels of the same pictures"
         )
 
 
@@ -156,31 +178,44 @@ def _label_bytes(labels: Artifact) -> int:
     return sum(sizes) // max(1, len(sizes))
 
 
-def _listed(labels: Artifact, maps: Artifact, truth: frozenset[str]) -> Iterator[pa.RecordBatch]:
-    positions = maps.positions_by_id()
+def _listed(
+    labels: Artifact, maps: Artifact, other: Artifact | None, truth: frozenset[str]
+) -> Iterator[pa.RecordBatch]:
+    """A row that has failed in the other labels is not listed of them, because here it has not failed."""
+    positions, others = maps.positions_by_id(), {} if other is None else _without_failures(other)
     schema = tables.schema_of(LISTED)
     for batch in labels.row_batches(["id"]):
         ids = batch.column("id").to_pylist()
         columns = {
             "id": ids,
             "maps": [positions.get(identifier, []) for identifier in ids],
+            "compared": [others.get(identifier, []) for identifier in ids],
             "is_truth": [identifier in truth for identifier in ids],
         }
         yield pa.RecordBatch.from_pydict(columns, schema)
 
 
+def _without_failures(artifact: Artifact) -> dict[str, list[int]]:
+    failures = artifact.failures()
+    return {
+        identifier: positions
+        for identifier, positions in artifact.positions_by_id().items()
+        if failures.keys().isdisjoint(positions)
+    }
+
+
 STAGE = Stage(
     name="manifest",
     kind="dataset",
-    code_version=1,
+    code_version=2,
     config=ManifestConfig,
-    roles={"labels": "labels", "maps": "maps", "images": "images", "seen": "checkpoint"},
+    roles={"labels": "labels", "maps": "maps", "images": "images", "compared": "labels", "seen": "checkpoint"},
     plan=plan,
     fields=fields,
     columns=columns,
     reads=reads,
     run_unit=run_unit,
-    gathers={"maps": "maps"},
+    gathers={"maps": "maps", "compared": "compared"},
     blank=blank,
     describe=croissant_json,
     libraries=("numpy", "scipy"),

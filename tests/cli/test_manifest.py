@@ -99,6 +99,21 @@ def test_a_checkpoint_names_the_ground_truth(home: Path) -> None:
     assert main(["retry", "dataset", "--max-bad", "0.5"]) == 0
 
 
+def test_agreement_with_another_method_keeps_and_drops(home: Path, capsys: Capture) -> None:
+    assert main(["refine", "maps", "--background", "constant:0.7", "--out", "other", "--max-bad", "0.5"]) == 0
+    rule = ("--compare-with", "other", "--min-score", "method_agreement>=0.42")
+    assert main(command(*rule)) == 0
+    rows = [row for _, _, row in open_labels("dataset", keep="all")]
+    measured = [each["method_agreement"] for row in rows for each in row["objects"]]
+    assert any(each < 0.42 for each in measured)
+    assert any(each >= 0.42 for each in measured)
+    assert 0 < len(open_labels("dataset")) < len(rows)
+    assert main(["status", "dataset"]) == 0
+    assert f"  compared: {home}/other (as read)\n" in capsys.readouterr().out
+    assert main(command("--min-score", "method_agreement>=0.42")) == 3
+    assert "was made with inputs.compared = " in capsys.readouterr().err
+
+
 def test_what_was_moved_is_named(home: Path, capsys: Capture) -> None:
     for name in ("maps", "images"):
         (home / name).rename(home / f"moved-{name}")
@@ -116,6 +131,12 @@ def test_what_was_moved_is_named(home: Path, capsys: Capture) -> None:
         (["--ground-truth", "labels"], 2, "holds labels where checkpoint are wanted"),
         (["--min-score", "size>=0.5"], 2, "a quality rule knows no 'size'; "),
         (["--min-score", "area>=5"], 2, "a quality rule compares area with 5, and it is from 0 to 1"),
+        (["--compare-with", "maps"], 2, "holds maps where labels are wanted"),
+        (
+            ["--compare-with", "labels"],
+            2,
+            "is what is published, and agrees with itself; pass as --compare-with labels of",
+        ),
         (["--maps", "images"], 2, "holds images where maps are wanted"),
     ],
 )
@@ -144,7 +165,9 @@ def test_options_and_config_fields_are_the_same_words() -> None:
 
     shared = {option.name for option in reversed(running.__click_params__)}  # type: ignore[attr-defined]
     own = {parameter.name for parameter in manifest.params} - shared
-    assert own - {"labels", "maps", "images"} == {field.name for field in dataclasses.fields(ManifestConfig)}
+    assert own - {"labels", "maps", "images", "compare_with"} == {
+        field.name for field in dataclasses.fields(ManifestConfig)
+    }
 
 
 def test_from_pictures_to_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

@@ -325,12 +325,17 @@ CASES: dict[str, Case] = {
     "manifest": Case(
         stage=manifest.STAGE,
         config=lambda home: manifest.manifest_config(embed_images=True),
-        inputs={"labels": "refine", "maps": "mask", "images": "index"},
+        inputs={"labels": "refine", "maps": "mask", "images": "index", "compared": "otherlabels"},
         slow=WITH_TORCH_SLOW,
     ),
 }
 # What is read by a case and is none itself.
 BELOW: dict[str, Case] = {
+    "otherlabels": Case(
+        stage=refine.STAGE,
+        config=lambda home: refine.refine_config(background="constant:0.7"),
+        inputs={"maps": "mask", "images": "index"},
+    ),
     "toytokens": Case(
         stage=toy_tokens.TOKENS, config=lambda home: toy_tokens.TokensConfig(), inputs={"images": "index"}
     ),

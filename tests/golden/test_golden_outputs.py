@@ -9,7 +9,7 @@ import json
 import math
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -113,8 +113,16 @@ def mask_output(work: Path) -> Any:
     return found
 
 
+REFINED: Sequence[tuple[Any, str]] = (
+    *(("none", background) for background in ("rows", "constant:0.4", "power:2", "two:0.3,0.6")),
+    *(("par", background) for background in ("rows", "two:0.3,0.6")),
+    ("guided", "rows"),
+)
+
+
 def refine_output(work: Path) -> Any:
-    """Rows and every label map's pixels, by each way to a background, from soft maps that a formula gives."""
+    """Rows and every label map's pixels, by each way to a background, plain and smoothed, from soft maps that a formula
+    gives."""
     from maskmill.stages.refine.stage import refine_config  # torch takes seconds
     from small_labels import MAPS, MapsConfig
 
@@ -124,9 +132,9 @@ def refine_output(work: Path) -> Any:
     for kind, by_class in (("by class", True), ("without class", False)):
         maps = str(work / kind)
         run(MAPS, MapsConfig(by_class=by_class), images, maps, options)
-        for background in ("rows", "constant:0.4", "power:2", "two:0.3,0.6"):
-            out = work / f"{kind}, {background}"
-            config = refine_config(background=background)
+        for refiner, background in REFINED:
+            out = work / f"{kind}, {background}{'' if refiner == 'none' else f', {refiner}'}"
+            config = refine_config(refiner, background=background)
             run(find_stage("refine"), config, {"maps": maps, **images}, str(out), options)
             labels = open_artifact(str(out))
             rows = labels.rows().drop_columns(["unit", "row", "label_sha256"]).to_pylist()
@@ -146,7 +154,8 @@ def manifest_output(work: Path) -> Any:
     run(MAPS, MapsConfig(), where, str(work / "maps"), options)
     where["maps"] = str(work / "maps")
     run(find_stage("refine"), refine_config(), where, str(work / "labels"), options)
-    where["labels"] = str(work / "labels")
+    run(find_stage("refine"), refine_config(background="constant:0.6"), where, str(work / "compared"), options)
+    where |= {name: str(work / name) for name in ("labels", "compared")}
     config = manifest_config("area>=0.42", embed_images=True, ground_truth=["cat/a"])
     run(find_stage("manifest"), config, where, str(work / "dataset"), options)
     rows = open_artifact(str(work / "dataset")).frame("data", 0).read().to_pylist()

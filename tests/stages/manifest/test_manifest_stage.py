@@ -16,6 +16,7 @@ from PIL import Image
 import small_labels
 from maskmill.manifests.artifact import open_artifact
 from maskmill.manifests.checkpoints import seen_json
+from maskmill.manifests.datasets import TableSource
 from maskmill.manifests.errors import ConfigError, InputError, StaleArtifact
 from maskmill.manifests.palette import decode_label_map
 from maskmill.manifests.published import frame_schema
@@ -26,6 +27,7 @@ from maskmill.pipeline.run import finish_parts, run
 from maskmill.pipeline.verify import verify
 from maskmill.pipeline.whole import run_whole
 from maskmill.stages.attention.upsampling import upsampled
+from maskmill.stages.index.stage import IndexConfig
 from maskmill.stages.manifest import stage as manifest
 from maskmill.stages.manifest.quality import measured_quality
 from maskmill.stages.stage import Findings, Inputs, WholeStage, Work
@@ -194,6 +196,141 @@ def test_a_threshold_of_refine_is_that_of_the_labels_before(tmp_path: Path) -> N
     one = decode_label_map(cells(tmp_path / "plain" / "labels", "label")["p0"] or b"") == 1
     other = decoded(published(tmp_path / "dataset")["p0"]["mask"]["bytes"]) == 1
     assert found["agreement"] == pytest.approx((one & other).sum() / (one | other).sum())
+
+
+# ---- another method's labels
+
+
+@pytest.fixture(scope="module")
+def two_homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labels, and others of another background rule; both are only read."""
+    home = tmp_path_factory.mktemp("two")
+    make_labels(home)
+    refine_again(home, "other", background="two:0.4,0.7")
+    return home
+
+
+def refine_again(home: Path, out: str, images: str = "images", maps: str = "maps", **asked: Any) -> None:
+    inputs = {"maps": str(home / maps), "images": str(home / images)}
+    run(small_labels.REFINE, small_labels.refine_config(**asked), inputs, str(home / out), OPTIONS)
+
+
+def class_iou(one_HW: np.ndarray, other_HW: np.ndarray, label: int) -> float | None:
+    one, other = one_HW == label, other_HW == label
+    return float((one & other).sum() / (one | other).sum()) if (one | other).any() else None
+
+
+def test_agreement_with_another_method_is_measured_per_class(two_homes: Path) -> None:
+    publish(two_homes, "compared", compared="other", ground_truth=["p0"])
+    publish(two_homes, "alone", ground_truth=["p0"])
+    others, found = cells(two_homes / "other", "label"), []
+    alone = published(two_homes / "alone")
+    for identifier, row in published(two_homes / "compared").items():
+        for each, same in zip(row["objects"], alone[identifier]["objects"], strict=True):
+            if identifier == "p0":  # the truth is no method's
+                assert each["method_agreement"] is None
+                continue
+            label_HW, other_HW = decoded(row["mask"]["bytes"]), decode_label_map(others[identifier] or b"")
+            expected = class_iou(label_HW, other_HW, each["class"])
+            assert each["method_agreement"] == pytest.approx(expected)
+            assert same == {**each, "method_agreement": None}
+            found.append(each["method_agreement"])
+    assert len(found) >= 5
+    assert any(0 < each < 1 for each in found)
+    opened = open_artifact(str(two_homes / "compared"))
+    assert opened.plan.fingerprint != open_artifact(str(two_homes / "alone")).plan.fingerprint
+    assert verify(str(two_homes / "compared")).exit_code == 0
+
+
+def test_a_rule_asks_for_agreement_with_the_other(two_homes: Path) -> None:
+    rule = "method_agreement>=0.5"
+    publish(two_homes, "ruled", compared="other", min_score=rule)
+    for row in published(two_homes / "ruled").values():
+        values = {each["name"]: each["method_agreement"] for each in row["objects"]}
+        if row["status"] == "ok" and values:
+            assert row["kept"] == all(value is not None and value >= 0.5 for value in values.values())
+            assert row["kept"] or " method_agreement " in row["dropped"]
+    publish(two_homes, "undefined", min_score=rule)
+    dropped = {row["dropped"] for row in published(two_homes / "undefined").values() if row["objects"]}
+    assert {each.partition(": ")[2] for each in dropped} == {"method_agreement is not defined, asked >= 0.5"}
+
+
+def test_what_the_other_has_not_or_has_failed_at_is_not_measured(fresh: Path) -> None:
+    """And fails no row here."""
+    table = fresh / "pictures" / "fewer.csv"
+    lines = (fresh / "pictures" / "table.csv").read_text().splitlines()
+    table.write_text("\n".join([lines[0], *reversed(lines[3:])]) + "\n")  # without p0 and p1
+    config = IndexConfig(source=TableSource(file=str(table), classes=("cat", "dog")))
+    run(small_labels.INDEX, config, {}, str(fresh / "fewer"), OPTIONS)
+    run(small_labels.MAPS, MapsConfig(), {"images": str(fresh / "fewer")}, str(fresh / "fewer-maps"), OPTIONS)
+    Image.new("RGB", (30, 30)).save(fresh / "pictures" / "p7.jpg")
+    refine_again(fresh, "fewer-labels", "fewer", "fewer-maps", refiner="guided", preset="2,0.01")
+    assert open_artifact(str(fresh / "fewer-labels")).failures().keys() >= {0}, "p7 is not what was indexed"
+    publish(fresh, compared="fewer-labels")
+    rows = published(fresh / "dataset")
+    assert [name for name, row in rows.items() if row["status"] != "ok"] == [BROKEN]
+    for name, row in rows.items():
+        for each in row["objects"]:
+            assert (each["method_agreement"] is None) == (name in ("p0", "p1", "p7"))
+
+
+def test_labels_of_pictures_of_other_sizes_are_not_measured(
+    fresh: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    larger = tmp_path_factory.mktemp("larger")
+    small_labels.write_pictures(larger / "pictures", dict(reversed(LABELS.items())))
+    make_labels(larger)
+    publish(fresh, compared=str(larger / "labels"))
+    sizes = {
+        row["id"]: (row["height"], row["width"]) for row in open_artifact(str(larger / "labels")).rows().to_pylist()
+    }
+    same = {name: sizes[name] == (row["height"], row["width"]) for name, row in published(fresh / "dataset").items()}
+    assert {True, False} <= set(same.values())
+    for name, row in published(fresh / "dataset").items():
+        assert all((each["method_agreement"] is not None) == same[name] for each in row["objects"])
+
+
+def test_changed_labels_of_the_other_rebuild_what_was_measured(fresh: Path) -> None:
+    refine_again(fresh, "other", background="constant:0.6")
+    publish(fresh, compared="other")
+    before = published(fresh / "dataset")["p0"]["objects"][0]["method_agreement"]
+    Image.new("RGB", (40, 24)).save(fresh / "pictures" / "p0.jpg")
+    make_labels(fresh)
+    refine_again(fresh, "other", background="constant:0.6")
+    assert publish(fresh, compared="other").units_run >= 1
+    assert published(fresh / "dataset")["p0"]["objects"][0]["method_agreement"] == pytest.approx(before)
+    with pytest.raises(StaleArtifact, match=r"/dataset was made with inputs\.compared = .* and this run asks for nothing"):
+        publish(fresh)
+
+
+def test_labels_that_cannot_be_compared_are_refused(fresh: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"/labels is what is published, and agrees with itself; pass as --compare-with"
+    ):
+        publish(fresh, compared="labels")
+    swapped = IndexConfig(source=TableSource(file=str(fresh / "pictures" / "table.csv"), classes=("dog", "cat")))
+    run(small_labels.INDEX, swapped, {}, str(fresh / "swapped"), OPTIONS)
+    run(small_labels.MAPS, MapsConfig(), {"images": str(fresh / "swapped")}, str(fresh / "swapped-maps"), OPTIONS)
+    refine_again(fresh, "swapped-labels", "swapped", "swapped-maps")
+    with pytest.raises(
+        InputError, match=r"^class 1 is cat in .*/labels and dog in .*/swapped-labels; pass as --compare"
+    ):
+        publish(fresh, compared="swapped-labels")
+    assert not (fresh / "dataset").exists()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+def test_the_description_says_whom_it_agrees_with(two_homes: Path) -> None:
+    publish(two_homes, "described", compared="other")
+    described = json.loads((two_homes / "described" / "croissant.json").read_text())
+    fields = {field["name"]: field for field in described["recordSet"][0]["field"]}
+    urns = [f"urn:sha256:{open_artifact(str(two_homes / name)).digest}" for name in ("labels", "other")]
+    assert [fields[name]["prov:wasDerivedFrom"]["@id"] for name in ("mask", "objects")] == urns
+    assert {urns[0], urns[1]} <= {each["@id"] for each in described["prov:wasDerivedFrom"]}
+    croissant = pytest.importorskip("mlcroissant")
+    opened = croissant.Dataset(jsonld=two_homes / "described" / "croissant.json")
+    values = [each for record in opened.records("images") for each in objects_of(record, "method_agreement")]
+    assert any(0 < each < 1 for each in values)
 
 
 def test_a_rule_marks_and_deletes_nothing(home: Path) -> None:

@@ -17,7 +17,7 @@ def pictures(draw):
     shape = draw(SHAPES)
     labels = arrays.arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 1, 1, 2, 255]))
     soft = arrays.arrays(np.float32, shape, elements=st.floats(-0.5, 1.5, width=32))
-    return draw(labels), draw(soft), draw(labels)
+    return draw(labels), draw(soft), draw(labels), draw(labels)
 
 
 def slow_components(mask):
@@ -44,7 +44,12 @@ def slow_mean(values):
     return sum(values) / len(values) if values else None
 
 
-def slow_quality(label, soft, before):
+def slow_iou(one, other):
+    either = [p for p in np.ndindex(one.shape) if one[p] == 1 or other[p] == 1]
+    return sum(one[p] == other[p] == 1 for p in either) / len(either) if either else None
+
+
+def slow_quality(label, soft, before, other):
     """Class 1, pixel by pixel."""
     height, width = label.shape
     pixels = [(row, column) for row in range(height) for column in range(width)]
@@ -52,7 +57,6 @@ def slow_quality(label, soft, before):
     outside = [p for p in pixels if label[p] not in (1, 255)]
     border = [(r, c) for r, c in pixels if r in (0, height - 1) or c in (0, width - 1)]
     sizes = slow_components(label == 1)
-    either = [p for p in pixels if label[p] == 1 or before[p] == 1]
     return {
         "area": len(inside) / len(pixels),
         "border_touch": sum(label[p] == 1 for p in border) / len(border),
@@ -62,7 +66,8 @@ def slow_quality(label, soft, before):
         "mean_outside": slow_mean(soft[p] for p in outside),
         "entropy_inside": slow_mean(slow_entropy(soft[p]) for p in inside),
         "entropy_outside": slow_mean(slow_entropy(soft[p]) for p in outside),
-        "agreement": sum(label[p] == before[p] == 1 for p in either) / len(either) if either else None,
+        "agreement": slow_iou(label, before),
+        "method_agreement": slow_iou(label, other),
     }
 
 
@@ -72,9 +77,9 @@ def as_dict(quality: Quality) -> dict[str, Any]:
 
 @given(pictures())
 def test_every_measure_is_what_it_says(picture):
-    label, soft, before = picture
-    found = as_dict(measured_quality(label, 1, soft, before))
-    for name, expected in slow_quality(label, soft, before).items():
+    label, *rest = picture
+    found = as_dict(measured_quality(label, 1, *rest))
+    for name, expected in slow_quality(label, *rest).items():
         assert found.pop(name) == (None if expected is None else pytest.approx(expected, rel=1e-6, abs=1e-9)), name
     assert found == {}
 
@@ -87,9 +92,9 @@ def test_measures_are_plain_numbers(picture):
 
 @given(pictures())
 def test_without_map_and_labels_before_the_rest_is_the_same(picture):
-    label, soft, before = picture
-    known, full = as_dict(measured_quality(label, 1)), as_dict(measured_quality(label, 1, soft, before))
-    missing = {"mean_inside", "mean_outside", "entropy_inside", "entropy_outside", "agreement"}
+    label, *rest = picture
+    known, full = as_dict(measured_quality(label, 1)), as_dict(measured_quality(label, 1, *rest))
+    missing = {"mean_inside", "mean_outside", "entropy_inside", "entropy_outside", "agreement", "method_agreement"}
     assert {name for name in known if known[name] != full[name]} <= missing
     assert all(known[name] is None for name in missing)
 
@@ -115,6 +120,7 @@ def quality(**changes: Any) -> Quality:
         "entropy_inside": 0.4,
         "entropy_outside": 0.3,
         "agreement": 0.7,
+        "method_agreement": 0.6,
     }
     return Quality(**usual | changes)
 

@@ -1,0 +1,94 @@
+"""`maskmill compare A B`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .answers import echo_json
+
+if TYPE_CHECKING:
+    from ..pipeline.compare import ClassComparison, Comparison, Side
+
+
+@click.command()
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--worst", type=click.IntRange(0), default=10, show_default=True, help="How many pictures to list.")
+@click.option("--images", metavar="DIR", default="", help="Where the images artifact lies now, if it was moved.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def compare(a: str, b: str, worst: int, images: str, as_json: bool) -> int:
+    """Hold A against B: maps, labels or datasets of the same pictures. Reads files only."""
+    import dataclasses
+
+    from ..manifests.artifact import open_artifact
+    from ..pipeline.compare import KINDS, compare as compared
+
+    known = open_artifact(images, "images") if images else None
+    found = compared(open_artifact(a, KINDS), open_artifact(b, KINDS), worst, known)
+    if as_json:
+        echo_json(dataclasses.asdict(found))
+        return 0
+    _show(found)
+    return 0
+
+
+def _show(found: "Comparison") -> None:
+    click.echo(f"{found.compared} pictures compared, pixels the same: {_share(found.agreement)}")
+    click.echo(f"  A: {_side(found.a)}, undecided: {_share(found.undecided_a)} of pixels")
+    click.echo(
+        f"  B: {_side(found.b)}, undecided: {_share(found.undecided_b)} ({_share(found.undecided_both)} in both)"
+    )
+    if found.other_size:
+        ids = ", ".join(found.other_size_ids)
+        click.echo(f"  {found.other_size} have label maps of different sizes and are not compared: {ids}")
+    click.echo(f"  mIoU {_share(found.miou)}, without background {_share(found.miou_foreground)}\n")
+    header = ("class", "IoU", "of A's, in B", "of B's, in A", "pixels in A", "pixels in B")
+    _print_table(header, [_class_row(each) for each in found.classes])
+    if found.worst:
+        rows = [(each.id, _share(each.iou), _share(each.agreement)) for each in found.worst]
+        _print_table(("pictures that differ most", "IoU", "pixels the same"), rows)
+    if found.differences:
+        differing = [(f"{each.of}: {each.name}", _told(each.a), _told(each.b)) for each in found.differences]
+        _print_table(("made with", "A", "B"), differing, last_right=False)
+    else:
+        click.echo("made with the same settings, all the way up")
+
+
+def _class_row(found: "ClassComparison") -> list[str]:
+    shares = (found.iou, found.kept_of_a, found.kept_of_b)
+    return [found.name or str(found.label), *map(_share, shares), f"{found.pixels_a:,}", f"{found.pixels_b:,}"]
+
+
+def _side(side: "Side") -> str:
+    said = f"{side.kind} {side.at}: {side.pictures} pictures"
+    if side.failed:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in side.failed.items())
+        said += f", {sum(side.failed.values())} of those in both failed ({reasons})"
+    if side.alone:
+        more = ", …" if side.alone > len(side.alone_ids) else ""
+        said += f", {side.alone} only here ({', '.join(side.alone_ids)}{more})"
+    return said
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], last_right: bool = True) -> None:
+    """Whole lines whatever the terminal, as other programs cut them apart."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for number, name in enumerate(header):
+        table.add_column(name, justify="right" if number and last_right else "left", overflow="fold")
+    for row in rows:  # as Text: an id is no markup
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+    click.echo("")
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _told(value: Any) -> str:
+    return "–" if value in (None, "", []) else str(value)
