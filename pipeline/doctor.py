@@ -113,7 +113,8 @@ def _crf() -> Check:
     except ModuleNotFoundError:
         if PYTHON >= WITHOUT_CRF:
             return check(
-                "not installed, does not compile on Python 3.13", "use Python 3.11 or 3.12, or another refiner"
+                "not installed, does not compile on Python 3.13",
+                "use Python 3.11 or 3.12, or refine with par or guided",
             )
         if not (shutil.which("cc") and shutil.which("c++")):
             return check("not installed, no compiler found", "apt-get install g++, then pip install 'maskmill[crf]'")

@@ -1,17 +1,24 @@
-"""The CRF as a stage against bare pydensecrf calls on the same unaries, on two workers, and label maps without it.
+"""The CRF as a stage against bare pydensecrf calls on the same unaries, on two workers, label maps without it, and the
+refiners side by side: seconds and memory a picture.
 
 Natural pictures are those of voc-mini where MASKMILL_REFERENCE names the reference data, and smooth ones otherwise; how
 long a CRF takes depends on its picture. Soft maps come from random weights: how long it takes does not depend on them.
+
+Memory is the peak of a process of its own over what it had before, soft maps and their scores included, for pictures
+of one class; the CRF is not tried on the large one, where it takes minutes.
 
 Run: `PYTHONPATH=tests .venv/bin/python tests/benchmarks/bench_refine.py`
 """
 
 import itertools
 import os
+import resource
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +35,8 @@ from maskmill.stages.extract.stage import STAGE as EXTRACT, extract_config
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.mask.stage import STAGE as MASK, mask_config
 from maskmill.stages.refine.presets import find_preset
+from maskmill.stages.refine.refinement import refine_picture
+from maskmill.stages.refine.refiners import REFINERS, Refiner, refinement_of
 from maskmill.stages.refine.stage import STAGE, refine_config
 
 PAIRS = 3  # of some 30 s each
@@ -100,6 +109,41 @@ def workers(refine: Callable[..., Path], plain: Callable[..., Path]) -> None:
     show("one process over 2 workers, start-up apart", gains)
 
 
+def beside_each_other(refiners: Mapping[str, Callable[..., Path]], count: int) -> None:
+    """Each after the other, turn by turn."""
+    taken: dict[str, list[float]] = {name: [] for name in refiners}
+    for _ in range(PAIRS):
+        for name, refine in refiners.items():
+            taken[name].append(1000 * seconds(refine) / count)
+    for name, each in taken.items():
+        show(f"refine {name}, each of {count} pictures", each, " ms")
+
+
+def peak_mb(refiner: Refiner, height: int, width: int) -> tuple[float, float]:
+    """Of one picture: MB over what the process had, and seconds."""
+    refinement = refinement_of(refiner, "", "rows", "cpu")
+    rng = np.random.default_rng(0)
+    refine = partial(refine_picture, thresholds_K=np.full(1, 0.5), row_classes=[1], refinement=refinement)
+    refine(rng.integers(0, 256, (40, 40, 3), np.uint8), rng.random((1, 40, 40), np.float32))
+    coarse_HW3 = rng.integers(0, 256, (-(-height // 50), -(-width // 50), 3), np.uint8)
+    picture_HW3 = coarse_HW3.repeat(50, 0).repeat(50, 1)[:height, :width].copy()
+    map_HW = rng.random((-(-height // 100), -(-width // 100)), np.float32).repeat(100, 0).repeat(100, 1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    took = seconds(lambda: refine(picture_HW3, map_HW[None, :height, :width].copy()))
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, took
+
+
+def memory() -> None:
+    tried: list[tuple[Refiner, int, int]] = [
+        *((refiner, 375, 500) for refiner in REFINERS),
+        *((refiner, 3000, 4000) for refiner in REFINERS if refiner != "crf"),
+    ]
+    for refiner, height, width in tried:
+        with ProcessPoolExecutor(1, get_context("spawn")) as alone:
+            peak, took = alone.submit(peak_mb, refiner, height, width).result()
+        print(f"| refine {refiner}, {width}×{height}, peak memory; once | {peak:.0f} MB; {took:.2f} s |", flush=True)
+
+
 def main() -> None:
     reference = os.environ.get("MASKMILL_REFERENCE")
     print(f"| load before | {os.getloadavg()[0]:.1f} |")
@@ -113,6 +157,9 @@ def main() -> None:
         bare = bare_calls(home, plain())
         show(f"refine crf, {count} pictures, over bare pydensecrf calls", ratios(refine, bare, PAIRS))
         workers(refine, plain)
+        others = {refiner: refining(home, refiner) for refiner in ("guided", "par")}
+        beside_each_other({"none": plain, **others, "crf": refine}, count)
+    memory()
     print(f"| load after | {os.getloadavg()[0]:.1f} |")
 
 

@@ -32,7 +32,12 @@ INDEX = {
     ],
 }
 COARSE = ("caltech-outlines",)  # polygons by hand: no boundary F there
-REFINERS = {"none": ["--refiner", "none"], "crf (weaktr-cam-voc)": ["--refiner", "crf", "--preset", "weaktr-cam-voc"]}
+REFINERS = {
+    "none": ["--refiner", "none"],
+    "crf (weaktr-cam-voc)": ["--refiner", "crf", "--preset", "weaktr-cam-voc"],
+    "par (toco)": ["--refiner", "par", "--preset", "toco"],
+    "guided (15,0.001)": ["--refiner", "guided", "--preset", "15,0.001"],
+}
 
 
 def run(*arguments: object) -> None:

@@ -27,9 +27,10 @@ from maskmill.pipeline.run import finish_parts, run
 from maskmill.pipeline.verify import verify
 from maskmill.pipeline.whole import run_whole
 from maskmill.stages.attention.upsampling import upsampled
-from maskmill.stages.index.stage import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.manifest import stage as manifest
 from maskmill.stages.manifest.quality import measured_quality
+from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
 from maskmill.stages.stage import Findings, Inputs, WholeStage, Work
 from small_labels import BROKEN, GRID, LABELS, OPTIONS, PATCH, MapsConfig, make_images, make_labels, publish, soft_map
 
@@ -212,7 +213,7 @@ def two_homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def refine_again(home: Path, out: str, images: str = "images", maps: str = "maps", **asked: Any) -> None:
     inputs = {"maps": str(home / maps), "images": str(home / images)}
-    run(small_labels.REFINE, small_labels.refine_config(**asked), inputs, str(home / out), OPTIONS)
+    run(REFINE, refine_config(**asked), inputs, str(home / out), OPTIONS)
 
 
 def class_iou(one_HW: np.ndarray, other_HW: np.ndarray, label: int) -> float | None:
@@ -261,7 +262,7 @@ def test_what_the_other_has_not_or_has_failed_at_is_not_measured(fresh: Path) ->
     lines = (fresh / "pictures" / "table.csv").read_text().splitlines()
     table.write_text("\n".join([lines[0], *reversed(lines[3:])]) + "\n")  # without p0 and p1
     config = IndexConfig(source=TableSource(file=str(table), classes=("cat", "dog")))
-    run(small_labels.INDEX, config, {}, str(fresh / "fewer"), OPTIONS)
+    run(INDEX, config, {}, str(fresh / "fewer"), OPTIONS)
     run(small_labels.MAPS, MapsConfig(), {"images": str(fresh / "fewer")}, str(fresh / "fewer-maps"), OPTIONS)
     Image.new("RGB", (30, 30)).save(fresh / "pictures" / "p7.jpg")
     refine_again(fresh, "fewer-labels", "fewer", "fewer-maps", refiner="guided", preset="2,0.01")
@@ -299,7 +300,9 @@ def test_changed_labels_of_the_other_rebuild_what_was_measured(fresh: Path) -> N
     refine_again(fresh, "other", background="constant:0.6")
     assert publish(fresh, compared="other").units_run >= 1
     assert published(fresh / "dataset")["p0"]["objects"][0]["method_agreement"] == pytest.approx(before)
-    with pytest.raises(StaleArtifact, match=r"/dataset was made with inputs\.compared = .* and this run asks for nothing"):
+    with pytest.raises(
+        StaleArtifact, match=r"/dataset was made with inputs\.compared = .* and this run asks for nothing"
+    ):
         publish(fresh)
 
 
@@ -309,7 +312,7 @@ def test_labels_that_cannot_be_compared_are_refused(fresh: Path) -> None:
     ):
         publish(fresh, compared="labels")
     swapped = IndexConfig(source=TableSource(file=str(fresh / "pictures" / "table.csv"), classes=("dog", "cat")))
-    run(small_labels.INDEX, swapped, {}, str(fresh / "swapped"), OPTIONS)
+    run(INDEX, swapped, {}, str(fresh / "swapped"), OPTIONS)
     run(small_labels.MAPS, MapsConfig(), {"images": str(fresh / "swapped")}, str(fresh / "swapped-maps"), OPTIONS)
     refine_again(fresh, "swapped-labels", "swapped", "swapped-maps")
     with pytest.raises(

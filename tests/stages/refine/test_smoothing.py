@@ -236,18 +236,18 @@ def test_a_device_that_is_too_small_for_a_picture_is_told(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("smoother", [PAR, MEASURED], ids=["par", "guided"])
 def test_a_blurred_mask_moves_back_to_the_picture(reference: Path, smoother: Smoother) -> None:
+    """An aeroplane in the sky; in front of a ground as colourful as the object, refining does not help."""
     folder = reference / "data/voc-mini"
-    rgb = np.array(Image.open(folder / "JPEGImages/2007_000364.jpg").convert("RGB"))
-    truth_HW = np.array(Image.open(folder / "SegmentationClass/2007_000364.png"))
-    classes = [14, 15]  # a motorcycle and a person
-    maps_KHW = np.stack([gaussian_filter((truth_HW == index).astype(np.float32), 24) for index in classes])
-    maps_KHW /= maps_KHW.max(axis=(1, 2), keepdims=True)
+    rgb = np.array(Image.open(folder / "JPEGImages/2007_000243.jpg").convert("RGB"))
+    truth_HW = np.array(Image.open(folder / "SegmentationClass/2007_000243.png"))
+    map_HW = gaussian_filter((truth_HW == 1).astype(np.float32), 24)
+    map_HW /= map_HW.max()
 
-    def mean_iou(refinement: Refinement) -> float:
-        label_HW = refine_picture(rgb, maps_KHW, np.full(2, 0.5), classes, refinement).label_HW
+    def iou(refinement: Refinement) -> float:
+        label_HW = refine_picture(rgb, map_HW[None], np.full(1, 0.5), [1], refinement).label_HW
         judged = truth_HW != 255
-        pairs = [((label_HW == index) & judged, (truth_HW == index) & judged) for index in classes]
-        return float(np.mean([(one & other).sum() / (one | other).sum() for one, other in pairs]))
+        one, other = (label_HW == 1) & judged, (truth_HW == 1) & judged
+        return float((one & other).sum() / (one | other).sum())
 
     plain = Refinement(background=RowThresholds())
-    assert mean_iou(Refinement(background=RowThresholds(), smoother=smoother)) > mean_iou(plain) + 0.01
+    assert iou(Refinement(background=RowThresholds(), smoother=smoother)) > iou(plain) + 0.1
