@@ -18,9 +18,11 @@ from types import FrameType
 import click
 
 from .. import __version__
-from ..manifests.errors import EnvironmentFault, MaskmillError, Terminated
+from ..manifests import torchrun
+from ..manifests.errors import ConfigError, EnvironmentFault, MaskmillError, Terminated
 
 STDOUT, STDERR = 1, 2
+TOGETHER = {"pretrain"}  # commands that several processes may run as one
 BUG, USAGE, INTERRUPTED, READER_LEFT, TERMINATED = 1, 2, 130, 141, 143
 
 # Name → where its click command is, and its line in `maskmill --help`.
@@ -58,6 +60,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, found, rest = super().resolve_command(ctx, args)
+        if found and name not in TOGETHER and torchrun.num_processes() > 1:
+            raise ConfigError(f"`maskmill {name}` is run by one process; start it without torchrun")
         return name, load(name) if found and name else None, rest
 
 
@@ -83,7 +87,7 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and gives its exit code; nothing but a bug leaves a traceback."""
     try:
-        with _signals_raised():
+        with torchrun.ended_by_the_first(), _signals_raised():
             code = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
         return code
@@ -110,6 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _bug(error)
     except Exception as error:
         return _bug(error)
+    finally:
+        torchrun.end()
 
 
 def _run(arguments: list[str]) -> int:

@@ -72,11 +72,12 @@ def pretrain(pixels: str, backbone: str, images: str, out: str, break_lock: bool
     Stopped and started again it goes on from its last checkpoint.
     """
     from ..manifests.artifact import open_artifact, source_of
-    from ..pipeline.whole import run_whole
+    from ..pipeline.together import run_together
     from ..stages.pretrain.config import pretrain_config
     from ..stages.pretrain.stage import STAGE
 
     config = pretrain_config(backbone, **asked)
     opened = open_artifact(pixels, "pixels")
     inputs = {"pixels": opened.place.uri, "images": place(images).uri if images else source_of(opened, "images")}
-    return show_outcome(run_whole(STAGE, config, inputs, out, break_lock), as_json)
+    outcome = run_together(STAGE, config, inputs, out, break_lock)
+    return show_outcome(outcome, as_json) if outcome else 0

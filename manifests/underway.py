@@ -15,6 +15,8 @@ FOLDER = "underway"
 class Underway:
     """Files under one folder of an artifact that is not finished; none are left when it is."""
 
+    keeps = True  # whether what is kept is written, and so worth making
+
     def __init__(
         self,
         at: Place,
@@ -55,3 +57,18 @@ class Underway:
 
     def names(self) -> list[str]:
         return sorted(name for name in self._at.names(FOLDER) if not name.endswith(atomic.TEMPORARY_SUFFIX))
+
+
+class Beside(Underway):
+    """Of a process that computes beside the one that writes: it has nothing, keeps nothing and says nothing."""
+
+    keeps = False
+
+    def __init__(self) -> None:
+        self.log = lambda event: None
+        self.say = lambda text: None
+
+    def keep(self, name: str, data: bytes) -> None: ...
+
+    def names(self) -> list[str]:
+        return []

@@ -154,7 +154,7 @@ class WholeStage:
     code_version: int
     config: type[Any]
     roles: Mapping[str, str]  # input role → kinds of artifact it may be, separated by |
-    compute: Callable[[Any, Inputs, Underway], Findings]
+    compute: Callable[[Any, Inputs, Underway], Findings]  # by several processes at once, where torchrun started them
     reads: Callable[[Any, Inputs], Mapping[str, Sequence[str]]] = reads_nothing
     libraries: Sequence[str] = ()
     device: Callable[[Any], str] = no_device

@@ -1,9 +1,8 @@
 """The training loop: one step after the other, from where the last checkpoint was."""
 
 import json
-import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...manifests import torchrun
 from ...manifests.errors import Diverged, EnvironmentFault, Terminated
 from ...manifests.underway import Underway
+from .gradients import Averaging
 from .lesson import Batch, Lesson
+from .processes import OthersLost, from_all, from_the_first, texts_from_all, together
 from .state import Progress, metric_line, restored, state_bytes
+from .stopping import Stops, heard_stops
 
 KEEP_EVERY_S = 60.0  # or more rarely, where a checkpoint takes long to write; stopped, a training keeps where it is
 MOST_LINES = 50_000
@@ -40,29 +43,41 @@ class Course:
 
 def train(lesson: Lesson, course: Course, underway: Underway) -> list[str]:
     """The metric lines. Losses and what is watched are in them; rates are in the log alone, so that the lines of a
-    training that was stopped are those of one that was not."""
+    training that was stopped are those of one that was not. Of several processes the first alone watches and keeps."""
+    with together(lesson.device), heard_stops() as stops:
+        return _trained(lesson, course, underway, stops)
+
+
+def _trained(lesson: Lesson, course: Course, underway: Underway, stops: Stops) -> list[str]:
     begun = _resumed(lesson, underway)
     lines = begun.lines
     reached: Progress | None = begun  # from which one could go on; None while weights change
-    keeper, rates = _Keeper(lesson, underway), _Rates(underway, course)
+    keeper, rates, averaging = _Keeper(lesson, underway), _Rates(underway, course), _averaging(lesson)
     try:
         if begun.unwatched and not (lines and json.loads(lines[-1])["step"] == begun.step - 1):
-            lines.append(_watched(lesson, begun.step - 1, json.loads(begun.unwatched)))
+            with stops.raised():
+                lines.append(_watched(lesson, begun.step - 1, json.loads(begun.unwatched)))
         for step, batch in _batches(lesson, range(begun.step, course.steps), rates):
-            values = _found(lesson, course, step, batch)
+            values, stop = _found(lesson, course, step, batch, averaging, stops)
             reached = None
             _update(lesson, step, batch)
             if course.ends_epoch(step):
                 reached = Progress(step + 1, lines, json.dumps(values))
-                lines.append(_watched(lesson, step, values))
+                stops.raise_for(stop)
+                with stops.raised():
+                    lines.append(_watched(lesson, step, values))
             elif course.has_line(step):
                 lines.append(metric_line(step, values))
             reached = Progress(step + 1, lines)
+            stops.raise_for(stop)
             rates.count(step, len(batch.ids), lines[-1])
             keeper.keep_sometimes(reached)
-    except (KeyboardInterrupt, Terminated):
+    except (KeyboardInterrupt, Terminated, OthersLost) as error:
         if reached is not None:
             keeper.keep(reached)
+        if isinstance(error, OthersLost):  # who may have heard of the signal earlier
+            underway.log({"event": "others lost", "error": str(error.__cause__)})
+            stops.raise_for(stops.noted)
         raise
     except torch.OutOfMemoryError as error:
         raise EnvironmentFault(
@@ -71,16 +86,27 @@ def train(lesson: Lesson, course: Course, underway: Underway) -> list[str]:
     return lines
 
 
+def _averaging(lesson: Lesson) -> Averaging:
+    return Averaging([each for group in lesson.optimiser.param_groups for each in group["params"]])
+
+
 def _watched(lesson: Lesson, step: int, values: Mapping[str, Any]) -> str:
-    return metric_line(step, {**values, **lesson.watch(step)})
+    """By the first process, while others wait for its part of the next step."""
+    return metric_line(step, {**values, **(lesson.watch(step) if torchrun.number() == 0 else {})})
 
 
 def _resumed(lesson: Lesson, underway: Underway) -> Progress:
+    """What the first process has kept, or begins with, is what all go on from."""
+    progress = Progress(0, [])
     for _, data in underway.latest():
         progress = restored(lesson, data)
         underway.log({"event": "resumed", "step": progress.step})
+        break
+    if torchrun.num_processes() == 1:
         return progress
-    return Progress(0, [])
+    underway.log({"event": "together", "processes": torchrun.num_processes()})
+    is_first = torchrun.number() == 0
+    return restored(lesson, from_the_first(state_bytes(lesson, progress) if is_first else b""))
 
 
 class _Keeper:
@@ -97,22 +123,31 @@ class _Keeper:
             self._next = ended + max(KEEP_EVERY_S, 20 * (ended - began) if KEEP_EVERY_S > 0 else 0)
 
     def keep(self, progress: Progress) -> None:
-        self._underway.keep(f"{progress.step:09d}.safetensors", state_bytes(self._lesson, progress))
+        if self._underway.keeps:
+            self._underway.keep(f"{progress.step:09d}.safetensors", state_bytes(self._lesson, progress))
 
 
-def _found(lesson: Lesson, course: Course, step: int, batch: Batch) -> dict[str, Any]:
-    """The losses, with gradients where they are to be; nothing that a checkpoint holds has changed."""
+def _found(
+    lesson: Lesson, course: Course, step: int, batch: Batch, averaging: Averaging, stops: Stops
+) -> tuple[dict[str, Any], int]:
+    """The losses, with gradients where they are to be, of all processes; and the signal that any of them has heard.
+    Nothing that a checkpoint holds has changed."""
     # Of dropped paths and the like, whatever came before; mixed, because torch reads the low 32 bits of a seed only.
     torch.manual_seed(int(np.random.SeedSequence((course.seed, step)).generate_state(1)[0]))
     _set_rates(lesson, step)
     with torch.autocast(lesson.device.type, lesson.autocast, enabled=lesson.autocast is not None):
         losses = lesson.losses(step, batch)
     lesson.optimiser.zero_grad(set_to_none=True)
-    losses.total.backward()  # type: ignore[no-untyped-call]
-    values = torch.stack([value.detach().float() for value in (losses.total, *losses.parts.values())]).tolist()
-    if not math.isfinite(values[0]):
-        raise _diverged(f"the loss at step {step} is {values[0]:g}", batch)
-    return dict(zip(("loss", *losses.parts), values, strict=True))
+    with averaging.over_processes():
+        losses.total.backward()  # type: ignore[no-untyped-call]
+    own_V = torch.stack([value.detach().float() for value in (losses.total, *losses.parts.values())])
+    every_PV = from_all(torch.cat([own_V, own_V.new_tensor([stops.noted])])).cpu()
+    is_finite_P = every_PV[:, 0].isfinite()
+    if not is_finite_P.all():
+        first = every_PV[~is_finite_P, 0][0].item()
+        raise _diverged(f"the loss at step {step} is {first:g}", batch, is_finite_P.logical_not().tolist())
+    values = every_PV[:, :-1].mean(dim=0).tolist()
+    return dict(zip(("loss", *losses.parts), values, strict=True)), int(every_PV[:, -1].max())
 
 
 def _update(lesson: Lesson, step: int, batch: Batch) -> None:
@@ -122,7 +157,7 @@ def _update(lesson: Lesson, step: int, batch: Batch) -> None:
     ]
     norms = torch.stack([torch.linalg.vector_norm(each) for each in gradients])
     if not norms.isfinite().all():
-        raise _diverged(f"a gradient at step {step} is not finite", batch)
+        raise _diverged(f"a gradient at step {step} is not finite", batch, [True] * torchrun.num_processes())
     if lesson.clip:
         for each, share in zip(gradients, (lesson.clip / (norms + 1e-6)).clamp_max(1), strict=True):
             each.mul_(share)
@@ -130,8 +165,11 @@ def _update(lesson: Lesson, step: int, batch: Batch) -> None:
     lesson.after(step)
 
 
-def _diverged(what: str, batch: Batch) -> Diverged:
-    named = ", ".join(batch.ids[:_ROWS_NAMED]) + (" …" if len(batch.ids) > _ROWS_NAMED else "")
+def _diverged(what: str, batch: Batch, is_concerned: Sequence[bool]) -> Diverged:
+    """All processes come here together; the rows are those of the ones that it concerns."""
+    of_each = [json.loads(text) for text in texts_from_all(json.dumps(list(batch.ids[: _ROWS_NAMED + 1])))]
+    ids = [name for names, is_named in zip(of_each, is_concerned, strict=True) for name in names if is_named]
+    named = ", ".join(ids[:_ROWS_NAMED]) + (" …" if len(ids) > _ROWS_NAMED else "")
     return Diverged(
         f"{what}, over {named}; nothing was updated with it. Choose a lower learning rate, or look at these pictures"
     )
@@ -155,11 +193,10 @@ class _Rates:
         self.waited_s = 0.0
 
     def count(self, step: int, rows: int, line: str) -> None:
-        self._rows, self._epoch_rows, self._epoch_steps = (
-            self._rows + rows,
-            self._epoch_rows + rows,
-            self._epoch_steps + 1,
-        )
+        rows *= torchrun.num_processes()
+        self._rows += rows
+        self._epoch_rows += rows
+        self._epoch_steps += 1
         now = time.monotonic()
         if (passed := now - self._since) > LOG_EVERY_S:
             rate, share = self._rows / passed, self.waited_s / passed

@@ -15,19 +15,11 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float32
-from torch import Tensor, distributed
+from torch import Tensor
+
+from ..learning.processes import from_all
 
 Gather = Callable[[Tensor], Tensor]
-
-
-def from_all_processes(own: Tensor) -> Tensor:
-    """[…] of each process as [P, …], by torch.distributed where it was initialised. No gradient passes."""
-    own = own.detach().contiguous()
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return own[None]
-    every = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(every, own)
-    return torch.stack(every)
 
 
 def centred_targets(
@@ -41,7 +33,7 @@ def updated_centre(
     centre: Float32[Tensor, " K"],
     logits: Float[Tensor, "B *N K"],
     momentum: float = 0.9,
-    gather: Gather = from_all_processes,
+    gather: Gather = from_all,
 ) -> Float32[Tensor, " K"]:
     """For the next step: targets of this step are made with the centre as it was before.
 
@@ -52,7 +44,7 @@ def updated_centre(
 
 
 def sinkhorn_targets(
-    logits: Float[Tensor, "*N K"], temperature: float, iterations: int = 3, gather: Gather = from_all_processes
+    logits: Float[Tensor, "*N K"], temperature: float, iterations: int = 3, gather: Gather = from_all
 ) -> Float32[Tensor, "*N K"]:
     """Assignments that use all clusters about alike: exp(logit / temperature), then in turns every cluster divided by
     its sum over the batch, and every picture or patch by its sum over the clusters, which therefore is 1.
@@ -72,7 +64,7 @@ def sinkhorn_targets(
 
 
 def mean_prediction(
-    student_logits: Float[Tensor, "*N K"], temperature: float, gather: Gather = from_all_processes
+    student_logits: Float[Tensor, "*N K"], temperature: float, gather: Gather = from_all
 ) -> Float32[Tensor, " K"]:
     """How much each cluster is predicted, over all views and processes.
 
@@ -108,7 +100,7 @@ class Usage:
     highest: float  # the probability of the first choice, on average: 1/K where nothing is decided (MSN's max_t)
 
 
-def usage(assignments: Float[Tensor, "*N K"], gather: Gather = from_all_processes) -> Usage:
+def usage(assignments: Float[Tensor, "*N K"], gather: Gather = from_all) -> Usage:
     """Of targets or of predictions; waits for the device."""
     rows = assignments.detach().float().flatten(0, -2)
     num_clusters = rows.shape[-1]

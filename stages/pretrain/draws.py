@@ -4,38 +4,61 @@ They are drawn on the generator's device and then moved, so that a generator of 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
+from ..learning.processes import WHOLE, Part
 
-def generator_at(seed: int, *place: int) -> torch.Generator:
-    """For one place of a run, such as (step, process): the same numbers whenever the run comes there.
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """A generator, and which rows of a batch its numbers are for: they are drawn for the whole batch, so that what a
+    row gets does not depend on which process has it."""
+
+    generator: torch.Generator
+    part: Part = WHOLE
+
+
+def draws_at(seed: int, *place: int, part: Part = WHOLE) -> Draws:
+    """For one place of a run, such as a step: the same numbers whenever the run comes there.
 
     The places are mixed before seeding, because torch's generator of the CPU reads the low 32 bits of a seed only.
     """
     mixed = np.random.SeedSequence(seed, spawn_key=place).generate_state(1)
-    return torch.Generator().manual_seed(int(mixed[0]))
+    return Draws(torch.Generator().manual_seed(int(mixed[0])), part)
 
 
-def shares(generator: torch.Generator, shape: Sequence[int], device: torch.device) -> Float32[Tensor, "..."]:
-    """Each from [0, 1)."""
-    return torch.rand(*shape, generator=generator, device=generator.device).to(device)
+def shares(draws: Draws, shape: Sequence[int], device: torch.device, rows: int = 0) -> Float32[Tensor, "..."]:
+    """Each from [0, 1). The axis of this number is that of the batch's rows."""
+    whole = [size * draws.part.count if axis == rows else size for axis, size in enumerate(shape)]
+    drawn = torch.rand(*whole, generator=draws.generator, device=draws.generator.device)
+    return draws.part.of(drawn, rows).to(device)
+
+
+def noise(draws: Draws, like: Float32[Tensor, "B *N"]) -> Float32[Tensor, "B *N"]:
+    """Normal, of mean 0 and deviation 1."""
+    shape = (len(like) * draws.part.count, *like.shape[1:])
+    return draws.part.of(torch.randn(shape, generator=draws.generator, device=draws.generator.device)).to(like)
+
+
+def order(draws: Draws, count: int) -> list[int]:
+    """Of so many things, the same for all rows."""
+    return torch.randperm(count, generator=draws.generator, device=draws.generator.device).tolist()
 
 
 def uniform(
-    generator: torch.Generator, shape: Sequence[int], low: float, high: float, device: torch.device
+    draws: Draws, shape: Sequence[int], low: float, high: float, device: torch.device
 ) -> Float32[Tensor, "..."]:
-    return low + (high - low) * shares(generator, shape, device)
+    return low + (high - low) * shares(draws, shape, device)
 
 
-def chosen(
-    generator: torch.Generator, shape: Sequence[int], probability: float, device: torch.device
-) -> Bool[Tensor, "..."]:
+def chosen(draws: Draws, shape: Sequence[int], probability: float, device: torch.device) -> Bool[Tensor, "..."]:
     """Each true with this probability; always at 1 and never at 0."""
-    return shares(generator, shape, device) < probability
+    return shares(draws, shape, device) < probability
 
 
 def whole_below(share: Float32[Tensor, "*shape"], limit: Int64[Tensor, "..."] | int) -> Int64[Tensor, "*shape"]:

@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from ...manifests.errors import ConfigError
-from .draws import chosen, shares, whole_below
+from ..learning.processes import from_all, rows_from_all
+from .draws import Draws, chosen, noise, shares, whole_below
 
 _AT_ONCE = 8  # rectangles drawn between two questions to the device whether every picture has had enough
 _MOST = 0.9  # of a picture: more is not reached in good time, since few rectangles lie over the upper left corner
@@ -50,30 +51,27 @@ class Corrupted:
     is_masked: Bool[Tensor, "B T"]  # the patches that count as masked
 
 
-def corrupt(
-    pictures: Float[Tensor, "B 3 H W"], masking: Masking, patch_px: int, generator: torch.Generator
-) -> Corrupted:
+def corrupt(pictures: Float[Tensor, "B 3 H W"], masking: Masking, patch_px: int, draws: Draws) -> Corrupted:
     """Normalised pictures with parts dropped or replaced; the given ones stay as they are."""
     batch, _, height, width = pictures.shape
     for step in (patch_px, masking.align_px):
         if height % step or width % step:
             raise ConfigError(f"pictures of {height}x{width} are not whole steps of {step} pixels; choose another size")
-    is_replaced_B = chosen(generator, (batch,), masking.replaced, pictures.device)
+    is_replaced_B = chosen(draws, (batch,), masking.replaced, pictures.device)
     largest_B = torch.where(is_replaced_B, masking.largest_replaced, masking.largest_dropped)
-    share_B = largest_B + (largest_B.clamp_max(0.5) - largest_B) * shares(generator, (batch,), pictures.device)
-    is_corrupted_BHW = group_mask(share_B, (height, width), masking, generator)
+    share_B = largest_B + (largest_B.clamp_max(0.5) - largest_B) * shares(draws, (batch,), pictures.device)
+    is_corrupted_BHW = group_mask(share_B, (height, width), masking, draws)
     filled = torch.zeros_like(pictures)
     if masking.fill == "noise":
-        noise = torch.randn(pictures.shape, generator=generator, device=generator.device)
-        filled = noise.to(pictures)
+        filled = noise(draws, pictures)
     if masking.replaced > 0:
-        filled = torch.where(is_replaced_B[:, None, None, None], pictures[_donors(pictures, generator)], filled)
+        filled = torch.where(is_replaced_B[:, None, None, None], _of_others(pictures, draws), filled)
     corrupted = torch.where(is_corrupted_BHW[:, None], filled, pictures)
     return Corrupted(corrupted, is_corrupted_BHW, masked_patches(is_corrupted_BHW, patch_px))
 
 
 def group_mask(
-    share: Float32[Tensor, " B"], size: tuple[int, int], masking: Masking, generator: torch.Generator
+    share: Float32[Tensor, " B"], size: tuple[int, int], masking: Masking, draws: Draws
 ) -> Bool[Tensor, "B H W"]:
     """Rectangles over each picture until their union is at least this share of it; the last one may lead beyond."""
     align = masking.align_px
@@ -81,9 +79,9 @@ def group_mask(
     row_R, column_C = (torch.arange(count, device=share.device) for count in (rows, columns))
     is_covered_BRC = torch.zeros(len(share), rows, columns, dtype=torch.bool, device=share.device)
     wanted_B = share * (rows * columns)
-    while bool((is_covered_BRC.sum(dim=(1, 2)) < wanted_B).any()):
-        top_BG, bottom_BG = _sides(size[0], len(share), masking, generator, share.device)
-        left_BG, right_BG = _sides(size[1], len(share), masking, generator, share.device)
+    while bool(from_all((is_covered_BRC.sum(dim=(1, 2)) < wanted_B).any()).any()):  # draws stay in step
+        top_BG, bottom_BG = _sides(size[0], len(share), masking, draws, share.device)
+        left_BG, right_BG = _sides(size[1], len(share), masking, draws, share.device)
         is_row_BGR = (row_R >= top_BG[..., None]) & (row_R < bottom_BG[..., None])
         is_column_BGC = (column_C >= left_BG[..., None]) & (column_C < right_BG[..., None])
         for index in range(_AT_ONCE):
@@ -103,24 +101,25 @@ def masked_patches(is_corrupted: Bool[Tensor, "B H W"], patch_px: int) -> Bool[T
 
 
 def _sides(
-    length_px: int, batch: int, masking: Masking, generator: torch.Generator, device: torch.device
+    length_px: int, batch: int, masking: Masking, draws: Draws, device: torch.device
 ) -> tuple[Int64[Tensor, "B G"], Int64[Tensor, "B G"]]:
     """First cell and the one after the last, along one axis. A side is drawn in pixels, then rounded to the alignment,
     so that of the snapped sides the shortest and the longest are the rarer ones, as published."""
     align = masking.align_px
     longest_px = max(align, int(masking.longest_side * length_px))
-    length_BG, start_BG = shares(generator, (2, batch, _AT_ONCE), device)
+    length_BG, start_BG = shares(draws, (2, batch, _AT_ONCE), device, rows=1)
     side_BG = align + whole_below(length_BG, longest_px - align + 1)
     first_BG = whole_below(start_BG, length_px // align)
     return first_BG, first_BG + (side_BG + align // 2) // align  # what lies beyond the border covers nothing
 
 
-def _donors(pictures: Tensor, generator: torch.Generator) -> Int64[Tensor, " B"]:
-    """For each picture another one of the batch, all equally likely."""
-    batch = len(pictures)
+def _of_others(pictures: Float[Tensor, "B 3 H W"], draws: Draws) -> Float[Tensor, "B 3 H W"]:
+    """For each picture another one of the whole batch, all equally likely."""
+    batch = len(pictures) * draws.part.count
     if batch < 2:
         raise ConfigError(
             "a batch of one picture has no other to replace parts with; choose replaced=0 or a larger one"
         )
-    step_B = 1 + whole_below(shares(generator, (batch,), pictures.device), batch - 1)
-    return (torch.arange(batch, device=pictures.device) + step_B) % batch
+    drawn = torch.rand(batch, generator=draws.generator, device=draws.generator.device)
+    step = 1 + whole_below(drawn, batch - 1)
+    return rows_from_all(pictures, ((torch.arange(batch) + step) % batch).to(pictures.device), draws.part)

@@ -1,6 +1,6 @@
 """A backbone with the heads that it learns by; the student's, and the teacher's that follows it.
 
-Letters: B pictures, M class token and patches, T patches, D width of a token.
+Letters: B pictures, or views of them, M class token and patches, T patches, D width of a token.
 """
 
 import copy
@@ -10,9 +10,11 @@ from typing import Any
 import timm
 import torch
 from jaxtyping import Float
+from timm.layers import DropPath  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from ...manifests.errors import ConfigError
+from ..learning.processes import Part
 from .heads import ProjectionHead, ReconstructionHead
 
 
@@ -68,6 +70,29 @@ def made_backbone(shape: Shape) -> Any:
             "was learned with; choose another, such as vit_small_patch16_224"
         )
     return model
+
+
+class PartOfDropPath(DropPath):
+    """timm's, drawn for the whole batch. Its rows are of this process's part: a view of each picture, then the next."""
+
+    def __init__(self, rate: float, part: Part, pictures: int) -> None:
+        super().__init__(rate)
+        self._part, self._pictures = part, pictures
+
+    def forward(self, x: Float[Tensor, "B M D"]) -> Float[Tensor, "B M D"]:
+        if not self.training:
+            return x
+        views = len(x) // self._pictures
+        keep = 1 - self.drop_prob
+        drawn = x.new_empty(views, self._pictures * self._part.count).bernoulli_(keep).div_(keep)
+        return x * self._part.of(drawn, dim=1).reshape(-1, 1, 1)
+
+
+def drop_paths_of_part(backbone: nn.Module, part: Part, pictures: int) -> None:
+    """Of a process that has so many pictures of each batch."""
+    for name, module in list(backbone.named_modules()):
+        if isinstance(module, DropPath):
+            backbone.set_submodule(name, PartOfDropPath(module.drop_prob, part, pictures))
 
 
 def teacher_of(student: Network) -> Network:

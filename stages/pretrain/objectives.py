@@ -2,9 +2,8 @@
 
 Letters: G global views, V student views, B pictures, T patches, K clusters, E width of an embedding, H W pixels.
 
-A mean is over the pictures of this process. Where processes have equally many, averaging gradients over them gives the
-gradient of all pictures together, except for the contrastive loss, whose negatives are those of one process as
-published, and for the reconstruction, whose pixels count within their process.
+A mean is over the pictures of this process. Processes have equally many, so that gradients averaged over them are those
+of all pictures together; where that takes what the others have, `gather` gives it (see `processes`).
 """
 
 from typing import Literal
@@ -15,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.functional import normalize
 
-from .assignments import cross_entropy
+from ..learning.processes import WHOLE, Part, from_all
+from .assignments import Gather, cross_entropy
 
 Scalar = Float32[Tensor, ""]
 
@@ -58,25 +58,32 @@ def reconstruction_loss(
     clean: Float[Tensor, "B 3 H W"],
     is_corrupted: Bool[Tensor, "B H W"],
     kind: Literal["mse", "l1"] = "mse",
+    gather: Gather = from_all,
 ) -> Scalar:
-    """Over corrupted pixels alone, each of the batch with the same weight; 0 where there are none. MSE is MC-SSL's
-    (main_MCSSL.py:243-244), L1 is GMML's and SiT's."""
+    """Over corrupted pixels alone, each of the whole batch with the same weight; 0 where there are none. MSE is
+    MC-SSL's (main_MCSSL.py:243-244), L1 is GMML's and SiT's."""
     difference = reconstructed.float() - clean.detach().float()
     of_pixel = difference.square() if kind == "mse" else difference.abs()
-    return of_pixel.where(is_corrupted[:, None], 0).sum() / (3 * is_corrupted.sum()).clamp_min(1)
+    counts_P = gather(3 * is_corrupted.sum())
+    return of_pixel.where(is_corrupted[:, None], 0).sum() * len(counts_P) / counts_P.sum().clamp_min(1)
 
 
 def contrastive_loss(
-    student: Float[Tensor, "2 B E"], teacher: Float[Tensor, "2 B E"], temperature: float = 0.2
+    student: Float[Tensor, "2 B E"],
+    teacher: Float[Tensor, "2 B E"],
+    temperature: float = 0.2,
+    gather: Gather = from_all,
+    part: Part = WHOLE,
 ) -> Scalar:
-    """Each student's embedding is to find the teacher's of the same picture's other view among those of the batch.
+    """Each student's embedding is to find the teacher's of the same picture's other view among those of the whole
+    batch, not of one process's part as published.
 
     Embeddings are normalised here. Cross-entropy of the cosines over the temperature, times twice the temperature so
     that the size of gradients depends on it little; both directions added (SiT as published with GMML, class SimCLR).
     """
-    other_2BE = normalize(teacher.detach().float(), dim=-1).flip(0)
+    other_2BE = gather(normalize(teacher.detach().float(), dim=-1).flip(0)).transpose(0, 1).flatten(1, 2)
     with torch.autocast(student.device.type, enabled=False):  # as of prototypes
         logits_2BB = normalize(student.float(), dim=-1) @ other_2BE.mT / temperature
-    own_B = torch.arange(logits_2BB.shape[1], device=student.device)
+    own_B = part.of(torch.arange(other_2BE.shape[1], device=student.device))
     first, second = (functional.cross_entropy(logits_BB, own_B) for logits_BB in logits_2BB)
     return 2 * temperature * (first + second)

@@ -16,15 +16,17 @@ from safetensors.torch import save
 from ...manifests.checkpoints import SEEN, WEIGHTS, seen_json
 from ...manifests.errors import ConfigError
 from ...manifests.pixels import FIELD, Pixels
+from ...manifests.torchrun import num_processes
 from ...manifests.underway import Underway
 from ..learning.lesson import Batch, Lesson
 from ..learning.loop import Course, train
+from ..learning.processes import own_device, own_part
 from ..learning.schedules import Schedule
 from ..stage import Findings, Inputs, WholeStage
 from ..vision.backbone import backbone_facts, device_named
 from .config import PretrainConfig
-from .draws import generator_at
-from .network import Network, Shape, parameter_groups, teacher_of
+from .draws import draws_at
+from .network import Network, Shape, drop_paths_of_part, parameter_groups, teacher_of
 from .teaching import Teaching
 from .watching import chosen_pictures, collapse, watched_values
 
@@ -101,6 +103,16 @@ def refuse_what_cannot_work(config: PretrainConfig, pixels: Pixels, count: int) 
                 f"{option} is {size} and the pictures of {pixels.artifact.place} are of {rows_px} pixels; choose a "
                 f"smaller view, or make larger pictures with `maskmill pixels --image-size {size}`"
             )
+    if config.batch % num_processes():
+        raise ConfigError(
+            f"--batch is {config.batch} and torchrun started {num_processes()} processes, of which each has the same "
+            f"number of pictures; choose a multiple of {num_processes()}"
+        )
+    if num_processes() > 1 and config.device.startswith("cuda:"):
+        raise ConfigError(
+            f"--device is {config.device} and torchrun started {num_processes()} processes; choose cuda, of which each "
+            "process takes one"
+        )
     if count < config.batch:
         raise ConfigError(
             f"{pixels.artifact.place} holds {count} whole pictures and a batch is {config.batch}; choose a smaller "
@@ -118,10 +130,13 @@ def made_teaching(config: PretrainConfig, mean: Any, std: Any, epoch_steps: int)
         drop_path=DROP_PATH,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator_at(config.seed).initial_seed())
+        torch.manual_seed(draws_at(config.seed).generator.initial_seed())
         student = Network(shape)
-    student = student.to(device_named(config.device)).train()
-    return Teaching(config, student, teacher_of(student), mean, std, epoch_steps)
+    part = own_part()
+    if part.count > 1:
+        drop_paths_of_part(student.backbone, part, config.batch // part.count)
+    student = student.to(_device(config)).train()
+    return Teaching(config, student, teacher_of(student), mean, std, epoch_steps, part)
 
 
 def made_lesson(
@@ -133,7 +148,7 @@ def made_lesson(
 ) -> Lesson:
     momentum = Schedule(start=config.momentum, end=1.0, steps=course.steps)
     rate = config.learning_rate * config.batch / 256
-    device = device_named(config.device)
+    device = _device(config)
     return Lesson(
         modules={"student": teaching.student, "teacher": teaching.teacher, "centres": teaching.centres},
         optimiser=torch.optim.AdamW(parameter_groups(teaching.student, WEIGHT_DECAY[0])),
@@ -157,8 +172,10 @@ def made_lesson(
 def batches(
     config: PretrainConfig, pixels: Pixels, positions: Int64[np.ndarray, " N"], epoch_steps: int
 ) -> Callable[[int], Batch]:
-    """Every picture once in an epoch, in an order of its own, but for those that fill no batch."""
+    """Every picture once in an epoch, in an order of its own, but for those that fill no batch; of each batch this
+    process's part."""
     ids = pixels.artifact.rows(["id"]).column("id")
+    part = own_part()
 
     @lru_cache(maxsize=2)
     def order(epoch: int) -> np.ndarray:
@@ -167,11 +184,15 @@ def batches(
     def batch(step: int) -> Batch:
         epoch, place = divmod(step, epoch_steps)
         drawn = order(epoch)[place * config.batch : (place + 1) * config.batch]
-        chosen = np.sort(positions[drawn]).tolist()  # neighbours are read together
+        chosen = np.split(np.sort(positions[drawn]), part.count)[part.index].tolist()  # neighbours are read together
         pictures = torch.from_numpy(pixels.at(chosen)).permute(0, 3, 1, 2).contiguous()
         return Batch([ids[each].as_py() for each in chosen], {"pictures": pictures})
 
     return batch
+
+
+def _device(config: PretrainConfig) -> torch.device:
+    return device_named(own_device(config.device))
 
 
 STAGE = WholeStage(

@@ -11,11 +11,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from ..learning.lesson import Losses
+from ..learning.processes import Part
 from ..learning.schedules import Schedule
 from ..vision.fitting import Colour
 from .assignments import centred_targets, me_max, mean_prediction, sinkhorn_targets, updated_centre
 from .config import PretrainConfig
-from .draws import generator_at
+from .draws import Draws, draws_at
 from .masking import Corrupted, Masking, corrupt
 from .network import Network, follow
 from .objectives import cls_loss, contrastive_loss, patch_loss, reconstruction_loss
@@ -47,8 +48,16 @@ class Teaching:
     """Student and teacher at one step after another."""
 
     def __init__(
-        self, config: PretrainConfig, student: Network, teacher: Network, mean: Colour, std: Colour, epoch_steps: int
+        self,
+        config: PretrainConfig,
+        student: Network,
+        teacher: Network,
+        mean: Colour,
+        std: Colour,
+        epoch_steps: int,
+        part: Part,
     ) -> None:
+        self.part = part
         self.config, self.student, self.teacher = config, student, teacher
         self.centres = Centres(config.clusters).to(next(student.parameters()).device)
         self._colours = mean, std
@@ -62,11 +71,12 @@ class Teaching:
         self.masking = Masking(align_px=config.align or student.patch_px)
 
     def losses(self, step: int, pictures: UInt8[Tensor, "B 3 S S"]) -> Losses:
-        """All that are asked for, from the numbers drawn for this step. Changes nothing that a checkpoint holds."""
-        generator = generator_at(self.config.seed, step)
-        views = draw_views(pictures, self.strengths, *self._colours, generator)
+        """All that are asked for, of this process's part of the batch, from the numbers drawn for this step. Changes
+        nothing that a checkpoint holds."""
+        draws = draws_at(self.config.seed, step, part=self.part)
+        views = draw_views(pictures, self.strengths, *self._colours, draws)
         clean = torch.cat(views[:NUM_GLOBAL])
-        corrupted = self._corrupted(views[:NUM_GLOBAL], generator)
+        corrupted = self._corrupted(views[:NUM_GLOBAL], draws)
         self.student.projection.cls_prototypes.requires_grad_(step >= self._epoch_steps)
         tokens = self.student.tokens(corrupted.pictures)
         weights, parts = self.config.weights, dict[str, Tensor]()
@@ -96,9 +106,9 @@ class Teaching:
             self.centres.of(name).copy_(centre_K)
         self._next_centres = {}
 
-    def _corrupted(self, views: Sequence[Tensor], generator: torch.Generator) -> Corrupted:
+    def _corrupted(self, views: Sequence[Tensor], draws: Draws) -> Corrupted:
         """Each view apart, so that parts come from other pictures and not from another view of the same."""
-        found = [corrupt(view, self.masking, self.student.patch_px, generator) for view in views]
+        found = [corrupt(view, self.masking, self.student.patch_px, draws) for view in views]
         return Corrupted(
             torch.cat([each.pictures for each in found]),
             torch.cat([each.is_corrupted for each in found]),
@@ -164,4 +174,5 @@ class Teaching:
             other = self.teacher.projection.mlp(taught[:, 0])
         asked = self.student.projection.mlp(tokens[:, 0])
         width = asked.shape[-1]
-        return contrastive_loss(asked.view(NUM_GLOBAL, -1, width), other.view(NUM_GLOBAL, -1, width))
+        views = asked.view(NUM_GLOBAL, -1, width), other.view(NUM_GLOBAL, -1, width)
+        return contrastive_loss(*views, part=self.part)

@@ -31,7 +31,7 @@ from .colours import (
     solarised,
     weighted,
 )
-from .draws import chosen, shares, uniform, whole_below
+from .draws import Draws, chosen, order, shares, uniform, whole_below
 
 _TRIES = 10  # torchvision's, before it takes the whole picture
 Range = tuple[float, float]
@@ -81,48 +81,44 @@ def draw_views(
     strengths: Sequence[Strengths],
     mean: Colour,
     std: Colour,
-    generator: torch.Generator,
+    draws: Draws,
 ) -> list[Float32[Tensor, "B 3 _ _"]]:
-    """A view of the whole batch for each of the strengths, normalised; a function of the generator's state alone."""
+    """A view of the whole batch for each of the strengths, normalised; a function of the state of the draws alone."""
     shift, width = (torch.tensor(values, device=pictures.device).view(3, 1, 1) for values in (mean, std))
-    return [(draw_view(pictures, kind, generator) - shift) / width for kind in strengths]
+    return [(draw_view(pictures, kind, draws) - shift) / width for kind in strengths]
 
 
-def draw_view(
-    pictures: UInt8[Tensor, "B 3 S S"], kind: Strengths, generator: torch.Generator
-) -> Float32[Tensor, "B 3 O O"]:
+def draw_view(pictures: UInt8[Tensor, "B 3 S S"], kind: Strengths, draws: Draws) -> Float32[Tensor, "B 3 O O"]:
     """One view with values in [0, 1]."""
     batch, _, side, _ = pictures.shape
     device = pictures.device
-    box_B4 = drawn_boxes(batch, side, kind, generator, device)
-    is_flipped_B = chosen(generator, (batch,), kind.flipped, device)
+    box_B4 = drawn_boxes(batch, side, kind, draws, device)
+    is_flipped_B = chosen(draws, (batch,), kind.flipped, device)
     of_rows = resampling(box_B4[:, 0], box_B4[:, 2], side, kind.size_px)
     of_columns = resampling(box_B4[:, 1], box_B4[:, 3], side, kind.size_px)
     of_columns = torch.where(is_flipped_B[:, None, None], of_columns.flip(1), of_columns)
     view = weighted(pictures.float().div_(255), of_rows, of_columns).clamp_(0, 1)  # bicubic overshoots
-    view = _jittered(view, kind, generator)
-    is_grey_B = chosen(generator, (batch,), kind.grey, device)
+    view = _jittered(view, kind, draws)
+    is_grey_B = chosen(draws, (batch,), kind.grey, device)
     view = torch.where(is_grey_B[:, None, None, None], grey(view), view)
-    sigma_B = uniform(generator, (batch,), *kind.sigma_px, device)
-    is_blurred_B = chosen(generator, (batch,), kind.blurred, device)
+    sigma_B = uniform(draws, (batch,), *kind.sigma_px, device)
+    is_blurred_B = chosen(draws, (batch,), kind.blurred, device)
     if kind.blurred > 0:  # it costs as much as the rest
         view = blurred(view, sigma_B.where(is_blurred_B, 0)).clamp_(0, 1)
-    return solarised(view, chosen(generator, (batch,), kind.solarised, device))
+    return solarised(view, chosen(draws, (batch,), kind.solarised, device))
 
 
-def drawn_boxes(
-    batch: int, side: int, kind: Strengths, generator: torch.Generator, device: torch.device
-) -> Int64[Tensor, "B 4"]:
+def drawn_boxes(batch: int, side: int, kind: Strengths, draws: Draws, device: torch.device) -> Int64[Tensor, "B 4"]:
     """Top, left, rows and columns of a crop per picture, whole pixels: the first of ten tries that lies within the
     picture, or else the largest in the middle whose ratio is allowed."""
-    area_BA = side**2 * uniform(generator, (batch, _TRIES), *kind.scale, device)
+    area_BA = side**2 * uniform(draws, (batch, _TRIES), *kind.scale, device)
     narrowest, widest = map(math.log, kind.ratio)
-    ratio_BA = uniform(generator, (batch, _TRIES), narrowest, widest, device).exp()
+    ratio_BA = uniform(draws, (batch, _TRIES), narrowest, widest, device).exp()
     sides_BA2 = torch.stack([(area_BA / ratio_BA).sqrt(), (area_BA * ratio_BA).sqrt()], dim=-1).round().long()
     fits_BA = ((sides_BA2 >= 1) & (sides_BA2 <= side)).all(dim=-1)
     first_B = fits_BA.byte().argmax(dim=1)
     drawn_B2 = sides_BA2[torch.arange(batch, device=device), first_B]
-    place_B2 = whole_below(shares(generator, (batch, 2), device), side - drawn_B2 + 1)
+    place_B2 = whole_below(shares(draws, (batch, 2), device), side - drawn_B2 + 1)
     nearest = min(max(1.0, kind.ratio[0]), kind.ratio[1])
     largest = torch.tensor([max(1, round(side / max(nearest, 1))), max(1, round(side * min(nearest, 1)))])
     middle = torch.cat([(side - largest) // 2, largest]).to(device)
@@ -150,9 +146,9 @@ def _bicubic(distance: Tensor) -> Tensor:
     return near.where(x < 1, far.where(x < 2, 0))
 
 
-def _jittered(view: Pictures, kind: Strengths, generator: torch.Generator) -> Pictures:
+def _jittered(view: Pictures, kind: Strengths, draws: Draws) -> Pictures:
     batch, device = len(view), view.device
-    is_jittered_B = chosen(generator, (batch,), kind.jittered, device)
+    is_jittered_B = chosen(draws, (batch,), kind.jittered, device)
     steps = (
         (brightened, 1.0, kind.brightness),
         (contrasted, 1.0, kind.contrast),
@@ -160,8 +156,8 @@ def _jittered(view: Pictures, kind: Strengths, generator: torch.Generator) -> Pi
         (hue_turned, 0.0, kind.hue),
     )
     found = view
-    for number in torch.randperm(len(steps), generator=generator, device=generator.device).tolist():
+    for number in order(draws, len(steps)):
         step, middle, reach = steps[number]
-        strength_B = uniform(generator, (batch,), middle - reach, middle + reach, device)
+        strength_B = uniform(draws, (batch,), middle - reach, middle + reach, device)
         found = step(found, strength_B) if reach > 0 else found
     return torch.where(is_jittered_B[:, None, None, None], found, view)

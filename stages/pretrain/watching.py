@@ -20,6 +20,7 @@ from torch.nn.functional import interpolate, normalize
 from ...manifests.artifact import Artifact
 from ...manifests.errors import ConfigError
 from ...manifests.pixels import Pixels
+from ..learning.processes import from_this_alone
 from ..vision.fitting import Colour
 from .assignments import centred_targets, usage
 from .config import PretrainConfig
@@ -63,7 +64,8 @@ def chosen_pictures(pixels: Pixels, images: Artifact, positions: Int64[np.ndarra
 
 @torch.no_grad()
 def watched_values(teaching: Teaching, pixels: Pixels, watched: Watched, mean: Colour, std: Colour) -> dict[str, float]:
-    """For the metric line of an epoch's last step: of the class token's clusters, of the patches', and of classes."""
+    """For the metric line of an epoch's last step: of the class token's clusters, of the patches', and of classes. One
+    process computes it alone."""
     features, logits = [], dict[str, list[Tensor]]()
     for start in range(0, len(watched.positions), AT_ONCE):
         pictures = torch.from_numpy(pixels.at(watched.positions[start : start + AT_ONCE].tolist())).permute(0, 3, 1, 2)
@@ -78,7 +80,7 @@ def watched_values(teaching: Teaching, pixels: Pixels, watched: Watched, mean: C
     values: dict[str, float] = {}
     for name, some in logits.items():
         targets = centred_targets(torch.cat(some), teaching.centres.of(name), TEACHER_TEMPERATURES[1])
-        found = usage(targets)
+        found = usage(targets, from_this_alone)
         undecided = -(targets * targets.clamp_min(1e-30).log()).sum(dim=-1).mean()
         both = {"entropy": found.entropy, "information": max(0.0, found.entropy - float(undecided))}
         values |= {f"{name} {key}": value for key, value in both.items()}

@@ -24,7 +24,7 @@ from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.pixels.stage import STAGE as PIXELS, PixelsConfig
 from maskmill.stages.pretrain import stage, teaching
 from maskmill.stages.pretrain.config import PretrainConfig, pretrain_config
-from maskmill.stages.pretrain.draws import generator_at
+from maskmill.stages.pretrain.draws import draws_at
 from maskmill.stages.pretrain.stage import made_teaching
 from maskmill.stages.pretrain.teaching import NUM_GLOBAL
 from maskmill.stages.pretrain.views import draw_views
@@ -37,9 +37,9 @@ def bare(config: PretrainConfig, work: Path, steps: int) -> Callable[[], None]:
     facts = backbone_facts(config.backbone, config.global_size, config.global_size)
     taught = made_teaching(config, facts.mean, facts.std, steps)
     pictures = torch.from_numpy(open_pixels(work / "pixels").at(range(BATCH))).permute(0, 3, 1, 2).to(config.device)
-    generator = generator_at(0, 0)
-    views = draw_views(pictures, taught.strengths, facts.mean, facts.std, generator)
-    corrupted = taught._corrupted(views[:NUM_GLOBAL], generator)
+    draws = draws_at(0, 0)
+    views = draw_views(pictures, taught.strengths, facts.mean, facts.std, draws)
+    corrupted = taught._corrupted(views[:NUM_GLOBAL], draws)
 
     def loop() -> None:
         with (

@@ -16,11 +16,11 @@ import torch
 from hypothesis import given, strategies as st
 from torch import Tensor
 
+from maskmill.stages.learning.processes import from_all
 from maskmill.stages.pretrain.assignments import (
     Gather,
     centred_targets,
     cross_entropy,
-    from_all_processes,
     me_max,
     mean_prediction,
     sinkhorn_targets,
@@ -291,7 +291,7 @@ def test_me_max_gradients_averaged_over_processes_are_those_of_one():
         return weight.grad
 
     averaged = torch.stack(in_processes(list(whole.split([4, 3, 2])), gradient)).mean(dim=0)
-    assert (averaged - gradient(whole, from_all_processes)).abs().max() < 1e-6
+    assert (averaged - gradient(whole, from_all)).abs().max() < 1e-6
 
 
 RANK = """

@@ -4,13 +4,14 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from maskmill.stages.pretrain.draws import chosen, generator_at, shares, whole_below
+from maskmill.stages.learning.processes import WHOLE, Part
+from maskmill.stages.pretrain.draws import chosen, draws_at, noise, order, shares, whole_below
 
 CPU = torch.device("cpu")
 
 
 def drawn(seed: int, *place: int) -> torch.Tensor:
-    return shares(generator_at(seed, *place), (8,), CPU)
+    return shares(draws_at(seed, *place), (8,), CPU)
 
 
 def test_a_place_has_its_own_numbers_again_and_again():
@@ -33,7 +34,7 @@ def test_whole_numbers_stay_below_their_limit(limit, seed):
 
 @pytest.mark.parametrize(("probability", "share"), [(0.0, 0.0), (1.0, 1.0), (0.3, 0.3)])
 def test_chosen_as_often_as_asked(probability, share):
-    found = chosen(generator_at(0), (20_000,), probability, CPU).float().mean()
+    found = chosen(draws_at(0), (20_000,), probability, CPU).float().mean()
     assert abs(float(found) - share) < (0.02 if 0 < share < 1 else 1e-9)
 
 
@@ -41,3 +42,18 @@ def test_nothing_is_taken_from_the_generator_of_others():
     before = torch.get_rng_state()
     drawn(3)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@given(st.integers(0, 100), st.sampled_from([1, 2, 3, 6]))
+def test_what_a_row_gets_does_not_depend_on_who_has_it(seed, count):
+    def all_draws(part: Part, rows: int) -> list[torch.Tensor]:
+        draws = draws_at(seed, part=part)
+        sides = shares(draws, (2, rows, 3), CPU, rows=1)
+        return [*sides, noise(draws, torch.empty(rows, 4)), chosen(draws, (rows,), 0.5, CPU)]
+
+    orders = {tuple(order(draws_at(seed, part=Part(index, count)), 5)) for index in range(count)}
+    assert len(orders) == 1
+    whole = all_draws(WHOLE, 6)
+    of_parts = [all_draws(Part(index, count), 6 // count) for index in range(count)]
+    for number, wanted in enumerate(whole):
+        assert torch.equal(torch.cat([drawn[number] for drawn in of_parts]), wanted)

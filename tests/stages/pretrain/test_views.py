@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from maskmill.manifests.errors import ConfigError
-from maskmill.stages.pretrain.draws import generator_at
+from maskmill.stages.pretrain.draws import draws_at
 from maskmill.stages.pretrain.views import (
     FIRST_GLOBAL,
     LOCAL,
@@ -42,7 +42,7 @@ def resized(picture: Tensor, size: int) -> Tensor:
 @pytest.mark.parametrize("side", [24, 17, 40, 100])
 def test_without_distortions_a_view_is_the_picture_resized(side):
     given_pictures = pictures(side=side)
-    found = draw_view(given_pictures, PLAIN, generator_at(0))
+    found = draw_view(given_pictures, PLAIN, draws_at(0))
     for b in range(4):
         assert (found[b] - resized(given_pictures[b], 24)).abs().max() < 1e-5
     if side == 24:
@@ -53,7 +53,7 @@ def test_without_distortions_a_view_is_the_picture_resized(side):
 def test_resizing_is_pillows(side):
     """Of pictures without contrasts so strong that Pillow cuts them off between the axes."""
     soft = pictures(side=side) // 3 + 85
-    found = 255 * draw_view(soft, PLAIN, generator_at(0)).permute(0, 2, 3, 1).double().numpy()
+    found = 255 * draw_view(soft, PLAIN, draws_at(0)).permute(0, 2, 3, 1).double().numpy()
     for b in range(4):
         pillow = Image.fromarray(soft[b].permute(1, 2, 0).numpy()).resize((24, 24), Image.Resampling.BICUBIC)
         assert np.abs(found[b] - np.asarray(pillow, np.float64)).max() < 1.5  # it rounds after each axis
@@ -63,8 +63,8 @@ def test_resizing_is_pillows(side):
 def test_each_picture_has_its_own_crop_exact_to_the_pixel(seed, size):
     kind = replace(PLAIN, size_px=size, scale=(0.05, 1.0), ratio=(0.5, 2.0))
     given_pictures = pictures()
-    found = draw_view(given_pictures, kind, generator_at(seed))
-    boxes = drawn_boxes(4, 40, kind, generator_at(seed), CPU)
+    found = draw_view(given_pictures, kind, draws_at(seed))
+    boxes = drawn_boxes(4, 40, kind, draws_at(seed), CPU)
     for b, (top, left, rows, columns) in enumerate(boxes.tolist()):
         crop = given_pictures[b, :, top : top + rows, left : left + columns]
         assert (found[b] - resized(crop, size)).abs().max() < 2e-5
@@ -75,7 +75,7 @@ def test_each_picture_has_its_own_crop_exact_to_the_pixel(seed, size):
 )
 def test_boxes_keep_scale_and_ratio_and_lie_within(high, less, narrow, wider, side, seed):
     kind = replace(PLAIN, scale=(high * (1 - less), high), ratio=(narrow, narrow * wider))
-    boxes = drawn_boxes(8, side, kind, generator_at(seed), CPU).double()
+    boxes = drawn_boxes(8, side, kind, draws_at(seed), CPU).double()
     top, left, rows, columns = boxes.unbind(dim=1)
     assert (rows >= 1).all()
     assert (columns >= 1).all()
@@ -94,7 +94,7 @@ def test_boxes_keep_scale_and_ratio_and_lie_within(high, less, narrow, wider, si
 )
 def test_where_no_try_fits_it_is_the_largest_in_the_middle(ratio, expected):
     kind = replace(PLAIN, scale=(0.999, 1.0), ratio=ratio)
-    boxes = drawn_boxes(200, 40, kind, generator_at(0), CPU).tolist()
+    boxes = drawn_boxes(200, 40, kind, draws_at(0), CPU).tolist()
     assert expected in boxes
     if not ratio[0] <= 1 <= ratio[1]:
         assert boxes == [expected] * 200
@@ -102,7 +102,7 @@ def test_where_no_try_fits_it_is_the_largest_in_the_middle(ratio, expected):
 
 def test_boxes_are_spread_over_scales_and_places():
     kind = replace(PLAIN, scale=(0.25, 1.0), ratio=(3 / 4, 4 / 3))
-    top, left, rows, columns = drawn_boxes(4000, 100, kind, generator_at(0), CPU).double().unbind(dim=1)
+    top, left, rows, columns = drawn_boxes(4000, 100, kind, draws_at(0), CPU).double().unbind(dim=1)
     share = rows * columns / 100**2
     assert 0.24 < float(share.min()) < 0.27
     assert 0.55 < float(share.mean()) < 0.62  # a little under the middle: of the large ones fewer fit
@@ -116,10 +116,10 @@ def test_boxes_are_spread_over_scales_and_places():
 
 
 def test_a_flip_mirrors():
-    straight = draw_view(pictures(), replace(PLAIN, scale=(0.3, 0.9)), generator_at(5))
-    mirrored = draw_view(pictures(), replace(PLAIN, scale=(0.3, 0.9), flipped=1.0), generator_at(5))
+    straight = draw_view(pictures(), replace(PLAIN, scale=(0.3, 0.9)), draws_at(5))
+    mirrored = draw_view(pictures(), replace(PLAIN, scale=(0.3, 0.9), flipped=1.0), draws_at(5))
     assert (mirrored - straight.flip(3)).abs().max() < 1e-6
-    half = draw_view(pictures(200, side=24), replace(PLAIN, flipped=0.5), generator_at(5))
+    half = draw_view(pictures(200, side=24), replace(PLAIN, flipped=0.5), draws_at(5))
     is_flipped = (half != pictures(200, side=24) / 255).flatten(1).any(dim=1)
     assert 70 < int(is_flipped.sum()) < 130
     assert torch.equal(half[is_flipped], (pictures(200, side=24) / 255).flip(3)[is_flipped])
@@ -130,7 +130,7 @@ def test_each_step_is_done_to_as_many_pictures_as_asked(step):
     given_pictures = pictures(200, side=24)
     changes: dict[str, Any] = {"sigma_px": (0.5, 2.0), step: 0.3}
     kind = replace(PLAIN, **changes)
-    found = draw_view(given_pictures, kind, generator_at(1))
+    found = draw_view(given_pictures, kind, draws_at(1))
     is_changed = (found != given_pictures / 255).flatten(1).any(dim=1)
     assert 35 < int(is_changed.sum()) < 85
     if step == "grey":
@@ -141,9 +141,9 @@ def test_each_step_is_done_to_as_many_pictures_as_asked(step):
 def test_each_jitter_has_its_own_strength(field):
     none = replace(PLAIN, jittered=1.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
     given_pictures = pictures(side=24)
-    assert torch.equal(draw_view(given_pictures, none, generator_at(0)), given_pictures / 255)
+    assert torch.equal(draw_view(given_pictures, none, draws_at(0)), given_pictures / 255)
     changes: dict[str, Any] = {field: 0.3}
-    found = draw_view(given_pictures, replace(none, **changes), generator_at(0))
+    found = draw_view(given_pictures, replace(none, **changes), draws_at(0))
     assert (found != given_pictures / 255).flatten(1).any(dim=1).all()
 
 
@@ -161,7 +161,7 @@ def test_values_stay_in_range(seed):
         solarised=0.5,
     )
     stark = pictures() // 128 * 255
-    found = draw_view(stark, kind, generator_at(seed))
+    found = draw_view(stark, kind, draws_at(seed))
     assert found.isfinite().all()
     assert float(found.min()) >= 0
     assert float(found.max()) <= 1
@@ -172,7 +172,7 @@ def test_views_are_those_of_the_same_generator_normalised():
     given_pictures = pictures()
     before = given_pictures.clone()
     untouched = torch.get_rng_state()
-    drawn = [draw_views(given_pictures, kinds, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), generator_at(7, s)) for s in (0, 0, 1)]
+    drawn = [draw_views(given_pictures, kinds, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), draws_at(7, s)) for s in (0, 0, 1)]
     assert torch.equal(torch.get_rng_state(), untouched)
     assert torch.equal(given_pictures, before)
     assert [view.shape[-1] for view in drawn[0]] == [28, 28, 12, 12]
@@ -180,15 +180,15 @@ def test_views_are_those_of_the_same_generator_normalised():
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
     assert not torch.equal(drawn[0][2], drawn[0][3])
-    plain = draw_view(given_pictures, kinds[0], generator_at(7, 0))
+    plain = draw_view(given_pictures, kinds[0], draws_at(7, 0))
     for channel, (mean, std) in enumerate(((0.5, 0.2), (0.4, 0.3), (0.3, 0.4))):
         assert (drawn[0][0][:, channel] - (plain[:, channel] - mean) / std).abs().max() < 1e-6
 
 
 def test_autocast_does_not_coarsen_a_view():
-    plain = draw_view(pictures(), PLAIN, generator_at(0))
+    plain = draw_view(pictures(), PLAIN, draws_at(0))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(draw_view(pictures(), PLAIN, generator_at(0)), plain)
+        assert torch.equal(draw_view(pictures(), PLAIN, draws_at(0)), plain)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,148 @@
+"""Several processes at one training: each has its part of every batch, and together they compute what one process would
+with the whole batch, to rounding.
+
+Gradients are averaged; what is looked at across a batch is gathered; random numbers are drawn for the whole batch by
+every process, which keeps those of its own rows. All hold the same weights at every step. Without torchrun everything
+here is of one process and changes no byte.
+
+Letters: P processes, B rows of this process's part of a batch.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor, distributed
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+
+from ...manifests import torchrun
+from ...manifests.errors import EnvironmentFault
+
+
+class OthersLost(EnvironmentFault):
+    """Those that this process computed with are there no more, or do not answer in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which rows of every batch are this process's: of `count` runs of the same length the one of this index."""
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, rows: Tensor, dim: int = 0) -> Tensor:
+        """Of something that was made for the whole batch, what belongs to this process."""
+        return rows if self.count == 1 else rows.chunk(self.count, dim)[self.index]
+
+
+WHOLE = Part()
+
+
+def own_part() -> Part:
+    return Part(torchrun.number(), torchrun.num_processes())
+
+
+def own_device(device: str) -> str:
+    """Of several processes on a machine each takes the CUDA device of its number there."""
+    several = torchrun.num_processes() > 1
+    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and several else device
+
+
+@contextmanager
+def together(device: torch.device) -> Iterator[None]:
+    """The processes that torchrun started as one group: gloo's for what is on the CPU, NCCL's on CUDA."""
+    if torchrun.num_processes() == 1:
+        yield
+        return
+    torchrun.begin()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    with heard():
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            store=PrefixStore("maskmill/group", torchrun.store()),
+            rank=torchrun.number(),
+            world_size=torchrun.num_processes(),
+            timeout=timedelta(seconds=torchrun.WAIT_S),
+        )
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def heard() -> Iterator[None]:
+    """Around whatever waits for the other processes."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise OthersLost(
+            f"process {torchrun.number()} of {torchrun.num_processes()} lost the others: one of them ended, or was not "
+            f"heard of for {torchrun.WAIT_S / 60:.0f} minutes; see what it says, and start the same command again"
+        ) from error
+
+
+def from_all(own: Tensor) -> Tensor:
+    """[…] of each process as [P, …], the same for all of them. No gradient passes."""
+    own = own.detach().contiguous()
+    if not distributed.is_initialized():
+        return own[None]
+    every = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
+    with heard():
+        distributed.all_gather(every, own)
+    return torch.stack(every)
+
+
+def from_this_alone(own: Tensor) -> Tensor:
+    """In the place of `from_all`, where the first process computes something that the others do not."""
+    return own.detach()[None]
+
+
+def rows_from_all(own: Tensor, wanted: Int64[Tensor, " PB"], part: Part) -> Tensor:
+    """Of a batch of which each process has its part, the rows that this one wants, whoever has them. All know what
+    each of them wants: `wanted` is of the whole batch, and its numbers are those of rows in the whole batch."""
+    if part.count == 1:
+        return own[wanted]
+    of_P = list(wanted.cpu().chunk(part.count))
+    first, stop = part.index * len(own), (part.index + 1) * len(own)
+    sent = [each[(each >= first) & (each < stop)] - first for each in of_P]
+    holder_B = of_P[part.index] // len(own)
+    order_B = holder_B.argsort(stable=True)  # as they come: from the first process first
+    come = torch.empty(len(holder_B), *own.shape[1:], dtype=own.dtype, device=own.device)
+    with heard():
+        distributed.all_to_all_single(
+            come,
+            own[torch.cat(sent).to(own.device)].contiguous(),
+            output_split_sizes=torch.bincount(holder_B, minlength=part.count).tolist(),
+            input_split_sizes=[len(each) for each in sent],
+        )
+    return come[order_B.argsort().to(own.device)]
+
+
+def from_the_first(data: bytes) -> bytes:
+    """What the first process gives, whatever the others do."""
+    if not distributed.is_initialized():
+        return data
+    is_first = torchrun.number() == 0
+    size = torch.tensor(len(data))
+    with heard():
+        distributed.broadcast(size, src=0)
+        held = torch.frombuffer(bytearray(data), dtype=torch.uint8) if is_first else torch.empty(int(size)).byte()
+        distributed.broadcast(held, src=0)
+    return held.numpy().tobytes()
+
+
+def texts_from_all(own: str) -> list[str]:
+    """A text of each process, in their order."""
+    data = own.encode()
+    sizes_P = from_all(torch.tensor(len(data)))
+    padded = data.ljust(int(sizes_P.max()) + 1)  # never empty
+    every = from_all(torch.frombuffer(bytearray(padded), dtype=torch.uint8))
+    return [each.numpy().tobytes()[:size].decode() for each, size in zip(every, sizes_P.tolist(), strict=True)]
