@@ -68,7 +68,7 @@ def maskcut_maps(
     graph = key_graph(inside, tau)
     before_RC, taken_RC = np.zeros((2, *valid.shape), bool)
     cut = best_cut(graph, valid, by_corners=True)
-    for instance, map_RC in enumerate(maps_NRC):
+    for instance in range(instances):
         if instance and before_RC.any():
             graph = graph.without(torch.from_numpy(before_RC[valid]))
             cut = best_cut(graph, valid, by_corners=True)
@@ -80,7 +80,7 @@ def maskcut_maps(
         before_RC = np.zeros_like(valid) if is_dropped else cut.object_RC
         kept_RC = before_RC & ~taken_RC
         if kept_RC.any():
-            map_RC[:] = soft_map(cut, kept_RC)
+            maps_NRC[instance] = soft_map(cut, kept_RC)
         taken_RC |= kept_RC
     return maps_NRC
 
@@ -113,7 +113,8 @@ def cut_by(vector: Float64[np.ndarray, " T"], valid: Bool[np.ndarray, "R C"], by
         height_T = -height_T
     height_RC = np.full(valid.shape, np.nan)
     height_RC[valid] = height_T
-    pieces_RC, _ = ndimage.label(height_RC > _ROUNDING)
+    pieces_RC = np.zeros(valid.shape, np.int32)
+    ndimage.label(height_RC > _ROUNDING, output=pieces_RC)
     return Cut(height_RC, pieces_RC == pieces_RC[valid][_first(height_T)])
 
 

@@ -180,7 +180,8 @@ def published_object(vector: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     seed = int(np.abs(vector).argmax())
     if not bipartition[seed]:
         bipartition = ~bipartition
-    pieces, _ = ndimage.label(bipartition.reshape(grid))
+    pieces = np.zeros(grid, np.int32)
+    ndimage.label(bipartition.reshape(grid), output=pieces)
     mask: np.ndarray = pieces == pieces[np.unravel_index(seed, grid)]
     return mask
 
@@ -359,7 +360,8 @@ def published_masks(keys: torch.Tensor, grid: tuple[int, int], tau: float, insta
             bipartition, seed = ~bipartition, int((-vector).argmax())
         else:
             seed = int(vector.argmax())
-        pieces, _ = ndimage.label(bipartition)
+        pieces = np.zeros(bipartition.shape, np.int32)
+        ndimage.label(bipartition, output=pieces)
         mask = pieces == pieces[np.unravel_index(seed, grid)]
         if number and ((mask & current).sum() / (mask | current).sum() > 0.5 or mask.mean() <= 0.01):
             mask = np.zeros(grid, bool)
