@@ -63,7 +63,8 @@ def key_graph(keys: Float[Tensor, "T D"], tau: float) -> KeyGraph:
 
 
 def _with_degrees(strong_TT: Tensor) -> KeyGraph:
-    degree_T = WEAK * len(strong_TT) + (1 - WEAK) * strong_TT.sum(dim=1, dtype=torch.float64)
+    num_strong_T = strong_TT.sum(dim=1).double()  # exact in float32, and a sum in float64 would copy all edges
+    degree_T = WEAK * len(strong_TT) + (1 - WEAK) * num_strong_T
     return KeyGraph(strong_TT, degree_T)
 
 
