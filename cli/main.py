@@ -87,7 +87,7 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and gives its exit code; nothing but a bug leaves a traceback."""
     try:
-        with torchrun.ended_by_the_first(), _signals_raised():
+        with _signals_raised(), torchrun.ended_by_the_first():
             code = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
         return code
