@@ -1,5 +1,6 @@
 """`maskmill compare A B`."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def compare(a: str, b: str, worst: int, images: str, as_json: bool) -> int:
     """Hold A against B: maps, labels or datasets of the same pictures. Reads files only."""
-    import dataclasses
-
     from ..manifests.artifact import open_artifact
     from ..pipeline.compare import KINDS, compare as compared
 
@@ -72,7 +71,6 @@ def _side(side: "Side") -> str:
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], last_right: bool = True) -> None:
-    """Whole lines whatever the terminal, as other programs cut them apart."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -14,7 +14,7 @@ from .artifact import Artifact
 from .errors import CorruptArtifact, MaskmillError
 from .layout import Unit
 from .place import Place
-from .published import COLUMNS, FRAME, frame_schema
+from .published import COLUMNS, FRAME, OLDER_OBJECT, frame_schema
 from .sealed import Json
 from .tables import FRAME_ROW_GROUP
 
@@ -73,7 +73,10 @@ def _file(artifact: Artifact, unit: Unit) -> pq.ParquetFile:
 
 
 def _check_columns(at: Place, schema: pa.Schema) -> None:
-    if not schema.equals(frame_schema()):
+    known = frame_schema()
+    objects = known.get_field_index("objects")
+    older = known.set(objects, known.field(objects).with_type(pa.list_(OLDER_OBJECT)))
+    if not (schema.equals(known) or schema.equals(older)):
         held = {field.name: field.type for field in schema}
         differing = [name for name in {**held, **COLUMNS} if held.get(name) != COLUMNS.get(name)] or schema.names
         raise CorruptArtifact(

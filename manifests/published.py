@@ -35,9 +35,10 @@ OBJECT = pa.struct(
         ("entropy_inside", pa.float64()),
         ("entropy_outside", pa.float64()),
         ("agreement", pa.float64()),
-        ("method_agreement", pa.float64()),
+        ("method_agreement", pa.float64()),  # datasets that were made before it came have none
     ]
 )
+OLDER_OBJECT = pa.struct([each for each in OBJECT if each.name != "method_agreement"])
 COLUMNS: Mapping[str, pa.DataType] = {
     "id": pa.string(),
     "status": pa.string(),  # ok, or failed: then there is no mask
@@ -65,8 +66,8 @@ def frame_schema() -> pa.Schema:
 
 def provenance(artifacts: Sequence[Artifact], whole_paths: bool = False) -> list[dict[str, Json]]:
     """Everything that artifacts were made from, themselves first: stage, configuration, versions, how they hang
-    together. What has gone or was changed since is a digest alone. Of absolute paths the last part stays, unless they
-    are asked for: the others say something about their maker, and nothing to anybody else."""
+    together. What has gone or was changed since is a digest alone. Unless whole paths are asked for, configurations are
+    `shareable`."""
     found: dict[str, dict[str, Json]] = {}
     for artifact in artifacts:
         _collect(artifact, found, whole_paths)
@@ -81,7 +82,7 @@ def _collect(artifact: Artifact, found: dict[str, dict[str, Json]], whole_paths:
         "kind": plan.kind,
         "code_version": plan.code_version,
         "fingerprint": plan.fingerprint,
-        "config": dict(plan.config) if whole_paths else _shareable(plan.config),
+        "config": dict(plan.config) if whole_paths else shareable(plan.config),
         "device": plan.device,
         "libraries": dict(plan.libraries),
         "inputs": {each.role: each.digest for each in plan.inputs},
@@ -98,11 +99,12 @@ def _collect(artifact: Artifact, found: dict[str, dict[str, Json]], whole_paths:
             _collect(above, found, whole_paths)
 
 
-def _shareable(value: Json) -> Json:
+def shareable(value: Json) -> Json:
+    """Of absolute paths the last part stays: the others say something about their maker alone."""
     if isinstance(value, Mapping):
-        return {name: _shareable(each) for name, each in value.items()}
+        return {name: shareable(each) for name, each in value.items()}
     if isinstance(value, list):
-        return [_shareable(each) for each in value]
+        return [shareable(each) for each in value]
     return value.rstrip("/").rpartition("/")[2] if isinstance(value, str) and value.startswith("/") else value
 
 

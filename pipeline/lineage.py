@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from ..manifests.artifact import Artifact
 from ..manifests.fingerprint import differences
-from ..manifests.published import provenance
+from ..manifests.published import provenance, shareable
 from ..manifests.sealed import Json
 
+_TOLD = "told"  # of a step that a dataset's own account knows, in which paths are cut short
 _COMPARED = ("stage", "code_version", "config", "device", "libraries")
 Step = Mapping[str, Json]
 
@@ -33,7 +34,7 @@ def _steps(artifact: Artifact) -> dict[str, Step]:
     """Everything that an artifact was made from, itself first, by what it is to the others. What has gone and is known
     from a dataset's own account is taken from there."""
     told = artifact.plan.facts.get("provenance", ())
-    known: dict[str, Step] = {step["digest"]: step for step in told if "stage" in step}
+    known: dict[str, Step] = {step["digest"]: {**step, _TOLD: True} for step in told if "stage" in step}
     known |= {step["digest"]: step for step in provenance([artifact], whole_paths=True) if "stage" in step}
     named: dict[str, Step] = {}
     waiting = deque([(artifact.plan.kind, "", artifact.digest)])
@@ -56,9 +57,10 @@ def _between(of: str, ours: Step | None, theirs: Step | None) -> Iterator[Differ
         if ours["digest"] != theirs["digest"]:
             yield Difference(of, "stage", _stage(ours), _stage(theirs))
         return
+    is_told = _TOLD in ours or _TOLD in theirs
     found = [
         Difference(of, name.removeprefix("config."), one, other)
-        for name, one, other in differences(_compared(ours), _compared(theirs))
+        for name, one, other in differences(_compared(ours, is_told), _compared(theirs, is_told))
     ]
     # Equal settings of equal inputs, and other bytes: it is what lies outside that differs, such as the pictures.
     if not found and ours["digest"] != theirs["digest"] and ours["inputs"] == theirs["inputs"]:
@@ -73,5 +75,6 @@ def _stage(step: Step | None) -> str | None:
     return str(step.get("stage", "gone, or changed since"))
 
 
-def _compared(step: Step) -> dict[str, Json]:
-    return {name: step[name] for name in _COMPARED}
+def _compared(step: Step, cut_short: bool) -> dict[str, Json]:
+    values = {name: step[name] for name in _COMPARED}
+    return values | {"config": shareable(values["config"])} if cut_short else values

@@ -260,9 +260,14 @@ def test_pictures_that_changed_are_where_equal_settings_part(tmp_path: Path, cap
 
 
 def test_what_has_gone_is_known_from_the_datasets_own_account(home: Path, capsys: Capture) -> None:
-    for name in ("labels", "high", "maps"):
+    """Its paths are cut short, and are no difference to those of what is still there."""
+    before = differing(compared(capsys, "dataset", "strict"))
+    shutil.rmtree("labels")
+    assert differing(compared(capsys, "dataset", "strict")) == before
+    for name in ("high", "maps", "images"):
         shutil.rmtree(name)
     found = differing(compared(capsys, "dataset", "strict"))
+    assert found == before
     assert found["labels: background"] == ("rows", "constant:0.7")
     assert found["dataset: min_score"] == ("", "area>=0.4")
 

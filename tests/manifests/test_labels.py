@@ -28,7 +28,9 @@ from maskmill.manifests.labels import Labels, open_labels
 from maskmill.manifests.palette import encode_label_map
 from maskmill.manifests.place import Place
 from maskmill.manifests.plan import read_plan
+from maskmill.manifests.published import OLDER_OBJECT, frame_schema
 from maskmill.manifests.sealed import Json
+from maskmill.stages.manifest import stage as manifest
 from small_labels import BROKEN, LABELS, TURNED, make_images, make_labels, publish
 
 RULE = "area>=0.4"
@@ -381,6 +383,17 @@ def test_columns_that_nobody_knows(own: Path) -> None:
     rewritten(own / "dataset", lambda rows: None, extra="novelty")
     with pytest.raises(CorruptArtifact, match=r"other columns than this maskmill knows \(novelty\); use the version"):
         open_labels(own / "dataset", keep="all").row(0)
+
+
+def test_a_dataset_from_before_method_agreement_is_read(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = frame_schema()
+    at = schema.get_field_index("objects")
+    older = schema.set(at, schema.field(at).with_type(pa.list_(OLDER_OBJECT)))
+    monkeypatch.setattr(manifest, "frame_schema", lambda: older)
+    publish(own, "older")
+    assert "method_agreement" not in str(pq.read_schema(own / "older" / "data/000/00000.parquet"))
+    rows = [row for _, _, row in open_labels(own / "older", keep="all")]
+    assert all("agreement" in each and "method_agreement" not in each for row in rows for each in row["objects"])
 
 
 def test_a_newer_format(own: Path) -> None:
