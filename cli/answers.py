@@ -55,14 +55,14 @@ def show_metrics(metrics: Mapping[str, Any]) -> None:
     names = ["miou", "miou_foreground", *(["boundary_f"] if "boundary_f" in metrics["results"][0] else [])]
     click.echo(f"  {'':{width}}  " + "  ".join(f"{name.replace('_', ' '):21}" for name in names))
     for line in metrics["results"]:
-        click.echo(f"  {line['name']:{width}}  " + "  ".join(f"{_with_interval(line.get(name)):21}" for name in names))
+        click.echo(f"  {line['name']:{width}}  " + "  ".join(f"{with_interval(line.get(name)):21}" for name in names))
     sweep = metrics.get("threshold_sweep")
     if sweep and sweep["best"]:
         best = sweep["best"]
         click.echo(f"  best constant threshold, chosen on the ground truth: {best['threshold']} ({best['miou']:.3f})")
 
 
-def _with_interval(found: Mapping[str, Any] | None) -> str:
+def with_interval(found: Mapping[str, Any] | None) -> str:
     if found is None or found["estimate"] is None:
         return "–"
     if found["low"] is None:  # no resample has what it is about

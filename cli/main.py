@@ -35,6 +35,7 @@ COMMANDS = {
     "pretrain": ("pretrain:pretrain", "Train a backbone on the pictures without labels."),
     "fit": ("fit:fit", "Fit a mask method that is trained, on image-level labels."),
     "mask": ("mask:mask", "Make soft maps from tokens, by one of the mask methods."),
+    "enhance": ("enhance:enhance", "Make better maps of the heads' maps, learned from a few masks."),
     "refine": ("refine:refine", "Make label maps from soft maps, refined on the pictures if wanted."),
     "manifest": ("manifest:manifest", "Publish label maps as a dataset that can be shared."),
     "evaluate": ("evaluate:evaluate", "Judge maps, labels or a dataset against ground truth."),

@@ -2,6 +2,7 @@
 
 import click
 
+from .enhance import apply
 from .extract import extract
 from .index import index
 from .manifest import manifest
@@ -13,7 +14,10 @@ from .refine import refine
 PLANNED = (index, extract, pixels, mask, refine, manifest)
 
 
-@click.group(commands={str(command.name): command for command in PLANNED})
+ENHANCE = click.Group("enhance", {"apply": apply}, help="Make better maps of the maps of heads.")
+
+
+@click.group(commands={str(command.name): command for command in (*PLANNED, ENHANCE)})
 @click.pass_context
 def plan(context: click.Context) -> None:
     """Say what a stage would make: rows, units, files, bytes, memory. Writes nothing."""

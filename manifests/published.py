@@ -24,7 +24,7 @@ OBJECT = pa.struct(
     [
         ("class", pa.int64()),
         ("name", pa.string()),
-        ("source", pa.string()),  # gt, pseudo
+        ("source", pa.string()),  # gt, pseudo, or enhanced: pseudo, of maps that a few masks have made better
         ("score", pa.float64()),  # the mean of its soft map over its pixels
         ("area", pa.float64()),
         ("border_touch", pa.float64()),

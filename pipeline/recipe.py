@@ -172,7 +172,7 @@ def _missing_steps(step: Step, tables: Tables) -> Iterator[str]:
     given = {step.given[key] for key in tables[step.name] if key in step.given}
     for role, names in step.reads.items():
         if role not in given and not any(name in tables for name in names):
-            yield f"reads the {role} that [{names[0]}] makes, and there is no [{names[0]}]; add it"
+            yield f"reads the {role} that [{names[-1]}] makes, and there is no [{names[-1]}]; add it"
 
 
 def _read_step(step: Step, said: Mapping[str, Any], base: Place, typed: set[str]) -> tuple[dict[str, Any], list[str]]:

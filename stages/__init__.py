@@ -10,6 +10,7 @@ STAGES: dict[str, str | Stage] = {
     "extract": ".extract.stage",
     "pixels": ".pixels.stage",
     "mask": ".mask.stage",
+    "enhance": ".enhance.stage",
     "refine": ".refine.stage",
     "manifest": ".manifest.stage",
 }

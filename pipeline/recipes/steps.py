@@ -37,11 +37,13 @@ class Step:
     # Raises ConfigError for what cannot work together: configs by step, and what the recipe gives to this one by role.
     refuse: Callable[[Configs, Inputs], None] = lambda configs, given: None
     folder: str = ""  # of the stage, where it is not called as the step
+    record: tuple[str, str] = ("stage", "STAGE")  # the module in it, and the stage's name there
 
     @property
     def stage(self) -> Stage | WholeStage:
         """Its record; importing it may take seconds."""
-        found: Stage | WholeStage = _module(self.folder or self.name).STAGE
+        module, record = self.record
+        found: Stage | WholeStage = getattr(_module(self.folder or self.name, module), record)
         return found
 
     def config(self, values: Said, inputs: Inputs) -> Any:
@@ -62,6 +64,8 @@ def step_of(
     more_options: Mapping[str, Option] | None = None,
     given: Mapping[str, str] | None = None,
     paths: Mapping[str, PathKind] | None = None,
+    folder: str = "",
+    record: tuple[str, str] = ("stage", "STAGE"),
     **more: Any,
 ) -> Step:
     """A step whose keys are the parameters of NAME_config in its stage's module.
@@ -70,8 +74,12 @@ def step_of(
     be the path of a file that has one in each line. `more_options` are keys that the recipe takes out of its table.
     """
 
+    def function() -> Taker:
+        found: Taker = getattr(_module(folder or name, record[0]), f"{name}_config")
+        return found
+
     def options(said: Said) -> Mapping[str, Option]:
-        found = options_of(_function(name))
+        found = options_of(function())
         loosened = dict.fromkeys(numbers, str | int | float) | {key: str | found[key].hint for key in lists}
         replaced = {key: replace(found[key], hint=hint) for key, hint in loosened.items()}
         return {**found, **replaced, **(more_options or {}), **{key: Option(key, str) for key in given or {}}}
@@ -79,10 +87,19 @@ def step_of(
     def make(values: Said, inputs: Inputs) -> Any:
         told = {key: str(value) if key in numbers else value for key, value in values.items()}
         told |= {key: listed_ids(told[key]) for key in lists if isinstance(told.get(key), str)}
-        return _function(name)(**{role: inputs[role] for role in artifacts_of(_function(name))}, **told)
+        return function()(**{role: inputs[role] for role in artifacts_of(function())}, **told)
 
     kinds: Mapping[str, PathKind] = {**(paths or {}), **dict.fromkeys(lists, "file")}
-    return Step(name=name, options=options, make=make, paths=lambda said: kinds, given=given or {}, **more)
+    return Step(
+        name=name,
+        options=options,
+        make=make,
+        folder=folder,
+        record=record,
+        paths=lambda said: kinds,
+        given=given or {},
+        **more,
+    )
 
 
 def unmade_artifact() -> Artifact:
@@ -109,11 +126,6 @@ def unmade_artifact() -> Artifact:
 
 def _module(name: str, part: str = "stage") -> ModuleType:
     return import_module(f"...stages.{name}.{part}", __package__)
-
-
-def _function(name: str) -> Taker:
-    found: Taker = getattr(_module(name), f"{name}_config")
-    return found
 
 
 def _index_options(said: Said) -> Mapping[str, Option]:
@@ -160,9 +172,24 @@ def _refuse_mask(configs: Configs, given: Inputs) -> None:
         _module("mask", "fit").refuse_other_checkpoint(method, unmade_artifact(), given.get("model"))
 
 
+def _refuse_without_heads(configs: Configs, given: Inputs) -> None:
+    if "mask" in configs and not configs["mask"].per_head:
+        raise ConfigError("reads the maps of heads; set per_head = true in [mask]")
+
+
+def _refuse_without_any_truth(configs: Configs, given: Inputs) -> None:
+    _refuse_without_heads(configs, given)
+    if "mask" not in [each.name for each in _fields_of_index(configs)]:
+        raise ConfigError("the pictures of [index] have no masks to learn from; give it masks")
+
+
+def _fields_of_index(configs: Configs) -> Sequence[Any]:
+    found: Sequence[Any] = _module("index").fields(configs["index"], {}) if "index" in configs else ()
+    return found
+
+
 def _refuse_without_masks(configs: Configs, given: Inputs) -> None:
-    fields = _module("index").fields(configs["index"], {}) if "index" in configs else ()
-    if "images" not in given and "mask" not in [each.name for each in fields]:
+    if "images" not in given and "mask" not in [each.name for each in _fields_of_index(configs)]:
         raise ConfigError("the pictures of [index] have no masks to judge by; give it masks, or against an IMAGES")
 
 
@@ -185,16 +212,31 @@ STEPS: dict[str, Step] = {
             wants=_fields_of_method,
             refuse=_refuse_mask,
         ),
-        step_of("refine", reads={"maps": ["mask"], "images": ["index"]}, given={"class_maps": "class_maps"}),
+        step_of(
+            "enhancer",
+            folder="enhance",
+            record=("fit", "FIT"),
+            reads={"maps": ["mask"], "images": ["index"]},
+            lists=["gt_list"],
+            refuse=_refuse_without_any_truth,
+        ),
+        step_of(
+            "enhance",
+            reads={"maps": ["mask"], "images": ["index"], "model": ["enhancer"]},
+            given={"model": "model"},
+            numbers=["threshold"],
+            refuse=_refuse_without_heads,
+        ),
+        step_of("refine", reads={"maps": ["enhance", "mask"], "images": ["index"]}, given={"class_maps": "class_maps"}),
         step_of(
             "manifest",
-            reads={"labels": ["refine"], "maps": ["mask"], "images": ["index"]},
+            reads={"labels": ["refine"], "maps": ["enhance", "mask"], "images": ["index"]},
             given={"seen": "seen", "compare_with": "compared"},
             lists=["ground_truth"],
         ),
         step_of(
             "evaluate",
-            reads={"predicted": ["manifest", "refine", "mask"], "images": ["index"]},
+            reads={"predicted": ["manifest", "refine", "enhance", "mask"], "images": ["index"]},
             given={"against": "images"},
             refuse=_refuse_without_masks,
         ),

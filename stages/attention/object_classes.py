@@ -13,6 +13,7 @@ from skimage.measure import label as numbered_segments
 from ...manifests.classes import IGNORE
 
 NO_LABEL = "no_label"  # the note of a row of which no class was known to look for
+NO_STRUCTURE = "no_structure"  # of a row whose map has one value
 _ONLY_CLASS = 1  # of a dataset that names none: object
 
 

@@ -15,8 +15,8 @@ from ..scores.coverage import unanswered
 from ..scores.floors import WHOLE, Ellipse, cell_counts, fitted_ellipses, painted, painted_labels
 from ..scores.iou import Counts, as_foreground, pixel_counts
 from ..scores.sweeps import sweep_counts
+from ..scores.truth import GroundTruth
 from .predictions import Predicted
-from .truth import GroundTruth
 
 THRESHOLDS = np.linspace(0.05, 0.95, 19, dtype=np.float32)  # of the sweep
 

@@ -10,19 +10,14 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from ...manifests.artifact import Artifact, open_artifact
-from ...manifests.checkpoints import seen_ids
+from ...manifests.checkpoints import flattered_ids
 from ...manifests.classes import IGNORE
 from ...manifests.errors import MaskmillError
 from ...manifests.frames import frame_row
 from ...manifests.palette import decode_label_map
 from ...manifests.plan import listing_batches
-from ...manifests.sealed import Json
-from ..attention.backgrounds import Rows, RowThresholds, hard_labels
-from ..attention.local_classes import local_classes
-from ..attention.object_classes import NO_LABEL, KnownClasses, object_labels
-from ..attention.upsampling import upsampled
-
-_OBJECT = 1
+from ..attention.cutting import cut_maps
+from ..attention.object_classes import NO_LABEL, KnownClasses
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +71,8 @@ class LabelMaps:
         if all(row["note"] == NO_LABEL for row in rows):  # nothing was looked for
             return Predicted(identifier, np.full((rows[0]["height"], rows[0]["width"]), IGNORE, np.uint8))
         known = KnownClasses(num_classes=self._num_classes, image_labels=self._labels.get(identifier, ()))
-        return _cut(self._artifact, identifier, positions, rows, known)
+        cut = cut_maps(self._artifact.read("map", positions), rows, self._artifact.plan.facts, known)
+        return Predicted(identifier, cut.label_HW, soft_KHW=cut.soft_KHW, map_classes=cut.map_classes)
 
 
 def predictions(artifact: Artifact, labels: Mapping[str, Sequence[int]], num_classes: int) -> Iterator[Predicted]:
@@ -86,14 +82,15 @@ def predictions(artifact: Artifact, labels: Mapping[str, Sequence[int]], num_cla
 
 
 def fitted_on(artifact: Artifact) -> frozenset[str]:
-    """The pictures whose masks something that an artifact was made with has seen."""
+    """The pictures whose masks were seen by something that an artifact was made with, but for those that were scored by
+    a network that has not seen theirs."""
     seen: frozenset[str] = frozenset()
     for each in artifact.plan.inputs:
         try:
             above = open_artifact(each.place(artifact.place))
         except MaskmillError:
             continue  # a shared dataset comes without what it was made of
-        seen |= seen_ids(above, "masks") if above.plan.kind == "checkpoint" else frozenset()
+        seen |= flattered_ids(above) if above.plan.kind == "checkpoint" else frozenset()
         seen |= fitted_on(above)
     return seen
 
@@ -102,30 +99,3 @@ def _truth_in(dataset: Artifact) -> frozenset[str]:
     """As was planned: of a row without classes, no class says that it is the truth."""
     rows = (row for batch in listing_batches(dataset.place, dataset.plan) for row in batch.to_pylist())
     return frozenset(row["id"] for row in rows if row["is_truth"])
-
-
-def _cut(
-    artifact: Artifact,
-    identifier: str,
-    positions: Sequence[int],
-    rows: Sequence[Mapping[str, Json]],
-    known: KnownClasses,
-) -> Predicted:
-    """The maps of a picture at its size, cut at their own thresholds as refine does without a refiner."""
-    facts, first = artifact.plan.facts, rows[0]
-    maps_KHW = upsampled(
-        artifact.read("map", positions),
-        (first["height"], first["width"]),
-        tuple(first["box"]),
-        tuple(facts["patch"]),
-        facts["align_corners"],
-    )
-    classes = [_OBJECT if row["class"] is None else row["class"] for row in rows]
-    local = local_classes(classes)
-    thresholds = np.array([row["threshold"] for row in rows])
-    label_HW = local.named(hard_labels(Rows(maps_KHW, thresholds, local.labels_K), RowThresholds()))
-    if any(row["class"] is not None for row in rows):
-        return Predicted(identifier, label_HW, soft_KHW=maps_KHW, map_classes=classes)
-    only = list(known.image_labels) if len(known.image_labels) == 1 else [_OBJECT] if not known.num_classes else []
-    label_HW = object_labels(label_HW == _OBJECT, known)
-    return Predicted(identifier, label_HW, soft_KHW=maps_KHW if only else None, map_classes=only * len(rows))

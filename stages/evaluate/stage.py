@@ -18,10 +18,10 @@ from ..scores.boundary import BoundaryScores, class_boundary_f, mean_boundary_f,
 from ..scores.intervals import Interval, bootstrap, counts_interval
 from ..scores.iou import Counts, accumulated, class_iou, class_precision, class_recall, mean_iou, or_none, stacked
 from ..scores.sweeps import best_threshold
+from ..scores.truth import GroundTruth
 from ..stage import Findings, Inputs, WholeStage
 from .judging import THRESHOLDS, Judged, View, floors, judged
 from .predictions import fitted_on, predictions
-from .truth import GroundTruth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

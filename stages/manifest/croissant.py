@@ -31,13 +31,14 @@ _DESCRIBED = {
     "split": "The split that the picture belongs to.",
     "height": "Of picture and mask, upright.",
     "width": "Of picture and mask, upright.",
-    "objects": "Each class of the mask: where its pixels come from (gt or pseudo), its score, and measures of its "
-    "quality that use no ground truth.",
+    "objects": "Each class of the mask: where its pixels come from (gt, pseudo or enhanced), its score, and measures "
+    "of its quality that use no ground truth.",
 }
 _PROTOCOL = (
     "No person drew the pseudo-masks. The tokens of a vision transformer gave soft maps of each picture, which were "
     "cut into a label map and, where a refiner is named, refined on the picture. Only classes whose source is gt come "
-    "from masks that were given and named as ground truth."
+    "from masks that were given and named as ground truth; those that are enhanced come from soft maps that a network "
+    "fitted on a few such masks has changed."
 )
 _LIMITATIONS = (
     "Pseudo-masks have errors. The measures of quality, under `objects`, tell what looks bad and not what is right."

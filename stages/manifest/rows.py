@@ -40,6 +40,7 @@ class _Unit:
     positions: Mapping[str, Sequence[int]]  # in the row lists of labels and of images
     background: Background | None  # the rule before refining; None where nothing was refined
     threshold: float | None  # of all maps, in the place of their own
+    source: str  # of classes that are not of the ground truth
 
 
 def published_rows(work: Work, rule: Rule, embed_images: bool) -> Iterator[dict[str, Json]]:
@@ -60,6 +61,7 @@ def published_rows(work: Work, rule: Rule, embed_images: bool) -> Iterator[dict[
         },
         background=None if refined["refiner"] == "none" else parse_background(refined["background"]),
         threshold=refined["threshold"],
+        source="enhanced" if work.inputs["maps"].plan.stage == "enhance" else "pseudo",
     )
     for index, truth in enumerate(is_truth):
         known = {"id": work.ids[index], **{name: unit.images[index][name] for name in _PICTURE}}
@@ -123,7 +125,7 @@ def _objects(unit: _Unit, index: int, label_HW: UInt8[np.ndarray, "H W"], is_tru
         yield {
             "class": label,
             "name": unit.names.get(label, str(label)),
-            "source": "gt" if is_truth else "pseudo",
+            "source": "gt" if is_truth else unit.source,
             "score": None if is_truth else scores.get(label),
             **{each.name: getattr(quality, each.name) for each in fields(Quality)},
         }

@@ -15,20 +15,20 @@ from torch import Tensor
 
 from ..attention.cst import mean_of_queries
 from ..attention.merging import brought_to, merged, turned, valid_of
-from ..attention.object_classes import NO_LABEL
+from ..attention.object_classes import NO_LABEL, NO_STRUCTURE
+from ..attention.threshold_rules import thresholds
 from ..attention.thresholds import foreground_share
 from ..stage import Work
 from ..vision.fitting import Box
 from .methods import Given, Method
 from .supports import GroupKey
-from .thresholds import thresholds
 from .views import View, view_roles
 
 # Whose tokens are in memory, twice: those that are used, and those that are read meanwhile. Of several rows of one
 # picture each has them, so begun stretches end sooner.
 PICTURES_AT_ONCE, ROWS_AT_ONCE = 16, 32
-# Notes. The last is of a row for one more object than there are in its picture.
-NO_SUPPORT, NO_STRUCTURE, NO_INSTANCE = "no_support", "no_structure", "no_instance"
+# Notes. The second is of a row for one more object than there are in its picture.
+NO_SUPPORT, NO_INSTANCE = "no_support", "no_instance"
 
 Fields = Mapping[str, np.ndarray]  # token field → one row each
 Apply = Callable[[Given], Float32[np.ndarray, "R *heads T"]]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from .iou import Counts, or_none
+from .iou import Counts, or_none, stacked
 
 _DRAWN_AT_A_TIME = 50  # weights of 100,000 images stay below 50 MB
 
@@ -114,6 +114,28 @@ def _interval(estimate: float, values: Float64[np.ndarray, " resamples"], level:
     known = values[~np.isnan(values)]
     low, high = _ends(known, level)
     return Interval(or_none(estimate), low, high, level, len(values), len(values) - len(known))
+
+
+def difference_interval(
+    before: Sequence[Counts],
+    after: Sequence[Counts],
+    statistic: Callable[[Counts], Float64[np.ndarray, "*sets"]],
+    *,
+    seed: int = 0,
+    num_resamples: int = 1000,
+    level: float = 0.95,
+) -> Interval:
+    """The interval of after − before, of the same images in the same order: both are drawn together."""
+    both = stacked([*before, *after])
+    columns_NM = both.pixels.reshape(len(both.pixels), -1).astype(np.float64)
+    columns_NM = np.concatenate([columns_NM[: len(before)], columns_NM[len(before) :]], axis=1)
+
+    def of_sums(sums_RM: Float64[np.ndarray, "R M"]) -> Float64[np.ndarray, " R"]:
+        pixels = sums_RM.astype(np.int64).reshape(len(sums_RM), 2, -1, 3)
+        found_R2 = statistic(Counts(both.classes, pixels))
+        return found_R2[:, 1] - found_R2[:, 0]
+
+    return bootstrap(columns_NM, of_sums, seed=seed, num_resamples=num_resamples, level=level)
 
 
 def _weights(generator: np.random.Generator, num_resamples: int, num_images: int) -> Float64[np.ndarray, "R N"]:

@@ -3,7 +3,7 @@
 Letters: H W pixels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
@@ -14,16 +14,22 @@ from ...manifests.palette import decode_label_map
 
 
 class GroundTruth:
-    def __init__(self, images: Artifact) -> None:
+    def __init__(self, images: Artifact, option: str = "--against") -> None:
+        """`option`: by which the command is given the images."""
         if "mask" not in images.plan.fields:
             raise InputError(
-                f"{images.place} holds no masks to judge by; index the pictures with their masks and pass those "
-                "as --against"
+                f"{images.place} holds no masks; index the pictures with their masks (`maskmill index folder --masks "
+                f"DIR` and the like) and pass those as {option}"
             )
         self._images = images
         rows = images.rows(["id", "labels", "mask_sha256"]).to_pylist()
         self._positions = {row["id"]: place for place, row in enumerate(rows) if row["mask_sha256"]}
         self.labels: Mapping[str, Sequence[int]] = {row["id"]: row["labels"] or () for row in rows}  # image-level
+
+    @property
+    def ids(self) -> Collection[str]:
+        """Of the pictures that have a mask."""
+        return self._positions.keys()
 
     def __len__(self) -> int:
         return len(self._positions)

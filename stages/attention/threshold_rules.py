@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from ...manifests.errors import ConfigError
-from ..attention.kept_mass import kept_mass
-from ..attention.thresholds import otsu
+from .kept_mass import kept_mass
+from .thresholds import otsu
 
 OTSU = "otsu"
 _KEPT = "kept-mass:"

@@ -1,0 +1,62 @@
+"""What an enhancer works on: the patches, or maps upsampled so that a patch has several cells along each side.
+
+Letters: K rows, H heads, R C rows and columns of patches, P Q of cells.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32
+from torch.nn.functional import interpolate
+
+from ...manifests.errors import ConfigError
+from ...manifests.sealed import Json
+from ..vision.fitting import Box, valid_patches
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    per_patch: int  # along each side
+    grid: tuple[int, int]  # of cells
+    size: tuple[int, int]  # of a cell, in pixels of the view
+    patch: tuple[int, int]
+    align_corners: bool  # how the maps of heads are upsampled
+
+    def valid(self, box: Box) -> Bool[np.ndarray, "P Q"]:
+        """The cells of valid patches: of the others the maps say nothing."""
+        patches = (self.grid[0] // self.per_patch, self.grid[1] // self.per_patch)
+        valid_RC = valid_patches(box, self.patch, patches)
+        return valid_RC.repeat(self.per_patch, axis=0).repeat(self.per_patch, axis=1)
+
+    def of(self, maps: Float32[np.ndarray, "K H R C"]) -> Float32[np.ndarray, "K H P Q"]:
+        if self.per_patch == 1:
+            return maps
+        finer = interpolate(torch.from_numpy(maps), self.grid, mode="bilinear", align_corners=self.align_corners)
+        return finer.numpy()
+
+
+def cells_of(facts: Mapping[str, Json], per_patch: int) -> Cells:
+    """Of maps with these facts."""
+    rows, columns = facts["grid"]
+    patch_rows, patch_columns = facts["patch"]
+    if patch_rows % per_patch or patch_columns % per_patch:
+        raise ConfigError(f"patches of {patch_rows}×{patch_columns} pixels cannot have {per_patch} cells a side")
+    return Cells(
+        per_patch,
+        (rows * per_patch, columns * per_patch),
+        (patch_rows // per_patch, patch_columns // per_patch),
+        (patch_rows, patch_columns),
+        facts["align_corners"],
+    )
+
+
+def enhanced_facts(cells: Cells) -> dict[str, Json]:
+    """What changes of the facts of maps. A cell is fitted to the truth within it, so its value stands at its centre."""
+    return {
+        "grid": list(cells.grid),
+        "patch": list(cells.size),
+        "score_kind": "probability",
+        "align_corners": False,
+    }

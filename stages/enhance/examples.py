@@ -1,0 +1,127 @@
+"""What an enhancer learns from: the heads' maps of a row, and how much of each cell is of what the row looks for.
+
+Letters: N rows, H heads, R C rows and columns of cells, I J pixels of a picture, K masks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, UInt8
+from torch import Tensor
+
+from ...manifests.artifact import Artifact
+from ...manifests.classes import BACKGROUND, IGNORE
+from ...manifests.errors import InputError
+from ...manifests.sealed import Json
+from ..attention.object_classes import NO_LABEL
+from ..scores.truth import GroundTruth
+from ..vision.fitting import Box
+from .cells import Cells
+from .kinds import HEAD_MAPS
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A row of which something is known."""
+
+    position: int  # in the maps' row list
+    id: str
+    label: int | None  # None: whatever stands out
+    threshold: float  # of the map as it is
+    box: Box
+    size: tuple[int, int]  # of the picture
+
+    def cut_at(self, threshold: float) -> dict[str, Json]:
+        """As the columns of maps have it."""
+        height, width = self.size
+        return {"class": self.label, "threshold": threshold, "box": self.box, "height": height, "width": width}
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Rows side by side; some twenty kilobytes each."""
+
+    ids: Sequence[str]
+    maps: Float32[Tensor, "N H R C"]
+    valid: Bool[Tensor, "N R C"]
+    truth: Float32[Tensor, "N R C"]  # the share of what is known of a cell
+    weight: Float32[Tensor, "N R C"]  # the share of a cell that is picture and known
+
+    def at(self, places: Tensor) -> "Examples":
+        ids = [self.ids[place] for place in places.tolist()]
+        return Examples(ids, self.maps[places], self.valid[places], self.truth[places], self.weight[places])
+
+
+def examples_by_id(maps: Artifact, truth: GroundTruth, classes: Sequence[int]) -> dict[str, list[Example]]:
+    """Of every picture with ground truth the rows that say something of it; of `classes` only, where any are named."""
+    found: dict[str, list[Example]] = {}
+    position = 0
+    columns = ["id", "status", "note", "class", "threshold", "box", "height", "width"]
+    for batch in maps.row_batches(columns):
+        for offset, row in enumerate(batch.to_pylist()):
+            is_ok = row["status"] == "ok" and row["note"] != NO_LABEL
+            if is_ok and row["id"] in truth.ids and _is_wanted(row["class"], truth.labels[row["id"]], classes):
+                box, size = tuple(row["box"]), (row["height"], row["width"])
+                example = Example(position + offset, row["id"], row["class"], row["threshold"], box, size)
+                found.setdefault(row["id"], []).append(example)
+        position += batch.num_rows
+    return found
+
+
+def read_examples(maps: Artifact, truth: GroundTruth, rows: Sequence[Example], cells: Cells) -> Examples:
+    valid_NRC = np.zeros((len(rows), *cells.grid), bool)
+    truth_NRC, weight_NRC = np.zeros((2, len(rows), *cells.grid), np.float32)
+    for index, row in enumerate(rows):
+        label_IJ = true_labels(truth, row)
+        is_known_IJ = label_IJ != IGNORE
+        is_wanted_IJ = is_known_IJ & (label_IJ != BACKGROUND if row.label is None else label_IJ == row.label)
+        wanted_RC, known_RC = cell_shares(np.stack([is_wanted_IJ, is_known_IJ]), row.box, cells.size, cells.grid)
+        valid_NRC[index] = cells.valid(row.box)
+        weight_NRC[index] = known_RC * valid_NRC[index]
+        truth_NRC[index] = np.divide(wanted_RC, known_RC, out=np.zeros_like(known_RC), where=known_RC > 0)
+    return Examples(
+        [row.id for row in rows],
+        torch.from_numpy(cells.of(maps.read(HEAD_MAPS, [row.position for row in rows]))),
+        torch.from_numpy(valid_NRC),
+        torch.from_numpy(truth_NRC),
+        torch.from_numpy(weight_NRC),
+    )
+
+
+def true_labels(truth: GroundTruth, row: Example) -> UInt8[np.ndarray, "I J"]:
+    label_IJ = truth.known(row.id)
+    if label_IJ.shape != row.size:
+        (height, width), (true_height, true_width) = row.size, label_IJ.shape
+        raise InputError(
+            f"{row.id} is {width}×{height} pixels in the maps and {true_width}×{true_height} in its ground truth; "
+            "pass as --images those that the maps were made from, or make the maps anew from these"
+        )
+    return label_IJ
+
+
+def cell_shares(
+    masks: Bool[np.ndarray, "K I J"], box: Box, size: tuple[int, int], grid: tuple[int, int]
+) -> Float32[np.ndarray, "K R C"]:
+    """How much of each cell's area a mask covers, where the picture fills its box of the view."""
+    rows_RI = _overlaps(grid[0], size[0], (box[0], box[2]), masks.shape[1])
+    columns_CJ = _overlaps(grid[1], size[1], (box[1], box[3]), masks.shape[2])
+    return rows_RI @ masks.astype(np.float32) @ columns_CJ.T
+
+
+def _overlaps(
+    num_cells: int, cell_px: int, inside: tuple[int, int], num_pixels: int
+) -> Float32[np.ndarray, "cells pixels"]:
+    """Along one axis, the share of each cell that each pixel of the picture covers."""
+    edges = inside[0] + np.arange(num_pixels + 1) * ((inside[1] - inside[0]) / num_pixels)
+    first = np.arange(num_cells)[:, None] * cell_px
+    covered = np.minimum(first + cell_px, edges[1:]) - np.maximum(first, edges[:-1])
+    return (np.clip(covered, 0, None) / cell_px).astype(np.float32)
+
+
+def _is_wanted(label: int | None, shown: Sequence[int], classes: Sequence[int]) -> bool:
+    """An object without class is of all classes of its picture."""
+    if not classes:
+        return True
+    return label in classes if label is not None else bool(shown) and set(shown) <= set(classes)

@@ -1,0 +1,62 @@
+"""Which kind of maps an enhancer was made for. It has learned what those look like, so any other kind is refused."""
+
+import shlex
+from collections.abc import Mapping
+
+from ...manifests.artifact import Artifact
+from ...manifests.errors import ConfigError
+from ...manifests.sealed import Json
+
+HEAD_MAPS = "head_maps"
+KIND = "enhancer"
+
+
+def kind_of(maps: Artifact) -> dict[str, Json]:
+    """`supports` 0 is a picture's own class query."""
+    config, facts = maps.plan.config, maps.plan.facts
+    return {
+        "method": config.get("method", maps.plan.stage),
+        "supports": config.get("supports", ""),
+        "score_kind": facts["score_kind"],
+        "heads": maps.plan.fields[HEAD_MAPS].shape[0],
+        "backbone": facts["backbone"],
+        "weights_sha256": facts["weights"]["sha256"],
+    }
+
+
+def refuse_without_heads(maps: Artifact) -> None:
+    if HEAD_MAPS in maps.plan.fields:
+        return
+    if maps.plan.stage != "mask":
+        raise ConfigError(
+            f"{maps.place} holds no maps of heads and was made by {maps.plan.stage}; "
+            "pass maps that `maskmill mask --per-head` has made"
+        )
+    raise ConfigError(f"{maps.place} holds no maps of heads; add them with `{_command(maps)}`")
+
+
+def refuse_other_kind(maps: Artifact, checkpoint: Artifact) -> None:
+    counts: Mapping[str, Json] = checkpoint.summary.counts
+    if counts.get("kind") != KIND:
+        raise ConfigError(
+            f"{checkpoint.place} is no enhancer but of kind {counts.get('kind')}; pass a checkpoint that "
+            "`maskmill enhance fit` has made"
+        )
+    differing = [(name, counts.get(name), value) for name, value in kind_of(maps).items() if counts.get(name) != value]
+    if differing:
+        told = " and ".join(f"{name} {found} (these have {value})" for name, found, value in differing)
+        raise ConfigError(
+            f"{checkpoint.place} was made for maps of {told}; pass {maps.place} with a checkpoint that "
+            f"`maskmill enhance fit {maps.place}` has made"
+        )
+
+
+def _command(maps: Artifact) -> str:
+    """What adds the heads to maps: the command that made them, and --per-head."""
+    given = {each.role: each.place(maps.place).uri for each in maps.plan.inputs}
+    words = [uri for role, uri in given.items() if role not in ("images", "model")]
+    words += [word for role in ("images", "model") if role in given for word in (f"--{role}", given[role])]
+    for name, value in maps.plan.config.items():
+        if value not in ("", None, False):
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return shlex.join(["maskmill", "mask", *words, "--per-head", "--out", maps.place.uri])

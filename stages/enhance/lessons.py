@@ -1,0 +1,138 @@
+"""How enhancers are fitted: all of a checkpoint's side by side, each on its own part, the best step of each kept.
+
+Letters: N networks, B rows of a batch, R C rows and columns of cells.
+
+Nothing of this was published; the choices are this project's own, and were made by measuring (README).
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from ..attention.enhancer import Enhancer
+from ..learning.lesson import Batch, Lesson, Losses
+from ..learning.loop import Course
+from ..learning.schedules import Schedule
+from .examples import Examples
+
+STEPS, WATCHED_EVERY, ROWS = 200, 20, 16
+LEARNING_RATE, WEIGHT_DECAY = 1e-3, 1e-2
+Loss = Literal["bce", "bce+dice"]
+
+
+class Best(nn.Module):
+    """The best weights of each network so far, and the loss on what it stops on."""
+
+    loss_N: Tensor
+    step_N: Tensor
+
+    def __init__(self, networks: Sequence[Enhancer]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(copy.deepcopy(each) for each in networks)
+        self.register_buffer("loss_N", torch.full((len(networks),), torch.inf, dtype=torch.float64))
+        self.register_buffer("step_N", torch.full((len(networks),), -1))
+
+    def offer(self, network: int, step: int, loss: float, weights: Mapping[str, Tensor]) -> None:
+        """Of equally good steps the first is kept."""
+        if loss < self.loss_N[network]:
+            self.networks[network].load_state_dict(weights)
+            self.loss_N[network], self.step_N[network] = loss, step
+
+
+def made_networks(heads: int, fitting: Sequence[Examples], seed: int) -> list[Enhancer]:
+    """Touches no random numbers of the caller's."""
+    networks = []
+    for number, examples in enumerate(fitting):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
+            network = Enhancer(heads)
+        network.look_at(examples.maps, examples.valid)
+        networks.append(network)
+    return networks
+
+
+def made_lesson(
+    networks: Sequence[Enhancer],
+    best: Best,
+    fitting: Sequence[Examples],
+    stopping: Sequence[Examples],
+    course: Course,
+    loss: Loss,
+) -> Lesson:
+    def batch(step: int) -> Batch:
+        """Rows drawn with replacement, half of them mirrored."""
+        drawn = []
+        for number, examples in enumerate(fitting):
+            generator = np.random.default_rng((course.seed, number, step))
+            places = torch.from_numpy(generator.integers(len(examples.ids), size=ROWS))
+            some = examples.at(places)
+            drawn.append(_mirrored(some, torch.from_numpy(generator.random(ROWS) < 0.5)))
+        ids = [identifier for some in drawn for identifier in some.ids]
+        names = ("maps", "valid", "truth", "weight")
+        return Batch(ids, {name: torch.stack([getattr(some, name) for some in drawn]) for name in names})
+
+    def losses(step: int, found: Batch) -> Losses:
+        given = found.tensors
+        each = [
+            loss_of(network.logits(maps, valid), truth, weight, loss)
+            for network, maps, valid, truth, weight in zip(networks, *given.values(), strict=True)
+        ]
+        parts = {f"loss {number}": value for number, value in enumerate(each)} if len(each) > 1 else {}
+        return Losses(torch.stack(each).sum(), parts)
+
+    def watch(step: int) -> Mapping[str, Any]:
+        values = {}
+        for number, (network, examples) in enumerate(zip(networks, stopping, strict=True)):
+            found = _loss_on(network, examples, loss) if examples.ids else -float(step)  # the last, without any to tell
+            best.offer(number, step, found, network.state_dict())
+            if examples.ids:
+                values["stopping loss" if len(networks) == 1 else f"stopping loss {number}"] = found
+        return values
+
+    together = nn.ModuleList(networks)
+    return Lesson(
+        modules={"networks": together, "best": best},
+        optimiser=torch.optim.AdamW(together.parameters(), weight_decay=WEIGHT_DECAY),
+        batch=batch,
+        losses=losses,
+        watch=watch,
+        learning_rate=Schedule(start=LEARNING_RATE, end=0.0, steps=course.steps, warmup=WATCHED_EVERY),
+    )
+
+
+def loss_of(
+    logits: Float32[Tensor, "B R C"], truth: Float32[Tensor, "B R C"], weight: Float32[Tensor, "B R C"], loss: Loss
+) -> Float32[Tensor, ""]:
+    """The mean over what is known; a row of which nothing is known adds nothing."""
+    entropy = binary_cross_entropy_with_logits(logits, truth, weight, reduction="sum") / weight.sum().clamp_min(1)
+    if loss == "bce":
+        return entropy
+    share = torch.sigmoid(logits) * weight
+    both_B, sum_B = (share * truth).sum((1, 2)), (share + truth * weight).sum((1, 2))
+    return entropy + (1 - (2 * both_B + 1) / (sum_B + 1)).mean()
+
+
+@torch.no_grad()
+def _loss_on(network: Enhancer, examples: Examples, loss: Loss) -> float:
+    """Over all rows together, a few at a time."""
+    total, rows = 0.0, len(examples.ids)
+    for start in range(0, rows, ROWS):
+        some = examples.at(torch.arange(start, min(start + ROWS, rows)))
+        total += float(loss_of(network.logits(some.maps, some.valid), some.truth, some.weight, loss)) * len(some.ids)
+    return total / rows
+
+
+def _mirrored(examples: Examples, is_mirrored_B: Tensor) -> Examples:
+    def turned(values: Tensor) -> Tensor:
+        shape = (-1, *[1] * (values.ndim - 1))
+        return torch.where(is_mirrored_B.view(shape), values.flip(-1), values)
+
+    return Examples(
+        examples.ids, turned(examples.maps), turned(examples.valid), turned(examples.truth), turned(examples.weight)
+    )

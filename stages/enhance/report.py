@@ -1,0 +1,93 @@
+"""What an enhancer is worth: maps before and after, cut and judged on pictures that it has not seen.
+
+Letters: K rows of a picture, H heads, R C rows and columns of patches, P Q of cells, I J pixels.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from ...manifests.artifact import Artifact
+from ...manifests.classes import BACKGROUND, IGNORE
+from ...manifests.sealed import Json
+from ..attention.cutting import cut_maps
+from ..attention.object_classes import KnownClasses
+from ..scores.intervals import Interval, counts_interval, difference_interval
+from ..scores.iou import Counts, mean_iou, pixel_counts, stacked
+from ..scores.truth import GroundTruth
+from .cells import Cells, enhanced_facts
+from .examples import Example, true_labels
+from .kinds import HEAD_MAPS
+
+Maps = Float32[np.ndarray, "K P Q"]
+Enhance = Callable[[Sequence[Example], Float32[np.ndarray, "K H R C"]], Maps]
+THRESHOLD = 0.5  # of enhanced maps
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The same pictures twice."""
+
+    before: Sequence[Counts]
+    after: Sequence[Counts]
+
+
+def judged(
+    maps: Artifact,
+    truth: GroundTruth,
+    pictures: Mapping[str, Sequence[Example]],
+    classes: Sequence[int],
+    cells: Cells,
+    enhance: Enhance,
+) -> Judged:
+    """Of `pictures`, the rows of each. Where classes are named, the others are background."""
+    counts = list(_counts(maps, truth, pictures, classes, cells, enhance))
+    return Judged([before for before, _ in counts], [after for _, after in counts])
+
+
+def told(found: Judged, seed: int) -> dict[str, Json]:
+    """mIoU with its interval before and after, and that of the difference."""
+    if not found.before:
+        return {"pictures": 0}
+    miou = partial(mean_iou, with_background=True)
+    return {
+        "pictures": len(found.before),
+        "before": _interval(counts_interval(stacked(found.before), miou, seed=seed)),
+        "after": _interval(counts_interval(stacked(found.after), miou, seed=seed)),
+        "difference": _interval(difference_interval(found.before, found.after, miou, seed=seed)),
+    }
+
+
+def _counts(
+    maps: Artifact,
+    truth: GroundTruth,
+    pictures: Mapping[str, Sequence[Example]],
+    classes: Sequence[int],
+    cells: Cells,
+    enhance: Enhance,
+) -> Iterator[tuple[Counts, Counts]]:
+    facts = maps.plan.facts
+    for identifier, examples in pictures.items():
+        positions = [each.position for each in examples]
+        known = KnownClasses(num_classes=len(facts["classes"]), image_labels=truth.labels[identifier])
+        true_IJ = _of_classes(true_labels(truth, examples[0]), classes)
+        as_it_was = [each.cut_at(each.threshold) for each in examples]
+        before = cut_maps(maps.read("map", positions), as_it_was, facts, known)
+        enhanced_KPQ = enhance(examples, maps.read(HEAD_MAPS, positions))
+        at_half = [each.cut_at(THRESHOLD) for each in examples]
+        after = cut_maps(enhanced_KPQ, at_half, {**facts, **enhanced_facts(cells)}, known)
+        yield pixel_counts(true_IJ, before.label_HW), pixel_counts(true_IJ, after.label_HW)
+
+
+def _of_classes(label_IJ: UInt8[np.ndarray, "I J"], classes: Sequence[int]) -> UInt8[np.ndarray, "I J"]:
+    kept = np.isin(label_IJ, [*classes, IGNORE]) if classes else np.ones_like(label_IJ, bool)
+    return np.where(kept, label_IJ, np.uint8(BACKGROUND))
+
+
+def _interval(found: Interval) -> dict[str, Json]:
+    kept = ("estimate", "low", "high", "level")
+    return {name: value for name, value in dataclasses.asdict(found).items() if name in kept}

@@ -1,0 +1,160 @@
+"""Better maps of the heads' maps, by enhancers that were fitted on a few masks. Nothing is cut here.
+
+Letters: N rows of a unit, K rows read together, H heads, R C rows and columns of patches, P Q of cells,
+T all cells.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Float32
+from torch import nn
+
+from ...manifests import tables
+from ...manifests.artifact import Artifact
+from ...manifests.checkpoints import SEEN, WEIGHTS, held_out_of
+from ...manifests.fields import Field
+from ...manifests.sealed import Json
+from ..attention.object_classes import NO_LABEL, NO_STRUCTURE
+from ..attention.threshold_rules import parse_threshold, thresholds
+from ..attention.thresholds import foreground_share
+from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
+from .applying import enhanced, loaded_networks
+from .cells import Cells, cells_of, enhanced_facts
+from .kinds import HEAD_MAPS, refuse_other_kind, refuse_without_heads
+
+LISTED: Mapping[str, str] = {
+    "id": "string",
+    "class": "int64",
+    "instance": "int64",
+    "maps": "ints",  # its place in their row list
+    "network": "int64",  # the one that has not seen the picture's mask; null: all of them, or all have
+}
+ROWS_AT_ONCE = 64  # whose heads are in memory
+KEY = ("id", "class", "instance")
+CUT = ("class", "instance", "threshold", "box", "height", "width", "note")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnhanceConfig:
+    threshold: str
+
+
+def enhance_config(threshold: str = "0.5") -> EnhanceConfig:
+    return EnhanceConfig(threshold=parse_threshold(threshold))
+
+
+def plan(config: EnhanceConfig, inputs: Inputs, known: Known) -> RowList:
+    maps = inputs["maps"]
+    facts = {**maps.plan.facts, **enhanced_facts(_cells(inputs))}
+    return RowList(LISTED, _listed(maps, held_out_of(inputs["model"])), facts, KEY)
+
+
+def fields(config: EnhanceConfig, inputs: Inputs) -> Sequence[Field]:
+    _refuse(inputs)
+    return [
+        Field(name="map", kind="array", shape=_cells(inputs).grid, dtype="float32"),
+        Field(name="cut", kind="columns", columns=CUT),
+    ]
+
+
+def columns(config: EnhanceConfig) -> Mapping[str, str]:
+    return {
+        "class": "int64",
+        "instance": "int64",
+        "threshold": "float64",
+        "foreground": "float64",  # share of the picture's patches above the threshold
+        "box": "ints",
+        "height": "int64",
+        "width": "int64",
+        "network": "int64",
+    }
+
+
+def reads(config: EnhanceConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
+    _refuse(inputs)
+    return {"maps": (HEAD_MAPS, "cut"), "images": (), "model": (WEIGHTS, SEEN)}
+
+
+def prepare(config: EnhanceConfig, inputs: Inputs) -> nn.ModuleList:
+    return loaded_networks(inputs["model"])
+
+
+def run_unit(work: Work, config: EnhanceConfig, networks: nn.ModuleList) -> UnitResult:
+    """A picture that has no label has an empty map, as before."""
+    cells = _cells(work.inputs)
+    rows = [each.to_pylist()[0] for each in work.gathered("maps")]
+    map_NPQ = np.zeros((len(rows), *cells.grid), np.float32)
+    results = [_placed(row, row["note"]) for row in rows]
+    for index, used, heads_HRC in _to_do(work, rows, networks):
+        box = tuple(rows[index]["box"])
+        map_NPQ[index] = enhanced(used, heads_HRC, box, cells)
+        results[index] = _cut(config.threshold, rows[index], map_NPQ[index], cells.valid(box))
+    return UnitResult(results, {"map": map_NPQ})
+
+
+def _to_do(
+    work: Work, rows: Sequence[Mapping[str, Json]], networks: nn.ModuleList
+) -> Iterator[tuple[int, Sequence[nn.Module], Float32[np.ndarray, "H R C"]]]:
+    """Each row of which there is something to enhance, the networks for it, and the maps of its heads."""
+    places, own = (work.listing.column(name).to_pylist() for name in ("maps", "network"))
+    doable = [index for index, row in enumerate(rows) if not work.blocked[index] and row["note"] != NO_LABEL]
+    for start in range(0, len(doable), ROWS_AT_ONCE):
+        some = doable[start : start + ROWS_AT_ONCE]
+        heads_KHRC = work.inputs["maps"].read(HEAD_MAPS, [places[index][0] for index in some])
+        for index, heads_HRC in zip(some, heads_KHRC, strict=True):
+            yield index, list(networks) if own[index] is None else [networks[own[index]]], heads_HRC
+
+
+def _placed(row: Mapping[str, Json], note: str, threshold: float = 0.0, foreground: float = 0.0) -> RowResult:
+    placed = {name: row[name] for name in ("box", "height", "width")}
+    return RowResult({**placed, "threshold": threshold, "foreground": foreground}, note=note)
+
+
+def _cut(
+    rule: str, row: Mapping[str, Json], map_PQ: Float32[np.ndarray, "P Q"], valid_PQ: Bool[np.ndarray, "P Q"]
+) -> RowResult:
+    map_1T, valid_1T = map_PQ.reshape(1, -1), valid_PQ.reshape(1, -1)
+    threshold_1, is_flat_1 = thresholds(rule, map_1T, valid_1T)
+    foreground_1 = foreground_share(map_1T, threshold_1, valid_1T)
+    note = NO_STRUCTURE if is_flat_1[0] else "" if row["note"] == NO_STRUCTURE else row["note"]
+    return _placed(row, note, float(threshold_1[0]), float(foreground_1[0]))
+
+
+def _refuse(inputs: Inputs) -> None:
+    refuse_without_heads(inputs["maps"])
+    refuse_other_kind(inputs["maps"], inputs["model"])
+
+
+def _cells(inputs: Inputs) -> Cells:
+    return cells_of(inputs["maps"].plan.facts, inputs["model"].summary.counts["cells"])
+
+
+def _listed(maps: Artifact, own: Mapping[str, int]) -> Iterator[pa.RecordBatch]:
+    start = 0
+    for batch in maps.row_batches(["id", "class", "instance"]):
+        rows = [
+            {**row, "maps": [start + offset], "network": own.get(row["id"])}
+            for offset, row in enumerate(batch.to_pylist())
+        ]
+        yield pa.RecordBatch.from_pylist(rows, tables.schema_of(LISTED))
+        start += len(rows)
+
+
+STAGE = Stage(
+    name="enhance",
+    kind="maps",
+    code_version=1,
+    config=EnhanceConfig,
+    roles={"maps": "maps", "images": "images", "model": "checkpoint"},
+    plan=plan,
+    fields=fields,
+    columns=columns,
+    reads=reads,
+    prepare=prepare,
+    run_unit=run_unit,
+    gathers={"maps": "maps"},
+    libraries=("numpy", "torch"),
+)
