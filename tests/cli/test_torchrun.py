@@ -170,7 +170,7 @@ def ended(running: subprocess.Popen[str], pids: list[int]) -> str:
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_where_all_are(home: Path) -> None:
-    asked = {"epochs": 12, "losses": "reconstruction"}  # without clusters that might collapse
+    asked: dict[str, Any] = {"epochs": 12, "losses": "reconstruction"}  # without clusters that might collapse
     with started(home, out="ctrl-c", **asked) as running:
         pids = workers(running)
         running.send_signal(signal.SIGINT)
