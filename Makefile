@@ -60,7 +60,7 @@ define make_environment
 		"$$python" -m venv $(1) || exit 1; \
 	fi; \
 	echo "setting up $(1) (the first time downloads about 3 GB, most of it torch)"; \
-	$(1)/bin/python -m pip install -qq --editable '.[dev,s3,cluster]' || exit 1; \
+	$(1)/bin/python -m pip install -qq --editable '.[dev,s3,cluster,tensorboard]' || exit 1; \
 	$(call install_crf,$(1)); \
 	touch $(1)/.ready
 endef

@@ -62,22 +62,37 @@ from .options import with_options
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:NUMBER."),
     click.option("--autocast", type=click.Choice(["off", "bfloat16"]), default="off", show_default=True),
     click.option("--images", metavar="DIR", default="", help="Where the images artifact lies now, if it was moved."),
+    click.option(
+        "--licence", metavar="TEXT", default="unknown", show_default=True, help="Of the weights: a URL or name."
+    ),
+    click.option("--tensorboard", metavar="DIR", default="", help="Draw the metric lines there as curves."),
     click.option("--out", metavar="DIR", required=True, help="Where the checkpoint is made."),
     click.option("--break-lock", is_flag=True, help="Take over the lock of a run that died (object stores only)."),
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
 )
-def pretrain(pixels: str, backbone: str, images: str, out: str, break_lock: bool, as_json: bool, **asked: Any) -> int:
+def pretrain(
+    pixels: str,
+    backbone: str,
+    images: str,
+    tensorboard: str,
+    out: str,
+    break_lock: bool,
+    as_json: bool,
+    **asked: Any,
+) -> int:
     """Pretrain a vision transformer on PIXELS, a pixels artifact, without labels: a checkpoint for extract --weights.
 
     Stopped and started again it goes on from its last checkpoint.
     """
     from ..manifests.artifact import open_artifact, source_of
     from ..pipeline.together import run_together
+    from ..stages.learning.curves import curves
     from ..stages.pretrain.config import pretrain_config
     from ..stages.pretrain.stage import STAGE
 
     config = pretrain_config(backbone, **asked)
     opened = open_artifact(pixels, "pixels")
     inputs = {"pixels": opened.place.uri, "images": place(images).uri if images else source_of(opened, "images")}
-    outcome = run_together(STAGE, config, inputs, out, break_lock)
+    with curves(tensorboard) as show:
+        outcome = run_together(STAGE, config, inputs, out, break_lock, show)
     return show_outcome(outcome, as_json) if outcome else 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 
 from .artifact import Artifact, open_artifact
 from .place import Place, place
@@ -48,10 +48,15 @@ class Pixels:
         """All rows, those that failed among them."""
         return self.artifact.plan.num_rows
 
-    def ok_positions(self) -> list[int]:
-        """Positions of the rows that hold a picture: what is to be sampled from."""
-        failures = self.artifact.failures()
-        return [position for position in range(len(self)) if position not in failures]
+    def ok_positions(self) -> Int64[np.ndarray, " R"]:
+        """Positions of the rows that hold a picture: what is to be sampled from. Eight bytes a row."""
+        is_ok = np.ones(len(self), np.bool_)
+        is_ok[list(self.artifact.failures())] = False
+        return np.flatnonzero(is_ok)
+
+    def ids_at(self, positions: Sequence[int] | Int64[np.ndarray, " R"]) -> list[str]:
+        ids: list[str] = self.artifact.rows_at(np.asarray(positions).tolist(), ["id"]).column("id").to_pylist()
+        return ids
 
     def read(self, ids: str | Sequence[str]) -> UInt8[np.ndarray, "*R rows columns 3"]:
         """One picture, or several in the order asked for, along a first axis R.
@@ -61,9 +66,9 @@ class Pixels:
         pixels_R = self.at(held_positions(self.artifact, [ids] if isinstance(ids, str) else list(ids), FIELD))
         return pixels_R[0] if isinstance(ids, str) else pixels_R
 
-    def at(self, positions: Sequence[int]) -> UInt8[np.ndarray, "R rows columns 3"]:
+    def at(self, positions: Sequence[int] | Int64[np.ndarray, " R"]) -> UInt8[np.ndarray, "R rows columns 3"]:
         """The same by position in the row list; a row that failed is zeros, black."""
-        return self.artifact.read(FIELD, positions)
+        return self.artifact.read(FIELD, np.asarray(positions).tolist())
 
 
 def open_pixels(path: str | os.PathLike[str] | Place) -> Pixels:

@@ -4,12 +4,18 @@ Each file's name holds the sha256 of its bytes, so that a file that was damaged 
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from . import atomic
 from .place import Place
 
 FOLDER = "underway"
+
+
+Show = Callable[[int, Mapping[str, object]], None]
+
+
+def nothing_shown(step: int, values: Mapping[str, object]) -> None: ...
 
 
 class Underway:
@@ -23,10 +29,12 @@ class Underway:
         begin: Callable[[], None] = lambda: None,
         log: Callable[[dict[str, object]], None] = lambda event: None,
         say: Callable[[str], None] = lambda text: None,
+        show: Show = nothing_shown,
     ) -> None:
         self._at, self._begin = at, begin
         self.log = log  # a line in the artifact's log
         self.say = say  # to whoever watches
+        self.show = show  # a step and its values, to whoever draws them
 
     def keep(self, name: str, data: bytes) -> None:
         """Writes a file, and then removes all but it and the one that came before: of later ones, which were damaged,
@@ -67,6 +75,7 @@ class Beside(Underway):
     def __init__(self) -> None:
         self.log = lambda event: None
         self.say = lambda text: None
+        self.show = nothing_shown
 
     def keep(self, name: str, data: bytes) -> None: ...
 

@@ -9,17 +9,22 @@ from typing import Any
 
 from ..manifests.artifact import open_artifact
 from ..manifests.torchrun import number
-from ..manifests.underway import Beside
+from ..manifests.underway import Beside, Show, nothing_shown
 from ..stages.stage import WholeStage
 from .run import Outcome
 from .whole import run_whole
 
 
 def run_together(
-    stage: WholeStage, config: Any, inputs: Mapping[str, str], out: str, break_lock: bool = False
+    stage: WholeStage,
+    config: Any,
+    inputs: Mapping[str, str],
+    out: str,
+    break_lock: bool = False,
+    show: Show = nothing_shown,
 ) -> Outcome | None:
     """What `run_whole` gives, to the first process alone."""
     if number() == 0:
-        return run_whole(stage, config, inputs, out, break_lock)
+        return run_whole(stage, config, inputs, out, break_lock, show)
     stage.compute(config, {role: open_artifact(uri, stage.roles[role]) for role, uri in inputs.items()}, Beside())
     return None

@@ -19,7 +19,7 @@ from ..manifests.fingerprint import config_json, fingerprint, kept_settings
 from ..manifests.place import Place, place
 from ..manifests.plan import PLAN, Plan, read_plan, write_plan
 from ..manifests.sealed import Json
-from ..manifests.underway import Underway
+from ..manifests.underway import Show, Underway, nothing_shown
 from ..stages.stage import WholeStage, kind_of
 from .executors.attempts import close_log, log
 from .finishing import standing
@@ -27,7 +27,14 @@ from .planning import header_of, inputs_of, refuse_other_header
 from .run import Outcome, leave_nothing, refuse_strangers
 
 
-def run_whole(stage: WholeStage, config: Any, inputs: Mapping[str, str], out: str, break_lock: bool = False) -> Outcome:
+def run_whole(
+    stage: WholeStage,
+    config: Any,
+    inputs: Mapping[str, str],
+    out: str,
+    break_lock: bool = False,
+    show: Show = nothing_shown,
+) -> Outcome:
     began = time.monotonic()
     at = place(out)
     read = {role: open_artifact(uri, kind_of(stage, role)) for role, uri in inputs.items()}
@@ -41,7 +48,7 @@ def run_whole(stage: WholeStage, config: Any, inputs: Mapping[str, str], out: st
         if existing is not None:
             refuse_other_header(at, existing, header)
         before = _standing(at, existing, plan)
-        underway = Underway(at, partial(_begin, at, plan), partial(log, at), _say)
+        underway = Underway(at, partial(_begin, at, plan), partial(log, at), _say, show)
         if existing is not None and before is None and not _same_inputs(existing, plan):
             _refuse_to_lose(at, stage, existing, plan, underway)
             underway.clear()

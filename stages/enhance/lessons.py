@@ -75,7 +75,9 @@ def made_lesson(
             drawn.append(_mirrored(some, torch.from_numpy(generator.random(ROWS) < 0.5)))
         ids = [identifier for some in drawn for identifier in some.ids]
         names = ("maps", "valid", "truth", "weight")
-        return Batch(ids, {name: torch.stack([getattr(some, name) for some in drawn]) for name in names})
+        return Batch(
+            len(ids), {name: torch.stack([getattr(some, name) for some in drawn]) for name in names}, lambda: ids
+        )
 
     def losses(step: int, found: Batch) -> Losses:
         given = found.tensors

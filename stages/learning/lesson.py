@@ -14,8 +14,9 @@ from .schedules import Schedule
 class Batch:
     """What one step looks at."""
 
-    ids: Sequence[str]  # of its rows, named when a loss is no number
+    rows: int
     tensors: Mapping[str, Tensor]
+    ids: Callable[[], Sequence[str]]  # of its rows, asked for when a loss is no number
 
 
 @dataclass(frozen=True, slots=True)

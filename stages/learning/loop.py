@@ -16,7 +16,7 @@ from ...manifests.underway import Underway
 from .gradients import Averaging
 from .lesson import Batch, Lesson
 from .processes import OthersLost, from_all, from_the_first, texts_from_all, together
-from .state import Progress, metric_line, restored, state_bytes
+from .state import Progress, restored, state_bytes
 from .stopping import Stops, heard_stops
 
 KEEP_EVERY_S = 60.0  # or more rarely, where a checkpoint takes long to write; stopped, a training keeps where it is
@@ -51,12 +51,17 @@ def train(lesson: Lesson, course: Course, underway: Underway) -> list[str]:
 def _trained(lesson: Lesson, course: Course, underway: Underway, stops: Stops) -> list[str]:
     begun = _resumed(lesson, underway)
     lines = begun.lines
+
+    def tell(step: int, values: Mapping[str, Any]) -> None:
+        lines.append(json.dumps({"step": step, **values}))
+        underway.show(step, values)
+
     reached: Progress | None = begun  # from which one could go on; None while weights change
     keeper, rates, averaging = _Keeper(lesson, underway), _Rates(underway, course), _averaging(lesson)
     try:
         if begun.unwatched and not (lines and json.loads(lines[-1])["step"] == begun.step - 1):
             with stops.raised():
-                lines.append(_watched(lesson, begun.step - 1, json.loads(begun.unwatched)))
+                tell(begun.step - 1, _watched(lesson, begun.step - 1, json.loads(begun.unwatched)))
         for step, batch in _batches(lesson, range(begun.step, course.steps), rates):
             values, stop = _found(lesson, course, step, batch, averaging, stops)
             reached = None
@@ -65,12 +70,12 @@ def _trained(lesson: Lesson, course: Course, underway: Underway, stops: Stops) -
                 reached = Progress(step + 1, lines, json.dumps(values))
                 stops.raise_for(stop)
                 with stops.raised():
-                    lines.append(_watched(lesson, step, values))
+                    tell(step, _watched(lesson, step, values))
             elif course.has_line(step):
-                lines.append(metric_line(step, values))
+                tell(step, values)
             reached = Progress(step + 1, lines)
             stops.raise_for(stop)
-            rates.count(step, len(batch.ids), lines[-1])
+            rates.count(step, batch.rows, lines[-1])
             keeper.keep_sometimes(reached)
     except (KeyboardInterrupt, Terminated, OthersLost) as error:
         if reached is not None:
@@ -90,9 +95,9 @@ def _averaging(lesson: Lesson) -> Averaging:
     return Averaging([each for group in lesson.optimiser.param_groups for each in group["params"]])
 
 
-def _watched(lesson: Lesson, step: int, values: Mapping[str, Any]) -> str:
+def _watched(lesson: Lesson, step: int, values: Mapping[str, Any]) -> Mapping[str, Any]:
     """By the first process, while others wait for its part of the next step."""
-    return metric_line(step, {**values, **(lesson.watch(step) if torchrun.number() == 0 else {})})
+    return {**values, **lesson.watch(step)} if torchrun.number() == 0 else values
 
 
 def _resumed(lesson: Lesson, underway: Underway) -> Progress:
@@ -167,7 +172,7 @@ def _update(lesson: Lesson, step: int, batch: Batch) -> None:
 
 def _diverged(what: str, batch: Batch, is_concerned: Sequence[bool]) -> Diverged:
     """All processes come here together; the rows are those of the ones that it concerns."""
-    of_each = [json.loads(text) for text in texts_from_all(json.dumps(list(batch.ids[: _ROWS_NAMED + 1])))]
+    of_each = [json.loads(text) for text in texts_from_all(json.dumps(list(batch.ids()[: _ROWS_NAMED + 1])))]
     ids = [name for names, is_named in zip(of_each, is_concerned, strict=True) for name in names if is_named]
     named = ", ".join(ids[:_ROWS_NAMED]) + (" …" if len(ids) > _ROWS_NAMED else "")
     return Diverged(

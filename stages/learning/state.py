@@ -1,6 +1,5 @@
 """Everything a training has come to, as one safetensors file: modules, optimiser, and the metric lines so far."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -57,7 +56,3 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _text(text: str) -> Tensor:
     return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else torch.zeros(0, dtype=torch.uint8)
-
-
-def metric_line(step: int, values: Mapping[str, object]) -> str:
-    return json.dumps({"step": step, **values})

@@ -33,6 +33,7 @@ class PretrainConfig:
     momentum: float
     seed: int
     autocast: Autocast
+    licence: str  # of the weights
     device: str = setting(default="cpu", changes_bytes=False, is_kept=True)  # its type is in the fingerprint
 
     def __post_init__(self) -> None:
@@ -45,7 +46,7 @@ class PretrainConfig:
         for name in ("clusters", "batch"):  # of a batch of one nothing could be replaced by parts of another
             if getattr(self, name) < 2:
                 raise ConfigError(f"{name} is {getattr(self, name)} and must be at least 2")
-        if self.warmup >= self.epochs > 1:
+        if self.warmup and self.warmup >= self.epochs:
             raise ConfigError(
                 f"warmup is {self.warmup} and there are {self.epochs} epochs: the learning rate would never fall; "
                 "choose fewer epochs of warm-up"
@@ -92,6 +93,7 @@ def pretrain_config(
     seed: int = 0,
     device: str = "cpu",
     autocast: Autocast = "off",
+    licence: str = "unknown",
 ) -> PretrainConfig:
     """What a user asks for, the losses in one spelling; raises ConfigError for what cannot work."""
     told = ",".join(f"{name}:{weight!r}" for name, weight in parse_losses(losses).items())
@@ -115,6 +117,7 @@ def pretrain_config(
         seed=seed,
         device=device,
         autocast=autocast,
+        licence=licence,
     )
 
 

@@ -41,7 +41,7 @@ def reads(config: PretrainConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]
 
 def compute(config: PretrainConfig, inputs: Inputs, underway: Underway) -> Findings:
     pixels = Pixels(inputs["pixels"])
-    positions = np.array(pixels.ok_positions(), np.int64)
+    positions = pixels.ok_positions()
     refuse_what_cannot_work(config, pixels, len(positions))
     epoch_steps = len(positions) // config.batch
     facts = backbone_facts(config.backbone, config.global_size, config.global_size)
@@ -63,7 +63,7 @@ def compute(config: PretrainConfig, inputs: Inputs, underway: Underway) -> Findi
     state = {name: value.cpu().contiguous() for name, value in teaching.teacher.backbone.state_dict().items()}
     return Findings(
         files={
-            WEIGHTS: save(state, {"licence": "unknown"}),
+            WEIGHTS: save(state, {"licence": config.licence}),  # what whoever trained them says
             METRICS: "".join(line + "\n" for line in lines).encode(),
             SEEN: seen_json([], [], [], []),  # labels are looked at, and nothing is chosen by them
         },
@@ -160,7 +160,7 @@ def made_lesson(
             start=rate,
             end=LAST_RATE,
             steps=course.steps,
-            warmup=min(config.warmup, config.epochs) * course.steps_per_epoch,
+            warmup=config.warmup * course.steps_per_epoch,
         ),
         weight_decay=Schedule(start=WEIGHT_DECAY[0], end=WEIGHT_DECAY[1], steps=course.steps),
         clip=CLIP,
@@ -174,7 +174,6 @@ def batches(
 ) -> Callable[[int], Batch]:
     """Every picture once in an epoch, in an order of its own, but for those that fill no batch; of each batch this
     process's part."""
-    ids = pixels.artifact.rows(["id"]).column("id")
     part = own_part()
 
     @lru_cache(maxsize=2)
@@ -184,9 +183,9 @@ def batches(
     def batch(step: int) -> Batch:
         epoch, place = divmod(step, epoch_steps)
         drawn = order(epoch)[place * config.batch : (place + 1) * config.batch]
-        chosen = np.split(np.sort(positions[drawn]), part.count)[part.index].tolist()  # neighbours are read together
+        chosen = np.split(np.sort(positions[drawn]), part.count)[part.index]  # neighbours are read together
         pictures = torch.from_numpy(pixels.at(chosen)).permute(0, 3, 1, 2).contiguous()
-        return Batch([ids[each].as_py() for each in chosen], {"pictures": pictures})
+        return Batch(len(chosen), {"pictures": pictures}, lambda: pixels.ids_at(chosen))
 
     return batch
 

@@ -45,7 +45,7 @@ def chosen_pictures(pixels: Pixels, images: Artifact, positions: Int64[np.ndarra
     """The same for a seed: of the commonest classes some each, then whatever else."""
     generator = np.random.default_rng([seed, 1])
     drawn = np.sort(generator.choice(positions, min(NUM_CANDIDATES, len(positions)), replace=False))
-    ids = pixels.artifact.rows_at(drawn.tolist(), ["id"]).column("id").to_pylist()
+    ids = pixels.ids_at(drawn)
     try:
         labels = images.rows_of(ids, ["labels"]).column("labels").to_pylist()
     except KeyError as error:
@@ -68,7 +68,7 @@ def watched_values(teaching: Teaching, pixels: Pixels, watched: Watched, mean: C
     process computes it alone."""
     features, logits = [], dict[str, list[Tensor]]()
     for start in range(0, len(watched.positions), AT_ONCE):
-        pictures = torch.from_numpy(pixels.at(watched.positions[start : start + AT_ONCE].tolist())).permute(0, 3, 1, 2)
+        pictures = torch.from_numpy(pixels.at(watched.positions[start : start + AT_ONCE])).permute(0, 3, 1, 2)
         tokens = _shown(teaching, pictures, mean, std)
         features.append(tokens[:, 0])
         if "cls" in teaching.config.clustered:

@@ -4,6 +4,8 @@ import dataclasses
 import inspect
 import json
 import re
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 import small_runs
 from maskmill.cli.main import main
 from maskmill.cli.pretrain import pretrain
+from maskmill.manifests.artifact import open_artifact
 from maskmill.stages.pretrain.config import PretrainConfig, pretrain_config
 from small_dataset import tree, write_dataset
 
@@ -72,9 +75,49 @@ def test_a_mistake_gets_one_sentence(
     assert tree(home) == before
 
 
+def test_curves_are_drawn_beside_an_artifact_that_knows_nothing_of_them(
+    home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("tensorboard", "torch.utils.tensorboard"):
+        monkeypatch.setitem(sys.modules, package, None)  # as where it is not installed
+    before = tree(home)
+    assert main(command(tensorboard="curves")) == 2
+    told = (
+        "--tensorboard needs the package tensorboard, which is not installed; install it with `pip install 'maskmill["
+    )
+    assert told in capsys.readouterr().err
+    assert tree(home) == before
+    monkeypatch.undo()
+    monkeypatch.chdir(home)
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
+    assert main(command()) == 0
+    plain = tree(home / "checkpoint")
+    shutil.rmtree(home / "checkpoint")
+    assert main(command(tensorboard="curves")) == 0
+    assert tree(home / "checkpoint") == plain
+    assert len(list((home / "curves").iterdir())) == 1
+    assert main(command(tensorboard="curves")) == 0
+    assert len(list((home / "curves").iterdir())) == 1, "there was nothing to draw"
+    shutil.rmtree(home / "checkpoint")
+    (home / "file").touch()
+    assert main(command(tensorboard="file")) == 7
+    assert "cannot write curves to file: " in capsys.readouterr().err
+
+
+def test_the_licence_goes_with_the_weights(home: Path, capsys: Capture) -> None:
+    for name, licence in {"": "unknown", "cc-by-4.0": "cc-by-4.0"}.items():
+        told = {"licence": name} if name else {}
+        assert main(command(out=f"checkpoint-{name}", **told)) == 0
+        extract = ["extract", "images", "--backbone", "test_vit.r160_in1k", "--weights", f"checkpoint-{name}"]
+        assert main([*extract, "--image-size", "32", "--out", f"tokens-{name}"]) == 0
+        assert open_artifact(str(home / f"tokens-{name}")).plan.facts["weights"]["licence"] == licence
+    assert main(command(out="checkpoint-cc-by-4.0")) == 3
+    assert "was made with licence = cc-by-4.0 and this run asks for unknown" in capsys.readouterr().err
+
+
 def test_options_are_those_of_the_configuration() -> None:
     known = {field.name for field in dataclasses.fields(PretrainConfig)}
-    others = {"pixels", "images", "out", "break_lock", "as_json"}
+    others = {"pixels", "images", "tensorboard", "out", "break_lock", "as_json"}
     defaults = {parameter.name: parameter.default for parameter in pretrain.params if parameter.name not in others}
     assert set(defaults) == known
     stated = inspect.signature(pretrain_config).parameters

@@ -64,7 +64,7 @@ def test_a_row_that_failed_is_refused_by_id_and_black_by_position(made: Pixels) 
             made.read(ids)
     position = made.rows.column("id").to_pylist().index(FAILED)
     assert not made.at([position]).any()
-    assert made.ok_positions() == [each for each in range(12) if each != position]
+    assert made.ok_positions().tolist() == [each for each in range(12) if each != position]
     assert all(values.any() for values in made.at(made.ok_positions()))
 
 

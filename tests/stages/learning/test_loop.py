@@ -54,7 +54,7 @@ def lesson_of(config: LineConfig, stop: type[BaseException] = Stopped) -> Lesson
         points = torch.from_numpy(np.random.default_rng([config.seed, step]).normal(size=(3, 4)).astype(np.float32))
         if step == config.poisoned:
             points[1] = math.nan
-        return Batch([f"row-{step}-{number}" for number in range(3)], {"points": points})
+        return Batch(3, {"points": points}, lambda: [f"row-{step}-{number}" for number in range(3)])
 
     def losses(step: int, batch: Batch) -> Losses:
         if step == config.stopped:
@@ -183,7 +183,7 @@ def test_ctrl_c_while_an_epoch_is_looked_at(
     monkeypatch.setattr(loop, "KEEP_EVERY_S", math.inf)
     watched = loop._watched
 
-    def interrupted(lesson: Lesson, step: int, values: Mapping[str, Any]) -> str:
+    def interrupted(lesson: Lesson, step: int, values: Mapping[str, Any]) -> Mapping[str, Any]:
         if step == 4 * epoch + 3:
             raise KeyboardInterrupt
         return watched(lesson, step, values)
