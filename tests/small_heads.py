@@ -1,5 +1,6 @@
 """Maps with heads of a few small pictures with masks, in seconds: one head knows where the object is, and is noisy."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,10 @@ from maskmill.manifests.underway import Underway
 from maskmill.pipeline.job import RunOptions
 from maskmill.pipeline.run import Outcome, run
 from maskmill.pipeline.whole import run_whole
+from maskmill.stages.attention.enhancer import Enhancer
 from maskmill.stages.enhance.applying import weights_bytes
-from maskmill.stages.enhance.examples import Examples
 from maskmill.stages.enhance.fit import FIT, EnhancerConfig, enhancer_config
 from maskmill.stages.enhance.kinds import KIND, kind_of
-from maskmill.stages.enhance.lessons import made_networks
 from maskmill.stages.enhance.stage import STAGE as ENHANCE, enhance_config
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.stage import Findings, Inputs, Known, RowList, RowResult, Stage, UnitResult, WholeStage, Work
@@ -135,16 +135,18 @@ stages.STAGES["toyheads"] = TOY_HEADS
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnfittedConfig:
     seed: int = 0
+    held_out: str = ""  # an id, of the first network
 
 
 def unfitted(config: UnfittedConfig, inputs: Inputs, underway: Underway) -> Findings:
-    """An enhancer as it begins; no picture has a share in its bytes."""
-    heads, *grid = inputs["maps"].plan.fields["head_maps"].shape
-    blank = torch.zeros(1, *grid)
-    some = Examples([""], torch.zeros(1, heads, *grid), blank == 0, blank, blank)
-    networks = made_networks(heads, [some], config.seed)
-    files = {WEIGHTS: weights_bytes(nn.ModuleList(networks)), SEEN: networks_seen_json([SeenByNetwork([], [], [])])}
-    return Findings(files, {"kind": KIND, **kind_of(inputs["maps"]), "networks": 1, "cells": 1})
+    """Two networks by a formula; no picture has a share in their bytes."""
+    networks = nn.ModuleList(Enhancer(inputs["maps"].plan.fields["head_maps"].shape[0]) for _ in range(2))
+    for number, weights in enumerate(networks.parameters()):
+        chirp = torch.sin(0.37 * torch.arange(weights.numel()) ** 2 + number + config.seed)
+        weights.data = chirp.view(weights.shape) * (2 / math.prod(weights.shape[1:])) ** 0.5
+    seen = [SeenByNetwork([], [], [config.held_out] if config.held_out else []), SeenByNetwork([], [], [])]
+    files = {WEIGHTS: weights_bytes(networks), SEEN: networks_seen_json(seen)}
+    return Findings(files, {"kind": KIND, **kind_of(inputs["maps"]), "networks": 2, "cells": 1})
 
 
 UNFITTED = WholeStage(

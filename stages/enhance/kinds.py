@@ -14,10 +14,12 @@ KIND = "enhancer"
 def kind_of(maps: Artifact) -> dict[str, Json]:
     """`supports` 0 is a picture's own class query."""
     config, facts = maps.plan.config, maps.plan.facts
+    views = [each for each in maps.plan.inputs if each.role not in ("images", "model")]
     return {
         "method": config.get("method", maps.plan.stage),
         "supports": config.get("supports", ""),
         "score_kind": facts["score_kind"],
+        "views": max(1, len(views)),
         "heads": maps.plan.fields[HEAD_MAPS].shape[0],
         "backbone": facts["backbone"],
         "weights_sha256": facts["weights"]["sha256"],
@@ -56,7 +58,6 @@ def _command(maps: Artifact) -> str:
     given = {each.role: each.place(maps.place).uri for each in maps.plan.inputs}
     words = [uri for role, uri in given.items() if role not in ("images", "model")]
     words += [word for role in ("images", "model") if role in given for word in (f"--{role}", given[role])]
-    for name, value in maps.plan.config.items():
-        if value not in ("", None, False):
-            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    for name in ("method", "supports", "seed", "threshold"):  # all that methods with heads are told
+        words += [f"--{name}", str(maps.plan.config[name])]
     return shlex.join(["maskmill", "mask", *words, "--per-head", "--out", maps.place.uri])

@@ -53,7 +53,7 @@ def mask_config(
     CST's own threshold belongs to one file of weights, so it is the default with that file only.
     """
     chosen = find_method(method)
-    if supports and not chosen.takes_supports:
+    if supports not in ("", OWN) and not chosen.takes_supports:
         raise ConfigError(f"method {method} takes no supports; leave --supports out")
     if per_head and chosen.per_head is None:
         having = ", ".join(each.name for each in METHODS.values() if each.per_head)

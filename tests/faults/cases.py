@@ -22,6 +22,8 @@ from maskmill.manifests.datasets import FolderSource
 from maskmill.pipeline.job import RunOptions
 from maskmill.pipeline.run import Outcome, finish_parts, run
 from maskmill.pipeline.verify import verify
+from maskmill.pipeline.whole import run_whole
+from maskmill.stages.enhance import stage as enhance
 from maskmill.stages.extract import stage as extract
 from maskmill.stages.index import stage as index
 from maskmill.stages.manifest import stage as manifest
@@ -29,7 +31,8 @@ from maskmill.stages.manifest.croissant import NAME as DESCRIPTION
 from maskmill.stages.mask import stage as mask
 from maskmill.stages.pixels import stage as pixels
 from maskmill.stages.refine import stage as refine
-from maskmill.stages.stage import Stage
+from maskmill.stages.stage import Stage, WholeStage
+from small_heads import UNFITTED, UnfittedConfig
 
 UNIT_ROWS, MAX_BAD = 3, 0.2
 # Ten pictures in four units, the last of one row, its name as odd as names are.
@@ -41,7 +44,7 @@ BROKEN = "cat/3"  # fails in `index` and counts as `upstream` below it
 class Case:
     """A stage as the faults meet it."""
 
-    stage: Stage
+    stage: Any  # a Stage; of what is below the cases it may be one without units
     config: Callable[[Path], Any]  # of the home where pictures and inputs lie
     inputs: Mapping[str, str] = field(default_factory=dict)  # role → the case that makes its artifact
     before_forking: Callable[[], Any] = lambda: None  # loads what every child would load again
@@ -69,6 +72,8 @@ class Home:
         stage = options.pop("stage", self.case.stage)
         config = options.pop("config", None) or self.case.config(self.path)
         inputs = {role: str(self.path / name) for role, name in self.case.inputs.items()}
+        if isinstance(stage, WholeStage):
+            return _numbers(run_whole(stage, config, inputs, str(out)))
         wanted = {"unit_rows": UNIT_ROWS, "max_bad": MAX_BAD, **options}
         return _numbers(run(stage, config, inputs, str(out), RunOptions(**wanted)))
 
@@ -315,6 +320,12 @@ CASES: dict[str, Case] = {
         others={"method": ["cls-attention"]},
         quick=OF_INPUTS,
     ),
+    "enhance": Case(
+        stage=enhance.STAGE,
+        config=lambda home: enhance.EnhanceConfig(threshold="otsu"),
+        inputs={"maps": "heads", "images": "index", "model": "enhancer"},
+        slow=LIKE_OTHERS_SLOW,
+    ),
     "refine": Case(
         stage=refine.STAGE,
         config=lambda home: refine.refine_config(),
@@ -339,6 +350,12 @@ BELOW: dict[str, Case] = {
     "toytokens": Case(
         stage=toy_tokens.TOKENS, config=lambda home: toy_tokens.TokensConfig(), inputs={"images": "index"}
     ),
+    "heads": Case(
+        stage=mask.STAGE,
+        config=lambda home: mask.MaskConfig(method="cst", supports="0", seed=0, threshold="otsu", per_head=True),
+        inputs={"tokens": "toytokens", "images": "index"},
+    ),
+    "enhancer": Case(stage=UNFITTED, config=lambda home: UnfittedConfig(), inputs={"maps": "heads"}),
     "toyflipped": Case(
         stage=toy_tokens.TOKENS,
         config=lambda home: toy_tokens.TokensConfig(grid=(3, 2), flip=True),

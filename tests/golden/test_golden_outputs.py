@@ -120,6 +120,26 @@ REFINED: Sequence[tuple[Any, str]] = (
 )
 
 
+def enhance_output(work: Path) -> Any:
+    """Rows and maps, by the mean of two networks and by one of them, whose weights a formula gives."""
+    from maskmill.pipeline.whole import run_whole  # torch takes seconds
+    from maskmill.stages.enhance.stage import enhance_config
+    from small_heads import TOY_HEADS, UNFITTED, HeadsConfig, UnfittedConfig
+
+    index_output(work / "images")
+    options, where = RunOptions(max_bad=1.0), {"images": str(work / "images")}
+    run(TOY_HEADS, HeadsConfig(), where, str(work / "maps"), options)
+    where["maps"], where["model"] = str(work / "maps"), str(work / "model")
+    run_whole(UNFITTED, UnfittedConfig(held_out="cat/a"), {"maps": where["maps"]}, where["model"])
+    found: dict[str, Any] = {}
+    for rule in ("0.5", "otsu"):
+        run(find_stage("enhance"), enhance_config(rule), where, str(work / rule), options)
+        maps = open_artifact(str(work / rule))
+        rows = maps.rows().drop_columns(["unit", "row", "map_sha256"]).to_pylist()
+        found[rule] = {"rows": rows, "maps": maps.read("map", range(len(rows))).astype(float).round(6).tolist()}
+    return found
+
+
 def refine_output(work: Path) -> Any:
     """Rows and every label map's pixels, by each way to a background, plain and smoothed, from soft maps that a formula
     gives."""
@@ -187,6 +207,7 @@ OUTPUTS: dict[str, Callable[[Path], Any]] = {
     "extract": extract_output,
     "pixels": pixels_output,
     "mask": mask_output,
+    "enhance": enhance_output,
     "refine": refine_output,
     "manifest": manifest_output,
 }

@@ -307,6 +307,28 @@ def test_a_method_that_takes_one_view_is_told(home: Path, monkeypatch: pytest.Mo
     assert "[mask] method cst does not merge maps of several views; give it one" in mistake
 
 
+ENHANCED = SMALL.replace("supports = 0", "supports = 2\nper_head = true") + "[enhancer]\ngt_per_class = 1\n[enhance]\n"
+
+
+def test_an_enhancer_may_stand_between_mask_and_refine(home: Path) -> None:
+    recipe = parsed(home, ENHANCED)
+    assert [step.name for step in recipe.steps] == ["index", "extract", "mask", "enhancer", "enhance", "refine"]
+    refine = next(step for step in recipe.steps if step.name == "refine")
+    assert recipe.source_of(refine, "maps") == "enhance"
+    assert recipe.source_of(next(step for step in recipe.steps if step.name == "enhance"), "maps") == "mask"
+
+
+def test_an_enhancer_without_heads_or_truth_is_told_before_anything_runs(home: Path) -> None:
+    without = [f"[{name}] reads the maps of heads; set per_head = true in [mask]" for name in ("enhancer", "enhance")]
+    assert mistakes(home, ENHANCED, "mask.per_head=false") == without
+    (mistake,) = mistakes(home, ENHANCED.replace('masks = "masks"', ""))
+    assert mistake == "[enhancer] the pictures of [index] have no masks to learn from; give it masks"
+    (mistake,) = mistakes(home, ENHANCED.replace("[enhancer]\ngt_per_class = 1\n", ""))
+    assert mistake == "[enhance] reads the model that [enhancer] makes, and there is no [enhancer]; add it"
+    (mistake,) = mistakes(home, ENHANCED, "enhancer.gt_fraction=0.5")
+    assert mistake.startswith("[enhancer] which ground truth the enhancer may learn from is said by one of")
+
+
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_recipe_are_told(data: bytes) -> None:
     with pytest.raises(ConfigError, match=r"TOML|title|no stage"):
@@ -316,8 +338,13 @@ def test_bytes_that_are_no_recipe_are_told(data: bytes) -> None:
 # ----------------------------------------------------------------------------------------------------- the schema
 
 
+ENHANCE = {"enhancer": "fit", "enhance": "apply"}  # two stages of one command
+
+
 def commands_of(step: str) -> dict[str, click.Command]:
     """The commands of a stage, by the layout where there are several."""
+    if step in ENHANCE:
+        return {"": shell.load("enhance").commands[ENHANCE[step]]}  # type: ignore[attr-defined]
     command = shell.load(step)
     return dict(command.commands) if isinstance(command, click.Group) else {"": command}
 
@@ -336,6 +363,7 @@ def test_keys_are_the_options_of_the_stages_command(step: str) -> None:
         names = {p.name for p in command.params if is_layout or isinstance(p, click.Option)}
         wanted = names - shared - (set() if is_layout else places) - {"update", "break_lock"}
         made_before = {"layout", "seen", "views"}  # what a command is given as an argument
+        made_before |= {"model"} if step == "enhance" else set()
         assert set(options) - made_before == wanted, layout
 
 

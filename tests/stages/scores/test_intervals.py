@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from maskmill.stages.scores.boundary import boundary_scores, mean_boundary_f, stacked_boundaries
-from maskmill.stages.scores.intervals import Interval, bootstrap, counts_interval
+from maskmill.stages.scores.intervals import Interval, bootstrap, counts_interval, difference_interval
 from maskmill.stages.scores.iou import Counts, mean_iou, pixel_counts, stacked
 
 MIOU = partial(mean_iou, with_background=True)
@@ -128,3 +128,17 @@ def test_boundary_scores_have_one_too():
     _, sums_NK2 = stacked_boundaries([boundary_scores(*pair) for pair in zip(truth, predicted, strict=True)])
     found = bootstrap(sums_NK2.reshape(20, -1), lambda sums: mean_boundary_f(sums.reshape(len(sums), -1, 2)))
     assert is_inside(found)
+
+
+def test_of_a_difference_both_are_drawn_together():
+    """The same counts twice differ by nothing at all, however wide the interval of each."""
+    images = drawn_images(30)
+    each = [Counts(images.classes, pixels) for pixels in images.pixels]
+    found = difference_interval(each, each, MIOU)
+    assert (found.estimate, found.low, found.high) == (0, 0, 0)
+    better = [Counts(one.classes, np.stack([one.pixels[:, 2]] * 3, axis=-1)) for one in each]
+    found = difference_interval(each, better, MIOU)
+    before = counts_interval(images, MIOU)
+    assert before.estimate is not None
+    assert found.estimate == pytest.approx(1 - before.estimate)
+    assert ends(found) == pytest.approx(tuple(1 - end for end in reversed(ends(before))), abs=0.01)
