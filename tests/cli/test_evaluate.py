@@ -119,7 +119,7 @@ def test_what_is_not_defined_is_a_dash(home: Path, capsys: Capture) -> None:
         ("labels", ["--against", "maps"], "holds maps where images are wanted"),
         ("labels", ["--against", "nowhere"], "/nowhere"),
         ("labels", ["--against", "bare"], "has ground truth in"),
-        ("labels", ["--against", "maskless"], "holds no masks to judge by; index the pictures with their masks"),
+        ("labels", ["--against", "maskless"], "holds no masks; index the pictures with their masks"),
         ("dataset", ["--against", "strangers"], "pass as --against an images artifact with masks of the same ids"),
         ("maps", ["--against", "larger/images"], "; pass as --against the images that it was made from, or make "),
         ("dataset", ["--against", "swapped"], "class 1 is cat in"),

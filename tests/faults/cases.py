@@ -317,7 +317,7 @@ CASES: dict[str, Case] = {
         stage=mask.STAGE,
         config=lambda home: mask.MaskConfig(method="cst", supports="0", seed=0, threshold="otsu"),
         inputs={"tokens": "toytokens", "view2": "toyflipped", "images": "index"},
-        others={"method": ["cls-attention"]},
+        others={"method": ["cls-attention"], "tau": [0.2]},
         quick=OF_INPUTS,
     ),
     "enhance": Case(
