@@ -37,7 +37,7 @@ class EnhancerConfig:
     classes: tuple[str, ...]  # names or numbers; all where there are none
     cross_fit: int  # networks; 0: one, that is not for the pictures it has seen
     seed: int
-    loss: Loss = "bce+dice"
+    loss: Loss = "balanced"
     cells: int = 1  # of a patch along each side; these two are chosen by measuring, and are no options
 
 

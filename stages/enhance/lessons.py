@@ -2,10 +2,13 @@
 
 Letters: N networks, B rows of a batch, R C rows and columns of cells.
 
-Nothing of this was published; the choices are this project's own, and were made by measuring (README).
+Nothing of this was published; the choices are this project's own. Loss and resolution were chosen by measuring
+(tests/benchmarks/enhancer_worth.py): without balance a network that knows little says background everywhere, because
+most of a picture is that.
 """
 
 import copy
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import softplus
 
 from ..attention.enhancer import Enhancer
 from ..learning.lesson import Batch, Lesson, Losses
@@ -23,7 +26,9 @@ from .examples import Examples
 
 STEPS, WATCHED_EVERY, ROWS = 200, 20, 16
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 1e-2
-Loss = Literal["bce", "bce+dice"]
+LEAST_SHARE = 1e-3
+Loss = Literal["bce", "bce+dice", "balanced", "balanced+dice"]
+LOSSES: tuple[Loss, ...] = typing.get_args(Loss)
 
 
 class Best(nn.Module):
@@ -65,6 +70,8 @@ def made_lesson(
     course: Course,
     loss: Loss,
 ) -> Lesson:
+    shares = [foreground_share(examples) for examples in fitting]
+
     def batch(step: int) -> Batch:
         """Rows drawn with replacement, half of them mirrored."""
         drawn = []
@@ -82,16 +89,17 @@ def made_lesson(
     def losses(step: int, found: Batch) -> Losses:
         given = found.tensors
         each = [
-            loss_of(network.logits(maps, valid), truth, weight, loss)
-            for network, maps, valid, truth, weight in zip(networks, *given.values(), strict=True)
+            loss_of(network.logits(maps, valid), truth, weight, loss, share)
+            for network, maps, valid, truth, weight, share in zip(networks, *given.values(), shares, strict=True)
         ]
         parts = {f"loss {number}": value for number, value in enumerate(each)} if len(each) > 1 else {}
         return Losses(torch.stack(each).sum(), parts)
 
     def watch(step: int) -> Mapping[str, Any]:
         values = {}
-        for number, (network, examples) in enumerate(zip(networks, stopping, strict=True)):
-            found = _loss_on(network, examples, loss) if examples.ids else -float(step)  # the last, without any to tell
+        for number, (network, examples, share) in enumerate(zip(networks, stopping, shares, strict=True)):
+            # Without any to tell, the last step is the best.
+            found = _loss_on(network, examples, loss, share) if examples.ids else -float(step)
             best.offer(number, step, found, network.state_dict())
             if examples.ids:
                 values["stopping loss" if len(networks) == 1 else f"stopping loss {number}"] = found
@@ -108,25 +116,39 @@ def made_lesson(
     )
 
 
+def foreground_share(examples: Examples) -> float:
+    """Of what is known; never so near 0 or 1 that one of both would weigh without bounds."""
+    share = float((examples.weight * examples.truth).sum() / examples.weight.sum().clamp_min(1))
+    return min(max(share, LEAST_SHARE), 1 - LEAST_SHARE)
+
+
 def loss_of(
-    logits: Float32[Tensor, "B R C"], truth: Float32[Tensor, "B R C"], weight: Float32[Tensor, "B R C"], loss: Loss
+    logits: Float32[Tensor, "B R C"],
+    truth: Float32[Tensor, "B R C"],
+    weight: Float32[Tensor, "B R C"],
+    loss: Loss,
+    share: float,
 ) -> Float32[Tensor, ""]:
-    """The mean over what is known; a row of which nothing is known adds nothing."""
-    entropy = binary_cross_entropy_with_logits(logits, truth, weight, reduction="sum") / weight.sum().clamp_min(1)
-    if loss == "bce":
+    """Cross-entropy over what is known, balanced so that foreground, of which there is this share, weighs as much as
+    background; and one minus Dice's coefficient of each row. A row of which nothing is known adds nothing."""
+    of_two = (0.5 / share, 0.5 / (1 - share)) if loss.startswith("balanced") else (1.0, 1.0)
+    each = weight * (of_two[0] * truth * softplus(-logits) + of_two[1] * (1 - truth) * softplus(logits))
+    entropy = each.sum() / weight.sum().clamp_min(1)
+    if not loss.endswith("dice"):
         return entropy
-    share = torch.sigmoid(logits) * weight
-    both_B, sum_B = (share * truth).sum((1, 2)), (share + truth * weight).sum((1, 2))
+    found = torch.sigmoid(logits) * weight
+    both_B, sum_B = (found * truth).sum((1, 2)), (found + truth * weight).sum((1, 2))
     return entropy + (1 - (2 * both_B + 1) / (sum_B + 1)).mean()
 
 
 @torch.no_grad()
-def _loss_on(network: Enhancer, examples: Examples, loss: Loss) -> float:
+def _loss_on(network: Enhancer, examples: Examples, loss: Loss, share: float) -> float:
     """Over all rows together, a few at a time."""
     total, rows = 0.0, len(examples.ids)
     for start in range(0, rows, ROWS):
         some = examples.at(torch.arange(start, min(start + ROWS, rows)))
-        total += float(loss_of(network.logits(some.maps, some.valid), some.truth, some.weight, loss)) * len(some.ids)
+        logits = network.logits(some.maps, some.valid)
+        total += float(loss_of(logits, some.truth, some.weight, loss, share)) * len(some.ids)
     return total / rows
 
 
