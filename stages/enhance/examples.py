@@ -50,7 +50,7 @@ class Examples:
     weight: Float32[Tensor, "N R C"]  # the share of a cell that is picture and known
 
     def at(self, places: Tensor) -> "Examples":
-        ids = [self.ids[place] for place in places.tolist()]
+        ids = [self.ids[int(place)] for place in places]
         return Examples(ids, self.maps[places], self.valid[places], self.truth[places], self.weight[places])
 
 
