@@ -5,11 +5,11 @@ Gradients are averaged; what is looked at across a batch is gathered; random num
 every process, which keeps those of its own rows. All hold the same weights at every step. Without torchrun everything
 here is of one process and changes no byte.
 
-Letters: P processes, B rows of this process's part of a batch.
+Letters: P processes, B rows of this process's part of a batch, W rows that a process wants.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -105,25 +105,25 @@ def from_this_alone(own: Tensor) -> Tensor:
     return own.detach()[None]
 
 
-def rows_from_all(own: Tensor, wanted: Int64[Tensor, " PB"], part: Part) -> Tensor:
+def rows_from_all(own: Tensor, wanted: Sequence[Int64[Tensor, " _"]], part: Part) -> Tensor:
     """Of a batch of which each process has its part, the rows that this one wants, whoever has them. All know what
-    each of them wants: `wanted` is of the whole batch, and its numbers are those of rows in the whole batch."""
+    each of them wants: `wanted` has for every process the numbers of rows in the whole batch."""
+    mine_W = wanted[part.index]
     if part.count == 1:
-        return own[wanted]
-    of_P = list(wanted.cpu().chunk(part.count))
+        return own[mine_W.to(own.device)]
     first, stop = part.index * len(own), (part.index + 1) * len(own)
-    sent = [each[(each >= first) & (each < stop)] - first for each in of_P]
-    holder_B = of_P[part.index] // len(own)
-    order_B = holder_B.argsort(stable=True)  # as they come: from the first process first
-    come = torch.empty(len(holder_B), *own.shape[1:], dtype=own.dtype, device=own.device)
+    sent = [each[(each >= first) & (each < stop)] - first for each in wanted]
+    holder_W = mine_W // len(own)
+    order_W = holder_W.argsort(stable=True)  # as they come: from the first process first
+    come = torch.empty(len(mine_W), *own.shape[1:], dtype=own.dtype, device=own.device)
     with heard():
         distributed.all_to_all_single(
             come,
             own[torch.cat(sent).to(own.device)].contiguous(),
-            output_split_sizes=torch.bincount(holder_B, minlength=part.count).tolist(),
+            output_split_sizes=torch.bincount(holder_W, minlength=part.count).tolist(),
             input_split_sizes=[len(each) for each in sent],
         )
-    return come[order_B.argsort().to(own.device)]
+    return come[order_W.argsort().to(own.device)]
 
 
 def from_the_first(data: bytes) -> bytes:

@@ -3,10 +3,11 @@
 Letters: B pictures, I J pixels, C 3 colours, O output pixels along one axis, S input pixels along it.
 
 They are those of Pillow and torchvision as DINO and MC-SSL use them, without their rounding to 256 levels in between.
+On a CPU most of their time goes to fresh memory and to torch.where, so there is little of either.
 """
 
 import torch
-from jaxtyping import Bool, Float32
+from jaxtyping import Float32
 from torch import Tensor
 
 Pictures = Float32[Tensor, "B 3 I J"]
@@ -14,7 +15,7 @@ Strength = Float32[Tensor, " B"]
 
 
 def brightened(pictures: Pictures, factor: Strength) -> Pictures:
-    return (pictures * _per_picture(factor)).clamp(0, 1)
+    return (pictures * _per_picture(factor)).clamp_(0, 1)
 
 
 def contrasted(pictures: Pictures, factor: Strength) -> Pictures:
@@ -31,24 +32,29 @@ def saturated(pictures: Pictures, factor: Strength) -> Pictures:
 def hue_turned(pictures: Pictures, turn: Strength) -> Pictures:
     """By this share of the colour circle; the value and the saturation of HSV stay."""
     red, green, blue = pictures.unbind(dim=1)
-    value, chroma = pictures.amax(dim=1), pictures.amax(dim=1) - pictures.amin(dim=1)
-    divisor = chroma.where(chroma > 0, 1)
-    sextant = torch.where(
-        value == red,
-        (green - blue) / divisor,
-        torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
-    )
-    turned = sextant + 6 * turn[:, None, None]
-    # HSV to RGB without cases: a colour falls from the value as the hue leaves it, and is lowest opposite.
-    distances = [(turned + offset).remainder(6) for offset in (5, 3, 1)]
-    channels = [value - chroma * torch.minimum(distance, 4 - distance).clamp(0, 1) for distance in distances]
-    return torch.stack(channels, dim=1)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
+    # Which colour is the highest, the first of several, as 1 and 0.
+    is_red = (value == red).float()
+    is_green = (value == green).float().mul_(1 - is_red)
+    is_blue = 1 - is_red - is_green
+    turned = (green - blue).mul_(is_red).add_((blue - red).mul_(is_green)).add_((red - green).mul_(is_blue))
+    turned.div_(chroma + (chroma == 0)).add_(is_green.mul_(2).add_(is_blue.mul_(4)))  # the sextant of the hue
+    turned.add_(6 * turn[:, None, None])
+    found = torch.empty_like(pictures)
+    for colour, offset in enumerate((5, 3, 1)):
+        # HSV to RGB without cases: a colour falls from the value as the hue leaves it, and is lowest opposite.
+        distance = turned + offset
+        distance.add_(torch.floor(distance / 6).mul_(-6))
+        fall = torch.minimum(distance, 4 - distance).clamp_(0, 1).mul_(chroma)
+        torch.sub(value, fall, out=found[:, colour])
+    return found
 
 
 def grey(pictures: Pictures) -> Float32[Tensor, "B 1 I J"]:
     """Luma of ITU-R 601, as Pillow's "L"."""
-    weights_C = torch.tensor([0.299, 0.587, 0.114], device=pictures.device)
-    return (pictures * weights_C[:, None, None]).sum(dim=1, keepdim=True)
+    red, green, blue = pictures.unbind(dim=1)
+    return (red * 0.299).add_(green * 0.587).add_(blue * 0.114)[:, None]
 
 
 def blurred(pictures: Pictures, sigma: Strength) -> Pictures:
@@ -58,9 +64,9 @@ def blurred(pictures: Pictures, sigma: Strength) -> Pictures:
     return weighted(pictures, *weights)
 
 
-def solarised(pictures: Pictures, is_solarised: Bool[Tensor, " B"]) -> Pictures:
+def solarised(pictures: Pictures) -> Pictures:
     """Values from ½ on are inverted."""
-    return torch.where(_per_picture(is_solarised) & (pictures >= 0.5), 1 - pictures, pictures)
+    return torch.where(pictures >= 0.5, 1 - pictures, pictures)
 
 
 def weighted(
@@ -80,13 +86,14 @@ def _gaussian(sigma: Strength, side: int) -> Float32[Tensor, "B O S"]:
     variance_B = sigma.clamp_min(0.05).square()
     by_distance_BS = torch.exp(-at.square() / (2 * variance_B[:, None]))
     by_distance_BS = by_distance_BS.where(by_distance_BS > 1e-9, 0)  # no sum changes, and tiny numbers are slow
-    weights_BOS = by_distance_BS[:, (at[:, None] - at).abs()]
+    by_step_BS = torch.cat([by_distance_BS.flip(1), by_distance_BS[:, 1:]], dim=1)  # from −side + 1 to side − 1
+    weights_BOS = by_step_BS.unfold(1, side, 1).flip(1)
     return weights_BOS / weights_BOS.sum(dim=-1, keepdim=True)
 
 
 def _between(dull: Tensor, pictures: Pictures, factor: Strength) -> Pictures:
     share = _per_picture(factor)
-    return (share * pictures + (1 - share) * dull).clamp(0, 1)
+    return (share * pictures).add_((1 - share) * dull).clamp_(0, 1)
 
 
 def _per_picture(strength: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Group masking: rectangles of a picture are dropped, or replaced by those of another picture, until an area is gone.
 
-Letters: B pictures, H W pixels, R C cells of the alignment along rows and columns, T patches row by row, G rectangles.
+Letters: B pictures, H W pixels, R C cells of the alignment along rows and columns, c words of 64 of them, T patches row
+by row, G rectangles.
 
 Source: GMML (Sara-Ahmed/GMML, datasets/datasets_utils.py:120-165), with MC-SSL's defaults (main_MCSSL.py:36-41,
 datasets_utils.py:130-175). Our own, where the published code does otherwise by an off-by-one or by chance: a rectangle
@@ -10,6 +11,7 @@ may begin at the last aligned position too, and no picture is replaced by itself
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
@@ -18,7 +20,8 @@ from ...manifests.errors import ConfigError
 from ..learning.processes import from_all, rows_from_all
 from .draws import Draws, chosen, noise, shares, whole_below
 
-_AT_ONCE = 8  # rectangles drawn between two questions to the device whether every picture has had enough
+_AT_ONCE = 8  # rectangles drawn between two questions to all processes whether every picture has had enough
+CPU = torch.device("cpu")
 _MOST = 0.9  # of a picture: more is not reached in good time, since few rectangles lie over the upper left corner
 
 
@@ -57,38 +60,48 @@ def corrupt(pictures: Float[Tensor, "B 3 H W"], masking: Masking, patch_px: int,
     for step in (patch_px, masking.align_px):
         if height % step or width % step:
             raise ConfigError(f"pictures of {height}x{width} are not whole steps of {step} pixels; choose another size")
-    is_replaced_B = chosen(draws, (batch,), masking.replaced, pictures.device)
-    largest_B = torch.where(is_replaced_B, masking.largest_replaced, masking.largest_dropped)
-    share_B = largest_B + (largest_B.clamp_max(0.5) - largest_B) * shares(draws, (batch,), pictures.device)
-    is_corrupted_BHW = group_mask(share_B, (height, width), masking, draws)
-    filled = torch.zeros_like(pictures)
+    whole, part = Draws(draws.generator), draws.part  # what others have replaced is asked for, too
+    is_replaced = chosen(whole, (batch * part.count,), masking.replaced, CPU)
+    largest_B = torch.where(part.of(is_replaced), masking.largest_replaced, masking.largest_dropped)
+    share_B = largest_B + (largest_B.clamp_max(0.5) - largest_B) * shares(draws, (batch,), CPU)
+    is_corrupted_BHW = group_mask(share_B, (height, width), masking, draws).to(pictures.device)
     if masking.fill == "noise":
-        filled = noise(draws, pictures)
+        corrupted = torch.where(is_corrupted_BHW[:, None], noise(draws, pictures), pictures)
+    else:
+        corrupted = pictures.masked_fill(is_corrupted_BHW[:, None], 0)
     if masking.replaced > 0:
-        filled = torch.where(is_replaced_B[:, None, None, None], _of_others(pictures, draws), filled)
-    corrupted = torch.where(is_corrupted_BHW[:, None], filled, pictures)
+        others = _others(len(is_replaced), whole)
+        wanted = [of[some] for of, some in zip(others.chunk(part.count), is_replaced.chunk(part.count), strict=True)]
+        rows = part.of(is_replaced).nonzero()[:, 0].to(pictures.device)
+        come = rows_from_all(pictures, wanted, part)
+        corrupted[rows] = torch.where(is_corrupted_BHW[rows][:, None], come, pictures[rows])
     return Corrupted(corrupted, is_corrupted_BHW, masked_patches(is_corrupted_BHW, patch_px))
 
 
 def group_mask(
     share: Float32[Tensor, " B"], size: tuple[int, int], masking: Masking, draws: Draws
 ) -> Bool[Tensor, "B H W"]:
-    """Rectangles over each picture until their union is at least this share of it; the last one may lead beyond."""
-    align = masking.align_px
+    """Rectangles over each picture until their union is at least this share of it; the last one may lead beyond.
+
+    On the CPU, with a bit per cell: so counting what is covered costs little, and no device is waited for.
+    """
+    align, batch = masking.align_px, len(share)
     rows, columns = size[0] // align, size[1] // align
-    row_R, column_C = (torch.arange(count, device=share.device) for count in (rows, columns))
-    is_covered_BRC = torch.zeros(len(share), rows, columns, dtype=torch.bool, device=share.device)
-    wanted_B = share * (rows * columns)
-    while bool(from_all((is_covered_BRC.sum(dim=(1, 2)) < wanted_B).any()).any()):  # draws stay in step
-        top_BG, bottom_BG = _sides(size[0], len(share), masking, draws, share.device)
-        left_BG, right_BG = _sides(size[1], len(share), masking, draws, share.device)
+    row_R, column_C = np.arange(rows), np.arange(-(-columns // 64) * 64)
+    covered_BRc = np.zeros((batch, rows, len(column_C) // 64), np.uint64)
+    wanted_B, count_B = (share * (rows * columns)).numpy(), np.zeros(batch, np.int64)
+    while bool(from_all(torch.tensor(bool((count_B < wanted_B).any()))).any()):  # so that draws stay in step
+        top_BG, bottom_BG = _sides(size[0], batch, masking, draws)
+        left_BG, right_BG = _sides(size[1], batch, masking, draws)
         is_row_BGR = (row_R >= top_BG[..., None]) & (row_R < bottom_BG[..., None])
-        is_column_BGC = (column_C >= left_BG[..., None]) & (column_C < right_BG[..., None])
+        is_column_BGC = (column_C >= left_BG[..., None]) & (column_C < right_BG[..., None].clip(max=columns))
+        columns_BGc = np.packbits(is_column_BGC, axis=-1, bitorder="little").view(np.uint64)
         for index in range(_AT_ONCE):
-            is_open_B = is_covered_BRC.sum(dim=(1, 2)) < wanted_B
-            is_row_BR = is_row_BGR[:, index] & is_open_B[:, None]
-            is_covered_BRC |= is_row_BR[:, :, None] & is_column_BGC[:, index, None, :]
-    return is_covered_BRC.repeat_interleave(align, dim=1).repeat_interleave(align, dim=2)
+            is_row_BR = is_row_BGR[:, index] & (count_B < wanted_B)[:, None]
+            covered_BRc |= is_row_BR[:, :, None] * columns_BGc[:, index, None, :]
+            count_B = np.bitwise_count(covered_BRc).sum(axis=(1, 2), dtype=np.int64)
+    is_covered_BRC = np.unpackbits(covered_BRc.view(np.uint8), axis=-1, count=columns, bitorder="little").view(np.bool_)
+    return torch.from_numpy(is_covered_BRC).repeat_interleave(align, dim=1).repeat_interleave(align, dim=2)
 
 
 def masked_patches(is_corrupted: Bool[Tensor, "B H W"], patch_px: int) -> Bool[Tensor, "B T"]:
@@ -101,25 +114,24 @@ def masked_patches(is_corrupted: Bool[Tensor, "B H W"], patch_px: int) -> Bool[T
 
 
 def _sides(
-    length_px: int, batch: int, masking: Masking, draws: Draws, device: torch.device
-) -> tuple[Int64[Tensor, "B G"], Int64[Tensor, "B G"]]:
+    length_px: int, batch: int, masking: Masking, draws: Draws
+) -> tuple[Int64[np.ndarray, "B G"], Int64[np.ndarray, "B G"]]:
     """First cell and the one after the last, along one axis. A side is drawn in pixels, then rounded to the alignment,
     so that of the snapped sides the shortest and the longest are the rarer ones, as published."""
     align = masking.align_px
     longest_px = max(align, int(masking.longest_side * length_px))
-    length_BG, start_BG = shares(draws, (2, batch, _AT_ONCE), device, rows=1)
+    length_BG, start_BG = shares(draws, (2, batch, _AT_ONCE), CPU, rows=1)
     side_BG = align + whole_below(length_BG, longest_px - align + 1)
     first_BG = whole_below(start_BG, length_px // align)
-    return first_BG, first_BG + (side_BG + align // 2) // align  # what lies beyond the border covers nothing
+    stop_BG = first_BG + (side_BG + align // 2) // align  # what lies beyond the border covers nothing
+    return first_BG.numpy(), stop_BG.numpy()
 
 
-def _of_others(pictures: Float[Tensor, "B 3 H W"], draws: Draws) -> Float[Tensor, "B 3 H W"]:
-    """For each picture another one of the whole batch, all equally likely."""
-    batch = len(pictures) * draws.part.count
+def _others(batch: int, draws: Draws) -> Int64[Tensor, " B"]:
+    """For each picture another one of the batch, all equally likely."""
     if batch < 2:
         raise ConfigError(
             "a batch of one picture has no other to replace parts with; choose replaced=0 or a larger one"
         )
-    drawn = torch.rand(batch, generator=draws.generator, device=draws.generator.device)
-    step = 1 + whole_below(drawn, batch - 1)
-    return rows_from_all(pictures, ((torch.arange(batch) + step) % batch).to(pictures.device), draws.part)
+    step_B = 1 + whole_below(shares(draws, (batch,), CPU), batch - 1)
+    return (torch.arange(batch) + step_B) % batch

@@ -11,11 +11,11 @@ Sources: crops as torchvision's RandomResizedCrop; the order of steps, sizes and
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
 from ...manifests.errors import ConfigError
@@ -35,6 +35,8 @@ from .draws import Draws, chosen, order, shares, uniform, whole_below
 
 _TRIES = 10  # torchvision's, before it takes the whole picture
 Range = tuple[float, float]
+Rows = Int64[Tensor, " rows"]
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,27 +87,31 @@ def draw_views(
 ) -> list[Float32[Tensor, "B 3 _ _"]]:
     """A view of the whole batch for each of the strengths, normalised; a function of the state of the draws alone."""
     shift, width = (torch.tensor(values, device=pictures.device).view(3, 1, 1) for values in (mean, std))
-    return [(draw_view(pictures, kind, draws) - shift) / width for kind in strengths]
+    values = pictures.float().div_(255)
+    return [_drawn(values, kind, draws).sub_(shift).div_(width) for kind in strengths]
 
 
 def draw_view(pictures: UInt8[Tensor, "B 3 S S"], kind: Strengths, draws: Draws) -> Float32[Tensor, "B 3 O O"]:
     """One view with values in [0, 1]."""
+    return _drawn(pictures.float().div_(255), kind, draws)
+
+
+def _drawn(pictures: Float32[Tensor, "B 3 S S"], kind: Strengths, draws: Draws) -> Float32[Tensor, "B 3 O O"]:
     batch, _, side, _ = pictures.shape
     device = pictures.device
     box_B4 = drawn_boxes(batch, side, kind, draws, device)
-    is_flipped_B = chosen(draws, (batch,), kind.flipped, device)
+    is_flipped_B = chosen(draws, (batch,), kind.flipped, CPU)
     of_rows = resampling(box_B4[:, 0], box_B4[:, 2], side, kind.size_px)
     of_columns = resampling(box_B4[:, 1], box_B4[:, 3], side, kind.size_px)
-    of_columns = torch.where(is_flipped_B[:, None, None], of_columns.flip(1), of_columns)
-    view = weighted(pictures.float().div_(255), of_rows, of_columns).clamp_(0, 1)  # bicubic overshoots
-    view = _jittered(view, kind, draws)
-    is_grey_B = chosen(draws, (batch,), kind.grey, device)
-    view = torch.where(is_grey_B[:, None, None, None], grey(view), view)
+    _change(of_columns, is_flipped_B, lambda some, _: some.flip(1))
+    view = weighted(pictures, of_rows, of_columns).clamp_(0, 1)  # bicubic overshoots
+    _jitter(view, kind, draws)
+    _change(view, chosen(draws, (batch,), kind.grey, CPU), lambda some, _: grey(some).expand_as(some))
     sigma_B = uniform(draws, (batch,), *kind.sigma_px, device)
-    is_blurred_B = chosen(draws, (batch,), kind.blurred, device)
-    if kind.blurred > 0:  # it costs as much as the rest
-        view = blurred(view, sigma_B.where(is_blurred_B, 0)).clamp_(0, 1)
-    return solarised(view, chosen(draws, (batch,), kind.solarised, device))
+    is_blurred_B = chosen(draws, (batch,), kind.blurred, CPU)
+    _change(view, is_blurred_B, lambda some, rows: blurred(some, sigma_B[rows]).clamp_(0, 1))
+    _change(view, chosen(draws, (batch,), kind.solarised, CPU), lambda some, _: solarised(some))
+    return view
 
 
 def drawn_boxes(batch: int, side: int, kind: Strengths, draws: Draws, device: torch.device) -> Int64[Tensor, "B 4"]:
@@ -133,31 +139,46 @@ def resampling(
     shrink_B = length / size_px
     centre_BO = (torch.arange(size_px, device=start.device) + 0.5) * shrink_B[:, None]
     at_BS = torch.arange(side, device=start.device) - start[:, None]
-    distance_BOS = (at_BS[:, None, :] + 0.5 - centre_BO[:, :, None]) / shrink_B.clamp_min(1)[:, None, None]
+    distance_BOS = (at_BS[:, None, :] + 0.5 - centre_BO[:, :, None]).div_(shrink_B.clamp_min(1)[:, None, None])
     is_within_BS = (at_BS >= 0) & (at_BS < length[:, None])
-    weights_BOS = _bicubic(distance_BOS).where(is_within_BS[:, None, :], 0)
-    return weights_BOS / weights_BOS.sum(dim=-1, keepdim=True)
+    weights_BOS = _bicubic(distance_BOS).mul_(is_within_BS[:, None, :])
+    return weights_BOS.div_(weights_BOS.sum(dim=-1, keepdim=True))
 
 
 def _bicubic(distance: Tensor) -> Tensor:
     """Keys' filter with a = −½, as Pillow and torch's antialiased resizing have it."""
-    x = distance.abs()
-    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return near.where(x < 1, far.where(x < 2, 0))
+    x = distance.abs().clamp_max_(2)  # where it is 0, and stays so
+    near = (1.5 * x).sub_(2.5).mul_(x).mul_(x).add_(1)
+    far = (-0.5 * x).add_(2.5).mul_(x).sub_(4).mul_(x).add_(2)
+    is_near = (x < 1).float()
+    return near.mul_(is_near).add_(far.mul_(1 - is_near))
 
 
-def _jittered(view: Pictures, kind: Strengths, draws: Draws) -> Pictures:
+def _jitter(view: Pictures, kind: Strengths, draws: Draws) -> None:
     batch, device = len(view), view.device
-    is_jittered_B = chosen(draws, (batch,), kind.jittered, device)
+    is_jittered_B = chosen(draws, (batch,), kind.jittered, CPU)
     steps = (
         (brightened, 1.0, kind.brightness),
         (contrasted, 1.0, kind.contrast),
         (saturated, 1.0, kind.saturation),
         (hue_turned, 0.0, kind.hue),
     )
-    found = view
+    drawn = []
     for number in order(draws, len(steps)):
         step, middle, reach = steps[number]
-        strength_B = uniform(draws, (batch,), middle - reach, middle + reach, device)
-        found = step(found, strength_B) if reach > 0 else found
-    return torch.where(is_jittered_B[:, None, None, None], found, view)
+        drawn.append((step, uniform(draws, (batch,), middle - reach, middle + reach, device), reach))
+
+    def distorted(some: Pictures, rows: Rows) -> Pictures:
+        for step, strength_B, reach in drawn:
+            some = step(some, strength_B[rows]) if reach > 0 else some
+        return some
+
+    _change(view, is_jittered_B, distorted)
+
+
+def _change(values: Tensor, is_chosen: Bool[Tensor, " B"], change: Callable[[Tensor, Rows], Tensor]) -> None:
+    """Changes the rows that were chosen, and computes nothing of the others. The choice is known to the CPU, so no
+    device is waited for."""
+    rows = is_chosen.nonzero()[:, 0].to(values.device)
+    if len(rows):
+        values[rows] = change(values[rows], rows)

@@ -1,21 +1,23 @@
 """Pretraining against a bare forward and backward of the same networks on ready views.
 
 The bare side has student, teacher, heads and losses, and the same views of one batch at every step; it reads, crops,
-colours and masks nothing, and updates no weights.
+colours and masks nothing, and updates no weights. A step of it follows each step of a training and is paired with it;
+what comes before the first step and after the last is told apart.
 
 Run: `PYTHONPATH=tests .venv/bin/python tests/benchmarks/bench_pretrain.py [DEVICE]`
 """
 
-import itertools
+import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
 import torch
 
-from benchmarks.paired import ratios, show, write_photos
+from benchmarks.paired import seconds, show, write_photos
 from maskmill.manifests.datasets import FolderSource
 from maskmill.manifests.pixels import open_pixels
 from maskmill.pipeline.run import run
@@ -26,33 +28,33 @@ from maskmill.stages.pretrain import stage, teaching
 from maskmill.stages.pretrain.config import PretrainConfig, pretrain_config
 from maskmill.stages.pretrain.draws import draws_at
 from maskmill.stages.pretrain.stage import made_teaching
-from maskmill.stages.pretrain.teaching import NUM_GLOBAL
+from maskmill.stages.pretrain.teaching import NUM_GLOBAL, Teaching
 from maskmill.stages.pretrain.views import draw_views
 from maskmill.stages.vision.backbone import backbone_facts
 
-BATCH, PAIRS = 32, 3
+BATCH, WARM_UP = 32, 2
 
 
-def bare(config: PretrainConfig, work: Path, steps: int) -> Callable[[], None]:
+def bare(config: PretrainConfig, work: Path) -> Callable[[], None]:
+    """A step of it."""
     facts = backbone_facts(config.backbone, config.global_size, config.global_size)
-    taught = made_teaching(config, facts.mean, facts.std, steps)
+    taught = made_teaching(config, facts.mean, facts.std, 1_000)
     pictures = torch.from_numpy(open_pixels(work / "pixels").at(range(BATCH))).permute(0, 3, 1, 2).to(config.device)
     draws = draws_at(0, 0)
     views = draw_views(pictures, taught.strengths, facts.mean, facts.std, draws)
     corrupted = taught._corrupted(views[:NUM_GLOBAL], draws)
 
-    def loop() -> None:
+    def step() -> None:
         with (
             mock.patch.object(teaching, "draw_views", return_value=views),
             mock.patch.object(taught, "_corrupted", return_value=corrupted),
         ):
-            for step in range(steps):
-                taught.student.zero_grad(set_to_none=True)
-                total = taught.losses(step, pictures).total
-                total.backward()
-                total.item()
+            taught.student.zero_grad(set_to_none=True)
+            total = taught.losses(0, pictures).total
+            total.backward()
+            total.item()
 
-    return loop
+    return step
 
 
 def compare(work: Path, backbone: str, device: str, steps: int) -> None:
@@ -72,20 +74,33 @@ def compare(work: Path, backbone: str, device: str, steps: int) -> None:
         batch=BATCH,
         device=device,
     )
-    inputs, numbers = {"pixels": str(home / "pixels"), "images": str(home / "images")}, itertools.count()
+    inputs = {"pixels": str(home / "pixels"), "images": str(home / "images")}
+    bare_step, after = bare(config, home), Teaching.after
+    own_s, bare_s = list[float](), list[float]()
+    ended = time.perf_counter()
 
-    def pretrain() -> None:
-        with mock.patch.multiple(stage, watched_values=lambda *args: {}, collapse=lambda *args: ""):
-            run_whole(stage.STAGE, config, inputs, str(home / f"{backbone}-{next(numbers)}"))
+    def then_bare(self: Teaching, momentum: float) -> None:
+        nonlocal ended
+        after(self, momentum)
+        own_s.append(time.perf_counter() - ended)
+        bare_s.append(seconds(bare_step))
+        ended = time.perf_counter()
 
+    with (
+        mock.patch.multiple(stage, watched_values=lambda *args: {}, collapse=lambda *args: ""),
+        mock.patch.object(Teaching, "after", then_bare),
+    ):
+        whole_s = seconds(lambda: run_whole(stage.STAGE, config, inputs, str(home / backbone)))
     name = f"pretrain {backbone} at 96 with two views of 48 on {device}, {steps} steps of {BATCH}: over the bare loop"
-    show(name, ratios(bare(config, home, steps), pretrain, PAIRS))
+    show(name, [b / own for b, own in zip(bare_s, own_s, strict=True)][WARM_UP:])
+    rest_s = whole_s - sum(bare_s) - (len(own_s) - 1) * statistics.median(own_s[WARM_UP:])
+    print(f"| … all else, one step included | {rest_s:.1f} s |", flush=True)
 
 
 def main(device: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        compare(Path(folder), "vit_tiny_patch16_224", device, 12)
-        compare(Path(folder), "vit_small_patch16_224", device, 5)
+        compare(Path(folder), "vit_tiny_patch16_224", device, 22)
+        compare(Path(folder), "vit_small_patch16_224", device, 12)
 
 
 if __name__ == "__main__":

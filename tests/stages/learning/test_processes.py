@@ -42,7 +42,7 @@ def test_one_process_has_all_and_asks_nobody() -> None:
     assert own_part() == WHOLE
     own = torch.arange(6.0).view(3, 2)
     assert torch.equal(from_all(own), own[None])
-    assert torch.equal(rows_from_all(own, torch.tensor([2, 0, 0]), WHOLE), own[[2, 0, 0]])
+    assert torch.equal(rows_from_all(own, [torch.tensor([2, 0, 0])], WHOLE), own[[2, 0, 0]])
     assert from_the_first(b"data") == b"data"
     assert texts_from_all("text") == ["text"]
     weight = torch.ones(2, requires_grad=True)

@@ -78,7 +78,6 @@ def test_a_neutral_strength_changes_nothing():
     assert (hue_turned(pictures(), none) - pictures()).abs().max() < 1e-6
     assert (hue_turned(pictures(), one) - pictures()).abs().max() < 1e-5
     assert torch.equal(blurred(pictures(), none), pictures())
-    assert torch.equal(solarised(pictures(), none.bool()), pictures())
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])
@@ -106,6 +105,5 @@ def test_each_picture_is_blurred_by_its_own_sigma_and_a_plain_one_stays():
 
 def test_solarising_inverts_the_bright_half():
     values = torch.tensor([0.0, 0.4, 0.5, 0.7, 1.0]).expand(2, 3, 1, 5).contiguous()
-    found = solarised(values, torch.tensor([True, False]))
-    assert found[0, 0, 0].tolist() == pytest.approx([0.0, 0.4, 0.5, 0.3, 0.0])
-    assert torch.equal(found[1], values[1])
+    for line in solarised(values).flatten(0, 2).tolist():
+        assert line == pytest.approx([0.0, 0.4, 0.5, 0.3, 0.0])
