@@ -20,6 +20,7 @@ from ...manifests.quantized import quantized, scale_name
 from ...manifests.sealed import Json
 from ..stage import Inputs, Known, Probe, RowList, RowResult, Stage, UnitResult, Work, rows_of_input
 from ..vision.backbone import Facts, backbone_facts, device_named, load_backbone, own_size
+from ..vision.builtin import named_in_full
 from ..vision.fitting import Fit
 from ..vision.pictures import View, first_loaded, loaded_ahead, stacked
 from ..vision.positions import Positions
@@ -81,6 +82,7 @@ def extract_config(
     timm does for others.
     """
     device_named(device)
+    backbone = named_in_full(backbone)
     rows_px, columns_px = image_size or own_size(backbone)
     facts = backbone_facts(backbone, rows_px, columns_px)
     explicit = explicit_fields(fields, facts)

@@ -6,6 +6,7 @@ from typing import Literal
 
 from ...manifests.errors import ConfigError
 from ...manifests.fingerprint import setting
+from ..vision.builtin import named_in_full
 
 MOST_WARMUP = 10  # epochs: MC-SSL's, of 800; of fewer than 100 epochs a tenth
 LOSSES = ("cls", "patch", "reconstruction", "contrastive")
@@ -98,7 +99,7 @@ def pretrain_config(
     """What a user asks for, the losses in one spelling; raises ConfigError for what cannot work."""
     told = ",".join(f"{name}:{weight!r}" for name, weight in parse_losses(losses).items())
     return PretrainConfig(
-        backbone=backbone,
+        backbone=named_in_full(backbone),
         losses=told,
         avoidance=avoidance,
         patches=patches,

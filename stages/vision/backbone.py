@@ -11,6 +11,7 @@ from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from ...manifests.errors import ConfigError
+from . import builtin as builtin  # so that timm knows it
 from .architecture import load_state
 from .capture import Captured, watch
 from .checkpoints import State

@@ -16,6 +16,7 @@ from torch import Tensor
 from ...manifests.artifact import open_artifact
 from ...manifests.checkpoints import WEIGHTS
 from ...manifests.errors import ConfigError
+from . import builtin as builtin  # so that timm knows it
 from .checkpoints import State, read_checkpoint
 
 _RANDOM = "random:"
@@ -52,6 +53,8 @@ def read_weights(backbone: str, weights: str, expected_sha256: str = "") -> tupl
     if weights:
         return _from_file(Path(weights), Path(weights).name, backbone, expected_sha256)
     config = timm.get_pretrained_cfg(backbone)
+    if config is not None and config.file:  # carried by a package
+        return _from_file(Path(config.file), backbone, backbone, expected_sha256, config.license or "unknown")
     path, source = _timm_file(backbone, config)
     return _from_file(path, source, backbone, expected_sha256, (config and config.license) or "unknown")
 

@@ -84,7 +84,9 @@ def study(work: Path, backbone: str, weights: str, size: str) -> None:
         made_maps(work / name, name, extract)
     budgets = [line for name in INDEX for line in budget_lines(work / name, name)]
     choices = [line for name in INDEX for line in choice_lines(work / name, name)]
-    print(f"backbone {backbone}, weights {weights or 'timm'}, {size} px; cst, supports 8; mIoU on pictures not seen\n")
+    print(
+        f"backbone {backbone}, weights {weights or 'its own'}, {size} px; cst, supports 8; mIoU on pictures not seen\n"
+    )
     print("| set | masks | seed | seen | judged on | before | after | difference |\n|---|---|---|---|---|---|---|---|")
     print("\n".join(budgets))
     print(f"\n{TRIED}, seeds {', '.join(map(str, SEEDS))}\n")
@@ -93,5 +95,5 @@ def study(work: Path, backbone: str, weights: str, size: str) -> None:
 
 
 if __name__ == "__main__":
-    given = [*sys.argv[2:], *["vit_small_patch16_224", "random:0", "224"][len(sys.argv) - 2 :]]
+    given = [*sys.argv[2:], *["builtin", "", "128"][len(sys.argv) - 2 :]]
     study(Path(sys.argv[1]), *given)

@@ -1,0 +1,52 @@
+"""The backbone that comes with the package, so that everything runs where nothing can be downloaded. Its model card,
+beside it, says how it was made and what it is worth.
+
+It is registered with timm as any of timm's own, weights and all; `builtin` is another word for it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+
+BUILTIN = "builtin"
+NAME = "maskmill_vit_d6_patch8_64.caltech128"
+WEIGHTS_FILE = Path(__file__).with_name("weights.safetensors")
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as usual
+
+default_cfgs = generate_default_cfgs(
+    {
+        NAME: {
+            "file": str(WEIGHTS_FILE),
+            "license": "cc-by-4.0",
+            "input_size": (3, 64, 64),
+            "num_classes": 0,
+            "pool_size": None,
+            "interpolation": "bicubic",
+            "mean": _MEAN,
+            "std": _STD,
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+        }
+    }
+)
+
+
+@register_model
+def maskmill_vit_d6_patch8_64(pretrained: bool = False, **options: Any) -> Any:
+    """Six blocks of width 192: 2.7 million parameters."""
+    shape = {"img_size": 64, "patch_size": 8, "embed_dim": 192, "depth": 6, "num_heads": 3, "num_classes": 0}
+    return build_model_with_cfg(
+        VisionTransformer,
+        "maskmill_vit_d6_patch8_64",
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,  # also what fits any weights to it, found by this name
+        **(shape | options),
+    )
+
+
+def named_in_full(backbone: str) -> str:
+    """What timm calls it."""
+    return NAME if backbone == BUILTIN else backbone
