@@ -14,13 +14,13 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import masks_worth
 import numpy as np
 from PIL import Image
 from skimage.color import rgb2lab
 from skimage.filters import threshold_otsu
 
 import maskmill
+from benchmarks import masks_worth
 from maskmill.manifests.artifact import open_artifact
 from maskmill.manifests.palette import decode_label_map
 from maskmill.stages.scores.intervals import counts_interval

@@ -1,6 +1,7 @@
 """The backbone that comes with the package: what it is, how it is found, and that it has learned something."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
@@ -30,7 +31,7 @@ def test_it_is_small_and_half_precise():
 
 
 def test_timm_knows_it_and_loads_it():
-    model = timm.create_model(NAME, pretrained=True)
+    model: Any = timm.create_model(NAME, pretrained=True)
     assert (model.embed_dim, model.patch_embed.patch_size) == (192, (8, 8))
     weights, state = read_weights(NAME, "")
     assert (weights.source, weights.licence, weights.is_dino) == (NAME, "CC-BY-4.0", False)
