@@ -1,7 +1,7 @@
 """What masks of each method and refiner are worth on three small sets of real pictures, and what they cost.
 
-Quality has intervals and floors. Cost is the wall time of the stage's command per picture, less that of the same
-command once there is nothing left to do (start-up and checks), and the most memory that its process held.
+Quality has intervals and floors. Cost is the CPU time of the stage's command per picture, of all its threads, less that
+of the same command once there is nothing left to do (start-up and checks), and the most memory that its process held.
 
 Takes half an hour on two cores, most of it the CRF. Run:
 `MASKMILL_REFERENCE=… .venv/bin/python tests/benchmarks/masks_worth.py WORK [BACKBONE] [WEIGHTS] [SIZE]`
@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,7 +56,7 @@ FIELDS = "keys,cls_query,cls_attention:last"
 
 @dataclass(frozen=True)
 class Cost:
-    seconds: float  # of the command, less its start-up
+    seconds: float  # of CPU time, less those of start-up
     peak_mb: float
 
 
@@ -68,12 +67,12 @@ def run(*arguments: object) -> None:
 
 
 def timed(*arguments: object) -> tuple[float, float]:
-    began = time.perf_counter()
+    """CPU seconds and peak memory of a command."""
     process = subprocess.Popen([sys.executable, "-m", "maskmill", *map(str, arguments)], stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     if os.waitstatus_to_exitcode(status) not in (0, 6):
         sys.exit(f"{arguments[0]} ended with {os.waitstatus_to_exitcode(status)}")
-    return time.perf_counter() - began, used.ru_maxrss / 1024
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
 def costed(out: Path, *arguments: object) -> Cost:
@@ -131,7 +130,7 @@ def study(work: Path, backbone: str, weights: str, size: str) -> None:
     extract = ["--backbone", backbone, "--weights", weights, "--image-size", size]
     rows = [row for name in INDEX for row in lines(work, name, extract)]
     print(f"backbone {backbone}, weights {weights or 'its own'}, {size} px")
-    print("| set | masks | mIoU | mIoU without background | boundary F | ms a picture | peak MB |")
+    print("| set | masks | mIoU | mIoU without background | boundary F | CPU ms a picture | peak MB |")
     print("|---|---|---|---|---|---|---|")
     print("\n".join(rows))
 
