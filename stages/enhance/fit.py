@@ -1,6 +1,5 @@
 """An enhancer is fitted: from the heads' maps and a few ground-truth masks to a checkpoint for `enhance apply`."""
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from torch import nn
 from ...manifests.artifact import Artifact
 from ...manifests.checkpoints import SEEN, WEIGHTS, SeenByNetwork, networks_seen_json
 from ...manifests.errors import ConfigError, InputError
+from ...manifests.published import class_names
 from ...manifests.sealed import Json
 from ...manifests.underway import Underway
 from ..attention.one_thread import one_thread
@@ -19,6 +19,7 @@ from ..scores.truth import GroundTruth
 from ..stage import Findings, Inputs, WholeStage
 from .applying import enhanced, weights_bytes
 from .cells import Cells, cells_of
+from .classes import class_indices, refuse_other_classes
 from .draws import Part, drawn, in_order, parts
 from .examples import Example, Examples, examples_by_id, read_examples
 from .kinds import HEAD_MAPS, KIND, kind_of, refuse_without_heads
@@ -81,6 +82,7 @@ def reads(config: EnhancerConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]
 
 def compute(config: EnhancerConfig, inputs: Inputs, underway: Underway) -> Findings:
     maps, truth = inputs["maps"], GroundTruth(inputs["images"], "--images")
+    refuse_other_classes(maps, inputs["images"])
     classes = class_indices(config.classes, maps.plan.facts["classes"])
     pictures = examples_by_id(maps, truth, classes)
     if not pictures:
@@ -89,7 +91,8 @@ def compute(config: EnhancerConfig, inputs: Inputs, underway: Underway) -> Findi
             f"{' and shows one of the classes named' if classes else ''}; index the pictures with their masks, or pass "
             "as --images those that have some"
         )
-    ids = drawn_ids(config, pictures, truth, classes, underway)
+    names = class_names(maps.plan.facts["classes"])
+    ids = drawn_ids(config, pictures, truth, classes, names, underway)
     learned = parts(ids, config.cross_fit or 1)
     cells = cells_of(maps.plan.facts, config.cells)
     with one_thread():  # so that a checkpoint does not depend on the machine's threads
@@ -113,25 +116,17 @@ def compute(config: EnhancerConfig, inputs: Inputs, underway: Underway) -> Findi
             "best_steps": [int(step) + 1 for step in best.step_N],
             "held_out": held_out,
         },
-        warnings=_warnings(held_out, len(ids)),
+        warnings=_warnings(held_out, len(ids), len(reported.before)),
     )
 
 
-def class_indices(named: Sequence[str], table: Sequence[Mapping[str, Json]]) -> list[int]:
-    by_name = {
-        **{str(each["index"]): each["index"] for each in table},
-        **{each["name"]: each["index"] for each in table},
-    }
-    for name in named:
-        if name not in by_name:
-            near = difflib.get_close_matches(name, [each["name"] for each in table], n=1)
-            meant = f"did you mean {near[0]}?" if near else "give names or numbers of its class table"
-            raise ConfigError(f"classes names {name!r}, which the maps do not have; {meant}")
-    return sorted({by_name[name] for name in named})
-
-
 def drawn_ids(
-    config: EnhancerConfig, pictures: Pictures, truth: GroundTruth, classes: Sequence[int], underway: Underway
+    config: EnhancerConfig,
+    pictures: Pictures,
+    truth: GroundTruth,
+    classes: Sequence[int],
+    names: Mapping[int, str],
+    underway: Underway,
 ) -> list[str]:
     """In the order of their hashes."""
     if config.gt_list:
@@ -142,7 +137,7 @@ def drawn_ids(
             for identifier in pictures
         }
         chosen = drawn(shown, _wanted(config), config.seed)
-        _tell_of_few(config, shown, underway)
+        _tell_of_few(config, shown, names, underway)
     if len(chosen) < config.cross_fit:
         raise ConfigError(
             f"cross-fit is {config.cross_fit} and {len(chosen)} pictures with ground truth were drawn; draw at "
@@ -174,11 +169,14 @@ def _listed(
     return found
 
 
-def _tell_of_few(config: EnhancerConfig, shown: Mapping[str, Collection[int]], underway: Underway) -> None:
+def _tell_of_few(
+    config: EnhancerConfig, shown: Mapping[str, Collection[int]], names: Mapping[int, str], underway: Underway
+) -> None:
     counts = Counter(index for indices in shown.values() for index in indices)
     few = sorted(index for index, count in counts.items() if count < config.gt_per_class)
     if few:
-        named = ", ".join(f"{index}: {counts[index]}" for index in few[:8]) + (" …" if len(few) > 8 else "")
+        named = ", ".join(f"{names.get(index, 'without class')}: {counts[index]}" for index in few[:8])
+        named += " …" if len(few) > 8 else ""
         underway.say(
             f"{len(few)} classes have fewer than {config.gt_per_class} pictures with ground truth, all of which are "
             f"drawn ({named})"
@@ -198,6 +196,12 @@ def _fitted(
         return read_examples(maps, truth, [row for identifier in ids for row in pictures[identifier]], cells)
 
     fitting = [read(part.fitting) for part in learned]
+    for part, examples in zip(learned, fitting, strict=True):
+        if not examples.weight.any():
+            raise InputError(
+                f"the masks of the {len(part.fitting)} pictures to fit on, the first is {part.fitting[0]!r}, are 255 "
+                "(undecided) everywhere; draw more, or name others in gt-list"
+            )
     stopping = [read(part.stopping) for part in learned]
     networks = made_networks(maps.plan.fields[HEAD_MAPS].shape[0], fitting, config.seed)
     best, course = Best(networks), Course(steps=STEPS, steps_per_epoch=WATCHED_EVERY, seed=config.seed)
@@ -229,11 +233,16 @@ def _judged(
     return judged(maps, truth, held_out, classes, cells, enhance)
 
 
-def _warnings(held_out: Mapping[str, Json], num_drawn: int) -> list[str]:
+def _warnings(held_out: Mapping[str, Json], num_drawn: int, num_left: int) -> list[str]:
     if not held_out["pictures"]:
+        why = (
+            f"the masks of the {num_left} pictures that were not seen are 255 (undecided) everywhere"
+            if num_left
+            else f"all {num_drawn} pictures with ground truth were drawn"
+        )
         sentence = (
-            f"all {num_drawn} pictures with ground truth were drawn, so nothing tells whether the enhanced maps are "
-            "better; draw fewer, or have each judged by a network that has not seen it, with cross-fit"
+            f"{why}, so nothing tells whether the enhanced maps are better; draw fewer, or have each judged by a "
+            "network that has not seen it, with cross-fit"
         )
         return [sentence]
     before, after, by = (held_out[name]["estimate"] for name in ("before", "after", "difference"))

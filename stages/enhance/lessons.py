@@ -98,10 +98,11 @@ def made_lesson(
     def watch(step: int) -> Mapping[str, Any]:
         values = {}
         for number, (network, examples, share) in enumerate(zip(networks, stopping, shares, strict=True)):
-            # Without any to tell, the last step is the best.
-            found = _loss_on(network, examples, loss, share) if examples.ids else -float(step)
+            # Without any that tells something, the last step is the best.
+            is_told = bool(examples.weight.any())
+            found = _loss_on(network, examples, loss, share) if is_told else -float(step)
             best.offer(number, step, found, network.state_dict())
-            if examples.ids:
+            if is_told:
                 values["stopping loss" if len(networks) == 1 else f"stopping loss {number}"] = found
         return values
 

@@ -50,8 +50,8 @@ def judged(
 
 
 def told(found: Judged, seed: int) -> dict[str, Json]:
-    """mIoU with its interval before and after, and that of the difference."""
-    if not found.before:
+    """mIoU with its interval before and after, and that of the difference; of pictures whose masks say something."""
+    if not any(len(each.classes) for each in found.before):
         return {"pictures": 0}
     miou = partial(mean_iou, with_background=True)
     return {

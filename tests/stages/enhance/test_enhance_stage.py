@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import small_runs
 from maskmill.manifests.artifact import Artifact, open_artifact
@@ -22,6 +24,7 @@ from maskmill.pipeline.whole import run_whole
 from maskmill.stages.enhance import lessons
 from maskmill.stages.enhance.applying import enhanced, loaded_networks
 from maskmill.stages.enhance.cells import cells_of
+from maskmill.stages.enhance.draws import in_order
 from maskmill.stages.enhance.fit import FIT, METRICS, enhancer_config
 from maskmill.stages.evaluate.stage import STAGE as EVALUATE, evaluate_config
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
@@ -173,6 +176,35 @@ def test_all_drawn_and_nothing_left_to_tell(home: Path) -> None:
     assert worth(opened(home, "all")) == {"pictures": 0}
 
 
+def undecided(home: Path, *names: str) -> None:
+    """Images and maps of four pictures, of which those named have masks that say nothing."""
+    write_images(home, count=4)
+    for name in names:
+        path = home / f"pictures/{name}-mask.png"
+        with Image.open(path) as mask:
+            nothing = Image.new("L", mask.size, 255)
+        nothing.save(path)
+    shutil.rmtree(home / "images")
+    source = TableSource(file=str(home / "pictures/images.csv"), classes=CLASSES)
+    run(INDEX, IndexConfig(source=source), {}, str(home / "images"), OPTIONS)
+    make_maps(home)
+
+
+def test_masks_that_are_undecided_tell_nothing(tmp_path: Path) -> None:
+    """Neither what it is worth, nor when to stop; and nothing can be fitted on them."""
+    undecided(tmp_path, "p01", "p02", "p03")
+    outcome = fit(tmp_path, "model", gt_list=["p00"])
+    assert worth(opened(tmp_path, "model")) == {"pictures": 0}
+    (line,) = outcome.warnings
+    assert line.startswith("the masks of the 3 pictures that were not seen are 255 (undecided) everywhere, so nothing ")
+    refused(tmp_path, r"^the masks of the 1 pictures to fit on, .* are 255 \(u", InputError, gt_list=["p01", "p02"])
+    ids = next([name, "p00"] for name in ("p01", "p02", "p03") if in_order([name, "p00"], 0) == [name, "p00"])
+    fit(tmp_path, "stopped on nothing", gt_list=ids)
+    checkpoint = opened(tmp_path, "stopped on nothing")
+    assert seen(checkpoint)[0]["stopping"] == ids[:1]
+    assert checkpoint.summary.counts["best_steps"] == [60]
+
+
 # ---- who has seen what
 
 
@@ -300,6 +332,23 @@ def test_images_without_masks_say_how_to_give_some(home: Path, tmp_path: Path) -
     small_runs.index(tmp_path / "pictures", tmp_path / "maskless")
     told = r"holds no masks; index the pictures with their masks \(`maskmill index folder --masks DIR`"
     refused(tmp_path, told, InputError, gt_per_class=1, images="maskless")
+
+
+def test_a_class_table_that_says_otherwise_is_refused(home: Path) -> None:
+    source = TableSource(file=str(home / "pictures/images.csv"), classes=("dog", "cat", "owl"))
+    run(INDEX, IndexConfig(source=source), {}, str(home / "swapped"), OPTIONS)
+    told = r"^class 1 is cat in .*/maps and dog in .*/swapped; pass as --images those that the maps were made from"
+    refused(home, told, InputError, gt_per_class=1, images="swapped")
+
+
+def test_classes_with_too_few_pictures_are_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(home, "few", gt_per_class=20)
+    shown = Counter(label for name in LABELLED for label in labels_of(NAMES.index(name)))
+    few = {label: shown[label] for label in CLASSES if shown[label] < 20}
+    assert few
+    told = ", ".join(f"{label}: {count}" for label, count in few.items())
+    said = f"{len(few)} classes have fewer than 20 pictures with ground truth, all of which are drawn ({told})"
+    assert said in capsys.readouterr().err
 
 
 def test_maps_without_heads_are_refused(tmp_path: Path) -> None:
