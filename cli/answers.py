@@ -22,9 +22,13 @@ def show_outcome(outcome: Outcome, as_json: bool) -> int:
     made = counted(outcome.counts) if outcome.finished else "part done, finish with `maskmill finish`"
     said = "; ".join(part for part in (made, f"{done}{skipped} in {outcome.seconds:.1f} s") if part)
     click.echo(f"{outcome.kind}: {said} → {outcome.at}")
+    show_warnings(outcome)
+    return outcome.exit_code
+
+
+def show_warnings(outcome: Outcome) -> None:
     for warning in outcome.warnings:
         click.echo(f"maskmill: warning: {warning}", err=True)
-    return outcome.exit_code
 
 
 def show_estimate(found: Estimate, as_json: bool) -> int:

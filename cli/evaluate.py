@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from ..manifests.place import place
-from .answers import echo_json, show_metrics
+from .answers import echo_json, show_metrics, show_warnings
 
 
 @click.group(context_settings={"max_content_width": 120})
@@ -44,6 +44,7 @@ def masks(predicted: str, against: str, out: str, break_lock: bool, as_json: boo
     inputs = {"predicted": opened.place.uri, "images": images}
     outcome = run_whole(STAGE, evaluate_config(**values), inputs, out, break_lock)
     metrics = json.loads(open_artifact(outcome.at, "metrics").file("metrics.json"))
+    show_warnings(outcome)
     if as_json:
         echo_json(metrics)
         return outcome.exit_code

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from ...manifests.artifact import Artifact, open_artifact
-from ...manifests.checkpoints import flattered_ids
+from ...manifests.artifact import Artifact
 from ...manifests.classes import IGNORE
-from ...manifests.errors import MaskmillError
 from ...manifests.frames import frame_row
 from ...manifests.palette import decode_label_map
 from ...manifests.plan import listing_batches
@@ -79,20 +77,6 @@ def predictions(artifact: Artifact, labels: Mapping[str, Sequence[int]], num_cla
     """Every picture of an artifact, in its order."""
     found = LabelMaps(artifact, labels, num_classes)
     return (found.of(identifier) for identifier in found)
-
-
-def fitted_on(artifact: Artifact) -> frozenset[str]:
-    """The pictures whose masks were seen by something that an artifact was made with, but for those that were scored by
-    a network that has not seen theirs."""
-    seen: frozenset[str] = frozenset()
-    for each in artifact.plan.inputs:
-        try:
-            above = open_artifact(each.place(artifact.place))
-        except MaskmillError:
-            continue  # a shared dataset comes without what it was made of
-        seen |= flattered_ids(above) if above.plan.kind == "checkpoint" else frozenset()
-        seen |= fitted_on(above)
-    return seen
 
 
 def _truth_in(dataset: Artifact) -> frozenset[str]:

@@ -20,8 +20,9 @@ from ..scores.iou import Counts, accumulated, class_iou, class_precision, class_
 from ..scores.sweeps import best_threshold
 from ..scores.truth import GroundTruth
 from ..stage import Findings, Inputs, WholeStage
+from .fitted_on import FittedOn, fitted_on
 from .judging import THRESHOLDS, Judged, View, floors, judged
-from .predictions import fitted_on, predictions
+from .predictions import predictions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +65,11 @@ def compute(config: EvaluateConfig, inputs: Inputs, underway: Underway) -> Findi
     classes = inputs["images"].plan.facts["classes"]
     _refuse_other_classes(predicted, classes)
     view = View(config.class_agnostic, config.boundary, predicted.plan.kind == "maps")
-    left_out = frozenset() if config.include_fitted else fitted_on(predicted)
+    left_out = FittedOn(frozenset(), ()) if config.include_fitted else fitted_on(predicted)
     found = (
         each
         for each in predictions(predicted, truth.labels, len(classes))
-        if config.include_fitted or not (each.is_truth or each.id in left_out)
+        if config.include_fitted or not (each.is_truth or each.id in left_out.ids)
     )
     pictures = list(judged(found, truth, view))
     if not pictures:
@@ -78,14 +79,30 @@ def compute(config: EvaluateConfig, inputs: Inputs, underway: Underway) -> Findi
         )
     metrics, per_class = _tables(config, pictures, truth, view)
     metrics["judged"] = predicted.plan.kind
-    metrics["rows_left_out"] = "none" if config.include_fitted else "those whose masks something was fitted on"
+    metrics["rows_left_out"] = "none" if config.include_fitted else _told_left_out(left_out)
     names = {1: "foreground"} if config.class_agnostic else class_names(classes)
     table = pa.Table.from_pylist(
         [{**row, "name": {0: "background", **names}.get(row["class"], "")} for row in per_class]
     )
     text = json.dumps(metrics, indent=1, sort_keys=True, allow_nan=False)
     files = {"metrics.json": text.encode(), "classes.parquet": tables.encoded(table)}
-    return Findings(files, {"metrics": metrics["results"], "coverage": metrics["coverage"]})
+    facts = {"metrics": metrics["results"], "coverage": metrics["coverage"]}
+    return Findings(files, facts, warnings=_warnings(predicted, left_out))
+
+
+def _told_left_out(left_out: FittedOn) -> str:
+    known = "is known to have been" if left_out.unknown else "was"
+    return f"those whose masks something {known} fitted on"
+
+
+def _warnings(predicted: Artifact, left_out: FittedOn) -> list[str]:
+    if not left_out.unknown:
+        return []
+    sentence = (
+        f"{predicted.place} was made with {' and '.join(left_out.unknown)}, which has gone or was made anew since, so "
+        "pictures whose masks something was fitted on may be among those that were judged; put it back where it was"
+    )
+    return [sentence]
 
 
 def _tables(

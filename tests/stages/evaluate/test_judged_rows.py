@@ -1,6 +1,7 @@
 """Which rows are judged, and as what: dropped and failed ones, the ground truth itself, and what was fitted on."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from maskmill.manifests.errors import InputError
 from maskmill.manifests.underway import Underway
 from maskmill.pipeline.run import run
 from maskmill.pipeline.whole import run_whole
+from maskmill.stages.evaluate.stage import STAGE as EVALUATE, evaluate_config
 from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
 from maskmill.stages.stage import Findings, Inputs, WholeStage
 from small_labels import BROKEN, LABELS, MAPS, OPTIONS, MapsConfig, make_images, publish, write_pictures
@@ -134,6 +136,39 @@ def test_pictures_whose_masks_were_fitted_on_are_left_out(fitted_home: Path, pre
     flattered = metrics_of(fitted_home, predicted, include_fitted=True)
     assert mious(flattered["lines"][ALL]) == pytest.approx(slow_mious(pairs))
     assert mious(flattered["lines"][DECIDED]) != mious(found["lines"][DECIDED])
+
+
+@pytest.mark.parametrize("predicted", ["fitted-maps", "fitted-labels", "fitted-dataset"])
+@pytest.mark.parametrize("is_made_anew", [False, True])
+def test_a_checkpoint_that_has_gone_is_told(
+    fitted_home: Path, tmp_path: Path, predicted: str, is_made_anew: bool
+) -> None:
+    """What it was fitted on cannot be left out then, and another in its place says nothing of it."""
+    shutil.copytree(fitted_home, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoint")
+    if is_made_anew:
+        other = dataclasses.replace(FITTED, compute=lambda *_: Findings({"seen.json": seen_json([], [], ["p2"], [])}))
+        run_whole(other, NoConfig(), {}, str(tmp_path / "checkpoint"))
+    inputs = {"predicted": str(tmp_path / predicted), "images": str(tmp_path / "truth")}
+    outcome = run_whole(EVALUATE, evaluate_config(resamples=2), inputs, str(tmp_path / "metrics"))
+    (sentence,) = outcome.warnings
+    assert sentence.startswith(f"{tmp_path}/{predicted} was made with {tmp_path}/checkpoint, which has gone or was ")
+    assert outcome.exit_code == 6
+    assert outcome.counts["coverage"]["rows"] == len(LABELS)
+    config = evaluate_config(resamples=2, include_fitted=True)
+    assert run_whole(EVALUATE, config, inputs, str(tmp_path / "all")).warnings == ()
+
+
+def test_a_shared_dataset_tells_by_itself_whether_anything_was_fitted(fitted_home: Path, tmp_path: Path) -> None:
+    """It comes without what it was made of, and knows its steps."""
+    publish(fitted_home, "plain-dataset")
+    for name, is_told in {"plain-dataset": False, "fitted-dataset": True}.items():
+        home = tmp_path / name
+        for each in (name, "truth"):
+            shutil.copytree(fitted_home / each, home / each)
+        inputs = {"predicted": str(home / name), "images": str(home / "truth")}
+        outcome = run_whole(EVALUATE, evaluate_config(resamples=2), inputs, str(home / "metrics"))
+        assert bool(outcome.warnings) == is_told
 
 
 # ---- other pictures
