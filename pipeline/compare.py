@@ -154,6 +154,12 @@ def _label_maps(artifact: Artifact, images: Artifact | None) -> LabelMaps:
         known = images or open_artifact(source_of(artifact, "images"), "images")
         for batch in known.row_batches(["id", "labels"]):
             labels |= {row["id"]: row["labels"] or () for row in batch.to_pylist()}
+        strange = next((each for each in artifact.positions_by_id() if each not in labels), None)
+        if strange is not None:
+            raise InputError(
+                f"{known.place} has no row {strange!r}, of which {artifact.place} has maps; "
+                "pass as --images those that they were made from"
+            )
     return LabelMaps(artifact, labels, num_classes)
 
 

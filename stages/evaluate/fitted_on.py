@@ -24,7 +24,7 @@ def fitted_on(artifact: Artifact) -> FittedOn:
     told = {step["digest"]: step for step in artifact.plan.facts.get("provenance", ())}
     found = list(_checkpoints(artifact, told))
     ids = [flattered_ids(each) for each in found if isinstance(each, Artifact)]
-    return FittedOn(frozenset().union(*ids), list(dict.fromkeys(each for each in found if isinstance(each, str))))
+    return FittedOn(frozenset[str]().union(*ids), list(dict.fromkeys(each for each in found if isinstance(each, str))))
 
 
 def _checkpoints(artifact: Artifact, told: Steps) -> Iterator[Artifact | str]:

@@ -298,6 +298,7 @@ def test_it_is_told_in_tables(home: Path, capsys: Capture, monkeypatch: pytest.M
         (["images", "labels"], 2, "holds images where maps or labels or dataset are wanted"),
         (["labels", "high", "--images", "maps"], 2, "holds maps where images are wanted"),
         (["labels", "swapped"], 2, "class 1 is cat in"),
+        (["objects", "labels", "--images", "fewer/images"], 2, "fewer/images has no row 'p0', of which"),
         (["labels", "high", "--worst", "-1"], 2, "-1 is not in the range"),
         (["labels"], 2, "Missing argument 'B'"),
     ],
