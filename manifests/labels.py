@@ -66,6 +66,12 @@ class Labels(Dataset[Example]):
         return (self[index] for index in range(len(self)))
 
     @property
+    def ids(self) -> list[str]:
+        """Of the pictures, in the dataset's order."""
+        held = self.artifact.rows(["id"]).column("id").to_pylist()
+        return [held[position] for position in self._positions.tolist()]
+
+    @property
     def classes(self) -> dict[int, str]:
         """What the values of masks mean, besides 0 and 255."""
         return class_names(self.artifact.plan.facts["classes"])

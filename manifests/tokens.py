@@ -70,13 +70,15 @@ class Tokens:
         self.require([field])
         return field
 
-    def require(self, fields: Sequence[str]) -> None:
-        """Raises ConfigError, with the command that adds what is missing."""
+    def require(self, fields: Sequence[str], blocks: Mapping[str, str] | None = None) -> None:
+        """Raises ConfigError, with the command that adds what is missing; `blocks` are those to ask for, of a field
+        that has several."""
         missing = [name for name in fields if name not in self.fields]
         if missing:
+            asked = [f"{name}:{blocks[name]}" if blocks and name in blocks else name for name in missing]
             raise ConfigError(
                 f"{self.artifact.place} holds {', '.join(self.fields)} and no {', '.join(missing)}; add it with "
-                f"`{self._command(missing)}`"
+                f"`{self._command(asked)}`"
             )
 
     def _command(self, fields: Sequence[str]) -> str:

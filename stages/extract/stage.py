@@ -21,12 +21,7 @@ from ...manifests.sealed import Json
 from ..stage import Inputs, Known, Probe, RowList, RowResult, Stage, UnitResult, Work, rows_of_input
 from ..vision.backbone import Facts, backbone_facts, device_named, load_backbone, own_size
 from ..vision.builtin import named_in_full
-from ..vision.fitting import Fit
-from ..vision.pictures import View, first_loaded, loaded_ahead, stacked
-from ..vision.positions import Positions
-from ..vision.token_fields import Wanted
-from ..vision.weights import read_weights, weights_of
-from .computing import (
+from ..vision.computing import (
     Autocast,
     Extractor,
     HostFields,
@@ -34,6 +29,11 @@ from .computing import (
     fitting_batch,
     one_behind,
 )
+from ..vision.fitting import Fit
+from ..vision.pictures import View, first_loaded, loaded_ahead, stacked
+from ..vision.positions import Positions
+from ..vision.token_fields import Wanted
+from ..vision.weights import read_weights, weights_of
 from .fields import DEFAULT_FIELDS, DTYPES, explicit_fields, of_group, stored_fields, wanted_blocks
 
 Dtype = Literal["float16", "float32", "int8"]

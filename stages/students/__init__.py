@@ -1,2 +1,1 @@
-"""What is trained on cached labels, and judged: networks, episodes, supervision. All of it is functions of
-what was stored; none of it reads a file."""
+"""What is trained on cached labels, and judged: networks, episodes, supervision, and where their inputs come from."""

@@ -67,7 +67,7 @@ def loaded_ahead(work: Work, view: View, batch: int) -> Iterator[tuple[int, list
     """The pictures of a unit of a stage that reads `images`, in batches, each with its first row; none is opened whose
     row failed upstream."""
     images = work.inputs["images"].plan
-    limits, listed = _limits(work.inputs["images"]), work.upstream["images"].to_pylist()
+    limits, listed = limits_of(work.inputs["images"]), work.upstream["images"].to_pylist()
 
     def load_one(index: int) -> Loaded:
         if work.blocked[index]:
@@ -100,7 +100,7 @@ def batches_ahead(
 
 def first_loaded(images: Artifact, view: View, count: int) -> list[Loaded]:
     """The first pictures that can be loaded, to measure with: one at least, or it raises ConfigError."""
-    limits = _limits(images)
+    limits = limits_of(images)
     good = (
         row
         for batch in images.row_batches(["uri", "sha256", "status"])
@@ -127,7 +127,7 @@ def stacked(loaded: list[Loaded], view: View) -> UInt8[np.ndarray, "B rows colum
     return pixels
 
 
-def _limits(images: Artifact) -> Limits:
+def limits_of(images: Artifact) -> Limits:
     """Those that the pictures were indexed under."""
     return config_from(Limits, images.plan.config["limits"])
 

@@ -24,9 +24,9 @@ from maskmill.manifests.tokens import open_tokens
 from maskmill.pipeline.job import RunOptions
 from maskmill.pipeline.run import run
 from maskmill.pipeline.threads import num_cores
-from maskmill.stages.extract.computing import Extractor
 from maskmill.stages.extract.stage import STAGE, extract_config, prepare
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
+from maskmill.stages.vision.computing import Extractor
 from maskmill.stages.vision.fitting import as_input, fitted
 
 SMALL, TINY = "vit_small_patch8_224", "test_vit.r160_in1k"

@@ -26,8 +26,8 @@ from maskmill.pipeline.job import RunOptions
 from maskmill.pipeline.planning import ask
 from maskmill.pipeline.run import finish_parts, retry, run
 from maskmill.pipeline.verify import verify
-from maskmill.stages.extract import computing
 from maskmill.stages.extract.stage import STAGE, extract_config
+from maskmill.stages.vision import computing
 from maskmill.stages.vision.token_fields import FIELDS, token_fields
 from small_dataset import tree, write_dataset, write_picture
 

@@ -14,9 +14,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from ...manifests.errors import EnvironmentFault
-from ..vision.backbone import Backbone
-from ..vision.fitting import as_input
-from ..vision.token_fields import Wanted, token_fields
+from .backbone import Backbone
+from .fitting import as_input
+from .token_fields import Wanted, token_fields
 
 # A thread that is given fewer than six rows of a product rounds them otherwise (measured with MKL, 1 to 128 threads).
 ROWS_PER_THREAD = 16

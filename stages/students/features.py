@@ -1,0 +1,298 @@
+"""Where a student's inputs come from: tokens that were stored, or the frozen backbone, run on pictures now.
+
+Letters: B pictures, L blocks, M class token and patches, T patches, S class token and 12×12 patches, D width of a
+token, K of a key (heads one after the other), H W pixels of a picture.
+
+tokens          B L M D   of several blocks
+last_tokens     B M D     of the last block
+support_tokens  B L S D   of the same blocks
+keys            B T K     of the last block, as cls_query (B K) is
+
+Students of pairs (`support_tokens`) want whole views, squashed as CST's are: in a padded one, cells of the 12×12 are
+part picture and part padding, and the norms of the learner go over all patches. Cutting the query alone would leave the
+support as it is, so padded tokens are refused for them.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from ...manifests.artifact import Artifact
+from ...manifests.errors import ConfigError, InputError
+from ...manifests.fingerprint import setting
+from ...manifests.labels import Labels
+from ...manifests.rows_by_id import held_positions
+from ...manifests.sealed import Json
+from ...manifests.tokens import Tokens
+from ..vision.backbone import backbone_facts, device_named, load_backbone, own_size
+from ..vision.computing import Extractor, fitting_batch
+from ..vision.fitting import Box, Fit, fitted
+from ..vision.pictures import MAX_DECODERS, View, limits_of, load
+from ..vision.positions import Positions
+from ..vision.token_fields import LAST_ONLY, Wanted, refuse_unavailable
+from ..vision.weights import read_weights, weights_of
+
+LAST, SEVERAL = "last_tokens", ("tokens", "support_tokens")
+PAIR_FIELDS = (*SEVERAL, "keys", "cls_query")
+_BATCH = 16  # pictures that a GPU computes at once
+
+Size = tuple[int, int]  # rows and columns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What a student sees with; it knows nothing of features of another kind."""
+
+    backbone: str
+    weights_sha256: str
+    positions: str
+    size_px: Size
+    fit: str
+    blocks: tuple[int, ...]  # whose tokens are given
+    heads: int
+    width: int
+    grid: Size
+    patch: Size
+
+    @property
+    def channels(self) -> int:
+        return self.heads * len(self.blocks)
+
+    def as_json(self) -> dict[str, Json]:
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def refuse_other(self, held: Mapping[str, Json], where: str) -> None:
+        """`held` is the sight of a checkpoint, `where` what this one is of."""
+        for name, value in self.as_json().items():
+            if held.get(name) != value:
+                raise ConfigError(
+                    f"the checkpoint was trained on {name} {held.get(name)} and {where} have {name} {value}; give "
+                    "features of what it was trained on"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    fields: Mapping[str, Tensor]  # as stored, on the CPU
+    boxes: tuple[Box, ...]  # of each picture in the view
+
+
+class Features(Protocol):
+    @property
+    def sight(self) -> Sight: ...
+
+    @property
+    def where(self) -> str:
+        """For sentences: whose they are, in the plural."""
+        ...
+
+    def require(self, ids: Sequence[str]) -> None:
+        """Raises InputError where it is known that a picture's cannot be given."""
+        ...
+
+    def read(self, ids: Sequence[str], fields: Sequence[str]) -> Read:
+        """Of pictures in the order asked for. A picture whose features cannot be had raises InputError."""
+        ...
+
+
+class Cached:
+    """Stored tokens, checked as they are read."""
+
+    def __init__(self, tokens: Tokens, fields: Sequence[str]) -> None:
+        """`fields` are all that will be read; raises ConfigError, with a command, where they are not there."""
+        self._tokens = tokens
+        blocks = _blocks_to_read(tokens, fields)
+        facts, config = tokens.backbone, tokens.artifact.plan.config
+        self.where = f"tokens of {tokens.artifact.place}"
+        if config["flip"]:
+            raise ConfigError(f"{tokens.artifact.place} is a mirrored view; extract one without --flip into another")
+        _refuse_padding(config["fit"], fields, f"{tokens.artifact.place} is", "extract one")
+        self.sight = Sight(
+            backbone=facts["name"],
+            weights_sha256=tokens.weights["sha256"],
+            positions=config["positions"],
+            size_px=(facts["rows_px"], facts["columns_px"]),
+            fit=config["fit"],
+            blocks=blocks,
+            heads=facts["heads"],
+            width=facts["width"],
+            grid=(facts["grid"][0], facts["grid"][1]),
+            patch=(facts["patch"][0], facts["patch"][1]),
+        )
+
+    def require(self, ids: Sequence[str]) -> None:
+        held_positions(self._tokens.artifact, ids, "tokens")
+
+    def read(self, ids: Sequence[str], fields: Sequence[str]) -> Read:
+        positions = held_positions(self._tokens.artifact, ids, "tokens")
+        boxes = self._tokens.artifact.rows_at(positions, ["box"]).column("box").to_pylist()
+        found = {name: torch.from_numpy(self._values(name, positions)) for name in fields}
+        return Read(found, tuple((box[0], box[1], box[2], box[3]) for box in boxes))
+
+    def _values(self, name: str, positions: Sequence[int]) -> np.ndarray:
+        if name != LAST:
+            return self._tokens.at(name, positions)
+        last = self._tokens.blocks("tokens").index(self._tokens.backbone["depth"] - 1)
+        return self._tokens.at("tokens", positions)[:, last]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seeing:
+    """A backbone and how pictures are given to it, as `extract` is told it."""
+
+    backbone: str
+    weights_sha256: str
+    image_size: Size
+    fit: Fit
+    positions: Positions
+    weights: str = setting(default="", changes_bytes=False)  # where they lay
+    device: str = setting(default="cpu", changes_bytes=False)
+
+
+def seeing(
+    backbone: str, weights: str = "", image_size: Size | None = None, fit: Fit = "squash", device: str = "cpu"
+) -> Seeing:
+    """With what was left open decided as `extract` does; raises ConfigError for what cannot work."""
+    device_named(device)
+    rows_px, columns_px = image_size or own_size(backbone)
+    backbone_facts(backbone, rows_px, columns_px)
+    found = weights_of(backbone, weights)
+    return Seeing(
+        backbone=backbone,
+        weights_sha256=found.sha256,
+        image_size=(rows_px, columns_px),
+        fit=fit,
+        positions="dino" if found.is_dino else "timm",
+        weights=os.path.abspath(weights) if os.path.exists(weights) else weights,
+        device=device,
+    )
+
+
+# An id and how to fit its picture → the fitted picture, and where it lies in it.
+Pictures = Callable[[str, View], tuple[UInt8[np.ndarray, "rows columns 3"], Box]]
+
+
+class Online:
+    """The backbone, run as `extract` runs it: the numbers that it stores as float16."""
+
+    def __init__(self, seeing: Seeing, fields: Sequence[str], pictures: Pictures, blocks: Sequence[int] = ()) -> None:
+        """`fields` are all that will be read; without `blocks`, the tokens of all."""
+        facts = backbone_facts(seeing.backbone, *seeing.image_size)
+        self.where = f"features of {seeing.backbone}"
+        _refuse_padding(seeing.fit, fields, "the view is", "choose one")
+        several = tuple(blocks or range(facts.depth)) if set(SEVERAL) & set(fields) else (facts.depth - 1,)
+        refuse_unavailable(facts, _wanted(fields, several, facts.depth))
+        self.sight = Sight(
+            backbone=facts.name,
+            weights_sha256=seeing.weights_sha256,
+            positions=seeing.positions,
+            size_px=seeing.image_size,
+            fit=seeing.fit,
+            blocks=several,
+            heads=facts.heads,
+            width=facts.width,
+            grid=facts.grid,
+            patch=facts.patch,
+        )
+        rows_px, columns_px = seeing.image_size
+        self._view = View(rows_px=rows_px, columns_px=columns_px, fit=seeing.fit, flip=False, mean=facts.mean)
+        self._pictures, self._depth = pictures, facts.depth
+        _, state = read_weights(seeing.backbone, seeing.weights, seeing.weights_sha256)
+        backbone = load_backbone(seeing.backbone, state, rows_px, columns_px, seeing.positions, seeing.device)
+        self._extractor = Extractor(backbone, "off", torch.float16, fitting_batch(backbone, "off", _BATCH))
+
+    def require(self, ids: Sequence[str]) -> None:
+        """Only opening a picture tells."""
+
+    def read(self, ids: Sequence[str], fields: Sequence[str]) -> Read:
+        threads = max(1, min(MAX_DECODERS, torch.get_num_threads(), len(ids)))
+        with ThreadPoolExecutor(threads, "maskmill-decode") as pool:
+            loaded = list(pool.map(lambda identifier: self._pictures(identifier, self._view), ids))
+        wanted = _wanted(fields, self.sight.blocks, self._depth)
+        launched = self._extractor.launched(np.stack([pixels for pixels, _ in loaded]), wanted)
+        found = {name: torch.from_numpy(values) for name, values in launched.fetched().items()}
+        named = {name: self._field(name, found, wanted) for name in fields}
+        return Read(named, tuple(box for _, box in loaded))
+
+    def _field(self, name: str, found: Mapping[str, Tensor], wanted: Wanted) -> Tensor:
+        if name == LAST:
+            return found["tokens"][:, list(wanted["tokens"]).index(self._depth - 1)]
+        return found[name][:, : len(self.sight.blocks)] if name == "tokens" else found[name]
+
+
+def pictures_of_dataset(labels: Labels) -> Pictures:
+    """The pictures of a published dataset, from wherever its labels find them."""
+    places = {identifier: place for place, identifier in enumerate(labels.ids)}
+
+    def picture(identifier: str, view: View) -> tuple[np.ndarray, Box]:
+        if identifier not in places:
+            raise InputError(f"{labels.artifact.place} has no picture {identifier!r}; `rows` lists the ids")
+        picture_HW3 = labels.image(places[identifier]).permute(1, 2, 0).numpy()
+        return fitted(picture_HW3, view.rows_px, view.columns_px, view.fit, view.mean)
+
+    return picture
+
+
+def pictures_of_images(images: Artifact) -> Pictures:
+    """The pictures of an images artifact, from where they were indexed."""
+    root, limits = images.plan.facts["root"], limits_of(images)
+
+    def picture(identifier: str, view: View) -> tuple[np.ndarray, Box]:
+        (position,) = held_positions(images, [identifier], "picture")
+        (row,) = images.rows_at([position], ["uri", "sha256"]).to_pylist()
+        loaded = load(root, row, limits, view)
+        if loaded.pixels is None:
+            raise InputError(
+                f"the picture of {identifier!r} in {images.place} cannot be used ({loaded.result.reason}); restore it, "
+                "or index the pictures again"
+            )
+        top, left, bottom, right = loaded.result.scalars["box"]
+        return loaded.pixels, (top, left, bottom, right)
+
+    return picture
+
+
+def _blocks_to_read(tokens: Tokens, fields: Sequence[str]) -> tuple[int, ...]:
+    """Those of the tokens that students of pairs read; else the last."""
+    last = int(tokens.backbone["depth"]) - 1
+    stored = ["tokens" if name == LAST else name for name in fields]
+    held = [tokens.blocks(name) for name in SEVERAL if name in tokens.fields]
+    asked = "+".join(map(str, held[0])) if held and len(held[0]) <= last else "all"
+    tokens.require(list(dict.fromkeys(stored)), dict.fromkeys(SEVERAL, asked) if set(SEVERAL) & set(fields) else None)
+    if LAST in fields and last not in tokens.blocks("tokens"):
+        raise ConfigError(
+            f"{tokens.artifact.place} holds tokens of blocks {list(tokens.blocks('tokens'))} and not of the last, "
+            f"{last}; extract tokens:last into another --out"
+        )
+    if not set(SEVERAL) & set(fields):
+        return (last,)
+    if len(set(held)) > 1:
+        raise ConfigError(
+            f"{tokens.artifact.place} holds tokens of blocks {list(held[0])} and support_tokens of {list(held[1])}, "
+            "and both are wanted of the same; extract tokens:all,support_tokens:all into another --out"
+        )
+    return held[0]
+
+
+def _refuse_padding(fit: str, fields: Sequence[str], what: str, how: str) -> None:
+    if "support_tokens" in fields and fit != "squash":
+        raise ConfigError(
+            f"{what} a padded view, of whose parts a pair cannot be made without the padding; {how} with --fit squash"
+        )
+
+
+def _wanted(fields: Sequence[str], several: Sequence[int], depth: int) -> Wanted:
+    """What the backbone is asked for; the last block's tokens come behind those of several."""
+    found: dict[str, Sequence[int]] = {name: [depth - 1] for name in fields if name in LAST_ONLY}
+    found |= {name: list(several) for name in fields if name in SEVERAL}
+    if LAST in fields:
+        found["tokens"] = list(dict.fromkeys([*found.get("tokens", ()), depth - 1]))
+    return found

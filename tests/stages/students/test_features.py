@@ -1,0 +1,145 @@
+"""Where students get their inputs: what was stored, the same numbers from the backbone itself, and what is refused."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from maskmill.cli.main import main
+from maskmill.manifests.artifact import open_artifact
+from maskmill.manifests.errors import ConfigError, InputError, StaleArtifact
+from maskmill.manifests.tokens import Tokens, open_tokens
+from maskmill.stages.students.features import (
+    LAST,
+    PAIR_FIELDS,
+    Cached,
+    Online,
+    pictures_of_images,
+    seeing,
+)
+from maskmill.stages.students.same_pictures import refuse_other_pictures
+from small_tokens import BACKBONE, PICTURES, SIZE, Bench, bench_of
+
+ALL = ("keys", "cls_query", "tokens:all", "support_tokens:all")
+IDS = ["dog/4", "cat/0", "cat/0", "dog/10"]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return bench_of(tmp_path_factory.mktemp("features"))
+
+
+def squashed(bench: Bench, **asked: Any) -> Tokens:
+    return bench.tokens(**{"fields": ALL, "fit": "squash", "dtype": "float16", **asked})
+
+
+def online(bench: Bench, fields: Any = PAIR_FIELDS, fit: Any = "squash", blocks: Any = ()) -> Online:
+    images = open_artifact(str(bench.images), "images")
+    return Online(seeing(BACKBONE, "random:0", SIZE, fit), fields, pictures_of_images(images), blocks)
+
+
+def test_both_give_the_same_numbers(bench: Bench) -> None:
+    fields = (*PAIR_FIELDS, LAST)
+    cached, now = Cached(squashed(bench), fields), online(bench, fields)
+    assert cached.sight == now.sight
+    one, other = cached.read(IDS, fields), now.read(IDS, fields)
+    assert one.boxes == other.boxes == ((0, 0, *SIZE),) * 4
+    for name in fields:
+        assert one.fields[name].dtype == torch.float16
+        assert torch.equal(one.fields[name], other.fields[name]), name
+    depth, patches, width = len(cached.sight.blocks), 24, cached.sight.width
+    assert cached.sight.channels == depth * cached.sight.heads
+    assert one.fields["tokens"].shape == (4, depth, 1 + patches, width)
+    assert one.fields["support_tokens"].shape == (4, depth, 145, width)
+    assert torch.equal(one.fields[LAST], one.fields["tokens"][:, -1])
+    assert torch.equal(one.fields["keys"][1], one.fields["keys"][2])
+
+
+def test_what_is_read_is_what_is_stored_of_that_picture(bench: Bench) -> None:
+    tokens = squashed(bench)
+    read = Cached(tokens, PAIR_FIELDS).read(IDS, ["keys"])
+    for place, identifier in enumerate(IDS):
+        assert torch.equal(read.fields["keys"][place], torch.from_numpy(tokens.read("keys", identifier)))
+
+
+def test_some_blocks_are_those_of_the_tokens(bench: Bench) -> None:
+    asked = ("keys", "cls_query", "tokens:1+3", "support_tokens:1+3")
+    some = Cached(squashed(bench, fields=asked), PAIR_FIELDS)
+    now = online(bench, (*PAIR_FIELDS, LAST), blocks=(1, 3))
+    assert some.sight == now.sight
+    one, other = some.read(IDS, ["tokens", "support_tokens"]), now.read(IDS, ["tokens", "support_tokens", LAST])
+    assert torch.equal(one.fields["tokens"], other.fields["tokens"])
+    assert torch.equal(one.fields["support_tokens"], other.fields["support_tokens"])
+    assert torch.equal(other.fields[LAST], online(bench).read(IDS, ["tokens"]).fields["tokens"][:, -1])
+
+
+def test_padded_views_are_for_the_patches_of_one_picture(bench: Bench) -> None:
+    padded = bench.tokens(fields=("tokens",), dtype="float16")
+    one, now = Cached(padded, [LAST]), online(bench, [LAST], "pad")
+    assert one.sight == now.sight
+    read, other = one.read(IDS, [LAST]), now.read(IDS, [LAST])
+    assert torch.equal(read.fields[LAST], other.fields[LAST])
+    assert read.boxes == other.boxes != ((0, 0, *SIZE),) * 4
+    with pytest.raises(ConfigError, match=r"a padded view, of whose parts .* choose one with --fit squash"):
+        online(bench, PAIR_FIELDS, "pad")
+    with pytest.raises(ConfigError, match=r"a padded view, of whose parts .* extract one with --fit squash"):
+        Cached(squashed(bench, fit="pad"), PAIR_FIELDS)
+
+
+@pytest.mark.parametrize("held", [("keys",), ("tokens:2+3",), ("support_tokens:all", "keys", "cls_query")])
+def test_what_is_missing_comes_with_the_command_that_adds_it(held: tuple[str, ...], tmp_path: Path) -> None:
+    bench = bench_of(tmp_path)
+    tokens = bench.tokens(fields=held, fit="squash")
+    with pytest.raises(ConfigError, match="; add it with `maskmill extract") as raised:
+        Cached(tokens, PAIR_FIELDS)
+    command = shlex.split(str(raised.value).partition("`maskmill ")[2].partition("`")[0])
+    main([*command, "--max-bad", "0.5"])
+    features = Cached(open_tokens(tokens.artifact.place), PAIR_FIELDS)
+    assert features.sight.blocks == ((2, 3) if held == ("tokens:2+3",) else tuple(range(len(features.sight.blocks))))
+
+
+def test_what_cannot_be_read_is_said(bench: Bench) -> None:
+    with pytest.raises(ConfigError, match="is a mirrored view; extract one without --flip"):
+        Cached(squashed(bench, flip=True), PAIR_FIELDS)
+    uneven = squashed(bench, fields=("keys", "cls_query", "tokens:1", "support_tokens:1+2"))
+    with pytest.raises(ConfigError, match=r"holds tokens of blocks \[1\] and support_tokens of \[1, 2\]"):
+        Cached(uneven, PAIR_FIELDS)
+    with pytest.raises(ConfigError, match=r"holds tokens of blocks \[1\] and not of the last"):
+        Cached(uneven, [LAST])
+    cached, now = Cached(squashed(bench), PAIR_FIELDS), online(bench)
+    for wrong, sentence in {"broken": "which failed", "nobody": "nobody"}.items():
+        for read in (cached.require, lambda ids: cached.read(ids, ["keys"]), lambda ids: now.read(ids, ["keys"])):
+            with pytest.raises(InputError, match=sentence if wrong == "nobody" or read == cached.require else "broken"):
+                read(["cat/0", wrong])
+    cached.require(["cat/0"])
+    with pytest.raises(InputError, match=r"the picture of 'changed' in .* cannot be used \(changed\)"):
+        now.read(["changed"], ["keys"])
+
+
+def test_a_checkpoint_of_another_sight_is_refused(bench: Bench) -> None:
+    sight, other = online(bench).sight, online(bench, blocks=(1,)).sight
+    sight.refuse_other(sight.as_json(), "these")
+    with pytest.raises(ConfigError, match=r"trained on blocks \[1\] and tokens of x have blocks \[0, 1,"):
+        sight.refuse_other(other.as_json(), "tokens of x")
+
+
+def test_other_pictures_are_refused(tmp_path: Path) -> None:
+    bench = bench_of(tmp_path / "one", changed=False)
+    tokens = bench.tokens().artifact
+    images = open_artifact(str(bench.images))
+    refuse_other_pictures(tokens, images)
+    again = tmp_path / "again"
+    bench.images.rename(tmp_path / "kept")
+    bench.index({name: labels for name, labels in PICTURES.items() if name != "none/7"})
+    bench.images.rename(again)
+    (tmp_path / "kept").rename(bench.images)
+    refuse_other_pictures(tokens, open_artifact(str(again)))
+    other = bench_of(tmp_path / "two")  # of which one picture has another sha256, since its own was changed
+    other.index(update=True)
+    with pytest.raises(InputError, match="are of other pictures: that of 'changed' has sha256"):
+        refuse_other_pictures(tokens, open_artifact(str(other.images)))
+    bench.index({"cat/0": ("cat", "train"), "dog/4": ("cat", "train")}, update=True)
+    with pytest.raises(StaleArtifact, match="nothing tells whether they are the same; run its command again"):
+        refuse_other_pictures(tokens, open_artifact(str(other.images)))
