@@ -4,6 +4,7 @@ The Parquet files of a dataset can be read without this package: `mask` is an im
 have it (a palette PNG), and so is `image`, which is null where the pictures are not inside.
 """
 
+import difflib
 import json
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,8 @@ from typing import Any
 import pyarrow as pa
 
 from .artifact import Artifact, open_artifact
-from .errors import CorruptArtifact, InputError, MissingArtifact, StaleArtifact, UnfinishedArtifact
+from .errors import ConfigError, CorruptArtifact, InputError, MissingArtifact, StaleArtifact, UnfinishedArtifact
+from .plan import listing_batches
 from .sealed import Json
 from .sources import given_file
 
@@ -121,6 +123,26 @@ def _feature(kind: pa.DataType) -> Json:
 def class_names(classes: Sequence[Mapping[str, Json]]) -> dict[int, str]:
     """Index → name, the one class of a dataset that names none included."""
     return {int(each["index"]): str(each["name"]) for each in classes} or {1: "object"}
+
+
+def ground_truth_ids(dataset: Artifact) -> frozenset[str]:
+    """The pictures whose masks are their ground truth, as was planned: of a row without classes, no class says it."""
+    rows = (row for batch in listing_batches(dataset.place, dataset.plan) for row in batch.to_pylist())
+    return frozenset(row["id"] for row in rows if row["is_truth"])
+
+
+def class_indices(named: Sequence[str], table: Sequence[Mapping[str, Json]], whose: str) -> list[int]:
+    """Of names or numbers the numbers; `whose` table it is, for the sentence that refuses one."""
+    by_name = {
+        **{str(each["index"]): each["index"] for each in table},
+        **{each["name"]: each["index"] for each in table},
+    }
+    for name in named:
+        if name not in by_name:
+            near = difflib.get_close_matches(name, [each["name"] for each in table], n=1)
+            meant = f"did you mean {near[0]}?" if near else "give names or numbers of its class table"
+            raise ConfigError(f"classes names {name!r}, which {whose} do not have; {meant}")
+    return sorted({by_name[name] for name in named})
 
 
 def listed_ids(uri: str) -> list[str]:

@@ -1,10 +1,6 @@
-"""Which pictures an enhancer may learn from: drawn for each class, then parted into what it fits and what it stops on.
+"""Pictures that an enhancer may learn from, parted into what it fits and what it stops on."""
 
-A picture's place in the order is a hash of seed and id, so that a picture that is added moves no other.
-"""
-
-import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 STOPPING_SHARE = 5  # one picture of so many
@@ -17,26 +13,6 @@ class Part:
     fitting: Sequence[str]
     stopping: Sequence[str]  # on which the best step is chosen; none where there is but one picture
     held_out: Sequence[str]  # drawn, and seen by other networks only
-
-
-def in_order(ids: Collection[str], seed: int) -> list[str]:
-    def hashed(identifier: str) -> tuple[bytes, str]:
-        return hashlib.blake2b(f"{seed}\0{identifier}".encode(), digest_size=8).digest(), identifier
-
-    return sorted(ids, key=hashed)
-
-
-def drawn(classes: Mapping[str, Collection[int]], wanted: Callable[[int], int], seed: int) -> list[str]:
-    """Of `classes` (id → those that it shows) so many pictures for each class as `wanted` says of their number.
-
-    One that is drawn for a class serves the others that it shows, so there may be fewer in all.
-    """
-    of_class: dict[int, list[str]] = {}
-    for identifier in in_order(classes, seed):
-        for index in classes[identifier]:
-            of_class.setdefault(index, []).append(identifier)
-    chosen = {identifier for ids in of_class.values() for identifier in ids[: wanted(len(ids))]}
-    return in_order(chosen, seed)
 
 
 def parts(ids: Sequence[str], networks: int) -> list[Part]:

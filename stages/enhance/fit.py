@@ -10,17 +10,17 @@ from torch import nn
 from ...manifests.artifact import Artifact
 from ...manifests.checkpoints import SEEN, WEIGHTS, SeenByNetwork, networks_seen_json
 from ...manifests.errors import ConfigError, InputError
-from ...manifests.published import class_names
+from ...manifests.published import class_indices, class_names
 from ...manifests.sealed import Json
 from ...manifests.underway import Underway
 from ..attention.one_thread import one_thread
+from ..learning.draws import drawn, in_order
 from ..learning.loop import Course, train
-from ..scores.truth import GroundTruth
+from ..scores.truth import GroundTruth, refuse_other_classes
 from ..stage import Findings, Inputs, WholeStage
 from .applying import enhanced, weights_bytes
 from .cells import Cells, cells_of
-from .classes import class_indices, refuse_other_classes
-from .draws import Part, drawn, in_order, parts
+from .draws import Part, parts
 from .examples import Example, Examples, examples_by_id, read_examples
 from .kinds import HEAD_MAPS, KIND, kind_of, refuse_without_heads
 from .lessons import STEPS, WATCHED_EVERY, Best, Loss, made_lesson, made_networks
@@ -82,8 +82,8 @@ def reads(config: EnhancerConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]
 
 def compute(config: EnhancerConfig, inputs: Inputs, underway: Underway) -> Findings:
     maps, truth = inputs["maps"], GroundTruth(inputs["images"], "--images")
-    refuse_other_classes(maps, inputs["images"])
-    classes = class_indices(config.classes, maps.plan.facts["classes"])
+    refuse_other_classes(maps, inputs["images"].plan.facts["classes"])
+    classes = class_indices(config.classes, maps.plan.facts["classes"], "the maps")
     pictures = examples_by_id(maps, truth, classes)
     if not pictures:
         raise InputError(

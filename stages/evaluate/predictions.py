@@ -13,7 +13,7 @@ from ...manifests.artifact import Artifact
 from ...manifests.classes import IGNORE
 from ...manifests.frames import frame_row
 from ...manifests.palette import decode_label_map
-from ...manifests.plan import listing_batches
+from ...manifests.published import ground_truth_ids
 from ..attention.cutting import cut_maps
 from ..attention.object_classes import NO_LABEL, KnownClasses
 
@@ -36,7 +36,7 @@ class LabelMaps:
     def __init__(self, artifact: Artifact, labels: Mapping[str, Sequence[int]], num_classes: int) -> None:
         self._artifact, self._labels, self._num_classes = artifact, labels, num_classes
         self._positions = artifact.positions_by_id()
-        self._truth = _truth_in(artifact) if artifact.plan.kind == "dataset" else frozenset()
+        self._truth = ground_truth_ids(artifact) if artifact.plan.kind == "dataset" else frozenset()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._positions)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from ...manifests import tables
 from ...manifests.artifact import Artifact
 from ...manifests.errors import ConfigError, InputError
+from ...manifests.fitted_on import FittedOn, fitted_on
 from ...manifests.published import class_names
 from ...manifests.sealed import Json
 from ...manifests.underway import Underway
@@ -18,9 +19,8 @@ from ..scores.boundary import BoundaryScores, class_boundary_f, mean_boundary_f,
 from ..scores.intervals import Interval, bootstrap, counts_interval
 from ..scores.iou import Counts, accumulated, class_iou, class_precision, class_recall, mean_iou, or_none, stacked
 from ..scores.sweeps import best_threshold
-from ..scores.truth import GroundTruth
+from ..scores.truth import GroundTruth, refuse_other_classes
 from ..stage import Findings, Inputs, WholeStage
-from .fitted_on import FittedOn, fitted_on
 from .judging import THRESHOLDS, Judged, View, floors, judged
 from .predictions import predictions
 
@@ -63,7 +63,7 @@ def reads(config: EvaluateConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]
 def compute(config: EvaluateConfig, inputs: Inputs, underway: Underway) -> Findings:
     predicted, truth = inputs["predicted"], GroundTruth(inputs["images"])
     classes = inputs["images"].plan.facts["classes"]
-    _refuse_other_classes(predicted, classes)
+    refuse_other_classes(predicted, classes)
     view = View(config.class_agnostic, config.boundary, predicted.plan.kind == "maps")
     left_out = FittedOn(frozenset(), ()) if config.include_fitted else fitted_on(predicted)
     found = (
@@ -191,19 +191,6 @@ def _sweep(swept: Sequence[Counts]) -> dict[str, Json]:
 def _interval(found: Interval) -> dict[str, Json]:
     kept = ("estimate", "low", "high", "level")
     return {name: value for name, value in dataclasses.asdict(found).items() if name in kept}
-
-
-def _refuse_other_classes(predicted: Artifact, classes: Sequence[Mapping[str, Json]]) -> None:
-    """Numbers in a label map mean what the class table says, and both must have the same."""
-    held = {each["index"]: each["name"] for each in predicted.plan.facts["classes"]}
-    truth = {each["index"]: each["name"] for each in classes}
-    differing = [index for index in held if index in truth and truth[index] != held[index]]
-    if differing:
-        index = differing[0]
-        raise InputError(
-            f"class {index} is {held[index]} in {predicted.place} and {truth[index]} in the ground truth; "
-            "index both with the same class table"
-        )
 
 
 STAGE = WholeStage(

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from ...manifests.artifact import Artifact
 from ...manifests.errors import InputError
 from ...manifests.palette import decode_label_map
+from ...manifests.sealed import Json
 
 
 class GroundTruth:
@@ -45,3 +46,16 @@ class GroundTruth:
         found = self.get(identifier)
         assert found is not None, identifier
         return found
+
+
+def refuse_other_classes(predicted: Artifact, classes: Sequence[Mapping[str, Json]]) -> None:
+    """Numbers in a label map mean what the class table says, and both must have the same."""
+    held = {each["index"]: each["name"] for each in predicted.plan.facts["classes"]}
+    truth = {each["index"]: each["name"] for each in classes}
+    differing = [index for index in held if index in truth and truth[index] != held[index]]
+    if differing:
+        index = differing[0]
+        raise InputError(
+            f"class {index} is {held[index]} in {predicted.place} and {truth[index]} in the ground truth; "
+            "index both with the same class table"
+        )

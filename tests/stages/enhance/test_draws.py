@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from hypothesis import given, strategies as st
 
-from maskmill.stages.enhance.draws import drawn, in_order, parts
+from maskmill.stages.enhance.draws import parts
+from maskmill.stages.learning.draws import drawn, in_order
 
 IDS = st.text("abcdefgh/0123456789", min_size=1, max_size=6)
 SHOWN = st.dictionaries(IDS, st.lists(st.integers(1, 4), min_size=1, max_size=3, unique=True), min_size=1, max_size=40)

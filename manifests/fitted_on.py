@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...manifests.artifact import Artifact, open_artifact
-from ...manifests.checkpoints import flattered_ids
-from ...manifests.errors import MaskmillError
-from ...manifests.plan import Input
-from ...manifests.sealed import Json
+from .artifact import Artifact, open_artifact
+from .checkpoints import flattered_ids
+from .errors import MaskmillError
+from .plan import Input
+from .sealed import Json
 
 _SEEN_NO_MASK = ("images", "tokens", "view")  # roles of what is made before any mask is looked at
 Steps = Mapping[str, Mapping[str, Json]]
