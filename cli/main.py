@@ -38,6 +38,7 @@ COMMANDS = {
     "enhance": ("enhance:enhance", "Make better maps of the heads' maps, learned from a few masks."),
     "refine": ("refine:refine", "Make label maps from soft maps, refined on the pictures if wanted."),
     "manifest": ("manifest:manifest", "Publish label maps as a dataset that can be shared."),
+    "train": ("train:train", "Train a student on a dataset, from stored tokens or with the backbone in the loop."),
     "evaluate": ("evaluate:evaluate", "Judge maps, labels or a dataset against ground truth."),
     "compare": ("compare:compare", "Hold two maps, labels or datasets of the same pictures against each other."),
     "weights": ("weights:weights", "Turn a training checkpoint into a file of weights alone."),

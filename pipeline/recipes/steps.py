@@ -183,6 +183,18 @@ def _refuse_without_any_truth(configs: Configs, given: Inputs) -> None:
         raise ConfigError("the pictures of [index] have no masks to learn from; give it masks")
 
 
+def _fields_of_student(config: Any) -> Sequence[str]:
+    if config.student == "linear":
+        return ("tokens",)
+    several = ("tokens:all", "support_tokens:all")
+    return (*several, "keys", "cls_query") if config.reads_keys else several
+
+
+def _refuse_padded_pairs(configs: Configs, given: Inputs) -> None:
+    if configs["train"].student == "cst" and EXTRACT in configs and configs[EXTRACT].fit != "squash":
+        raise ConfigError('reads a view without padding; set fit = "squash" in [extract]')
+
+
 def _fields_of_index(configs: Configs) -> Sequence[Any]:
     found: Sequence[Any] = _module("index").fields(configs["index"], {}) if "index" in configs else ()
     return found
@@ -233,6 +245,12 @@ STEPS: dict[str, Step] = {
             reads={"labels": ["refine"], "maps": ["enhance", "mask"], "images": ["index"]},
             given={"seen": "seen", "compare_with": "compared"},
             lists=["ground_truth"],
+        ),
+        step_of(
+            "train",
+            reads={"dataset": ["manifest"], "tokens": [EXTRACT], "images": ["index"]},
+            wants=_fields_of_student,
+            refuse=_refuse_padded_pairs,
         ),
         step_of(
             "evaluate",

@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -85,6 +85,7 @@ class Read:
     boxes: tuple[Box, ...]  # of each picture in the view
 
 
+@runtime_checkable
 class Features(Protocol):
     @property
     def sight(self) -> Sight: ...

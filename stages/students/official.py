@@ -68,3 +68,18 @@ def learner_of(state: Mapping[str, Tensor], where: str) -> Learner:
         raise ConfigError(f"{where} holds {', '.join(foreign[:3])}, which CST's learner does not have; give another")
     learner.load_state_dict({name: own[name] for name in expected})
     return learner
+
+
+def official_state(learner: Learner) -> dict[str, Tensor]:
+    """The parameters under the published names, which `learner_of` reads and so does the original."""
+    return {official_name(name): value.detach().cpu().contiguous() for name, value in learner.state_dict().items()}
+
+
+def official_name(own: str) -> str:
+    """The other way: `second.narrow.weight` is `corrtransformer.1.ff.ff.0.weight`."""
+    module, _, kind = own.rpartition(".")
+    first, _, rest = module.partition(".")
+    for number, block in _BLOCKS.items():
+        if first == block:
+            return f"corrtransformer.{number}.{next(name for name, part in _OF_BLOCK.items() if part == rest)}.{kind}"
+    return f"{next(name for name, part in _OTHERS.items() if part == first)}.{rest}.{kind}"

@@ -1,0 +1,1 @@
+"""Students are trained on a published dataset."""

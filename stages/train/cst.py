@@ -1,0 +1,145 @@
+"""CST's learner is trained on pairs of pictures, drawn by image-level labels.
+
+Source: CST, main.py and model/cst.py: torch's own initialisation, Adam at one rate, no decay, no warm-up, no clipping.
+How long it was trained was not to be found.
+"""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ...manifests.checkpoints import SEEN, seen_json
+from ...manifests.errors import InputError
+from ...manifests.underway import Underway
+from ..learning.lesson import Batch, Lesson, Losses, nothing_watched
+from ..learning.loop import Course, train
+from ..learning.schedules import Schedule
+from ..stage import Findings
+from ..students.episodes import Pool, training_episode
+from ..students.learner import Learner
+from ..students.official import official_state
+from ..vision.backbone import device_named
+from .config import TrainConfig
+from .given import Given, facts_of, files_of
+from .pairs import Pairs, mean_losses, read_pairs, undecided
+from .pool import Drawn, drawn_pools
+from .selection import Kept, Watch, watch_held_out, watch_upstream
+from .targets import Supervise, supervised
+
+LOOKS = 10  # at what a step is chosen by, at least
+UNDECIDED = "undecided"
+CHOSEN_ON = {
+    "held-out": "the loss on held-out pictures of the classes learned",
+    "upstream": "ground truth of the test episodes, as the original: what is measured on them is flattered",
+}
+
+
+def trained_learner(config: TrainConfig, given: Given, underway: Underway) -> Findings:
+    supervise = supervised(config.supervision, given.published, given.truth, given.features.sight)
+    drawn = drawn_pools(config, given.published, given.truth)
+    given.features.require([*drawn.fitting, *drawn.stopping])
+    if config.supervision in ("published", "mixed"):
+        given.published.refuse_undecided(drawn.fitting)
+    learner = made_learner(given.features.sight.channels, config.seed).to(device_named(config.device))
+    kept = Kept(learner)
+    course = course_of(config, drawn.pool)
+    watch = _watch(config, given, drawn, learner, kept, supervise)
+    lesson = made_lesson(config, given, drawn.pool, learner, kept, supervise, watch)
+    lines = train(lesson, course, underway)
+    chosen = learner if config.select == "last" else kept.learner
+    return Findings(
+        files={**files_of(official_state(chosen), lines), SEEN: _seen(config, given, drawn)},
+        facts={
+            **facts_of(config, given),
+            "channels": given.features.sight.channels,
+            "classes": list(drawn.pool.classes),
+            "fitting": len(drawn.fitting),
+            "select": config.select,
+            **({"chosen_on": CHOSEN_ON[config.select]} if config.select != "last" else {}),
+            "kept_step": config.steps if config.select == "last" else int(kept.step) + 1,
+            "undecided_pairs": sum(json.loads(line).get(UNDECIDED, 0) for line in lines),
+        },
+    )
+
+
+def made_learner(channels: int, seed: int) -> Learner:
+    """Touches no random numbers of the caller's."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(np.random.SeedSequence((seed, 4)).generate_state(1)[0]))
+        return Learner(channels)
+
+
+def course_of(config: TrainConfig, pool: Pool) -> Course:
+    """An epoch is the original's, or less, so that there are some looks; its choice is made once in each of its own."""
+    epoch = max(1, pool.epoch // config.batch)
+    looks = config.steps if config.select == "upstream" else -(-config.steps // LOOKS)
+    return Course(steps=config.steps, steps_per_epoch=min(epoch, looks), seed=config.seed)
+
+
+def made_lesson(
+    config: TrainConfig,
+    given: Given,
+    pool: Pool,
+    learner: Learner,
+    kept: Kept,
+    supervise: Supervise,
+    watch: Watch,
+) -> Lesson:
+    features, device = given.features, device_named(config.device)
+
+    def batch(step: int) -> Batch:
+        places = range(step * config.batch, (step + 1) * config.batch)
+        episodes = [training_episode(pool, config.seed, place) for place in places]
+        pairs = read_pairs(features, supervise, config.reads_keys, episodes)
+        tensors = {name: getattr(pairs, name) for name in Pairs.__slots__}
+        ids = [each for episode in episodes for each in (episode.query, episode.supports[0][0])]
+        return Batch(len(episodes), tensors, lambda: ids)
+
+    def losses(step: int, found: Batch) -> Losses:
+        pairs = Pairs(**found.tensors)
+        total, presence, segmentation = mean_losses(learner, pairs, features.sight, device)
+        parts = {"presence": presence, "segmentation": segmentation}
+        if config.supervision in ("published", "mixed"):
+            parts[UNDECIDED] = total.new_tensor(undecided(pairs))
+        return Losses(total, parts)
+
+    modules = {"student": learner, **({} if config.select == "last" else {"kept": kept})}
+    return Lesson(
+        modules=modules,
+        optimiser=torch.optim.Adam(learner.parameters()),
+        batch=batch,
+        losses=losses,
+        watch=watch,
+        learning_rate=Schedule(start=config.learning_rate, end=config.learning_rate, steps=config.steps),
+        device=device,
+    )
+
+
+def _watch(
+    config: TrainConfig, given: Given, drawn: Drawn, learner: Learner, kept: Kept, supervise: Supervise
+) -> Watch:
+    if config.select == "last":
+        return nothing_watched
+    seen = (learner, kept, given.features, supervise, config.reads_keys, drawn.choosing)
+    device = device_named(config.device)
+    if config.select == "held-out":
+        return watch_held_out(*seen, device)
+    if given.truth is None:
+        raise InputError("select upstream needs ground truth of the test episodes; pass --images with masks")
+    return watch_upstream(*seen, given.truth, device)
+
+
+def _seen(config: TrainConfig, given: Given, drawn: Drawn) -> bytes:
+    """Ground truth was seen where it supervised, and where a step was chosen by it."""
+    truth = set(given.published.ground_truth) if config.supervision in ("published", "mixed") else set[str]()
+    if config.supervision == "mask":
+        assert given.truth is not None
+        truth = set(given.truth.ids)
+
+    def with_truth(ids: Sequence[str]) -> list[str]:
+        return [each for each in ids if each in truth]
+
+    stopping = drawn.stopping if config.select == "upstream" else with_truth(drawn.stopping)
+    return seen_json(drawn.fitting, drawn.stopping, with_truth(drawn.fitting), stopping)

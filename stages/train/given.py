@@ -1,0 +1,41 @@
+"""What a training is given, and what every checkpoint of a student says."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from safetensors.torch import save
+from torch import Tensor
+
+from ...manifests.artifact import Artifact
+from ...manifests.checkpoints import WEIGHTS
+from ...manifests.sealed import Json
+from ..scores.truth import GroundTruth
+from ..students.features import Features
+from .config import TrainConfig
+from .published import Published
+
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    dataset: Artifact
+    published: Published
+    features: Features
+    truth: GroundTruth | None  # None where there is no mask at all
+
+
+def files_of(state: Mapping[str, Tensor], lines: Sequence[str]) -> dict[str, bytes]:
+    weights = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    return {WEIGHTS: save(weights), METRICS: "".join(line + "\n" for line in lines).encode()}
+
+
+def facts_of(config: TrainConfig, given: Given) -> dict[str, Json]:
+    return {
+        "kind": "student",
+        "student": config.student,
+        "supervision": config.supervision,
+        "sight": given.features.sight.as_json(),
+        "class_table": given.published.table,
+        "steps": config.steps,
+    }

@@ -1,0 +1,127 @@
+"""What a classifier of patches is worth: on pictures that it has not seen, beside the masks that it learned from.
+
+Letters: B pictures, T patches in a grid of R rows and C columns, K classes, H W pixels.
+
+Pictures are held out for each class by the hash of their id, of those with ground truth that nothing was fitted on.
+Where the dataset has no classes, foreground is judged.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from ...manifests.errors import InputError
+from ...manifests.sealed import Json
+from ..learning.draws import drawn
+from ..scores.floors import WHOLE, cell_counts, fitted_ellipses, painted, painted_labels
+from ..scores.intervals import counts_interval
+from ..scores.iou import Counts, as_foreground, mean_iou, pixel_counts, stacked
+from ..scores.truth import GroundTruth
+from ..students.features import LAST, Features
+from ..students.linear import PatchClassifier, predicted_labels
+from .published import Published
+
+HELD_OUT = 5  # of each class one picture of so many
+_AT_ONCE = 16
+
+Line = tuple[str, Sequence[Counts]]
+
+
+def held_out_ids(published: Published, truth: GroundTruth | None, fitted: frozenset[str], seed: int) -> tuple[str, ...]:
+    """`fitted`: whose masks something was fitted on that the labels were made with."""
+    if truth is None:
+        return ()
+    left_out = fitted | published.ground_truth
+    candidates = {
+        each: shown or (0,) for each, shown in published.shown().items() if each in truth.ids and each not in left_out
+    }
+    return tuple(drawn(candidates, lambda number: round(number / HELD_OUT), seed))
+
+
+def judged(
+    classifier: PatchClassifier,
+    features: Features,
+    published: Published,
+    truth: GroundTruth | None,
+    ids: Sequence[str],
+) -> list[Line]:
+    """Counts of each picture: what was learned, what it was learned from, and the floors."""
+    if truth is None or not ids:
+        return []
+    learned, labels, truths = [], [], []
+    for identifier, label_HW in predictions(classifier, features, published, ids):
+        true_HW = _of_kind(published, _true_labels(truth, identifier, label_HW.shape))
+        learned.append(pixel_counts(true_HW, label_HW))
+        labels.append(pixel_counts(true_HW, published.mask(identifier)))
+        truths.append(identifier)
+    return [
+        ("the student", learned),
+        ("the masks of these pictures in the dataset", labels),
+        *_floors(published, truth, truths),
+    ]
+
+
+def predictions(
+    classifier: PatchClassifier, features: Features, published: Published, ids: Sequence[str]
+) -> Iterator[tuple[str, UInt8[np.ndarray, "H W"]]]:
+    """At the size of each picture."""
+    sight = features.sight
+    for start in range(0, len(ids), _AT_ONCE):
+        some = ids[start : start + _AT_ONCE]
+        read = features.read(some, [LAST])
+        with torch.no_grad():
+            logits_BKT = classifier(read.fields[LAST][:, 1:])
+        for identifier, logits_KT, box in zip(some, logits_BKT, read.boxes, strict=True):
+            height, width = published.mask(identifier).shape
+            logits_KRC = logits_KT.view(-1, *sight.grid).numpy()
+            yield identifier, predicted_labels(logits_KRC, (height, width), box, sight.patch)
+
+
+def told(lines: Sequence[Line], seed: int) -> dict[str, Json]:
+    """Every line with its intervals."""
+    if not lines:
+        return {"pictures": 0, "lines": []}
+    return {"pictures": len(lines[0][1]), "lines": [_line(name, counts, seed) for name, counts in lines]}
+
+
+def _line(name: str, counts: Sequence[Counts], seed: int) -> dict[str, Json]:
+    found: dict[str, Json] = {"name": name}
+    for key, with_background in {"miou": True, "miou_foreground": False}.items():
+        interval = counts_interval(stacked(counts), partial(mean_iou, with_background=with_background), seed=seed)
+        values: Mapping[str, Json] = dataclasses.asdict(interval)
+        found[key] = {each: values[each] for each in ("estimate", "low", "high", "level")}
+    return found
+
+
+def _floors(published: Published, truth: GroundTruth, ids: Sequence[str]) -> Iterator[Line]:
+    """What guesses score that look at no picture, on the same."""
+    truths = [_of_kind(published, truth.known(each)) for each in ids]
+    classes = [sorted(set(np.unique(true_HW).tolist()) - {0, 255}) for true_HW in truths]
+    ellipses = fitted_ellipses(ids, classes, np.stack([cell_counts(true_HW) for true_HW in truths]))
+    labels = painted_labels(classes)
+    names = ("all foreground", "best fixed ellipse, fitted on other classes")
+    for name, shapes in zip(names, ([WHOLE] * len(ids), ellipses), strict=True):
+        found = zip(truths, labels, shapes, strict=True)
+        yield (
+            name,
+            [pixel_counts(true, painted((true.shape[0], true.shape[1]), label, shape)) for true, label, shape in found],
+        )
+
+
+def _of_kind(published: Published, true_HW: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
+    return true_HW if published.table else as_foreground(true_HW)
+
+
+def _true_labels(truth: GroundTruth, identifier: str, size: tuple[int, ...]) -> UInt8[np.ndarray, "H W"]:
+    true_HW = truth.known(identifier)
+    if true_HW.shape != size:
+        (height, width), (true_height, true_width) = size, true_HW.shape
+        raise InputError(
+            f"{identifier} is {width}×{height} pixels in the dataset and {true_width}×{true_height} in its ground "
+            "truth; pass as --images those that it was made from"
+        )
+    return true_HW

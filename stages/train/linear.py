@@ -1,0 +1,103 @@
+"""The quick answer to whether labels are good enough: patches are classified by their last tokens.
+
+Letters: B pictures, T patches, D width of a token, K classes with background as the first.
+
+How it is trained is this project's own.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from ...manifests.checkpoints import SEEN, fitted_on, seen_json
+from ...manifests.errors import InputError
+from ...manifests.sealed import Json
+from ...manifests.underway import Underway
+from ..learning.lesson import Batch, Lesson, Losses
+from ..learning.loop import Course, train
+from ..learning.schedules import Schedule
+from ..stage import Findings
+from ..students.linear import PatchClassifier, share_loss
+from .config import TrainConfig
+from .given import Given, facts_of, files_of
+from .judging import HELD_OUT, held_out_ids, judged, told
+from .patches import Patches
+
+TOLD = 10  # how often it is said how far a training is
+
+
+def trained_classifier(config: TrainConfig, given: Given, underway: Underway) -> Findings:
+    published, features, truth = given.published, given.features, given.truth
+    held_out = held_out_ids(published, truth, fitted_on(given.dataset), config.seed)
+    fitting = [each for each in published.ids if each not in frozenset(held_out)]
+    if not fitting:
+        raise InputError(f"all {len(held_out)} pictures of {published.place} are held out to judge by; publish more")
+    features.require(published.ids)
+    published.refuse_undecided(fitting)
+    classifier = made_classifier(features.sight.width, published.num_classes, config.hidden, config.seed)
+    course = Course(steps=config.steps, steps_per_epoch=-(-config.steps // TOLD), seed=config.seed)
+    lines = train(made_lesson(config, classifier, Patches(features, published), fitting), course, underway)
+    found = told(judged(classifier, features, published, truth, held_out), config.seed)
+    return Findings(
+        files={
+            **files_of(classifier.state_dict(), lines),
+            SEEN: seen_json(fitting, [], sorted(published.ground_truth), []),
+        },
+        facts={
+            **facts_of(config, given),
+            "hidden": config.hidden,
+            "num_classes": published.num_classes,
+            "fitting": len(fitting),
+            "judged": found,
+        },
+        warnings=_warnings(given, found),
+    )
+
+
+def made_classifier(width: int, num_classes: int, hidden: int, seed: int) -> PatchClassifier:
+    """Touches no random numbers of the caller's."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(np.random.SeedSequence((seed, 2)).generate_state(1)[0]))
+        return PatchClassifier(width, num_classes, hidden)
+
+
+def made_lesson(config: TrainConfig, classifier: PatchClassifier, patches: Patches, ids: Sequence[str]) -> Lesson:
+    """Every picture once before any comes again, each time in an order of its own."""
+
+    @lru_cache(maxsize=2)
+    def order(epoch: int) -> np.ndarray:
+        return np.random.default_rng([config.seed, 3, epoch]).permutation(len(ids))
+
+    def batch(step: int) -> Batch:
+        drawn = [divmod(step * config.batch + place, len(ids)) for place in range(config.batch)]
+        chosen = [ids[int(order(epoch)[at])] for epoch, at in drawn]
+        tokens_BTD, shares_BKT = patches.of(chosen)
+        return Batch(len(chosen), {"tokens": tokens_BTD, "shares": shares_BKT}, lambda: chosen)
+
+    def losses(step: int, found: Batch) -> Losses:
+        return Losses(share_loss(classifier(found.tensors["tokens"]), found.tensors["shares"]), {})
+
+    return Lesson(
+        modules={"student": classifier},
+        optimiser=torch.optim.Adam(classifier.parameters()),
+        batch=batch,
+        losses=losses,
+        learning_rate=Schedule(start=config.learning_rate, end=0.0, steps=config.steps),
+    )
+
+
+def _warnings(given: Given, found: Mapping[str, Json]) -> list[str]:
+    if found["pictures"]:
+        return []
+    why = (
+        f"no class has {HELD_OUT // 2 + 1} pictures with ground truth that nothing was fitted on"
+        if given.truth is not None and len(given.truth)
+        else "there is no ground truth"
+    )
+    sentence = (
+        f"{why}, so nothing tells whether the labels of {given.published.place} are good enough; pass as --images an "
+        "index of these pictures with some masks"
+    )
+    return [sentence]

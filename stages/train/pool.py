@@ -1,0 +1,92 @@
+"""Which pictures and classes episodes are drawn from, by the dataset's image-level labels."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from ...manifests.errors import ConfigError, InputError
+from ...manifests.published import class_indices
+from ..learning.draws import drawn
+from ..scores.truth import GroundTruth
+from ..students.episodes import JUDGED, Episode, Line, Pool, judged_episodes, made_pool, training_episode
+from .config import TrainConfig
+from .published import Published
+
+HELD_OUT_SHARE, MOST_HELD_OUT = 0.05, 100  # of the pictures of a class; episodes that are asked each time
+Shown = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What is learned from, and what the kept step is chosen on."""
+
+    pool: Pool
+    choosing: Sequence[Episode]
+
+    @property
+    def fitting(self) -> list[str]:
+        return sorted(self.pool.labels)
+
+    @property
+    def stopping(self) -> list[str]:
+        """Besides those that are learned from."""
+        asked = {each.query for each in self.choosing} | {each.supports[0][0] for each in self.choosing}
+        return sorted(asked - self.pool.labels.keys())
+
+
+def drawn_pools(config: TrainConfig, published: Published, truth: GroundTruth | None) -> Drawn:
+    """Raises ConfigError or InputError where episodes cannot be drawn."""
+    shown = published.shown()
+    if config.supervision == "mask":
+        assert truth is not None
+        shown = {each: labels for each, labels in shown.items() if each in truth.ids}
+    base = class_indices(config.classes, published.table, "the dataset's labels")
+    base = base or sorted({label for labels in shown.values() for label in labels})
+    _refuse_too_few(base, published)
+    if config.select == "held-out":
+        return _with_held_out(shown, base, config.seed)
+    pool = made_pool(_lines(shown, base), base, "listed", 1, 1)
+    return Drawn(pool, _of_novel(published, truth, base) if config.select == "upstream" else ())
+
+
+def _lines(shown: Shown, classes: Collection[int]) -> list[Line]:
+    return [(each, label) for each, labels in shown.items() for label in labels if label in classes]
+
+
+def _refuse_too_few(base: Sequence[int], published: Published) -> None:
+    if not base:
+        raise InputError(
+            f"{published.place} has no image-level labels, of which episodes are made; index the pictures with their "
+            "labels, or train --student linear"
+        )
+    if len(base) == 1:
+        name = published.labels.classes.get(base[0], str(base[0]))
+        raise ConfigError(
+            f"episodes would be of one class, {name}, which every query shows, so that nothing tells when a class is "
+            "absent; learn two classes or more"
+        )
+
+
+def _with_held_out(shown: Shown, base: Sequence[int], seed: int) -> Drawn:
+    """Queries that are held out ask with supports that are learned from."""
+    own = {each: [label for label in labels if label in base] for each, labels in shown.items()}
+    labelled = {each: labels for each, labels in own.items() if labels}
+    held = frozenset(drawn(labelled, lambda number: max(1, round(HELD_OUT_SHARE * number)), seed))
+    lines = _lines(shown, base)
+    pool = made_pool([line for line in lines if line[0] not in held], base, "listed", 1, 1)
+    labels = {each: frozenset(labelled[each]) for each in held}
+    asking = Pool(tuple(base), tuple(line for line in lines if line[0] in held), "listed", pool.pictures, labels)
+    count = min(MOST_HELD_OUT, len(asking.lines))
+    return Drawn(pool, [training_episode(asking, seed, place) for place in range(count)])
+
+
+def _of_novel(published: Published, truth: GroundTruth | None, base: Sequence[int]) -> list[Episode]:
+    """The test episodes of the classes that are not learned."""
+    shown = {each: labels for each, labels in published.shown().items() if truth is not None and each in truth.ids}
+    novel = sorted({label for labels in shown.values() for label in labels} - set(base))
+    if not novel:
+        raise InputError(
+            f"select upstream chooses by ground truth of classes that are not learned, and {published.place} has none "
+            "that is labelled and has masks here; name the base classes with --classes and the masks with --images, or "
+            "choose --select last"
+        )
+    return judged_episodes(made_pool(_lines(shown, novel), novel, "listed", 1, 1), 1, 1, JUDGED)

@@ -1,0 +1,95 @@
+"""A student is trained on a published dataset: from labels and features to a checkpoint."""
+
+from collections.abc import Mapping, Sequence
+
+from ...manifests.errors import InputError
+from ...manifests.published import FRAME
+from ...manifests.tokens import Tokens, stored_names
+from ...manifests.underway import Underway
+from ..scores.truth import GroundTruth, refuse_other_classes
+from ..stage import Findings, Inputs, WholeStage
+from ..students.features import (
+    LAST,
+    Cached,
+    Features,
+    Online,
+    Pictures,
+    pictures_of_dataset,
+    pictures_of_images,
+)
+from ..students.same_pictures import refuse_other_pictures
+from .config import TrainConfig, train_config as train_config
+from .cst import trained_learner
+from .given import Given
+from .linear import trained_classifier
+from .published import Published
+
+
+def reads(config: TrainConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
+    found: dict[str, Sequence[str]] = {"dataset": (FRAME,)}
+    if "tokens" in inputs:
+        tokens = inputs["tokens"]
+        wanted = dict.fromkeys("tokens" if name == LAST else name for name in config.fields)
+        found["tokens"] = stored_names(tokens, [each for each in wanted if each in tokens.plan.fields])
+    if "images" in inputs:
+        names = ["labels", *(["picture"] if config.seeing else []), *(["mask"] if _has_masks(inputs) else [])]
+        found["images"] = names
+    return found
+
+
+def compute(config: TrainConfig, inputs: Inputs, underway: Underway) -> Findings:
+    published = Published(inputs["dataset"])
+    features = _features(config, inputs, published)
+    given = Given(inputs["dataset"], published, features, _truth(inputs))
+    trained = trained_classifier if config.student == "linear" else trained_learner
+    return trained(config, given, underway)
+
+
+def _features(config: TrainConfig, inputs: Inputs, published: Published) -> Features:
+    if config.seeing is not None:
+        return Online(config.seeing, config.fields, _pictures(inputs, published))
+    features = Cached(Tokens(inputs["tokens"]), config.fields)
+    refuse_other_pictures(inputs["tokens"], inputs["dataset"])
+    return features
+
+
+def _pictures(inputs: Inputs, published: Published) -> Pictures:
+    """From where they were indexed, else from where the dataset finds them."""
+    if "images" in inputs:
+        refuse_other_pictures(inputs["images"], inputs["dataset"])
+        return pictures_of_images(inputs["images"])
+    labels = published.labels
+    is_inside = labels.artifact.plan.config["embed_images"]
+    if not (is_inside or labels.images_root or "://" in labels.row(0)["uri"]):
+        raise InputError(
+            f"{published.place} is without its pictures and does not lead to them; pass the images artifact as "
+            "--images, or stored tokens as --tokens"
+        )
+    return pictures_of_dataset(labels)
+
+
+def _truth(inputs: Inputs) -> GroundTruth | None:
+    """None where there is no mask at all."""
+    if not _has_masks(inputs):
+        return None
+    refuse_other_pictures(inputs["images"], inputs["dataset"])
+    refuse_other_classes(inputs["dataset"], inputs["images"].plan.facts["classes"])
+    return GroundTruth(inputs["images"], "--images")
+
+
+def _has_masks(inputs: Inputs) -> bool:
+    return "images" in inputs and "mask" in inputs["images"].plan.fields
+
+
+STAGE = WholeStage(
+    name="train",
+    kind="checkpoint",
+    code_version=1,
+    config=TrainConfig,
+    roles={"dataset": "dataset", "tokens": "tokens", "images": "images"},
+    compute=compute,
+    reads=reads,
+    takes_long=True,
+    libraries=("numpy", "Pillow", "timm", "torch"),
+    device=lambda config: str(config.device if config.student == "cst" else "cpu").partition(":")[0],
+)

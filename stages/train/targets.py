@@ -1,0 +1,94 @@
+"""What pairs are supervised by: a mask to look at the support through, and one that the query is asked for.
+
+Letters: B pairs, H W pixels of a picture, U V pixels of the view.
+
+pseudo     the published pair masks, from the keys of both and the support's class query
+published  the dataset's masks
+mask       ground truth, of the pictures that have some
+mixed      the dataset's masks, where it holds ground truth for some pictures and pseudo-masks for the others
+
+Which pictures' ground truth `mixed` may use was said when the dataset was published (`manifest --ground-truth`, which
+also takes an enhancer for those that it was fitted on), so that nothing has to be said twice. Void in ground truth is
+background, as in the original; what a pseudo-mask leaves undecided is not asked for, which is this project's own.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
+from torch import Tensor
+
+from ...manifests.errors import InputError
+from ..attention.cst import pair_masks
+from ..scores.few_shot import Void
+from ..scores.truth import GroundTruth
+from ..students.episodes import Episode
+from ..students.features import Read, Sight
+from ..students.supervision import THRESHOLD, query_target, support_mask
+from .published import Published
+
+PSEUDO_FIELDS = ("keys", "cls_query")
+Targets = tuple[Bool[Tensor, "B U V"], UInt8[Tensor, "B U V"]]  # of supports, of queries
+# Of episodes of one way and one shot, and of what was read of their queries and supports.
+Supervise = Callable[[Sequence[Episode], Read, Read], Targets]
+Labelled = Callable[[str], tuple[UInt8[np.ndarray, "H W"], Void]]
+
+
+def supervised(
+    supervision: Literal["pseudo", "published", "mask", "mixed"],
+    published: Published,
+    truth: GroundTruth | None,
+    sight: Sight,
+) -> Supervise:
+    if supervision == "pseudo":
+        return by_keys(sight)
+    if supervision == "mask":
+        if truth is None or not set(truth.ids) & published.places.keys():
+            raise InputError(
+                f"no picture of {published.place} has ground truth here; pass as --images an index of these pictures "
+                "with masks, or choose another supervision"
+            )
+        return by_masks(lambda identifier: (truth.known(identifier), "background"), sight)
+    if supervision == "mixed" and len(published.ground_truth) in (0, len(published.places)):
+        held = "no ground truth" if not published.ground_truth else "nothing but ground truth"
+        raise InputError(
+            f"{published.place} holds {held}, and mixed wants some of both; publish it with --ground-truth and the ids "
+            "of a few pictures, or an enhancer, or choose supervision published"
+        )
+    return by_masks(
+        lambda each: (published.mask(each), "background" if each in published.ground_truth else "ignore"), sight
+    )
+
+
+def by_keys(sight: Sight) -> Supervise:
+    def targets(episodes: Sequence[Episode], queries: Read, supports: Read) -> Targets:
+        masks_BUV, wanted_BUV = pair_masks(
+            supports.fields["keys"],
+            supports.fields["cls_query"],
+            queries.fields["keys"],
+            torch.tensor([each.is_present[0] for each in episodes]),
+            heads=sight.heads,
+            grids=(sight.grid, sight.grid),
+            support_size=sight.size_px,
+            query_size=sight.size_px,
+            threshold=THRESHOLD,
+        )
+        return masks_BUV, wanted_BUV.to(torch.uint8)
+
+    return targets
+
+
+def by_masks(labelled: Labelled, sight: Sight) -> Supervise:
+    def targets(episodes: Sequence[Episode], queries: Read, supports: Read) -> Targets:
+        masks, wanted = [], []
+        for episode in episodes:
+            label = episode.classes[0]
+            support_HW, _ = labelled(episode.supports[0][0])
+            masks.append(support_mask(torch.from_numpy(support_HW), label, sight.size_px))
+            query_HW, void = labelled(episode.query)
+            wanted.append(query_target(torch.from_numpy(query_HW), label, sight.size_px, void))
+        return torch.stack(masks), torch.stack(wanted)
+
+    return targets

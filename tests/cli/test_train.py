@@ -1,0 +1,147 @@
+"""`maskmill train`: what it prints, its exit codes, that a recipe does the same, and a sentence for each mistake."""
+
+import dataclasses
+import inspect
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from maskmill.cli.main import main
+from maskmill.cli.train import train
+from maskmill.manifests.artifact import open_artifact
+from maskmill.stages.train.config import TrainConfig, train_config
+from small_dataset import tree
+from small_recipe import SMALL, write_recipe
+
+Capture = pytest.CaptureFixture[str]
+WITH_INTERVAL = r"[01]\.\d{3} \([01]\.\d{3}–[01]\.\d{3}\)"
+RECIPE = SMALL.replace("image_size = 32", 'image_size = 32\nfit = "squash"') + "[manifest]\n[train]\n"
+LINEAR = RECIPE + 'student = "linear"\nsteps = 6\n'
+CST = RECIPE + 'student = "cst"\nsupervision = "pseudo"\nsteps = 2\nbatch = 2\n'
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe's artifacts; only read."""
+    home = tmp_path_factory.mktemp("made")
+    write_recipe(home, CST)
+    assert main(["run", str(home / "recipe.toml"), "--work", str(home / "work")]) in (0, 6)
+    names = json.loads((home / "work/last-run.json").read_text())["artifacts"]
+    for name in ("images", "tokens", "dataset"):
+        stage = {"images": "index", "tokens": "extract", "dataset": "manifest"}[name]
+        (home / name).symlink_to(home / "work" / names[stage])
+    (home / "by-recipe").symlink_to(home / "work" / names["train"])
+    return home
+
+
+@pytest.fixture
+def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Path:
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True, symlinks=False)
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    return tmp_path
+
+
+def linear(*more: str, **options: str) -> list[str]:
+    asked = {"student": "linear", "tokens": "tokens", "images": "images", "steps": "6", "out": "checkpoint", **options}
+    return ["train", "dataset", *(word for name, value in asked.items() for word in (f"--{name}", value)), *more]
+
+
+def test_it_tells_what_it_is_worth_and_what_it_made(home: Path, capsys: Capture) -> None:
+    code = main(linear())
+    told = capsys.readouterr()
+    first, head, *lines, last = told.out.splitlines()
+    assert first == "2 pictures that were not learned from:"
+    assert "mIoU without background" in head
+    names = ["the student", "the masks of these pictures in the dataset", "all foreground", "best fixed ellipse"]
+    assert len(lines) == 4
+    for name, line in zip(names, lines, strict=True):
+        assert re.fullmatch(rf"  {name}.*  {WITH_INTERVAL} +{WITH_INTERVAL}", line), line
+    wanted = (
+        r"checkpoint: kind student, student linear, supervision published, steps 6, hidden 0, num_classes 3, fitting 8"
+    )
+    assert re.fullmatch(rf"{wanted}; done in \d+\.\d s → .*/checkpoint", last)
+    assert code == 0
+    before = tree(home / "checkpoint")
+    assert main(linear("--json")) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["units_run"], answer["units_skipped"]) == (0, 1)
+    assert tree(home / "checkpoint") == before
+    for about in (["status", "checkpoint"], ["verify", "checkpoint"]):
+        assert main(about) == 0, about
+
+
+def test_a_recipe_does_the_same(home: Path) -> None:
+    """Of the same inputs, whichever command made them."""
+    again = ["train", "dataset", "--student", "cst", "--supervision", "pseudo", "--steps", "2", "--batch", "2"]
+    assert main([*again, "--tokens", "tokens", "--out", "again"]) == 0
+    for name in ("weights.safetensors", "metrics.jsonl", "seen.json"):
+        assert open_artifact("again").file(name) == open_artifact("by-recipe").file(name)
+
+
+def test_a_dataset_alone_suffices(home: Path, capsys: Capture) -> None:
+    online = ["train", "dataset", "--student", "linear", "--steps", "6", "--features", "online"]
+    of_backbone = ["--backbone", "test_vit.r160_in1k", "--weights", "random:0", "--image-size", "32"]
+    assert main([*online, *of_backbone, "--images", "images", "--out", "online"]) == 0
+    assert main(linear()) == 0
+    capsys.readouterr()
+    counts = [open_artifact(name).summary.counts for name in ("online", "checkpoint")]
+    assert counts[0] == counts[1]
+    assert main([*online, *of_backbone, "--out", "shared"]) == 2  # of a copy that leads to no index
+    assert "is without its pictures and does not lead to them; pass the images artifact as" in capsys.readouterr().err
+
+
+MISTAKES = {
+    "train dataset --student linear --out x": "Give either --tokens DIR, or --features online with --backbone NAME",
+    "train dataset --student linear --tokens tokens --backbone b --out x": "Give either --tokens DIR",
+    "train dataset --student linear --tokens tokens --features online --out x": "Give either --tokens DIR",
+    "train dataset --student linear --tokens tokens": "Missing option '--out'",
+    "train tokens --student linear --tokens tokens --out x": "holds tokens where dataset are wanted",
+    "train dataset --student linear --tokens dataset --out x": "holds dataset where tokens are wanted",
+    "train dataset --student linear --tokens tokens --steps 0 --out x": "steps is 0 and must be at least 1",
+    "train dataset --student linear --tokens tokens --device cuda --out x": "device is not for the student linear",
+    "train dataset --student cst --tokens tokens --device tpu --out x": "device is tpu and must be cpu, cuda",
+    "train dataset --student cst --tokens tokens --classes cat --out x": "of one class, cat",
+    "train dataset --student cst --tokens tokens --supervision mixed --out x": "holds no ground truth, and mixed wants",
+    "train nowhere --student cst --tokens tokens --out x": "nowhere",
+}
+
+
+@pytest.mark.parametrize("command", list(MISTAKES))
+def test_a_mistake_is_one_sentence(made: Path, command: str, tmp_path: Path, capsys: Capture) -> None:
+    words = [str(made / word) if (made / word).exists() and word != "train" else word for word in command.split()]
+    capsys.readouterr()
+    assert main([str(tmp_path / "x") if word == "x" else word for word in words]) == 2
+    said = capsys.readouterr().err
+    assert MISTAKES[command] in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "x").exists()
+
+
+def test_options_are_those_of_the_configuration() -> None:
+    known = {field.name for field in dataclasses.fields(TrainConfig)} - {"seeing"}
+    of_seeing = {"features", "backbone", "weights", "image_size", "fit"}
+    where = {"dataset", "tokens", "images", "tensorboard", "out", "break_lock", "as_json"}
+    assert {each.name for each in train.params} == known | of_seeing | where
+    stated = inspect.signature(train_config).parameters
+    for each in train.params:
+        if each.name in known - {"student", "classes"}:
+            assert each.default == stated[str(each.name)].default, each.name
+
+
+def test_a_recipe_that_cannot_work_is_told_before(tmp_path: Path, capsys: Capture) -> None:
+    for text, sentence in {
+        CST.replace('fit = "squash"', 'fit = "pad"'): '[train] reads a view without padding; set fit = "squash" in',
+        CST.replace("[manifest]\n", ""): "[train] reads the dataset that [manifest] makes, and there is no [manifest]",
+        CST.replace('"pseudo"', '"truth"'): '[train] supervision is "truth" (text) and must be pseudo or published',
+        LINEAR.replace("steps = 6", "steps = 0"): "[train] steps is 0 and must be at least 1",
+        LINEAR.replace(
+            "steps = 6", 'select = "last"\nclasses = ["a"]'
+        ): "[train] classes is not for the student linear",
+    }.items():
+        recipe = write_recipe(tmp_path, text)
+        assert main(["run", str(recipe), "--dry-run"]) == 2
+        assert sentence in capsys.readouterr().err

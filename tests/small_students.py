@@ -1,0 +1,80 @@
+"""A published dataset of two dozen small pictures, in which each class has a colour, and tokens of them, in seconds."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from maskmill.manifests.artifact import Artifact, open_artifact
+from maskmill.manifests.datasets import TableSource
+from maskmill.pipeline.run import run
+from maskmill.pipeline.whole import run_whole
+from maskmill.stages.extract.stage import STAGE as EXTRACT, extract_config
+from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
+from maskmill.stages.manifest.stage import STAGE as MANIFEST, manifest_config
+from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
+from maskmill.stages.train.config import train_config
+from maskmill.stages.train.stage import STAGE as TRAIN
+from small_heads import CLASSES, OPTIONS, TOY_HEADS, HeadsConfig, labels_of, true_mask
+
+BACKBONE, SIZE = "test_vit.r160_in1k", (64, 64)  # 4 × 4 patches, 2 heads, 6 blocks
+FIELDS = ("keys", "cls_query", "tokens:all", "support_tokens:all")
+COUNT = 24
+COLOURS = np.array([[40, 40, 40], [220, 30, 30], [30, 220, 30], [30, 30, 220]], np.uint8)
+
+
+def write_pictures(home: Path, masked: int = COUNT, out: str = "images", count: int = COUNT, noise: int = 0) -> None:
+    """An index of so many pictures; the first `masked` have ground truth."""
+    lines = ["path,labels,mask"]
+    folder = home / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        size = (13 + number % 8, 14 + (5 * number) % 11)
+        label_HW = true_mask(number, size)
+        noise_HW3 = np.random.default_rng(noise + number).integers(0, 30, (*size, 3), dtype=np.uint8)
+        Image.fromarray(noise_HW3 + COLOURS[label_HW % 255]).save(folder / f"p{number:02d}.png")
+        Image.fromarray(label_HW).save(folder / f"p{number:02d}-mask.png")
+        mask = f"p{number:02d}-mask.png" if number < masked else ""
+        lines.append(f"p{number:02d}.png,{'|'.join(labels_of(number))},{mask}")
+    table = folder / f"{out}.csv"
+    table.write_text("\n".join(lines) + "\n")
+    config = IndexConfig(source=TableSource(file=str(table), classes=CLASSES))
+    run(INDEX, config, {}, str(home / out), OPTIONS)
+
+
+def publish(
+    home: Path, out: str = "dataset", ground_truth: Sequence[str] = (), background: str = "rows", **maps: Any
+) -> None:
+    """Masks that are right to the patch, but for those that are the ground truth."""
+    where = {"images": str(home / "images")}
+    at = {name: str(home / f"{name} of {out}") for name in ("maps", "labels")}
+    run(TOY_HEADS, HeadsConfig(**{"is_map_right": True, **maps}), where, at["maps"], OPTIONS)
+    run(REFINE, refine_config(background=background), {"maps": at["maps"], **where}, at["labels"], OPTIONS)
+    config = manifest_config(ground_truth=ground_truth)
+    run(MANIFEST, config, {**at, **where}, str(home / out), OPTIONS)
+
+
+def extract(home: Path, out: str = "tokens", images: str = "images", **asked: Any) -> None:
+    wanted = {"weights": "random:0", "image_size": SIZE, "fit": "squash", "fields": FIELDS, **asked}
+    run(EXTRACT, extract_config(BACKBONE, **wanted), {"images": str(home / images)}, str(home / out), OPTIONS)
+
+
+def write_home(home: Path) -> Path:
+    """images, dataset and tokens."""
+    write_pictures(home)
+    publish(home)
+    extract(home)
+    return home
+
+
+def train(home: Path, out: str, student: Any = "linear", **asked: Any) -> Artifact:
+    """Inputs are those of their names in `home`, unless they are said to be others, or none."""
+    given = {role: asked.pop(role, role) for role in ("dataset", "tokens", "images")}
+    inputs = {role: str(home / name) for role, name in given.items() if name}
+    seeing = asked.pop("seeing", None)
+    config = train_config(student, **{"steps": 6, **asked})
+    run_whole(TRAIN, replace(config, seeing=seeing), inputs, str(home / out))
+    return open_artifact(str(home / out), "checkpoint")

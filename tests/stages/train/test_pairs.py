@@ -1,0 +1,76 @@
+"""Losses pair by pair are the batch's, and so are their gradients."""
+
+import numpy as np
+import pytest
+import torch
+
+from maskmill.stages.students.episodes import Episode
+from maskmill.stages.students.features import Read, Sight
+from maskmill.stages.students.learner import Learner
+from maskmill.stages.students.objective import at_pixels, pair_losses
+from maskmill.stages.train.pairs import Pairs, mean_losses, undecided
+from maskmill.stages.train.targets import by_masks
+
+SIGHT = Sight(
+    backbone="toy",
+    weights_sha256="0",
+    positions="timm",
+    size_px=(12, 15),
+    fit="squash",
+    blocks=(0, 1),
+    heads=2,
+    width=8,
+    grid=(4, 5),
+    patch=(3, 3),
+)
+
+
+def made_pairs(count: int) -> Pairs:
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randint(0, 2, (count, 12, 15), generator=generator).to(torch.uint8)
+    target[0, :6] = 255
+    target[1:2] = 255
+    return Pairs(
+        torch.randn(count, 2, 21, 8, generator=generator).half(),
+        torch.randn(count, 2, 145, 8, generator=generator).half(),
+        torch.rand(count, 12, 15, generator=generator) < 0.5,
+        torch.arange(count) % 2 == 0,
+        target,
+    )
+
+
+def test_pair_by_pair_is_the_batch() -> None:
+    pairs = made_pairs(4)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        learner = Learner(4)
+    logits = learner.of_tokens(pairs.query_tokens, pairs.support_tokens, pairs.support_mask, SIGHT.grid, SIGHT.heads)
+    whole = pair_losses(logits.presence, at_pixels(logits.segmentation, SIGHT.size_px), pairs.is_present, pairs.target)
+    whole.total.backward()
+    expected = [each.grad.clone() for each in learner.parameters() if each.grad is not None]
+    learner.zero_grad()
+    total, presence, segmentation = mean_losses(learner, pairs, SIGHT, torch.device("cpu"))
+    (3 * total).backward()
+    assert float(total.detach()) == pytest.approx(float(whole.total.detach()), rel=1e-5)
+    assert float(presence) == pytest.approx(float(whole.presence.detach()), rel=1e-5)
+    assert float(segmentation) == pytest.approx(float(whole.segmentation.detach()), rel=1e-5)
+    assert not presence.requires_grad
+    for parameter, wanted in zip(learner.parameters(), expected, strict=True):
+        assert parameter.grad is not None
+        assert torch.allclose(parameter.grad, 3 * wanted, atol=1e-5)
+    assert undecided(pairs) == 1
+
+
+def test_masks_of_a_pair_by_the_class_that_is_asked_for() -> None:
+    """Of the support where the class is; of the query the same, with what is void as the labels have it."""
+    labels = {
+        "q": np.array([[1, 2, 255]], np.uint8).repeat(5, axis=1).repeat(12, axis=0),
+        "s": np.array([[2, 0, 255]], np.uint8).repeat(5, axis=1).repeat(12, axis=0),
+    }
+    episodes = [Episode("q", (2,), (("s",),), (True,)), Episode("s", (1,), (("q",),), (False,))]
+    none = Read({}, ())
+    for void, left in (("background", 0), ("ignore", 255)):
+        masks, targets = by_masks(lambda each, void=void: (labels[each], void), SIGHT)(episodes, none, none)
+        assert masks[:, 0, ::5].tolist() == [[True, False, False], [True, False, False]]
+        assert targets[:, 0, ::5].tolist() == [[0, 1, left], [0, 0, left]]
+        assert (targets.dtype, targets.shape, masks.shape) == (torch.uint8, (2, 12, 15), (2, 12, 15))
