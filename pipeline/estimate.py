@@ -27,6 +27,14 @@ class Estimate:
     measured_s: float = 0.0
 
     @property
+    def pair_bytes(self) -> int:
+        """What a student of pairs reads of two pictures, where these tokens are what it reads; else 0."""
+        of_row = {name: total // max(1, self.rows) for name, total in self.bytes_per_field.items()}
+        if not {"tokens", "support_tokens"} <= of_row.keys():
+            return 0
+        return of_row["tokens"] + of_row["support_tokens"] + 2 * of_row.get("keys", 0) + of_row.get("cls_query", 0)
+
+    @property
     def hours(self) -> float:
         """In one process on this machine."""
         return self.rows * self.measured_s / self.measured_rows / 3600

@@ -94,6 +94,17 @@ def test_a_dataset_alone_suffices(home: Path, capsys: Capture) -> None:
     assert "is without its pictures and does not lead to them; pass the images artifact as" in capsys.readouterr().err
 
 
+def test_a_plan_says_where_the_cache_is_the_faster_way(home: Path, capsys: Capture) -> None:
+    plan = ["plan", "extract", "images", "--backbone", "test_vit.r160_in1k", "--weights", "random:0"]
+    assert main([*plan, "--image-size", "32", "--fields", "tokens:all,support_tokens:all,keys,cls_query"]) == 0
+    told = capsys.readouterr().out
+    # Of 6 blocks of 64 numbers of 2 bytes: 5 tokens of the query, 145 of the support, 4 keys of both and a class query.
+    assert f"train --student cst would read {(6 * (5 + 145) + 8 + 1) * 128 / 1000:.1f} kB a pair" in told
+    assert re.search(r"stored tokens are the faster way where they come at more than [\d.]+ [kMGT]?B/s, else", told)
+    assert main([*plan, "--image-size", "32"]) == 0
+    assert "would read" not in capsys.readouterr().out
+
+
 MISTAKES = {
     "train dataset --student linear --out x": "Give either --tokens DIR, or --features online with --backbone NAME",
     "train dataset --student linear --tokens tokens --backbone b --out x": "Give either --tokens DIR",

@@ -1,6 +1,8 @@
 """CST's learner trained: every supervision and choice, resumed bit for bit, and the sentence for what cannot work."""
 
 import json
+import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load
 
+from faults.crash import Fault, as_command, in_child, kill, operations
 from maskmill.manifests.artifact import Artifact, open_artifact
 from maskmill.manifests.checkpoints import seen_ids
 from maskmill.manifests.errors import ConfigError, Diverged, InputError, StaleArtifact
 from maskmill.manifests.tokens import open_tokens
 from maskmill.pipeline.verify import verify
+from maskmill.stages.learning import loop
 from maskmill.stages.scores.truth import GroundTruth
 from maskmill.stages.students.episodes import Episode
 from maskmill.stages.students.features import PAIR_FIELDS, Cached, seeing
@@ -99,6 +103,27 @@ def _interrupting(done: list[int], at: int) -> Callable[..., Any]:
         return pairs.mean_losses(*given)
 
     return losses
+
+
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_and_gone_on_with_it_is_the_same(home: Path, every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At file operations, keeping where it is after every step."""
+    monkeypatch.setattr(loop, "KEEP_EVERY_S", 0.0)
+    out = home / f"killed-{every}"
+    asked = {**ASKED, "steps": 3, "batch": 1}
+    train(home, "undisturbed", **asked) if not (home / "undisturbed").exists() else None
+
+    def run() -> None:
+        train(home, out.name, **asked)
+
+    points = operations(run, out)
+    assert len(points) > 20
+    for at in range(1, len(points) + 1, every):
+        shutil.rmtree(out, ignore_errors=True)
+        assert in_child(as_command(run), Fault(out, at, kill)).signal == signal.SIGKILL, points[at - 1]
+        ended = in_child(as_command(run))
+        assert ended.code == 0, (points[at - 1], ended)
+        assert tree(out) == tree(home / "undisturbed"), points[at - 1]
 
 
 def test_online_is_cached(home: Path) -> None:
