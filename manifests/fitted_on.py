@@ -27,6 +27,17 @@ def fitted_on(artifact: Artifact) -> FittedOn:
     return FittedOn(frozenset[str]().union(*ids), list(dict.fromkeys(each for each in found if isinstance(each, str))))
 
 
+def doubts(artifact: Artifact, found: FittedOn) -> list[str]:
+    """A warning for who judges it, where something that may have been fitted is not to be had."""
+    if not found.unknown:
+        return []
+    sentence = (
+        f"{artifact.place} was made with {' and '.join(found.unknown)}, which has gone or was made anew since, so "
+        "pictures whose masks something was fitted on may be among those that were judged; put it back where it was"
+    )
+    return [sentence]
+
+
 def _checkpoints(artifact: Artifact, told: Steps) -> Iterator[Artifact | str]:
     """Each that was needed; in the place of one that may have been, where it lay."""
     for each in artifact.plan.inputs:

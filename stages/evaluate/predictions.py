@@ -77,9 +77,3 @@ def predictions(artifact: Artifact, labels: Mapping[str, Sequence[int]], num_cla
     """Every picture of an artifact, in its order."""
     found = LabelMaps(artifact, labels, num_classes)
     return (found.of(identifier) for identifier in found)
-
-
-def _truth_in(dataset: Artifact) -> frozenset[str]:
-    """As was planned: of a row without classes, no class says that it is the truth."""
-    rows = (row for batch in listing_batches(dataset.place, dataset.plan) for row in batch.to_pylist())
-    return frozenset(row["id"] for row in rows if row["is_truth"])

@@ -9,9 +9,8 @@ from functools import partial
 import pyarrow as pa
 
 from ...manifests import tables
-from ...manifests.artifact import Artifact
 from ...manifests.errors import ConfigError, InputError
-from ...manifests.fitted_on import FittedOn, fitted_on
+from ...manifests.fitted_on import FittedOn, doubts, fitted_on
 from ...manifests.published import class_names
 from ...manifests.sealed import Json
 from ...manifests.underway import Underway
@@ -87,22 +86,12 @@ def compute(config: EvaluateConfig, inputs: Inputs, underway: Underway) -> Findi
     text = json.dumps(metrics, indent=1, sort_keys=True, allow_nan=False)
     files = {"metrics.json": text.encode(), "classes.parquet": tables.encoded(table)}
     facts = {"metrics": metrics["results"], "coverage": metrics["coverage"]}
-    return Findings(files, facts, warnings=_warnings(predicted, left_out))
+    return Findings(files, facts, warnings=doubts(predicted, left_out))
 
 
 def _told_left_out(left_out: FittedOn) -> str:
     known = "is known to have been" if left_out.unknown else "was"
     return f"those whose masks something {known} fitted on"
-
-
-def _warnings(predicted: Artifact, left_out: FittedOn) -> list[str]:
-    if not left_out.unknown:
-        return []
-    sentence = (
-        f"{predicted.place} was made with {' and '.join(left_out.unknown)}, which has gone or was made anew since, so "
-        "pictures whose masks something was fitted on may be among those that were judged; put it back where it was"
-    )
-    return [sentence]
 
 
 def _tables(

@@ -11,8 +11,9 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from ...manifests.checkpoints import SEEN, fitted_on, seen_json
+from ...manifests.checkpoints import SEEN, seen_json
 from ...manifests.errors import InputError
+from ...manifests.fitted_on import doubts, fitted_on
 from ...manifests.sealed import Json
 from ...manifests.underway import Underway
 from ..learning.lesson import Batch, Lesson, Losses
@@ -30,7 +31,8 @@ TOLD = 10  # how often it is said how far a training is
 
 def trained_classifier(config: TrainConfig, given: Given, underway: Underway) -> Findings:
     published, features, truth = given.published, given.features, given.truth
-    held_out = held_out_ids(published, truth, fitted_on(given.dataset), config.seed)
+    flattered = fitted_on(given.dataset)
+    held_out = held_out_ids(published, truth, flattered.ids, config.seed)
     fitting = [each for each in published.ids if each not in frozenset(held_out)]
     if not fitting:
         raise InputError(f"all {len(held_out)} pictures of {published.place} are held out to judge by; publish more")
@@ -52,7 +54,7 @@ def trained_classifier(config: TrainConfig, given: Given, underway: Underway) ->
             "fitting": len(fitting),
             "judged": found,
         },
-        warnings=_warnings(given, found),
+        warnings=[*doubts(given.dataset, flattered), *_warnings(given, found)],
     )
 
 

@@ -337,7 +337,7 @@ def test_images_without_masks_say_how_to_give_some(home: Path, tmp_path: Path) -
 def test_a_class_table_that_says_otherwise_is_refused(home: Path) -> None:
     source = TableSource(file=str(home / "pictures/images.csv"), classes=("dog", "cat", "owl"))
     run(INDEX, IndexConfig(source=source), {}, str(home / "swapped"), OPTIONS)
-    told = r"^class 1 is cat in .*/maps and dog in .*/swapped; pass as --images those that the maps were made from"
+    told = r"^class 1 is cat in .*/maps and dog in the ground truth; index both with the same class table$"
     refused(home, told, InputError, gt_per_class=1, images="swapped")
 
 
