@@ -13,6 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -83,12 +84,12 @@ def compare(home: Path, steps: int, pixels: int, device: str) -> None:
     images = pictures_of_images(open_artifact(str(home / "images")))
     online = Online(seeing(BACKBONE, WEIGHTS, (pixels, pixels), device=device), PAIR_FIELDS, images)
     lessons = [lesson_of(home, features, steps, device) for features in (cached, online)]
-    found = [[seconds(lambda each=each, at=at: step_of(each, at)) for each in lessons] for at in range(steps)][WARM_UP:]
+    found = [[seconds(partial(step_of, each, at)) for each in lessons] for at in range(steps)][WARM_UP:]
     name = f"train --student cst at {pixels} on {device}, batches of {BATCH}"
     show(f"{name}: a step with the backbone over one from stored tokens", [o / c for c, o in found])
     show("… from stored tokens", [c for c, _ in found], " s")
     show("… with the backbone", [o for _, o in found], " s")
-    learning = [seconds(lambda at=at: _without_reading(lessons[0], at)) for at in range(2)]
+    learning = [seconds(partial(_without_reading, lessons[0], at)) for at in range(2)]
     show("… what bounds it: learner and its gradients alone", learning, " s")
     saved_s = statistics.median(o - c for c, o in found)
     read = bytes_of_a_step(lessons[0])

@@ -24,10 +24,10 @@ from maskmill.pipeline.whole import run_whole
 from maskmill.stages.enhance import lessons
 from maskmill.stages.enhance.applying import enhanced, loaded_networks
 from maskmill.stages.enhance.cells import cells_of
-from maskmill.stages.enhance.draws import in_order
 from maskmill.stages.enhance.fit import FIT, METRICS, enhancer_config
 from maskmill.stages.evaluate.stage import STAGE as EVALUATE, evaluate_config
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
+from maskmill.stages.learning.draws import in_order
 from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
 from maskmill.stages.stage import Findings
 from small_dataset import tree
