@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from maskmill.stages.scores.few_shot import Void
 from maskmill.stages.students.episodes import Episode
 from maskmill.stages.students.features import Read, Sight
 from maskmill.stages.students.learner import Learner
@@ -70,13 +69,9 @@ def test_masks_of_a_pair_by_the_class_that_is_asked_for() -> None:
     }
     episodes = [Episode("q", (2,), (("s",),), (True,)), Episode("s", (1,), (("q",),), (False,))]
     none = Read({}, ())
-    cases: tuple[tuple[Void, int], ...] = (("background", 0), ("ignore", 255))
-    for void, left in cases:
-
-        def found(identifier: str, void: Void = void) -> tuple[np.ndarray, Void]:
-            return labels[identifier], void
-
-        masks, targets = by_masks(found, SIGHT)(episodes, none, none)
+    for void, left in (("background", 0), ("ignore", 255)):
+        given = {name: (label_HW, void) for name, label_HW in labels.items()}
+        masks, targets = by_masks(given.__getitem__, SIGHT)(episodes, none, none)
         assert masks[:, 0, ::5].tolist() == [[True, False, False], [True, False, False]]
         assert targets[:, 0, ::5].tolist() == [[0, 1, left], [0, 0, left]]
         assert (targets.dtype, targets.shape, masks.shape) == (torch.uint8, (2, 12, 15), (2, 12, 15))
