@@ -19,7 +19,7 @@ from maskmill.manifests.tokens import open_tokens
 from maskmill.pipeline.verify import verify
 from maskmill.stages.learning import loop
 from maskmill.stages.scores.truth import GroundTruth
-from maskmill.stages.students.episodes import Episode
+from maskmill.stages.students.episodes import Episode, made_pool, training_episode
 from maskmill.stages.students.features import PAIR_FIELDS, Cached, seeing
 from maskmill.stages.students.official import learner_of, official_name, own_name
 from maskmill.stages.train import cst, pairs, pool
@@ -169,6 +169,23 @@ def _query(episode: Episode) -> str:
 
 def _support(episode: Episode) -> str:
     return episode.supports[0][0]
+
+
+def test_every_picture_and_class_is_asked_about_once_in_an_epoch(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Episode] = []
+
+    def noted(*given: Any) -> Any:
+        asked.extend(given[-1])
+        return pairs.read_pairs(*given)
+
+    monkeypatch.setattr(cst, "read_pairs", noted)
+    train(home, "noted", **{**ASKED, "batch": 8})
+    shown = Published(open_artifact(str(home / "dataset"))).shown()
+    lines = [(each, label) for each, labels in shown.items() for label in labels]
+    drawn = made_pool(lines, (1, 2, 3), "listed", 1, 1)
+    assert asked == [training_episode(drawn, 0, place) for place in range(32)]
+    assert sorted(each.query for each in asked[: len(lines)]) == sorted(each for each, _ in lines)
+    assert all((each.classes[0] in shown[each.query]) == each.is_present[0] for each in asked)
 
 
 def test_what_is_seen_is_told(mixed: Path) -> None:

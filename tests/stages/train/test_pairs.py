@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from maskmill.stages.scores.few_shot import Void
 from maskmill.stages.students.episodes import Episode
 from maskmill.stages.students.features import Read, Sight
 from maskmill.stages.students.learner import Learner
@@ -69,7 +70,8 @@ def test_masks_of_a_pair_by_the_class_that_is_asked_for() -> None:
     }
     episodes = [Episode("q", (2,), (("s",),), (True,)), Episode("s", (1,), (("q",),), (False,))]
     none = Read({}, ())
-    for void, left in (("background", 0), ("ignore", 255)):
+    voids: list[tuple[Void, int]] = [("background", 0), ("ignore", 255)]
+    for void, left in voids:
         given = {name: (label_HW, void) for name, label_HW in labels.items()}
         masks, targets = by_masks(given.__getitem__, SIGHT)(episodes, none, none)
         assert masks[:, 0, ::5].tolist() == [[True, False, False], [True, False, False]]
