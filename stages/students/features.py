@@ -32,6 +32,7 @@ from ...manifests.rows_by_id import held_positions
 from ...manifests.sealed import Json
 from ...manifests.tokens import Tokens
 from ..vision.backbone import backbone_facts, device_named, load_backbone, own_size
+from ..vision.builtin import named_in_full
 from ..vision.computing import Extractor, fitting_batch
 from ..vision.fitting import Box, Fit, fitted
 from ..vision.pictures import MAX_DECODERS, View, limits_of, load
@@ -163,6 +164,7 @@ def seeing(
 ) -> Seeing:
     """With what was left open decided as `extract` does; raises ConfigError for what cannot work."""
     device_named(device)
+    backbone = named_in_full(backbone)
     rows_px, columns_px = image_size or own_size(backbone)
     backbone_facts(backbone, rows_px, columns_px)
     found = weights_of(backbone, weights)
