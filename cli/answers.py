@@ -73,6 +73,33 @@ def show_metrics(metrics: Mapping[str, Any]) -> None:
         click.echo(f"  best constant threshold, chosen on the ground truth: {best['threshold']} ({best['miou']:.3f})")
 
 
+def show_few_shot(metrics: Mapping[str, Any]) -> None:
+    """A table for each fold, the mean of several, and what was published."""
+    click.echo(
+        f"{metrics['protocol']}, {metrics['way']}-way {metrics['shot']}-shot, masks of supports "
+        f"{metrics['support_mask']}, void {metrics['void']}"
+    )
+    tables = {
+        f"{fold['name']}: {fold['episodes']} episodes on {fold['queries']} pictures of {len(fold['classes'])} classes, "
+        f"of which {fold['present']:.0%} are there": fold["results"]
+        for fold in metrics["folds"]
+    }
+    if len(metrics["folds"]) > 1:
+        tables[f"mean of {len(metrics['folds'])}"] = metrics["mean"]
+    for title, lines in tables.items():
+        width = max(len(line["name"]) for line in lines)
+        click.echo(f"{title}\n  {'':{width}}  {'exact ratio':21}  mIoU")
+        for line in lines:
+            ratio, miou = (with_interval(line[name]) for name in ("exact_ratio", "miou"))
+            click.echo(f"  {line['name']:{width}}  {ratio:21}  {miou}")
+    for name, found in metrics.get("published", {}).items():
+        said = "–" if found["difference"] is None else f"{found['difference']:+.3f}"
+        click.echo(
+            f"{name.replace('_', ' ')}: published {found['published']:.3f}, measured "
+            f"{with_interval(found['measured'])}, difference {said}"
+        )
+
+
 def with_interval(found: Mapping[str, Any] | None) -> str:
     if found is None or found["estimate"] is None:
         return "–"

@@ -5,7 +5,7 @@ import click
 from ..manifests import atomic
 from ..manifests.errors import ConfigError
 from ..manifests.place import split
-from ..pipeline.recipes import shipped_recipe, shipped_titles
+from ..pipeline.recipes import SCRIPTS, shipped_recipe, shipped_titles
 
 
 @click.group()
@@ -38,4 +38,5 @@ def write(name: str, file: str) -> None:
     if folder.exists(base):
         raise ConfigError(f"{folder.path(base)} is there already; choose another name")
     atomic.write(folder, base, text)
-    click.echo(f"recipe: {name} → {folder.path(base)}; edit its paths, then maskmill run {file}")
+    then = f"sh {file}" if name in SCRIPTS else f"maskmill run {file}"
+    click.echo(f"recipe: {name} → {folder.path(base)}; edit its paths, then {then}")

@@ -16,7 +16,7 @@ from ..manifests.errors import ConfigError, InputError, MaskmillError
 from ..manifests.place import Place, place, split
 from ..manifests.sources import given_file
 from .job import MAX_BAD
-from .recipes import SHIPPED
+from .recipes import SCRIPTS, SHIPPED, shipped_file
 from .recipes.schema import nearest, options_of, read_table
 from .recipes.steps import EXTRACT, MASK, STEPS, VIEWS, PathKind, Step, steps_with, unmade_artifact, view_options
 
@@ -67,8 +67,10 @@ class Recipe:
 
 def read_recipe(uri: str, settings: Sequence[str] = ()) -> Recipe:
     """The recipe of a file, with settings such as `refine.threshold=0.5` in the place of what it says."""
-    if uri in SHIPPED and not os.path.exists(uri):
-        raise InputError(f"{uri} is a recipe that ships; write it down with `maskmill recipe write {uri} {uri}.toml`")
+    if uri in (*SHIPPED, *SCRIPTS) and not os.path.exists(uri):
+        file = shipped_file(uri)
+        then = f", and run that with `sh {file}`" if uri in SCRIPTS else ""
+        raise InputError(f"{uri} is a recipe that ships; write it down with `maskmill recipe write {uri} {file}`{then}")
     with given_file(uri, "recipe") as stream:
         data = stream.read()
     return parse_recipe(data, uri, split(uri)[0], settings)

@@ -60,9 +60,26 @@ def pair_masks(
     """Masks of support and query as published: the support's class query drives both, and where the query picture
     does not show the class its mask is empty. `grids` and sizes are of the support, then of the query."""
     queries_BHE = normalised_queries(support_cls_query, heads)
-    support_BIJ = _upsampled(cosine_map(support_keys, queries_BHE), grids[0], support_size) > threshold
-    query_BUV = _upsampled(cosine_map(query_keys, queries_BHE), grids[1], query_size) > threshold
+    support_BIJ = _cut(support_keys, queries_BHE, grids[0], support_size, threshold)
+    query_BUV = _cut(query_keys, queries_BHE, grids[1], query_size, threshold)
     return support_BIJ, query_BUV & is_present[:, None, None]
+
+
+def support_masks(
+    keys: Float[Tensor, "B S D"],
+    cls_query: Float[Tensor, "B D"],
+    *,
+    heads: int,
+    grid: Size,
+    size: Size,
+    threshold: float,
+) -> Bool[Tensor, "B I J"]:
+    """Those of the supports alone, as `pair_masks` gives them: they do not depend on the query."""
+    return _cut(keys, normalised_queries(cls_query, heads), grid, size, threshold)
+
+
+def _cut(keys: Tensor, queries: Tensor, grid: Size, size: Size, threshold: float) -> Tensor:
+    return _upsampled(cosine_map(keys, queries), grid, size) > threshold
 
 
 def _upsampled(map_BT: Tensor, grid: Size, size: Size) -> Tensor:

@@ -16,7 +16,7 @@ from maskmill.manifests.artifact import open_artifact
 from maskmill.manifests.place import place
 from maskmill.pipeline.job import RunOptions
 from maskmill.pipeline.recipe import Recipe, read_recipe
-from maskmill.pipeline.recipes import SHIPPED, chain, shipped_recipe
+from maskmill.pipeline.recipes import SCRIPTS, SHIPPED, chain, shipped_recipe
 from small_dataset import tree, write_dataset, write_picture
 from small_recipe import SMALL, write_recipe
 
@@ -343,7 +343,7 @@ def test_what_is_typed_counts_before_what_the_recipe_says_of_the_run(
 
 def test_recipes_are_listed_shown_and_written(tmp_path: Path, capsys: Capture) -> None:
     assert main(["recipe", "list"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(SHIPPED)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [*SHIPPED, *SCRIPTS]
     assert main(["recipe", "show", "folder"]) == 0
     assert capsys.readouterr().out.encode() == shipped_recipe("folder")
     target = tmp_path / "mine.toml"

@@ -17,7 +17,7 @@ from maskmill.manifests.errors import ConfigError, InputError
 from maskmill.manifests.pictures import Limits
 from maskmill.manifests.place import place
 from maskmill.pipeline.recipe import Recipe, parse_recipe, read_recipe
-from maskmill.pipeline.recipes import SHIPPED, shipped_recipe
+from maskmill.pipeline.recipes import SCRIPTS, SHIPPED, shipped_recipe
 from maskmill.pipeline.recipes.steps import INDEX_PATHS, STEPS, steps_with
 from maskmill.stages.mask.methods import METHODS
 from maskmill.stages.stage import Findings
@@ -421,10 +421,12 @@ def test_a_recipe_is_read_from_its_file(tmp_path: Path) -> None:
         read_recipe(str(tmp_path / "gone.toml"))
     with pytest.raises(InputError, match="maskmill recipe write folder"):
         read_recipe("folder")
+    with pytest.raises(InputError, match=r"run that with `sh reproduce-cst-coco\.sh`"):
+        read_recipe("reproduce-cst-coco")
 
 
 def test_the_recipes_that_ship_are_told_without_torch() -> None:
     script = "import sys; from maskmill.cli.main import main; main(['recipe', 'list']); print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert [line.split()[0] for line in ran.stdout.splitlines()[:-1]] == list(SHIPPED)
+    assert [line.split()[0] for line in ran.stdout.splitlines()[:-1]] == [*SHIPPED, *SCRIPTS]
     assert {"torch", "numpy", "timm", "click"} & set(ran.stdout.splitlines()[-1].split()) == {"click"}

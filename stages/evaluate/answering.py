@@ -1,0 +1,105 @@
+"""The learner answers an episode: one pair for each way and shot, at the query picture's own size.
+
+Letters: B pairs, K shots, N ways, L blocks, D width of a token, U V pixels of the query picture.
+
+Source: CST, model/cst.py:159-190. The mean of the shots' probabilities decides; the two answers do not gate each other.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from ..scores.few_shot_floors import cls_similarity
+from ..students.episodes import Episode
+from ..students.features import Cached, Online, Sight
+from ..students.learner import Learner
+from ..students.objective import (
+    at_pixels,
+    decided_presence,
+    decided_ways,
+    over_shots,
+    pixel_probability,
+    probability,
+)
+from .support_masks import PSEUDO_FIELDS, Masks
+
+QUERY, SUPPORT = "tokens", "support_tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One entry per way."""
+
+    probabilities: tuple[float, ...]  # that its class is there
+    decisions: tuple[bool, ...]
+    similarities: tuple[float, ...]  # of class tokens: what the floor looks at
+    painted_UV: UInt8[np.ndarray, "U V"]  # 0, or 1 + a way
+
+
+@dataclass(frozen=True, slots=True)
+class Answerer:
+    learner: Learner
+    features: Cached | Online
+    masks: Masks
+    reads_keys: bool  # of supports
+    device: torch.device
+
+    def answer(self, episode: Episode, size: tuple[int, int]) -> Answer:
+        """`size` is the query picture's."""
+        query_1LMD = self.features.read([episode.query], [QUERY]).fields[QUERY].to(self.device)
+        presence, segmentation, similarities = [], [], []
+        for label, supports in zip(episode.classes, episode.supports, strict=True):
+            fields = self.features.read(supports, [SUPPORT, *(PSEUDO_FIELDS if self.reads_keys else ())]).fields
+            support_KLSD = fields[SUPPORT].to(self.device)
+            masks_KIJ = self.masks(supports, label, fields).to(self.device)
+            with torch.inference_mode():
+                of_way = self._of_way(query_1LMD, support_KLSD, masks_KIJ, size)
+            presence.append(of_way[0])
+            segmentation.append(of_way[1])
+            similarities.append(similarity(self.features.sight, query_1LMD[0], support_KLSD))
+        presence_N = torch.stack(presence)
+        decisions_N = decided_presence(presence_N[None])[0]
+        painted_UV = decided_ways(torch.stack(segmentation)[None])[0]
+        return Answer(
+            tuple(presence_N.tolist()), tuple(decisions_N.tolist()), tuple(similarities), painted_UV.cpu().numpy()
+        )
+
+    def _of_way(
+        self, query_1LMD: Tensor, support_KLSD: Tensor, masks_KIJ: Tensor, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """The probability of the class, and of each pixel."""
+        sight = self.features.sight
+        queries_KLMD = query_1LMD.expand(len(support_KLSD), *query_1LMD.shape[1:])
+        logits = self.learner.of_tokens(queries_KLMD, support_KLSD, masks_KIJ, sight.grid, sight.heads)
+        pixels_KUV = pixel_probability(at_pixels(logits.segmentation, size))
+        return over_shots(probability(logits.presence)), over_shots(pixels_KUV)
+
+
+def similarity(sight: Sight, query_tokens: Float[Tensor, "L M D"], support_tokens: Float[Tensor, "K L S D"]) -> float:
+    """Of the class tokens of the last block that is read; of supports and of queries they come first."""
+    last = sight.blocks.index(max(sight.blocks))
+    query_D, supports_KD = query_tokens[last, 0], support_tokens[:, last, 0]
+    return cls_similarity(query_D.float().cpu().numpy(), supports_KD.float().cpu().numpy())
+
+
+def similarities_of(features: Cached | Online, episodes: Iterable[Episode]) -> list[float]:
+    """Of episodes of one way, from the class tokens alone, each picture read once."""
+    asked = list(episodes)
+    ids = list(dict.fromkeys(each for one in asked for each in (one.query, *one.supports[0])))
+    tokens = {each: _class_token(features, each) for each in ids}
+    return [cls_similarity(tokens[each.query], np.stack([tokens[one] for one in each.supports[0]])) for each in asked]
+
+
+def fields_read(reads_keys: bool) -> Sequence[str]:
+    return (QUERY, SUPPORT, *(PSEUDO_FIELDS if reads_keys else ()))
+
+
+def _class_token(features: Cached | Online, identifier: str) -> np.ndarray:
+    support_LSD = features.read([identifier], [SUPPORT]).fields[SUPPORT][0]
+    last = features.sight.blocks.index(max(features.sight.blocks))
+    found: np.ndarray = support_LSD[last, 0].float().numpy()
+    return found

@@ -1,0 +1,259 @@
+"""Few-shot classification and segmentation: learners judged on classes that they have not learned."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+import numpy as np
+import pyarrow as pa
+
+from ...manifests import tables
+from ...manifests.artifact import Artifact
+from ...manifests.errors import ConfigError
+from ...manifests.published import class_names
+from ...manifests.sealed import Json
+from ...manifests.tokens import Tokens, stored_names
+from ...manifests.underway import Underway
+from ..scores.few_shot import Answered
+from ..scores.few_shot_floors import all_foreground, chosen_threshold, constant, nearest_cls
+from ..scores.truth import GroundTruth
+from ..stage import Findings, Inputs, WholeStage
+from ..students.episodes import Episode
+from ..students.features import Cached, Online, pictures_of_images
+from ..students.same_pictures import refuse_other_pictures
+from ..vision.backbone import device_named
+from .answering import Answerer, fields_read, similarities_of
+from .episode_rows import EpisodeRow, answered, episode_row, floor_answered, predictions_table, truly_present
+from .few_shot_config import FewShotConfig, labels_role
+from .few_shot_tables import FLOORS, LEARNER, FoldAnswers, class_rows, comparison, fold_table, mean_table
+from .folds import Fold, base_episodes, named
+from .learners import Judged, refuse_other_features
+from .predictions import LabelMaps, fitted_on
+from .published_scores import published_scores
+from .questions import made_folds, opened_learners, usable_ids
+from .support_masks import Masks, enhanced_masks, pseudo_masks, refuse_without_maps, true_masks
+
+KEEP_EVERY_S = 60.0
+THRESHOLD_EPISODES = 200  # that the floor's threshold is chosen on
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is the same for every fold."""
+
+    config: FewShotConfig
+    inputs: Inputs
+    truth: GroundTruth
+    features: Cached | Online
+    underway: Underway
+
+    @property
+    def reads_keys(self) -> bool:
+        return self.config.support_mask == "pseudo"
+
+
+def reads(config: FewShotConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
+    _refuse_labels(config, inputs)
+    held = inputs["images"].plan.fields
+    of_images = ["labels", *(["mask"] if "mask" in held else []), *(["picture"] if config.seeing else [])]
+    needed: dict[str, Sequence[str]] = {"images": of_images}
+    for role, artifact in inputs.items():
+        if role.startswith("checkpoint"):
+            needed[role] = sorted(artifact.fingerprints)
+        elif role == "tokens":
+            fields = fields_read(config.support_mask == "pseudo")
+            Tokens(artifact).require(fields)
+            needed[role] = stored_names(artifact, fields)
+        elif role.startswith("labels"):
+            needed[role] = ("data",) if artifact.plan.kind == "dataset" else ("label", "found")
+    return needed
+
+
+def _refuse_labels(config: FewShotConfig, inputs: Inputs) -> None:
+    if (config.support_mask == "enhanced") != (labels_role(0) in inputs):
+        raise ConfigError(
+            "enhanced masks of supports come from label maps, and nothing else does; pass --labels LABELS or DATASET "
+            "with --support-mask enhanced, or neither"
+        )
+
+
+def compute(config: FewShotConfig, inputs: Inputs, underway: Underway) -> Findings:
+    truth = GroundTruth(inputs["images"], "--images")
+    learners = opened_learners(config, inputs)
+    folds = made_folds(config, learners, inputs["images"], truth, usable_ids(config, inputs))
+    if "tokens" in inputs:
+        refuse_other_pictures(inputs["tokens"], inputs["images"])
+    asked = _Asked(config, inputs, truth, _features(config, inputs, learners), underway)
+    for learner, fold in zip(learners, folds, strict=True):
+        refuse_other_features(learner, asked.features)
+        asked.features.require(list(dict.fromkeys(each for one in fold.episodes for each in named(one))))
+    masks = _masks(asked, folds)
+    rows = _answered_rows(asked, learners, folds, masks)
+    is_present = [truly_present(fold.episodes, truth) for fold in folds]
+    found = [
+        _judged_fold(asked, learner, fold, rows[place], is_present[place])
+        for place, (learner, fold) in enumerate(zip(learners, folds, strict=True))
+    ]
+    metrics, classes = _tables(asked, folds, found)
+    text = json.dumps(metrics, indent=1, sort_keys=True, allow_nan=False)
+    files = {"metrics.json": text.encode(), "classes.parquet": classes}
+    if config.save_predictions:
+        told = [(fold.name, fold.episodes, rows[n], is_present[n]) for n, fold in enumerate(folds)]
+        files["episodes.parquet"] = predictions_table(told)
+    facts = {"protocol": config.protocol, "mean": metrics["mean"]}
+    return Findings(files, facts, _warnings(asked, learners, folds))
+
+
+def _features(config: FewShotConfig, inputs: Inputs, learners: Sequence[Judged]) -> Cached | Online:
+    fields = fields_read(config.support_mask == "pseudo")
+    if config.seeing is None:
+        return Cached(Tokens(inputs["tokens"]), fields)
+    blocks = next((each.facts["sight"]["blocks"] for each in learners if "sight" in each.facts), ())
+    return Online(config.seeing, fields, pictures_of_images(inputs["images"]), blocks)
+
+
+def _masks(asked: _Asked, folds: Sequence[Fold]) -> list[Masks]:
+    """For each fold."""
+    sight = asked.features.sight
+    match asked.config.support_mask:
+        case "pseudo":
+            return [pseudo_masks(sight)] * len(folds)
+        case "gt":
+            return [true_masks(asked.truth, sight)] * len(folds)
+    found = []
+    for number, fold in enumerate(folds):
+        labels = _labels(asked, number)
+        maps = LabelMaps(labels, asked.truth.labels, len(labels.plan.facts["classes"]))
+        refuse_without_maps(maps, _supports(fold), str(labels.place))
+        found.append(enhanced_masks(maps, sight))
+    return found
+
+
+def _labels(asked: _Asked, number: int) -> Artifact:
+    return asked.inputs.get(labels_role(number), asked.inputs[labels_role(0)])
+
+
+def _answered_rows(
+    asked: _Asked, learners: Sequence[Judged], folds: Sequence[Fold], masks: Sequence[Masks]
+) -> list[list[EpisodeRow]]:
+    """Of each fold; those that were kept are not answered again."""
+    done = _kept(asked.underway)
+    next_keep = time.monotonic() + KEEP_EVERY_S
+    places = [(place, number) for place, fold in enumerate(folds) for number in range(len(fold.episodes))]
+    for place, number in places[len(done) :]:
+        done.append(_row(asked, learners[place], folds[place].episodes[number], masks[place]))
+        if time.monotonic() > next_keep:
+            asked.underway.keep(f"{len(done):09d}.json", json.dumps([row.as_json() for row in done]).encode())
+            asked.underway.say(f"{len(done):,} of {len(places):,} episodes answered")
+            next_keep = time.monotonic() + KEEP_EVERY_S
+    ends = list(accumulate((len(fold.episodes) for fold in folds), initial=0))
+    return [done[start:stop] for start, stop in pairwise(ends)]
+
+
+def _kept(underway: Underway) -> list[EpisodeRow]:
+    for _, data in underway.latest():
+        return [EpisodeRow.from_json(each) for each in json.loads(data)]
+    return []
+
+
+def _row(asked: _Asked, judged: Judged, episode: Episode, masks: Masks) -> EpisodeRow:
+    truth_HW = asked.truth.known(episode.query)
+    device = device_named(asked.config.device)
+    answerer = Answerer(judged.learner.to(device).eval(), asked.features, masks, asked.reads_keys, device)
+    found = answerer.answer(episode, (truth_HW.shape[0], truth_HW.shape[1]))
+    return episode_row(episode, found, truth_HW, asked.config.void)
+
+
+def _judged_fold(
+    asked: _Asked, judged: Judged, fold: Fold, rows: Sequence[EpisodeRow], is_present: np.ndarray
+) -> FoldAnswers:
+    config, episodes = asked.config, fold.episodes
+    similarity_EN = np.array([row.similarities for row in rows], np.float64)
+    count, threshold = len(episodes), _threshold(asked, fold)
+    guesses = {
+        FLOORS[0]: constant(count, config.way, is_present=False),
+        FLOORS[1]: all_foreground(count, config.way),
+        **({} if threshold is None else {FLOORS[2]: nearest_cls(similarity_EN, threshold)}),
+    }
+    by_name: dict[str, Answered] = {LEARNER: answered(episodes, rows, is_present)}
+    for name, guess in guesses.items():
+        by_name[name] = floor_answered(episodes, guess, asked.truth, config.void, is_present)
+    names = class_names(asked.inputs["images"].plan.facts["classes"])
+    said: dict[str, Json] = {
+        "name": fold.name,
+        "checkpoint": judged.where.rstrip("/").rpartition("/")[2],
+        "classes": [names[each] for each in fold.classes],
+        "episodes": count,
+        "pictures": fold.pictures,
+        "queries": len({each.query for each in episodes}),
+        "present": round(float(np.mean(is_present)), 4),
+        "nearest_threshold": None if threshold is None or np.isinf(threshold) else threshold,
+        **{key: judged.facts[key] for key in ("supervision", "select") if key in judged.facts},
+    }
+    return FoldAnswers(said=said, answered=by_name)
+
+
+def _threshold(asked: _Asked, fold: Fold) -> float | None:
+    """Of class tokens, by episodes of the classes that were learned; None where there are no pictures of these."""
+    usable = usable_ids(asked.config, asked.inputs)
+    labels = {each: found for each, found in asked.truth.labels.items() if each in usable}
+    episodes = base_episodes(fold.base, labels, fold.classes, asked.config.shot, THRESHOLD_EPISODES)
+    if not episodes:
+        asked.underway.say(
+            f"no class that was learned has {asked.config.shot + 1} pictures in {asked.inputs['images'].place}, so the "
+            f"threshold of {FLOORS[2]} cannot be chosen and {fold.name} is without this floor"
+        )
+        return None
+    is_present_E = np.array([each.is_present[0] for each in episodes])
+    return chosen_threshold(np.array(similarities_of(asked.features, episodes)), is_present_E)
+
+
+def _tables(asked: _Asked, folds: Sequence[Fold], found: Sequence[FoldAnswers]) -> tuple[dict[str, Json], bytes]:
+    config = asked.config
+    names = class_names(asked.inputs["images"].plan.facts["classes"])
+    mean = mean_table(found, config.seed, config.resamples)
+    metrics: dict[str, Json] = {
+        **{name: getattr(config, name) for name in ("protocol", "way", "shot", "void", "support_mask")},
+        "folds": [fold_table(each, config.seed, config.resamples) for each in found],
+        "mean": mean,
+    }
+    supervisions = [str(each.said["supervision"]) for each in found if "supervision" in each.said]
+    published = published_scores(config, supervisions)
+    if published is not None:
+        metrics["published"] = comparison(published, mean)
+    return metrics, tables.encoded(pa.Table.from_pylist([row for each in found for row in class_rows(each, names)]))
+
+
+def _warnings(asked: _Asked, learners: Sequence[Judged], folds: Sequence[Fold]) -> list[str]:
+    found = []
+    for judged, fold in zip(learners, folds, strict=True):
+        pictures = {each for episode in fold.episodes for each in named(episode)}
+        if judged.facts.get("select") == "upstream":
+            found.append(f"{judged.where} was chosen among its steps by test episodes, so {fold.name} flatters it")
+        if both := pictures & judged.seen:
+            found.append(f"{judged.where} has learned from {len(both)} pictures of {fold.name}, which may flatter it")
+    if asked.config.support_mask == "enhanced":
+        for number, fold in enumerate(folds):
+            labels = _labels(asked, number)
+            if told := fitted_on(labels) & _supports(fold):
+                found.append(f"{labels.place} was made with the true masks of {len(told)} supports, which may flatter")
+    return found
+
+
+def _supports(fold: Fold) -> frozenset[str]:
+    return frozenset(each for one in fold.episodes for each in named(one)[1:])
+
+
+FSCS = WholeStage(
+    name="fscs",
+    kind="metrics",
+    code_version=1,
+    config=FewShotConfig,
+    roles={"checkpoint": "checkpoint", "images": "images", "tokens": "tokens", "labels": "labels|dataset"},
+    compute=compute,
+    reads=reads,
+    libraries=("numpy", "torch"),
+    device=lambda config: config.device.partition(":")[0],
+)

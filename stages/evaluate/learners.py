@@ -1,0 +1,83 @@
+"""The learners that are judged: checkpoints that `train` has made, and files of the original training."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load
+
+from ...manifests.artifact import Artifact
+from ...manifests.checkpoints import WEIGHTS, seen_ids
+from ...manifests.errors import ConfigError
+from ...manifests.sealed import Json
+from ..students.features import Cached, Online
+from ..students.learner import Learner
+from ..students.official import learner_of
+from ..vision.checkpoints import read_state
+
+_BLOCK = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A learner, and what is known of its training; of a file nothing is."""
+
+    learner: Learner
+    where: str
+    facts: Mapping[str, Json]
+    seen: frozenset[str]  # the pictures whose labels or masks it saw
+
+
+def opened_checkpoint(checkpoint: Artifact) -> Judged:
+    facts = checkpoint.summary.counts
+    if (facts.get("kind"), facts.get("student")) != ("student", "cst"):
+        held = " ".join(str(facts[name]) for name in ("kind", "student") if name in facts)
+        raise ConfigError(
+            f"{checkpoint.place} is a checkpoint of kind {held} and a student cst is wanted; give one that "
+            "`maskmill train --student cst` has made"
+        )
+    learner = learner_of(load(checkpoint.file(WEIGHTS)), str(checkpoint.place))
+    seen = seen_ids(checkpoint, "labels") | seen_ids(checkpoint, "masks")
+    return Judged(learner, str(checkpoint.place), facts, seen)
+
+
+def opened_file(path: str, expected_sha256: str) -> Judged:
+    if file_sha256(path) != expected_sha256:
+        raise ConfigError(f"{path} has changed since it was looked at; run the same command again")
+    state, _ = read_state(Path(path))
+    return Judged(learner_of(state, path), path, {}, frozenset())
+
+
+def file_sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as stream:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} is neither a checkpoint artifact nor a file that can be read ({error.strerror}); check the path"
+        ) from error
+    return digest.hexdigest()
+
+
+def refuse_other_features(judged: Judged, features: Cached | Online) -> None:
+    """A learner takes what it was trained on, and its first layer tells how many channels that had."""
+    sight = judged.facts.get("sight")
+    if isinstance(sight, Mapping):
+        features.sight.refuse_other(sight, features.where)
+    if judged.learner.channels != features.sight.channels:
+        raise ConfigError(
+            f"{judged.where} takes {judged.learner.channels} channels (blocks × heads) and {features.where} have "
+            f"{len(features.sight.blocks)} × {features.sight.heads}; give tokens and support_tokens of the blocks and "
+            "the backbone that it was trained on"
+        )
+
+
+def learned_classes(judged: Judged, names: Mapping[int, str]) -> tuple[int, ...]:
+    """As the images number them, by their names: its dataset may have had another class table. Of a file that is not
+    known."""
+    own = {each["index"]: each["name"] for each in judged.facts.get("class_table", ())}
+    learned = {own[index] for index in judged.facts.get("classes", ())}
+    return tuple(index for index, name in names.items() if name in learned)

@@ -1,0 +1,43 @@
+"""What CST's authors say of their own checkpoints, to hold a reproduction against.
+
+Source: README of dahyun-kang/cst, tables "image-level" and "pixel-level supervision": means of four folds over 1,000
+episodes each, in per cent; void counts as background. They give no figure for a single fold and no spread.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from ..students.episodes import JUDGED
+from .few_shot_config import FewShotConfig
+
+FOLDS = (0, 1, 2, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    exact_ratio: float  # shares
+    miou: float
+
+
+# Benchmark, test-time support mask, ways → exact ratio and mIoU in per cent. One shot.
+_PER_CENT = {
+    ("pascal-5i", "pseudo", 1): (79.9, 33.2),
+    ("pascal-5i", "pseudo", 2): (64.6, 31.9),
+    ("pascal-5i", "gt", 1): (85.7, 55.5),
+    ("pascal-5i", "gt", 2): (70.4, 53.7),
+    ("coco-20i", "pseudo", 1): (78.2, 19.6),
+    ("coco-20i", "pseudo", 2): (62.4, 18.3),
+    ("coco-20i", "gt", 1): (80.8, 38.3),
+    ("coco-20i", "gt", 2): (64.0, 36.2),
+}
+
+
+def published_scores(config: FewShotConfig, supervisions: Collection[str]) -> Published | None:
+    """None where anything was asked for otherwise than in the published tables, or learned otherwise: `supervisions`
+    are those that checkpoints tell of."""
+    found = _PER_CENT.get((config.protocol, config.support_mask, config.way))
+    asked = (config.shot, config.episodes, config.void, tuple(sorted(config.fold)))
+    trained = "pseudo" if config.support_mask == "pseudo" else "mask"
+    if found is None or asked != (1, JUDGED, "background", FOLDS) or set(supervisions) - {trained}:
+        return None
+    return Published(*(value / 100 for value in found))

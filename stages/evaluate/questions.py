@@ -1,0 +1,93 @@
+"""The learners that were named, and what each is asked."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from ...manifests.artifact import Artifact
+from ...manifests.datasets.fold_lists import FoldList, read_fold
+from ...manifests.errors import ConfigError, InputError
+from ...manifests.published import class_names
+from ...manifests.sealed import digest_of
+from ..scores.truth import GroundTruth
+from ..stage import Inputs
+from .few_shot_config import CLASSES, FewShotConfig, checkpoint_role
+from .folds import Fold, benchmark_fold, class_fold, class_indices, refuse_learned, refuse_untold, shown_classes
+from .learners import Judged, learned_classes, opened_checkpoint, opened_file
+
+
+def opened_learners(config: FewShotConfig, inputs: Inputs) -> list[Judged]:
+    """In the order in which they were named."""
+    return [
+        opened_file(file, config.files_sha256[place]) if file else opened_checkpoint(inputs[checkpoint_role(place)])
+        for place, file in enumerate(config.files)
+    ]
+
+
+def usable_ids(config: FewShotConfig, inputs: Inputs) -> frozenset[str]:
+    """Of the pictures that the learners can look at."""
+    rows = inputs["images" if config.seeing else "tokens"].rows(["id", "status"]).to_pylist()
+    return frozenset(row["id"] for row in rows if row["status"] == "ok")
+
+
+def made_folds(
+    config: FewShotConfig,
+    learners: Sequence[Judged],
+    images: Artifact,
+    truth: GroundTruth,
+    usable: Collection[str],
+) -> list[Fold]:
+    """One for each learner, with everything that they ask for known to be there: a benchmark names its pictures, and of
+    a split of classes those are asked about that are `usable`."""
+    names = class_names(images.plan.facts["classes"])
+    found = []
+    for place, learner in enumerate(learners):
+        fold = (
+            _class_fold(config, place, learner, images, truth, names, usable)
+            if config.protocol == CLASSES
+            else _benchmark_fold(config, place, images)
+        )
+        refuse_learned(fold, learned_classes(learner, names), names, learner.where)
+        refuse_untold(fold, truth, images)
+        found.append(fold)
+    return found
+
+
+def _benchmark_fold(config: FewShotConfig, place: int, images: Artifact) -> Fold:
+    assert config.protocol != CLASSES
+    lists: FoldList = read_fold(config.protocol, config.folds, config.fold[place], "novel")
+    if digest_of([list(lists.classes), [list(line) for line in lists.lines]]) != config.lists_sha256[place]:
+        raise InputError(f"the lists in {config.folds} have changed since they were looked at; run the command again")
+    return benchmark_fold(config.protocol, config.fold[place], lists, images, config.way, config.shot, config.episodes)
+
+
+def _class_fold(
+    config: FewShotConfig,
+    place: int,
+    learner: Judged,
+    images: Artifact,
+    truth: GroundTruth,
+    names: Mapping[int, str],
+    usable: Collection[str],
+) -> Fold:
+    """Of pictures that the learner has not seen."""
+    learned = learned_classes(learner, names)
+    shown = shown_classes(truth, [each for each in truth.ids if each in usable and each not in learner.seen])
+    occurring = {label for found in shown.values() for label in found}
+    if not occurring:
+        raise InputError(
+            f"no mask in {images.place} has a pixel of a class, of pictures that have features and that "
+            f"{learner.where} has not seen; give it images with masks of others"
+        )
+    table = images.plan.facts["classes"]
+    judged = (
+        class_indices(config.classes[place], table, images)
+        if config.classes
+        else tuple(sorted(occurring - set(learned)))
+    )
+    if not judged:
+        raise ConfigError(
+            f"{learner.where} has learned every class that {images.place} has pictures of; train it without some, or "
+            "judge it on other images"
+        )
+    base = learned or tuple(sorted(set(names) - set(judged)))
+    name = f"fold {place}" if len(config.files) > 1 else "classes"
+    return class_fold(name, judged, base, shown, config.way, config.shot, config.episodes)

@@ -1,0 +1,140 @@
+"""What few-shot answers are judged on, and held against: folds of the benchmarks, and the published tables."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskmill.manifests.artifact import Artifact, open_artifact
+from maskmill.manifests.datasets import VocSource
+from maskmill.manifests.datasets.fold_lists import read_fold
+from maskmill.manifests.errors import ConfigError, InputError
+from maskmill.pipeline.job import RunOptions
+from maskmill.pipeline.run import run
+from maskmill.stages.evaluate.few_shot_config import FewShotConfig, few_shot_config
+from maskmill.stages.evaluate.few_shot_tables import comparison
+from maskmill.stages.evaluate.folds import base_episodes, benchmark_fold, named, refuse_untold
+from maskmill.stages.evaluate.published_scores import published_scores
+from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
+from maskmill.stages.scores.truth import GroundTruth
+from small_voc import write_voc
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("voc")
+    write_voc(home)
+    return home
+
+
+def indexed(home: Path, out: str, folds: tuple[int, ...] = (0, 1, 2, 3)) -> Artifact:
+    listed = home / f"{out}.txt"
+    listed.write_text("".join((home / f"splits/val/fold{fold}.txt").read_text() for fold in folds))
+    source = VocSource(root=str(home / "VOC2012"), list_file=str(listed), masks="SegmentationClassAug")
+    run(INDEX, IndexConfig(source=source), {}, str(home / out), RunOptions())
+    return open_artifact(str(home / out), "images")
+
+
+def test_a_fold_asks_the_published_episodes(reference: Path, voc: Path) -> None:
+    """They follow from the lists: of the pictures only the class table is looked at."""
+    images = indexed(voc, "table")
+    for way in (1, 2):
+        lists = read_fold("pascal-5i", str(reference / "splits/pascal"), 1, "novel")
+        fold = benchmark_fold("pascal-5i", 1, lists, images, way, 1, 1000)
+        golden = json.loads((reference / f"golden/episodes/pascal_{way}w1s_fold1.json").read_text())
+        found = [[each.query, list(each.classes), [list(one) for one in each.supports]] for each in fold.episodes]
+        assert found == [each[:3] for each in golden]
+        assert fold.classes == (6, 7, 8, 9, 10)
+        assert fold.base == (*range(1, 6), *range(11, 21))
+
+
+def test_every_picture_of_the_episodes_must_be_there(voc: Path) -> None:
+    lists = read_fold("pascal-5i", str(voc / "splits"), 0, "novel")
+    images = indexed(voc, "some", folds=(1, 2))
+    fold = benchmark_fold("pascal-5i", 0, lists, images, 1, 1, 20)
+    with pytest.raises(
+        InputError, match=r"episode 0 of fold 0 names '2008_\d+', which .*some does not have; index all"
+    ):
+        refuse_untold(fold, GroundTruth(images, "--images"), images)
+    whole = indexed(voc, "whole")
+    refuse_untold(fold, GroundTruth(whole, "--images"), whole)
+
+
+def test_a_mask_that_is_void_alone_is_refused(voc: Path) -> None:
+    images = indexed(voc, "void")
+    truth = GroundTruth(images, "--images")
+    fold = benchmark_fold("pascal-5i", 0, read_fold("pascal-5i", str(voc / "splits"), 0, "novel"), images, 1, 1, 9)
+    known, query = truth.known, fold.episodes[3].query
+    truth.known = lambda identifier: np.full_like(known(identifier), 255 if identifier == query else 1)  # type: ignore[method-assign]
+    with pytest.raises(InputError, match=f"the mask of '{query}' in .*void is void alone"):
+        refuse_untold(fold, truth, images)
+
+
+def test_images_of_another_class_table_are_refused(voc: Path) -> None:
+    """Fold lists give numbers, which mean what the benchmark's table says."""
+    images = indexed(voc, "renamed")
+    facts = {**images.plan.facts, "classes": [{"index": 1, "name": "zebra", "source_id": "1"}]}
+    others = dataclasses.replace(images, plan=dataclasses.replace(images.plan, facts=facts))
+    lists = read_fold("pascal-5i", str(voc / "splits"), 0, "novel")
+    with pytest.raises(InputError, match=r"class 1 is zebra in .* and aeroplane in pascal-5i; give images that `mask"):
+        benchmark_fold("pascal-5i", 0, lists, others, 1, 1, 5)
+
+
+def test_the_floor_is_chosen_without_any_picture_that_shows_a_class_judged() -> None:
+    labels = {"a": (1,), "b": (1,), "c": (1, 9), "d": (2,), "e": (2,), "f": (3,)}
+    found = base_episodes((1, 2, 3), labels, (9,), 1, 50)
+    assert {each for one in found for each in named(one)} == {"a", "b", "d", "e"}  # 3 has one picture
+    assert base_episodes((3,), labels, (9,), 1, 50) == []
+
+
+def asked(**more: object) -> FewShotConfig:
+    config = few_shot_config(["", "", "", ""], classes=[["a"]] * 4)
+    wanted = {"protocol": "pascal-5i", "classes": (), "fold": (3, 1, 0, 2), **more}
+    return dataclasses.replace(config, **wanted)  # type: ignore[arg-type]
+
+
+def test_published_scores_are_those_of_what_was_asked() -> None:
+    found = published_scores(asked(), ["pseudo"] * 4)
+    assert found is not None
+    assert (found.exact_ratio, found.miou) == pytest.approx((0.799, 0.332))
+    found = published_scores(asked(protocol="coco-20i", way=2, support_mask="gt"), [])
+    assert found is not None
+    assert (found.exact_ratio, found.miou) == pytest.approx((0.640, 0.362))
+    line = {"name": "learner", "exact_ratio": {"estimate": 0.6}, "miou": {"estimate": None}}
+    told = comparison(found, [line])
+    assert told["exact_ratio"]["difference"] == pytest.approx(-0.04)
+    assert told["miou"]["difference"] is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"shot": 5},
+        {"way": 3},
+        {"episodes": 999},
+        {"fold": (0, 1, 2)},
+        {"fold": (0, 1, 2, 2)},
+        {"void": "ignore"},
+        {"support_mask": "enhanced"},
+        {"protocol": "classes"},
+    ],
+)
+def test_anything_else_is_held_against_nothing(other: dict[str, object]) -> None:
+    assert published_scores(asked(**other), ["pseudo"]) is None
+
+
+def test_supervision_that_was_not_published_is_held_against_nothing() -> None:
+    assert published_scores(asked(), ["pseudo", "mixed"]) is None
+    assert published_scores(asked(support_mask="gt"), ["pseudo"]) is None
+    assert published_scores(asked(support_mask="gt"), ["mask"]) is not None
+
+
+def test_options_that_cannot_work_are_refused() -> None:
+    with pytest.raises(ConfigError, match="protocol is voc and must be one of"):
+        few_shot_config([""], protocol="voc")
+    with pytest.raises(ConfigError, match="shot is 0 and must be at least 1"):
+        few_shot_config([""], shot=0)
+    with pytest.raises(ConfigError, match="is neither a checkpoint artifact nor a file that can be read"):
+        few_shot_config(["/nowhere/best.ckpt"], classes=[["a"]])
