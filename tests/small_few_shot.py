@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save
-from torch import Tensor
 
 from maskmill.manifests.checkpoints import SEEN, WEIGHTS, seen_json
 from maskmill.manifests.datasets import TableSource
@@ -22,7 +21,7 @@ from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.stage import Findings, Inputs, WholeStage
 from maskmill.stages.students.features import Cached
 from maskmill.stages.students.learner import Learner
-from maskmill.stages.students.official import own_name
+from maskmill.stages.students.official import official_state
 
 BACKBONE, SIZE = "test_vit.r160_in1k", (64, 64)  # 4 × 4 patches, 2 heads, 6 blocks
 CLASSES = ("ant", "bee", "cat", "dog", "eel", "fox")
@@ -70,19 +69,6 @@ def write_images(home: Path, masks: Mapping[int, np.ndarray] | None = None, out:
 def write_tokens(home: Path, out: str = "tokens", weights: str = "random:0", fields: Sequence[str] = FIELDS) -> None:
     config = extract_config(BACKBONE, weights, SIZE, fit="squash", fields=fields)
     run(EXTRACT, config, {"images": str(home / "images")}, str(home / out), RunOptions())
-
-
-def official_state(learner: Learner) -> dict[str, Tensor]:
-    """Its parameters under the published names."""
-    kinds = ("weight", "bias")
-    blocks = ("short_cut.0", "short_cut.2", "qkv", "agg.0", "agg.2", "agg.3", "out_norm")
-    names = [f"corrtransformer.{n}.attn.{part}.{kind}" for n in "01" for part in blocks for kind in kinds]
-    feed = ("ff.0", "ff.1", "ff.3", "out_norm")
-    names += [f"corrtransformer.{n}.ff.{part}.{kind}" for n in "01" for part in feed for kind in kinds]
-    names += [f"linear.{n}.{kind}" for n in "0134" for kind in kinds]
-    names += [f"decoder{n}_{task}.{m}.{kind}" for n in "12" for task in ("cls", "seg") for m in "02" for kind in kinds]
-    own = {own_name(name): name for name in names}
-    return {own[name]: value for name, value in learner.state_dict().items()}
 
 
 def small_learner(channels: int, seed: int = 0) -> Learner:

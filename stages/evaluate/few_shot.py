@@ -12,13 +12,14 @@ import pyarrow as pa
 from ...manifests import tables
 from ...manifests.artifact import Artifact
 from ...manifests.errors import ConfigError
+from ...manifests.fitted_on import doubts, fitted_on
 from ...manifests.published import class_names
 from ...manifests.sealed import Json
 from ...manifests.tokens import Tokens, stored_names
 from ...manifests.underway import Underway
 from ..scores.few_shot import Answered
 from ..scores.few_shot_floors import all_foreground, chosen_threshold, constant, nearest_cls
-from ..scores.truth import GroundTruth
+from ..scores.truth import GroundTruth, refuse_other_classes
 from ..stage import Findings, Inputs, WholeStage
 from ..students.episodes import Episode
 from ..students.features import Cached, Online, pictures_of_images
@@ -30,7 +31,7 @@ from .few_shot_config import FewShotConfig, labels_role
 from .few_shot_tables import FLOORS, LEARNER, FoldAnswers, class_rows, comparison, fold_table, mean_table
 from .folds import Fold, base_episodes, named
 from .learners import Judged, refuse_other_features
-from .predictions import LabelMaps, fitted_on
+from .predictions import LabelMaps
 from .published_scores import published_scores
 from .questions import made_folds, opened_learners, usable_ids
 from .support_masks import Masks, enhanced_masks, pseudo_masks, refuse_without_maps, true_masks
@@ -125,6 +126,7 @@ def _masks(asked: _Asked, folds: Sequence[Fold]) -> list[Masks]:
     found = []
     for number, fold in enumerate(folds):
         labels = _labels(asked, number)
+        refuse_other_classes(labels, asked.inputs["images"].plan.facts["classes"])
         maps = LabelMaps(labels, asked.truth.labels, len(labels.plan.facts["classes"]))
         refuse_without_maps(maps, _supports(fold), str(labels.place))
         found.append(enhanced_masks(maps, sight))
@@ -237,7 +239,9 @@ def _warnings(asked: _Asked, learners: Sequence[Judged], folds: Sequence[Fold]) 
     if asked.config.support_mask == "enhanced":
         for number, fold in enumerate(folds):
             labels = _labels(asked, number)
-            if told := fitted_on(labels) & _supports(fold):
+            flattered = fitted_on(labels)
+            found += doubts(labels, flattered)
+            if told := flattered.ids & _supports(fold):
                 found.append(f"{labels.place} was made with the true masks of {len(told)} supports, which may flatter")
     return found
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from ...manifests.artifact import open_artifact, source_of
 from ...manifests.datasets.fold_lists import Benchmark, read_fold
@@ -18,7 +18,7 @@ from ..vision.backbone import device_named
 from .learners import file_sha256
 from .support_masks import SupportMask
 
-CLASSES = "classes"  # the protocol without lists: a split of any dataset's classes
+CLASSES: Final = "classes"  # the protocol without lists: a split of any dataset's classes
 BENCHMARKS: tuple[Benchmark, ...] = ("pascal-5i", "coco-20i")
 
 

@@ -10,7 +10,6 @@ from ...manifests.classes import BACKGROUND, IGNORE
 from ...manifests.datasets.benchmark_classes import COCO_CLASSES, VOC_CLASSES
 from ...manifests.datasets.fold_lists import Benchmark, FoldList
 from ...manifests.errors import ConfigError, InputError
-from ...manifests.sealed import Json
 from ..scores.truth import GroundTruth
 from ..students.episodes import Episode, Line, Pool, judged_episodes, made_pool
 
@@ -94,15 +93,6 @@ def refuse_untold(fold: Fold, truth: GroundTruth, images: Artifact) -> None:
 def named(episode: Episode) -> tuple[str, ...]:
     """The query and every support."""
     return (episode.query, *(support for of_way in episode.supports for support in of_way))
-
-
-def class_indices(names: Sequence[str], table: Sequence[Mapping[str, Json]], where: Artifact) -> tuple[int, ...]:
-    """Names or numbers of a class table as numbers."""
-    known = {**{str(each["index"]): each["index"] for each in table}, **{each["name"]: each["index"] for each in table}}
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"classes names {name!r}, which {where.place} does not have; give its names or numbers")
-    return tuple(sorted({int(known[name]) for name in names}))
 
 
 def refuse_learned(fold: Fold, learned: Iterable[int], names: Mapping[int, str], where: str) -> None:

@@ -5,12 +5,12 @@ from collections.abc import Collection, Mapping, Sequence
 from ...manifests.artifact import Artifact
 from ...manifests.datasets.fold_lists import FoldList, read_fold
 from ...manifests.errors import ConfigError, InputError
-from ...manifests.published import class_names
+from ...manifests.published import class_indices, class_names
 from ...manifests.sealed import digest_of
 from ..scores.truth import GroundTruth
 from ..stage import Inputs
 from .few_shot_config import CLASSES, FewShotConfig, checkpoint_role
-from .folds import Fold, benchmark_fold, class_fold, class_indices, refuse_learned, refuse_untold, shown_classes
+from .folds import Fold, benchmark_fold, class_fold, refuse_learned, refuse_untold, shown_classes
 from .learners import Judged, learned_classes, opened_checkpoint, opened_file
 
 
@@ -79,7 +79,7 @@ def _class_fold(
         )
     table = images.plan.facts["classes"]
     judged = (
-        class_indices(config.classes[place], table, images)
+        tuple(class_indices(config.classes[place], table, "the images"))
         if config.classes
         else tuple(sorted(occurring - set(learned)))
     )

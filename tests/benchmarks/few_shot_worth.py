@@ -15,6 +15,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -64,11 +65,12 @@ class Study:
         return ",".join(name for other, names in enumerate(self.folds) if other != fold for name in names)
 
 
-def command(*arguments: object, may: Sequence[int] = (0, 6)) -> int:
-    code = maskmill([str(argument) for argument in arguments])
-    if code not in may:
+def command(*arguments: object) -> None:
+    """What commands say goes to standard error, so that standard output has the tables alone."""
+    with redirect_stdout(sys.stderr):
+        code = maskmill([str(argument) for argument in arguments])
+    if code not in (0, 6):
         sys.exit(code)
-    return code
 
 
 # ---------------------------------------------------------------------------------------------------- the two sets

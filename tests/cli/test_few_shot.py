@@ -286,7 +286,7 @@ def test_options_and_config_fields_are_the_same_words() -> None:
     [
         (["--way", "4"], "episodes of 4 ways and 1 shot are asked for, of 3 classes; choose from 1 to 3 ways"),
         (["--shot", "7"], "and 7 to show a class beside a query need 8 pictures of it; leave these classes out"),
-        (["--classes", "cow"], "classes names 'cow', which "),
+        (["--classes", "cow"], "classes names 'cow', which the images do not have; "),
         (["--classes", "ant,dog"], "has learned ant, which classes judges; give the checkpoint that was trained"),
         (["--classes", "dog", "--classes", "eel"], "--classes is given 2 times for 1 checkpoints; give it once for"),
         (["--fold", "1"], "--folds and --fold are of a benchmark"),

@@ -24,7 +24,7 @@ def wheel_names(paths: Iterable[str]) -> set[str]:
         for path in paths
         if path == "py.typed"
         or (path.endswith(".py") and not path.startswith("tests/"))
-        or (path.endswith(".toml") and path.startswith("pipeline/recipes/"))
+        or (path.endswith((".toml", ".sh")) and path.startswith("pipeline/recipes/"))
         or (path.endswith((".safetensors", ".md")) and path.startswith("stages/vision/builtin/"))
     }
 

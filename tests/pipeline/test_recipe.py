@@ -345,6 +345,8 @@ def commands_of(step: str) -> dict[str, click.Command]:
     """The commands of a stage, by the layout where there are several."""
     if step in ENHANCE:
         return {"": shell.load("enhance").commands[ENHANCE[step]]}  # type: ignore[attr-defined]
+    if step == "evaluate":
+        return {"": shell.load("evaluate").commands["masks"]}  # type: ignore[attr-defined]
     command = shell.load(step)
     return dict(command.commands) if isinstance(command, click.Group) else {"": command}
 
