@@ -7,7 +7,7 @@
 # github.com/juhongm999/hsnet), the lists of COCO-20i (data/splits/coco of github.com/dahyun-kang/cst), and DINO's
 # ViT-S/8 of 300 epochs, which is not the one of torch.hub:
 # https://dl.fbaipublicfiles.com/dino/dino_deitsmall8_300ep_pretrain/dino_deitsmall8_300ep_pretrain.pth
-# Tokens of all blocks of 123,287 pictures would be 2.8 TB, so the backbone runs along; keys alone are 1.9 MB a picture.
+# What is stored of 123,287 pictures would be 3.2 TB, so the backbone runs along; keys alone are 1.9 MB a picture.
 #
 # Otherwise than in the original, students learn from every picture of train2014 that shows a base class, where its
 # lists leave some out for a reason that is not known, and each picture and class is the query in turn, where it draws a

@@ -6,7 +6,7 @@
 # Needed: VOC 2012 with the masks of SBD (SegmentationClassAug), the lists of Pascal-5i (data/splits/pascal of
 # github.com/dahyun-kang/cst), and DINO's ViT-S/8 of 300 epochs, which is not the one of torch.hub:
 # https://dl.fbaipublicfiles.com/dino/dino_deitsmall8_300ep_pretrain/dino_deitsmall8_300ep_pretrain.pth
-# Tokens of all blocks are 23 MB a picture as float16: 232 GB for the 10,092 pictures to learn from, 32 GB for the 1,381
+# What is stored of a picture is 26 MB as float16: 265 GB for the 10,092 pictures to learn from, 36 GB for the 1,381
 # to judge on.
 set -eu
 

@@ -71,7 +71,7 @@ def few_shot_config(
     benchmark = next((each for each in BENCHMARKS if each == protocol), None)
     if benchmark is None:
         if protocol != CLASSES:
-            raise ConfigError(f"protocol is {protocol} and must be one of {', '.join(BENCHMARKS)}, {CLASSES}")
+            raise ConfigError(f"protocol is {protocol} and must be one of {', '.join((*BENCHMARKS, CLASSES))}")
         _refuse_lists(folds, fold)
         _refuse_count("classes", classes, files)
         if any(files) and not classes:
