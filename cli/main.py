@@ -44,6 +44,7 @@ COMMANDS = {
     "weights": ("weights:weights", "Turn a training checkpoint into a file of weights alone."),
     "plan": ("plan:plan", "Say what a stage would do: units, files, bytes, memory."),
     "status": ("status:status", "Say how far an artifact is, from its files alone."),
+    "report": ("report:report", "Show what a run made: one HTML file with figures and pictures."),
     "verify": ("verify:verify", "Compare every byte of an artifact with what its records say."),
     "retry": ("retry:retry", "Run the units that hold failed rows again."),
     "finish": ("finish:finish", "Check and complete an artifact whose parts have run."),

@@ -54,6 +54,8 @@ def run_whole(
             underway.clear()
         try:
             summary = before or _made(at, stage, config, read, plan, underway)
+            if before is None:
+                log(at, {"event": "made", "seconds": time.monotonic() - began})
         except MaskmillError:
             if existing is None and not underway.names():
                 leave_nothing(at)

@@ -44,6 +44,10 @@ class LabelMaps:
     def __contains__(self, identifier: str) -> bool:
         return identifier in self._positions
 
+    def positions(self, identifier: str) -> Sequence[int]:
+        """Of a picture's rows in the row list."""
+        return self._positions[identifier]
+
     def failure(self, identifier: str) -> str:
         """Why there is no label map, or ""."""
         failures = self._artifact.failures()

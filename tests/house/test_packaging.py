@@ -26,6 +26,7 @@ def wheel_names(paths: Iterable[str]) -> set[str]:
         or (path.endswith(".py") and not path.startswith("tests/"))
         or (path.endswith((".toml", ".sh")) and path.startswith("pipeline/recipes/"))
         or (path.endswith((".safetensors", ".md")) and path.startswith("stages/vision/builtin/"))
+        or (path.endswith((".html", ".css", ".js")) and path.startswith("pipeline/report/"))
     }
 
 

@@ -1,0 +1,94 @@
+"""Everything that the page says before its pictures."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ...manifests.artifact import Artifact
+from ...manifests.errors import MaskmillError
+from ...manifests.published import class_names
+from .curves import Training, trainings
+from .found import Found, find
+from .rows import KINDS, RANKED_BY, measures_of, rows_of
+from .sampling import Sample, sample
+from .scores import Gain, Scores, gain_of, scores_of
+from .steps import Step, read_step
+from .survey import Survey, survey
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    found: Found
+    steps: Sequence[Step]
+    others: Sequence[Step]
+    head: Artifact | None  # whose pictures are shown
+    survey: Survey | None
+    sample: Sample | None
+    ranked_by: str | None
+    classes: Mapping[int, str]
+    scores: Sequence[Scores]
+    gains: Sequence[Gain]
+    trainings: Sequence[Training]
+    remarks: Sequence[str]
+
+
+def figures(uris: Sequence[str], count: int) -> Figures:
+    found = find(uris)
+    remarks = list(found.remarks)
+    steps = [read_step(at) for at in found.chain]
+    head = _head(steps)
+    surveyed, sampled = None, None
+    measures = measures_of(head.plan.kind) if head else ()
+    ranked_by = next((name for name in RANKED_BY if name in measures), None)
+    if head is not None:
+        try:
+            surveyed = survey(rows_of(head), measures)
+            sampled = sample(rows_of(head), count, ranked_by)
+        except MaskmillError as error:
+            remarks.append(f"The rows of {head.place} cannot be shown: {error}")
+    return Figures(
+        found=found,
+        steps=steps,
+        others=[read_step(at) for at in found.others],
+        head=head if sampled else None,
+        survey=surveyed,
+        sample=sampled,
+        ranked_by=ranked_by,
+        classes=class_names(head.plan.facts["classes"]) if head else {},
+        scores=list(_scores(steps, remarks)),
+        gains=list(_gains(steps)),
+        trainings=list(_trainings(steps, remarks)),
+        remarks=remarks,
+    )
+
+
+def _head(steps: Sequence[Step]) -> Artifact | None:
+    """The furthest along of what is finished and has a row for each picture; of several the last."""
+    finished = [step.artifact for step in steps if step.artifact is not None]
+    return next((a for kind in KINDS for a in reversed(finished) if a.plan.kind == kind), None)
+
+
+def _scores(steps: Sequence[Step], remarks: list[str]) -> Iterator[Scores]:
+    stages = {step.at: step.stage for step in steps}
+    for step in steps:
+        if step.artifact is not None and step.artifact.plan.kind == "metrics":
+            judged = [each.place(step.at) for each in step.artifact.plan.inputs if each.role == "predicted"]
+            try:
+                yield scores_of(step.artifact, stages.get(judged[0], "") if judged else "")
+            except MaskmillError as error:
+                remarks.append(str(error))
+
+
+def _gains(steps: Sequence[Step]) -> Iterator[Gain]:
+    for step in steps:
+        if step.artifact is not None and step.artifact.plan.kind == "checkpoint":
+            found = gain_of(step.artifact)
+            if found is not None:
+                yield found
+
+
+def _trainings(steps: Sequence[Step], remarks: list[str]) -> Iterator[Training]:
+    for step in steps:
+        try:
+            yield from trainings([step])
+        except (MaskmillError, ValueError) as error:
+            remarks.append(f"The curves of {step.at} cannot be drawn: {error}")

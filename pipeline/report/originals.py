@@ -1,0 +1,78 @@
+"""The pictures themselves, where they are still there and what was read.
+
+Letters: H W pixels.
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ...manifests.artifact import Artifact
+from ...manifests.errors import EnvironmentFault, InputError, MaskmillError, Reason, RowFailed
+from ...manifests.fingerprint import config_from
+from ...manifests.labels import Labels, open_labels
+from ...manifests.pictures import DEFAULT_LIMITS, Limits, decode_picture
+from ...manifests.sources import read_source
+from .rows import Row
+
+Picture = UInt8[np.ndarray, "H W 3"]
+
+
+class Originals:
+    """Of the images that there are, else of the dataset: each by the sha256 that is recorded of it."""
+
+    def __init__(self, head: Artifact, images: Artifact | None, positions: Mapping[str, int], images_root: str) -> None:
+        self._images, self._positions = images, positions
+        self._root = images_root or (str(images.plan.facts["root"]) if images else "")
+        self._dataset = _every_row(head, images_root) if head.plan.kind == "dataset" else None
+        self._unreachable = ""
+
+    def of(self, row: Row) -> tuple[Picture | None, str]:
+        """The picture, or why there is none."""
+        if self._unreachable:
+            return None, self._unreachable
+        try:
+            if self._dataset is not None and row.status in ("kept", "dropped"):
+                return self._dataset.image(row.position).permute(1, 2, 0).contiguous().numpy(), ""
+            return self._indexed(row.id), ""
+        except EnvironmentFault as fault:  # of the disk or the network, and so of every other picture
+            self._unreachable = f"pictures cannot be read: {fault}"
+            return None, self._unreachable
+        except RowFailed as failed:
+            return None, _said(failed)
+        except MaskmillError as error:
+            return None, self._why(error)
+
+    def _why(self, error: MaskmillError) -> str:
+        if isinstance(error.__cause__, RowFailed):
+            return _said(error.__cause__)
+        if not isinstance(error, InputError):
+            return f"no picture: {error}"
+        root = self._dataset.images_root if self._dataset else self._root
+        return _said(RowFailed(Reason.CHANGED)) if root else "the picture is missing: where pictures lie is not known"
+
+    def _indexed(self, identifier: str) -> Picture:
+        if self._images is None or identifier not in self._positions:
+            raise RowFailed(Reason.MISSING)
+        (row,) = self._images.rows_at([self._positions[identifier]], ["uri", "sha256"]).to_pylist()
+        data = read_source(self._root, row["uri"])
+        if row["sha256"] and hashlib.sha256(data).hexdigest() != row["sha256"]:
+            raise RowFailed(Reason.CHANGED)
+        return decode_picture(data, config_from(Limits, self._images.plan.config["limits"]))[0]
+
+
+def _every_row(dataset: Artifact, images_root: str) -> Labels:
+    """By position in the row list."""
+    opened = open_labels(dataset.place, images_root or None, "all")
+    return Labels(dataset, opened.images_root, range(dataset.plan.num_rows), DEFAULT_LIMITS.max_pixels)
+
+
+def _said(failed: RowFailed) -> str:
+    match failed.reason:
+        case Reason.MISSING:
+            return "the picture is missing"
+        case Reason.CHANGED:
+            return "the picture has changed since"
+    return f"the picture cannot be shown ({failed.reason})"

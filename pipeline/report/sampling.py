@@ -1,0 +1,84 @@
+"""Which pictures are shown where there are more than a page can hold: the same ones every time.
+
+Of the places a tenth each goes to failed rows, to dropped ones, to the worst and to the best by the score without
+ground truth; what is left goes round the classes. Within each, the smallest hash of an id comes first, so that a
+picture that is added takes the place of one at most.
+"""
+
+import hashlib
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from .rows import Row
+
+_SHARE = 10
+
+
+class Smallest:
+    """The rows with the smallest keys of all that pass by, in their order."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._heap: list[tuple[float, int, Row]] = []  # keys and positions negated: the largest first
+
+    def add(self, key: float, row: Row) -> None:
+        entry = (-key, -row.position, row)
+        if len(self._heap) < self._count:
+            heapq.heappush(self._heap, entry)
+        elif self._heap and entry[:2] > self._heap[0][:2]:
+            heapq.heapreplace(self._heap, entry)
+
+    def rows(self) -> list[Row]:
+        return [row for _, _, row in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    rows: Sequence[Row]  # in the order of the row list
+    worst: Sequence[str]  # ids, the very worst first
+    best: Sequence[str]
+    of: int
+
+
+def sample(rows: Iterable[Row], count: int, ranked_by: str | None) -> Sample:
+    share = max(1, count // _SHARE)
+    failed, dropped, worst, best = (Smallest(share) for _ in range(4))
+    classes: dict[int, Smallest] = {}
+    total = 0
+    for row in rows:
+        total += 1
+        key = _hash(row.id)
+        if row.status in ("failed", "upstream"):
+            failed.add(key, row)
+        elif row.status == "dropped":
+            dropped.add(key, row)
+        score = row.measure(ranked_by) if ranked_by else None
+        if score is not None:
+            worst.add(score, row)
+            best.add(-score, row)
+        for label in row.classes or [0]:
+            classes.setdefault(label, Smallest(count)).add(key, row)
+    chosen: dict[int, Row] = {}
+    named = [worst.rows(), best.rows(), failed.rows(), dropped.rows()]
+    for each in (*_in_turn(named), *_in_turn([classes[label].rows() for label in sorted(classes)])):
+        if len(chosen) < count:
+            chosen.setdefault(each.position, each)
+    kept = [chosen[position] for position in sorted(chosen)]
+    ids = {each.id for each in kept}
+    return Sample(
+        rows=kept,
+        worst=[each.id for each in worst.rows() if each.id in ids],
+        best=[each.id for each in best.rows() if each.id in ids],
+        of=total,
+    )
+
+
+def _hash(identifier: str) -> float:
+    return float(int.from_bytes(hashlib.sha256(identifier.encode()).digest()[:6], "big"))  # 48 bits, exact
+
+
+def _in_turn(lists: Sequence[Sequence[Row]]) -> Iterator[Row]:
+    for some in zip_longest(*lists):
+        yield from (each for each in some if each is not None)

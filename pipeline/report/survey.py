@@ -1,0 +1,120 @@
+"""One pass over all rows: counts, and how each measure of quality is distributed, in bounded memory."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Int64
+
+from .rows import MEANINGS, Row
+
+FINE = 1000  # bins while counting; those that are drawn are made of them
+BARS = 24  # at most
+_RANGES: Mapping[str, tuple[float, float]] = {"separation": (-1.0, 1.0), "num_components": (0.0, float(FINE))}
+_TRUTH = "gt"
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    name: str
+    meaning: str
+    low: float
+    high: float
+    median: float
+    bars: Sequence[tuple[int, int]]  # objects of pictures that are kept, and of others
+    count: int
+
+
+@dataclass(slots=True)
+class ClassCount:
+    pictures: int = 0
+    kept: int = 0
+    sums: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def mean(self, name: str) -> float | None:
+        return self.sums[name] / self.counts[name] if self.counts[name] else None
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    pictures: int
+    statuses: Mapping[str, int]
+    sources: Sequence[str]
+    classes: Mapping[int, ClassCount]
+    histograms: Sequence[Histogram]
+    dropped: Sequence[tuple[str, int]]  # why pictures were dropped, by the condition that failed
+
+
+def survey(rows: Iterable[Row], measures: Sequence[str]) -> Survey:
+    """Measures are of what was made: objects of the ground truth are left out of the distributions."""
+    fine = {name: np.zeros((2, FINE), np.int64) for name in measures}
+    statuses, sources, dropped = Counter[str](), set[str](), Counter[str]()
+    classes: dict[int, ClassCount] = {}
+    for row in rows:
+        statuses[row.status] += 1
+        sources.update(each.source for each in row.objects if each.source)
+        if row.status == "dropped":
+            dropped[_condition(row.why)] += 1
+        for label in row.classes:
+            found = classes.setdefault(label, ClassCount())
+            found.pictures += 1
+            found.kept += row.status == "kept"
+        for each in row.objects:
+            _count(each.measures if each.source != _TRUTH else {}, row.status, each.label, fine, classes)
+    return Survey(
+        pictures=statuses.total(),
+        statuses=statuses,
+        sources=sorted(sources),
+        classes=dict(sorted(classes.items())),
+        histograms=[found for name in measures if (found := _histogram(name, fine[name])) is not None],
+        dropped=dropped.most_common(),
+    )
+
+
+def _condition(why: str) -> str:
+    """Of "cat: area 0.004 < 0.01" what is the same for all pictures: "area < 0.01"."""
+    words = why.rpartition(": ")[2].split(" ")
+    return " ".join([words[0], *words[2:]]) if len(words) == 4 else why.rpartition(": ")[2]
+
+
+def _count(
+    measures: Mapping[str, float],
+    status: str,
+    label: int | None,
+    fine: Mapping[str, Int64[np.ndarray, "2 bins"]],
+    classes: Mapping[int, ClassCount],
+) -> None:
+    for name, value in measures.items():
+        fine[name][0 if status == "kept" else 1, _bin(name, value)] += 1
+        if label in classes:
+            classes[label].sums[name] += value
+            classes[label].counts[name] += 1
+
+
+def _bin(name: str, value: float) -> int:
+    low, high = _RANGES.get(name, (0.0, 1.0))
+    return min(FINE - 1, max(0, int((value - low) / (high - low) * FINE)))
+
+
+def _histogram(name: str, fine: Int64[np.ndarray, "2 bins"]) -> Histogram | None:
+    both = fine.sum(axis=0)
+    occupied = np.flatnonzero(both)
+    if not len(occupied):
+        return None
+    low, high = _RANGES.get(name, (0.0, 1.0))
+    step = (high - low) / FINE
+    first, last = int(occupied[0]), int(occupied[-1])
+    width = -(-(last + 1 - first) // BARS)
+    starts = range(first, last + 1, width)
+    middle = int(np.searchsorted(both.cumsum(), both.sum() / 2))
+    return Histogram(
+        name=name,
+        meaning=MEANINGS[name],
+        low=low + first * step,
+        high=min(high, low + (starts[-1] + width) * step),
+        median=low + (middle if name == "num_components" else middle + 0.5) * step,
+        bars=[(int(fine[0, at : at + width].sum()), int(fine[1, at : at + width].sum())) for at in starts],
+        count=int(both.sum()),
+    )
