@@ -13,7 +13,7 @@ import jinja2
 from ... import __version__
 from ...manifests import atomic
 from ...manifests.classes import IGNORE
-from ...manifests.errors import ConfigError, InputError
+from ...manifests.errors import ConfigError, MaskmillError
 from ...manifests.place import Place, place, split
 from ...manifests.plan import PLAN
 from ...manifests.sealed import Json
@@ -25,6 +25,7 @@ from .thumbnails import hex_colour
 
 MARK = "<!-- made by maskmill report -->"  # the second line: what may be written over
 _MARK_WITHIN = 200
+_TOLD = 10  # faults of single pictures that are said on the terminal; in the page each has its own
 _AT_ONCE = 16  # pieces of the page that are put together before they are written
 
 
@@ -89,8 +90,8 @@ class _Pictures:
             self._names = measures_of(found.head.plan.kind)
             try:
                 self.layers = Layers(found.head, artifacts, self._rows, images_root)
-            except InputError as error:
-                self.faults.append(str(error))
+            except MaskmillError as error:
+                self.faults.append(f"The pictures of {found.head.place} cannot be shown: {error}")
 
     def __iter__(self) -> Iterator[dict[str, Json]]:
         for row in self._rows if self.layers else ():
@@ -101,6 +102,7 @@ class _Pictures:
         shown = self.layers.of(row)
         self.shown += 1
         self.without_picture += not shown.picture
+        self.faults += [each for each in shown.faults if each not in self.faults][: _TOLD - len(self.faults)]
         return {
             "id": row.id,
             "status": row.status,
@@ -162,6 +164,7 @@ def _context(uris: Sequence[str], found: Figures, pictures: _Pictures) -> dict[s
         "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "title": found.found.title or _plain_name(uris[0]),
         "found": found,
+        "remarks": [*found.remarks, *pictures.faults],
         "gone": list(found.found.gone.values()),
         "meanings": MEANINGS,
         "measure_names": MEASURES,
