@@ -11,7 +11,7 @@ from .found import Found, find
 from .rows import KINDS, RANKED_BY, measures_of, rows_of
 from .sampling import Sample, sample
 from .scores import Gain, Scores, gain_of, scores_of
-from .steps import Step, read_step
+from .steps import Failures, Step, read_step
 from .survey import Survey, survey
 
 
@@ -29,6 +29,11 @@ class Figures:
     gains: Sequence[Gain]
     trainings: Sequence[Training]
     remarks: Sequence[str]
+
+    @property
+    def failed(self) -> list[tuple[str, Failures]]:
+        """Stage and reason, where a row failed first."""
+        return [(step.stage, each) for step in self.steps for each in step.failures if each.status == "failed"]
 
 
 def figures(uris: Sequence[str], count: int) -> Figures:

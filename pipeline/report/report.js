@@ -68,12 +68,12 @@
     stack.classList.add(picture.width * 3 >= picture.height * 4 ? "wide" : "tall");
     const over = overlay(picture, key);
     if (over) stack.append(over);
-    const note = stateOf(picture) || picture.missing;
-    if (note) stack.append(made("span", "note", note));
+    if (!picture.picture) stack.append(made("span", "note", picture.missing));
     frame.append(stack);
     button.append(frame);
     button.addEventListener("click", () => open(picture));
     item.append(button, made("p", "name", picture.id), legendLine(picture));
+    if (stateOf(picture)) item.append(made("p", "state", stateOf(picture)));
     item.dataset.id = picture.id;
     return item;
   }
@@ -260,6 +260,7 @@
   for (const each of facts.layers) option(form.elements.layer, each.key, each.name);
   option(form.elements.layer, "", "picture alone");
   form.elements.layer.value = usual;
+  document.getElementById("legend").open = facts.classes.length <= 24;
   for (const each of facts.classes) {
     const [item, swatch] = [made("li"), made("span", "swatch")];
     swatch.style.background = each.colour;

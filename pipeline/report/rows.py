@@ -1,5 +1,6 @@
 """What is known of each picture without looking at it: its state, its classes, and how good they look."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -103,7 +104,7 @@ def _published(found: Mapping[str, Json]) -> Object:
 
 
 def _defined(measures: Mapping[str, Json]) -> dict[str, float]:
-    return {name: float(value) for name, value in measures.items() if value is not None}
+    return {name: float(value) for name, value in measures.items() if value is not None and math.isfinite(value)}
 
 
 def _of_labels(artifact: Artifact) -> Iterator[Row]:

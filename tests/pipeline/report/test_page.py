@@ -126,7 +126,7 @@ def test_what_is_seen_is_the_picture_with_the_mask_blended_in(browser: Any, work
     seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(stack.screenshot_as_base64))).convert("RGB")).astype(float)
     over_HW4 = pixels(browser, all_of(tile, "img")[1]).astype(float)
     height, wide = truth_HW.shape
-    # Beside outlines and borders, where the page's scaling mixes neighbours, and above the note.
+    # Beside outlines and borders, where the page's scaling mixes neighbours.
     for row, column in ((12, 22), (4, 50), (20, 60), (13, 16), (13, 28), (20, 5)):
         at = seen[int((row + 0.5) * seen.shape[0] / height), int((column + 0.5) * seen.shape[1] / wide)]
         share = over_HW4[row, column, 3] / 255
@@ -153,7 +153,7 @@ def test_filters_leave_what_they_name(browser: Any) -> None:
     assert set(shown(browser)) == set(everything) - {"cat/broken"}
     choose(browser, "status", "dropped")
     assert shown(browser)
-    assert all("dropped" in each.text for each in all_of(browser, "#tiles .note"))
+    assert all("dropped" in each.text for each in all_of(browser, "#tiles .state"))
 
 
 def test_pictures_are_sorted_by_a_measure(browser: Any) -> None:

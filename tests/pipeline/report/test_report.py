@@ -152,6 +152,21 @@ def test_one_artifact_leads_to_what_it_was_made_from(work: Path, tmp_path: Path)
     assert "8 evaluate → metrics" in Text(page).text
 
 
+def test_what_is_of_another_run_is_told_apart(work: Path, tmp_path: Path) -> None:
+    mine = copied(work, tmp_path / "mine")
+    shutil.copytree(of_kind(mine, "labels"), mine / "labels-older")
+    text = Text(reported(tmp_path / "a.html", mine)).text
+    assert "1 other artifacts in the same folder, no part of the last complete run" in text
+    assert text.count("→ labels") == 2
+
+
+def test_failures_are_told_where_they_came_first(page: str) -> None:
+    text = Text(page).text
+    section = text[text.index("Failures step reason") : text.index("Quality without")]
+    assert "index undecodable 1 cat/broken A row" in section
+    assert "upstream" not in section.partition("A row")[0]
+
+
 def test_images_alone_are_shown_with_their_truth(work: Path, tmp_path: Path) -> None:
     pictures = pictures_in(reported(tmp_path / "a.html", of_kind(work, "images")))
     assert len(pictures) == 9
