@@ -1,4 +1,4 @@
 """The report: one HTML file that shows what a run made, from its files alone.
 
-found → steps → rows → survey, scores, curves → sampling → layers → page.
+found → steps → rows → survey, scores, curves → sampling → layers, originals, thumbnails → gallery → page.
 """

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -12,20 +12,17 @@ import jinja2
 
 from ... import __version__
 from ...manifests import atomic
-from ...manifests.classes import IGNORE
-from ...manifests.errors import ConfigError, MaskmillError
+from ...manifests.errors import ConfigError
 from ...manifests.place import Place, place, split
 from ...manifests.plan import PLAN
-from ...manifests.sealed import Json
 from .figures import Figures, figures
-from .layers import Layers
-from .rows import MEANINGS, Row, measures_of
+from .gallery import Gallery
+from .rows import MEANINGS
 from .scores import MEASURES, is_floor
 from .thumbnails import hex_colour
 
 MARK = "<!-- made by maskmill report -->"  # the second line: what may be written over
 _MARK_WITHIN = 200
-_TOLD = 10  # faults of single pictures that are said on the terminal; in the page each has its own
 _AT_ONCE = 16  # pieces of the page that are put together before they are written
 
 
@@ -47,20 +44,20 @@ def write_report(uris: Sequence[str], out: str, count: int, images_root: str = "
     began = time.monotonic()
     folder, name = _target(out)
     found = figures(uris, count)
-    pictures = _Pictures(found, images_root)
+    gallery = Gallery(found, images_root)
     with atomic.replacing(folder, name) as stream:
-        page = _template().stream(**_context(uris, found, pictures))
+        page = _template().stream(**_context(uris, found, gallery))
         page.enable_buffering(_AT_ONCE)
         for piece in page:
             stream.write(piece.encode())
     return Written(
         at=folder.path(name),
         pictures=found.survey.pictures if found.survey else 0,
-        shown=pictures.shown,
-        without_picture=pictures.without_picture,
+        shown=gallery.shown,
+        without_picture=gallery.without_picture,
         bytes=stream.size,
         seconds=time.monotonic() - began,
-        remarks=[*found.remarks, *pictures.faults],
+        remarks=[*found.remarks, *gallery.faults],
     )
 
 
@@ -75,48 +72,6 @@ def _target(out: str) -> tuple[Place, str]:
     if folder.exists(name) and MARK.encode() not in folder.read_range(name, 0, _MARK_WITHIN):
         raise ConfigError(f"{folder.path(name)} is there already and is no report of maskmill; choose another --out")
     return folder, name
-
-
-class _Pictures:
-    """The pictures in the order of the row list, each read when the page comes to it."""
-
-    def __init__(self, found: Figures, images_root: str) -> None:
-        self.shown = self.without_picture = 0
-        self.faults: list[str] = []
-        self._rows: Sequence[Row] = found.sample.rows if found.sample else ()
-        self.layers: Layers | None = None
-        if found.head is not None:
-            artifacts = [step.artifact for step in found.steps if step.artifact is not None]
-            self._names = measures_of(found.head.plan.kind)
-            try:
-                self.layers = Layers(found.head, artifacts, self._rows, images_root)
-            except MaskmillError as error:
-                self.faults.append(f"The pictures of {found.head.place} cannot be shown: {error}")
-
-    def __iter__(self) -> Iterator[dict[str, Json]]:
-        for row in self._rows if self.layers else ():
-            yield self._told(row)
-
-    def _told(self, row: Row) -> dict[str, Json]:
-        assert self.layers is not None
-        shown = self.layers.of(row)
-        self.shown += 1
-        self.without_picture += not shown.picture
-        self.faults += [each for each in shown.faults if each not in self.faults][: _TOLD - len(self.faults)]
-        return {
-            "id": row.id,
-            "status": row.status,
-            "why": row.why,
-            "classes": row.classes,
-            "sources": sorted({each.source for each in row.objects if each.source}),
-            "measures": {name: round(v, 4) for name in self._names if (v := row.measure(name)) is not None},
-            "height": shown.size[0],
-            "width": shown.size[1],
-            "picture": shown.picture,
-            "missing": shown.why_not,
-            "layers": shown.layers,
-            "faults": shown.faults,
-        }
 
 
 def _template() -> jinja2.Template:
@@ -136,26 +91,8 @@ def _text(name: str) -> str:
     return resources.files(__package__ or "").joinpath(name).read_text("utf-8")
 
 
-def _context(uris: Sequence[str], found: Figures, pictures: _Pictures) -> dict[str, Any]:
-    script, layers = _text("report.js"), pictures.layers
-    ids = [row.id for row in found.sample.rows] if found.sample else []
-    place_of = {identifier: place for place, identifier in enumerate(ids)}
-    labels = sorted({label for row in (found.sample.rows if found.sample else ()) for label in row.classes})
-    facts = {
-        "layers": [
-            {"key": each.key, "name": each.name, "kind": each.kind} for each in (layers.layers if layers else ())
-        ],
-        "changes": [
-            {"stage": stage, "before": before.key, "after": after.key}
-            for stage, before, after in (layers.changes if layers else ())
-        ],
-        "classes": [{"label": k, "name": found.classes.get(k, str(k)), "colour": hex_colour(k)} for k in labels]
-        + [{"label": IGNORE, "name": "undecided", "colour": hex_colour(IGNORE)}],
-        "worst": [place_of[each] for each in found.sample.worst] if found.sample else [],
-        "best": [place_of[each] for each in found.sample.best] if found.sample else [],
-        "rankedBy": found.ranked_by or "",
-        "measures": list(measures_of(found.head.plan.kind)) if found.head else [],
-    }
+def _context(uris: Sequence[str], found: Figures, gallery: Gallery) -> dict[str, Any]:
+    script = _text("report.js")
     return {
         "mark": MARK,
         "version": __version__,
@@ -164,18 +101,24 @@ def _context(uris: Sequence[str], found: Figures, pictures: _Pictures) -> dict[s
         "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "title": found.found.title or _plain_name(uris[0]),
         "found": found,
-        "remarks": [*found.remarks, *pictures.faults],
+        "remarks": [*found.remarks, *gallery.faults],
         "gone": list(found.found.gone.values()),
         "meanings": MEANINGS,
         "measure_names": MEASURES,
         "colour_of": hex_colour,
-        "names": {
-            label: name for scores in found.scores for label, name in scores.names.items() if label in scores.ious
-        },
-        "changes": layers.changes if layers else [],
-        "facts": facts,
-        "pictures": pictures,
+        "names": _names(found),
+        "changes": gallery.changes,
+        "facts": gallery.facts,
+        "pictures": gallery,
     }
+
+
+def _names(found: Figures) -> dict[int, str]:
+    """Of the classes that were found, or judged."""
+    if found.survey is None:
+        return {}
+    named = {label: found.classes.get(label, str(label)) for label in found.survey.classes}
+    return named | {label: scores.names[label] for scores in found.scores for label in scores.ious}
 
 
 def _plain_name(uri: str) -> str:

@@ -1,8 +1,8 @@
 """Which pictures are shown where there are more than a page can hold: the same ones every time.
 
 Of the places a tenth each goes to failed rows, to dropped ones, to the worst and to the best by the score without
-ground truth; what is left goes round the classes. Within each, the smallest hash of an id comes first, so that a
-picture that is added takes the place of one at most.
+ground truth; what is left goes round the classes. Within each, the smallest hash of an id comes first, so that most
+stay when pictures are added.
 """
 
 import hashlib

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int64
@@ -28,13 +28,10 @@ class Histogram:
 
 @dataclass(slots=True)
 class ClassCount:
+    """Of a class, those that it was found in, or that are said to show it."""
+
     pictures: int = 0
     kept: int = 0
-    sums: Counter[str] = field(default_factory=Counter)
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def mean(self, name: str) -> float | None:
-        return self.sums[name] / self.counts[name] if self.counts[name] else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +59,14 @@ def survey(rows: Iterable[Row], measures: Sequence[str]) -> Survey:
             found.pictures += 1
             found.kept += row.status == "kept"
         for each in row.objects:
-            _count(each.measures if each.source != _TRUTH else {}, row.status, each.label, fine, classes)
+            for name, value in each.measures.items() if each.source != _TRUTH else ():
+                fine[name][0 if row.status == "kept" else 1, _bin(name, value)] += 1
     return Survey(
         pictures=statuses.total(),
         statuses=statuses,
         sources=sorted(sources),
         classes=dict(sorted(classes.items())),
-        histograms=[found for name in measures if (found := _histogram(name, fine[name])) is not None],
+        histograms=[drawn for name in measures if (drawn := _histogram(name, fine[name])) is not None],
         dropped=dropped.most_common(),
     )
 
@@ -77,20 +75,6 @@ def _condition(why: str) -> str:
     """Of "cat: area 0.004 < 0.01" what is the same for all pictures: "area < 0.01"."""
     words = why.rpartition(": ")[2].split(" ")
     return " ".join([words[0], *words[2:]]) if len(words) == 4 else why.rpartition(": ")[2]
-
-
-def _count(
-    measures: Mapping[str, float],
-    status: str,
-    label: int | None,
-    fine: Mapping[str, Int64[np.ndarray, "2 bins"]],
-    classes: Mapping[int, ClassCount],
-) -> None:
-    for name, value in measures.items():
-        fine[name][0 if status == "kept" else 1, _bin(name, value)] += 1
-        if label in classes:
-            classes[label].sums[name] += value
-            classes[label].counts[name] += 1
 
 
 def _bin(name: str, value: float) -> int:
