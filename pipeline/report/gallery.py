@@ -30,10 +30,11 @@ class Gallery:
 
     @property
     def changes(self) -> list[dict[str, Json]]:
-        """Each stage that changes what was there, with the layers before and after it."""
+        """Each stage that changes what was there, with the layers before and after it; and the soft map, for one that
+        changed nothing."""
         return [
-            {"stage": stage, "before": before.key, "after": after.key}
-            for stage, before, after in (self._layers.changes if self._layers else ())
+            {"stage": stage, "before": before.key, "after": after.key, "soft": soft.key}
+            for stage, before, after, soft in (self._layers.changes if self._layers else ())
         ]
 
     @property

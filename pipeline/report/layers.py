@@ -76,10 +76,12 @@ class Layers:
         return [*truth, *soft, *([self._labels] if self._labels else [])]
 
     @property
-    def changes(self) -> list[tuple[str, Layer, Layer]]:
-        """Each stage that changes what was there: its name, before and after."""
-        found = [("enhance", one.heat, other.heat) for one, other in zip(self._maps, self._maps[1:], strict=False)]
-        return [*found, ("refine", self._maps[-1].cut, self._labels)] if self._maps and self._labels else found
+    def changes(self) -> list[tuple[str, Layer, Layer, Layer]]:
+        """Each stage that changes what was there: its name, before, after, and the soft map before."""
+        pairs = zip(self._maps, self._maps[1:], strict=False)
+        found = [("enhance", one.heat, other.heat, one.heat) for one, other in pairs]
+        last = self._maps[-1] if self._maps else None
+        return [*found, ("refine", last.cut, self._labels, last.heat)] if last and self._labels else found
 
     def of(self, row: Row) -> Shown:
         shown = Shown()

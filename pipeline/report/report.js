@@ -145,14 +145,14 @@
 
   function changeCard(change) {
     const card = made("div", "card");
-    const names = [change.before, change.after].map((key) => layerOf.get(key).name);
-    card.append(made("h3", "", `${change.stage}: ${names[0]} → ${names[1]}`));
-    const both = pictures.filter((each) => each.layers[change.before] && each.layers[change.after]);
-    const changed = both.filter((each) => each.layers[change.before] !== each.layers[change.after]);
-    if (!changed.length) {
-      card.append(made("p", "soft", both.length ? "It changed nothing in the pictures that are shown." : "No picture has both."));
-      return card;
-    }
+    const having = (before) =>
+      pictures.filter((each) => each.layers[before] && each.layers[change.after] && each.layers[before] !== each.layers[change.after]);
+    const changes = having(change.before);
+    const before = changes.length ? change.before : change.soft;
+    const changed = changes.length ? changes : having(before);
+    card.append(made("h3", "", `${change.stage}: ${layerOf.get(before).name} → ${layerOf.get(change.after).name}`));
+    if (!changes.length) card.append(made("p", "soft", "It changed no label of the pictures that are shown, which are cut as they were."));
+    if (!changed.length) return card;
     const agreement = (each) => each.measures.agreement ?? 1;
     changed.sort((one, other) => agreement(one) - agreement(other));
     const view = comparer();
@@ -160,8 +160,8 @@
     let at = 0;
     const go = (by) => {
       at = (at + by + changed.length) % changed.length;
-      view.show(changed[at], change.before, change.after, "340px");
-      caption.textContent = `${changed[at].id} (${at + 1} of ${changed.length}${change.stage === "refine" ? ", most changed first" : ""})`;
+      view.show(changed[at], before, change.after, "340px");
+      caption.textContent = `${changed[at].id} (${at + 1} of ${changed.length}${change.stage === "refine" && changes.length ? ", most changed first" : ""})`;
     };
     back.type = on.type = "button";
     back.addEventListener("click", () => go(-1));
@@ -240,7 +240,7 @@
 
   for (const name of ["worst", "best"]) {
     const list = document.getElementById(name);
-    if (list) list.append(...facts[name].slice(0, RANKED).map((place) => tile(pictures[place], usual)));
+    if (list) list.append(...facts[name].slice(0, Math.min(RANKED, Math.ceil(pictures.length / 2))).map((place) => tile(pictures[place], usual)));
   }
 
   // ---- the gallery

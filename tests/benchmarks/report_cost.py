@@ -4,7 +4,7 @@ tenth of them; beside it what its imports cost alone.
 The run is a recipe of every stage but training, with a backbone that knows nothing, over pictures of 320×240 pixels
 (20 kB). Making it takes longer than the report, some 0.1 s a picture; what WORK holds already is not made again.
 
-Run: `PYTHONPATH=tests .venv/bin/python tests/benchmarks/bench_report.py [ROWS] [WORK]`
+Run: `PYTHONPATH=tests .venv/bin/python tests/benchmarks/report_cost.py [ROWS] [WORK]`
 """
 
 import json
