@@ -169,6 +169,26 @@ def make_directory(place: Place) -> None:
             os.makedirs(place.uri, exist_ok=True)
 
 
+@contextmanager
+def building(place: Place, name: str) -> Iterator[HashingWriter]:
+    """A new file in a local directory that nobody reads yet; it is safe on the disk once `move_directory` is done."""
+    with _writing(place.path(name)), _open_new(place.path(name)) as stream:
+        yield HashingWriter(stream)
+
+
+def move_directory(built: Place, target: Place) -> None:
+    """Gives a local directory another name, all that is in it safe on the disk first; `target` is not there, or is
+    empty."""
+    with _writing(built.uri):
+        for there, _, files in os.walk(built.uri, topdown=False):
+            for name in files:
+                _sync_file(os.path.join(there, name))
+            _sync_directory(there)
+    with _writing(target.uri):
+        os.rename(built.uri, target.uri)
+        _sync_directory(os.path.dirname(target.uri))
+
+
 def remove_directory(place: Place) -> None:
     """Removes a local directory and the empty ones in it; one that holds a file stays as it is."""
     if not place.is_local:
@@ -271,6 +291,14 @@ def _remove_if_there(path: str) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _sync_file(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sync_directory(path: str) -> None:

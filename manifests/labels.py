@@ -20,7 +20,7 @@ from .artifact import Artifact, open_artifact
 from .errors import ConfigError, CorruptArtifact, InputError, MaskmillError, Reason, RowFailed
 from .frames import frame_row
 from .palette import decode_label_map
-from .pictures import DEFAULT_LIMITS, Limits, decode_picture
+from .pictures import DEFAULT_LIMITS, Limits, PictureFacts, decode_picture, inspect_picture
 from .place import Place, place
 from .plan import read_plan
 from .published import COLUMNS, class_names
@@ -34,6 +34,7 @@ Example = tuple[Tensor, Tensor, dict[str, Json]]
 REMOTE = frozenset(
     ("abfs", "abfss", "az", "gcs", "gs", "hdfs", "hf", "http", "https", "memory", "s3", "s3a", "sftp", "webhdfs")
 )
+_ROOT_OPTION = "images_root= (--images-root of a command)"
 _WITHOUT_PICTURE = tuple(name for name in COLUMNS if name != "image")
 
 
@@ -97,6 +98,24 @@ class Labels(Dataset[Example]):
         """The picture, from the dataset itself where it is inside, else from the folder of the pictures."""
         return self._image(index, self.row(index))
 
+    def picture(self, index: int) -> tuple[bytes, PictureFacts]:
+        """The picture's own file, checked, and what its header says; nothing is decoded."""
+        row = self.row(index)
+        data, where = self._picture(index, row)
+        try:
+            facts = inspect_picture(data, self._limits)
+        except RowFailed as failed:
+            raise self._undecodable(row, where, failed) from failed
+        if (facts.height, facts.width) != (row["height"], row["width"]):
+            raise self._corrupt(
+                row, f"says {row['width']}×{row['height']} of a picture of {facts.width}×{facts.height}"
+            )
+        return data, facts
+
+    def position(self, index: int) -> int:
+        """Where the picture stands in `rows`, which also lists what is not given."""
+        return int(self._positions[range(len(self))[index]])  # also from the end; IndexError beyond
+
     def _row(self, cells: Row) -> dict[str, Json]:
         if fault := _uri_fault(cells["uri"] or ""):
             raise self._corrupt(cells, f"names {cells['uri']!a} as its picture, which {fault}")
@@ -118,6 +137,15 @@ class Labels(Dataset[Example]):
         return torch.from_numpy(label_HW)
 
     def _image(self, index: int, row: Row) -> UInt8[Tensor, "3 H W"]:
+        data, where = self._picture(index, row)
+        try:
+            picture_HW3, _ = decode_picture(data, self._limits)
+        except RowFailed as failed:
+            raise self._undecodable(row, where, failed) from failed
+        return torch.from_numpy(picture_HW3).permute(2, 0, 1)
+
+    def _picture(self, index: int, row: Row) -> tuple[bytes, str]:
+        """The bytes that the mask was made for, and where they were found."""
         inside = self._embedded(index)
         data = self._read(row) if inside is None else inside
         where = self._path(row["uri"]) if inside is None else f"the picture in {self.artifact.place}"
@@ -125,15 +153,14 @@ class Labels(Dataset[Example]):
         if found != row["sha256"]:
             raise InputError(
                 f"{where} is not the picture that the mask of {row['id']!r} was made for: its sha256 is {found} and "
-                f"{row['sha256']} is recorded; restore it, or give the folder of the right ones as images_root="
+                f"{row['sha256']} is recorded; restore it, or give the folder of the right ones as {_ROOT_OPTION}"
             )
-        try:
-            picture_HW3, _ = decode_picture(data, self._limits)
-        except RowFailed as failed:
-            if failed.reason is Reason.TOO_LARGE:
-                raise self._too_large(row, failed) from failed
-            raise InputError(f"{where}, of {row['id']!r}, cannot be decoded: {failed.detail}; leave it out") from failed
-        return torch.from_numpy(picture_HW3).permute(2, 0, 1)
+        return data, where
+
+    def _undecodable(self, row: Row, where: str, failed: RowFailed) -> InputError:
+        if failed.reason is Reason.TOO_LARGE:
+            return self._too_large(row, failed)
+        return InputError(f"{where}, of {row['id']!r}, cannot be decoded: {failed.detail}; leave it out")
 
     def _embedded(self, index: int) -> bytes | None:
         if not self.artifact.plan.config["embed_images"]:
@@ -145,7 +172,7 @@ class Labels(Dataset[Example]):
         if not self.images_root and "://" not in _outermost(row["uri"]):
             raise InputError(
                 f"{self.artifact.place} is without its pictures and does not lead to them, so {row['uri']} of "
-                f"{row['id']!r} cannot be opened; pass the folder or URL that it is relative to as images_root="
+                f"{row['id']!r} cannot be opened; pass the folder or URL that it is relative to as {_ROOT_OPTION}"
             )
         try:
             return read_source(self.images_root, row["uri"])
@@ -154,7 +181,7 @@ class Labels(Dataset[Example]):
             where = failed.detail if failed.reason is Reason.OUTSIDE_ROOT else self._path(row["uri"])
             raise InputError(
                 f"{what} {where}, the picture of {row['id']!r} in {self.artifact.place}; "
-                "pass the folder or URL where the pictures are as images_root="
+                f"pass the folder or URL where the pictures are as {_ROOT_OPTION}"
             ) from failed
 
     def _path(self, uri: str) -> str:
@@ -162,8 +189,7 @@ class Labels(Dataset[Example]):
         return f"{source.path}::{source.member}" if source.member else source.path
 
     def _cells(self, index: int, columns: Sequence[str] = _WITHOUT_PICTURE) -> dict[str, Json]:
-        position = int(self._positions[range(len(self))[index]])  # also from the end; IndexError beyond
-        return frame_row(self.artifact, position, columns)
+        return frame_row(self.artifact, self.position(index), columns)
 
     def _corrupt(self, row: Row, what: str) -> CorruptArtifact:
         return CorruptArtifact(f"{self.artifact.place}: the row of {row['id']!r} {what}; do not trust this dataset")

@@ -61,9 +61,13 @@ COLUMNS: Mapping[str, pa.DataType] = {
 
 @cache
 def frame_schema() -> pa.Schema:
-    features = {name: {"_type": "Image"} if kind == IMAGE else _feature(kind) for name, kind in COLUMNS.items()}
-    described = json.dumps({"info": {"features": features}})
-    return pa.schema(list(COLUMNS.items()), metadata={"huggingface": described})
+    return schema_for_hugging_face(COLUMNS, {})
+
+
+def schema_for_hugging_face(columns: Mapping[str, pa.DataType], features: Mapping[str, Json]) -> pa.Schema:
+    """Of Parquet that Hugging Face's datasets read; `features` are those that a column's type does not tell."""
+    told = {name: features.get(name) or _feature(kind) for name, kind in columns.items()}
+    return pa.schema(list(columns.items()), metadata={"huggingface": json.dumps({"info": {"features": told}})})
 
 
 def provenance(artifacts: Sequence[Artifact], whole_paths: bool = False) -> list[dict[str, Json]]:
@@ -112,6 +116,8 @@ def shareable(value: Json) -> Json:
 
 def _feature(kind: pa.DataType) -> Json:
     """A column as Hugging Face's datasets write it down."""
+    if kind == IMAGE:
+        return {"_type": "Image"}
     if pa.types.is_list(kind):
         return {"feature": _feature(kind.value_type), "_type": "List"}
     if pa.types.is_struct(kind):

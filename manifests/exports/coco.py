@@ -1,0 +1,110 @@
+"""COCO: pictures in one folder, and for each split a JSON of instances with compressed run lengths.
+
+A class in a picture is one annotation, however many objects it is: which pixels are whose is not known. Undecided
+pixels are a crowd of each class that was looked for in the picture, which COCOeval neither rewards nor blames; trainers
+leave crowds out, so to them such pixels are background. Categories are the classes of the dataset with its own numbers.
+
+Letters: H W pixels.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import numpy as np
+from jaxtyping import Bool
+from pycocotools import mask as coco_mask  # type: ignore[import-untyped]
+
+from ..atomic import HashingWriter
+from ..classes import IGNORE
+from ..sealed import Json
+from .export import Example, Export
+
+_IDS = 1024  # kept free for the annotations of each picture
+_FIRST_CROWD = 512  # among them
+_NO_CROWD = "undecided pixels that become background, of pictures where no class was looked for"
+
+
+class _Instances:
+    """The JSON of a split: annotations as they come, and at the end the images, which are short enough to be kept."""
+
+    def __init__(self, stream: HashingWriter, head: bytes) -> None:
+        self._stream = stream
+        self._images: list[bytes] = []
+        self._between = b""
+        stream.write(head + b',"annotations":[\n')
+
+    def add(self, example: Example, annotations: Iterator[dict[str, Json]]) -> None:
+        size = {"height": example.height, "width": example.width}
+        image = {"id": example.number, "file_name": example.picture_name, **size, "maskmill_id": example.id}
+        self._images.append(_encoded(image))
+        for annotation in annotations:
+            self._stream.write(self._between + _encoded(annotation))
+            self._between = b",\n"
+
+    def end(self) -> None:
+        self._stream.write(b'],\n"images":[\n' + b",\n".join(self._images) + b"]}\n")
+
+
+def write(export: Export) -> None:
+    head = _head(export)
+    instances: dict[str, _Instances] = {}
+    with ExitStack() as stack:
+        for example in export.examples():
+            if example.split not in instances:
+                stream = stack.enter_context(export.folder.stream(f"annotations/instances_{example.split}.json"))
+                instances[example.split] = _Instances(stream, head)
+            export.folder.write(f"images/{example.picture_name}", example.picture)
+            instances[example.split].add(example, _annotations(example, export))
+        for each in instances.values():
+            each.end()
+
+
+def _head(export: Export) -> bytes:
+    """Everything but annotations and images, without the closing bracket."""
+    plan = export.labels.artifact.plan
+    source_ids = {row["index"]: row["source_id"] for row in plan.facts["classes"]}
+    told: dict[str, Json] = {
+        "info": {"description": plan.facts["title"], "version": plan.fingerprint},
+        "licenses": [{"id": number, "name": name} for number, name in enumerate(export.licences, 1)],
+        "categories": [
+            {"id": label, "name": name, "supercategory": "", "source_id": source_ids.get(label, "")}
+            for label, name in export.class_names().items()
+        ],
+    }
+    return _encoded(told)[:-1]
+
+
+def _annotations(example: Example, export: Export) -> Iterator[dict[str, Json]]:
+    told = {each["class"]: {"source": each["source"], "score": each["score"]} for each in example.row["objects"]}
+    for label in example.classes():
+        segment = _segment(example.label_HW == label)
+        yield _annotation(example, label, label, 0, segment) | {"attributes": told.get(label, {})}
+    ignored_HW = example.label_HW == IGNORE
+    if not ignored_HW.any():
+        return
+    looked_for = sorted({*example.classes(), *told, *(example.row["labels"] or ())})
+    if not looked_for:
+        export.lost[_NO_CROWD] += int(ignored_HW.sum())
+        return
+    segment = _segment(ignored_HW)
+    for label in looked_for:
+        yield _annotation(example, _FIRST_CROWD + label, label, 1, segment)
+
+
+def _annotation(example: Example, number: int, label: int, crowd: int, segment: dict[str, Json]) -> dict[str, Json]:
+    ids = {"id": example.number * _IDS + number, "image_id": example.number, "category_id": label}
+    return {**ids, "iscrowd": crowd, **segment}
+
+
+def _segment(inside_HW: Bool[np.ndarray, "H W"]) -> dict[str, Json]:
+    runs = coco_mask.encode(np.asfortranarray(inside_HW, np.uint8))
+    return {
+        "area": int(coco_mask.area(runs)),
+        "bbox": coco_mask.toBbox(runs).tolist(),
+        "segmentation": {"size": [int(side) for side in runs["size"]], "counts": runs["counts"].decode()},
+    }
+
+
+def _encoded(value: Json) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

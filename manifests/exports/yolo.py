@@ -1,0 +1,67 @@
+"""YOLO segmentation: pictures, a text of polygons beside each, and data.yaml.
+
+A line is one object to YOLO, and here it is one piece of a class. A polygon has no holes and its pixels have one class,
+so holes are closed; undecided pixels are background. Points are the middles of pixels: Ultralytics, which cuts off
+fractions and fills the outline too, gets the same pixels back.
+
+Letters: H W pixels.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from ..classes import IGNORE
+from .export import Example, Export
+from .outlines import pieces_of
+
+_HOLES = "holes closed"
+_HOLE_PIXELS = "pixels of holes that get the class around them"
+_LINES = "pieces left out that are a point or a straight line"
+_LEAST_POINTS = 3  # a line of fewer is a box to Ultralytics, and then it refuses the picture
+_UNDECIDED = "undecided pixels that become background"
+_NO_TRAIN = "rows that data.yaml names as train too, since there is no split of that name"
+_NO_VAL = "rows that data.yaml names as val too, since there is no split of that name"
+
+
+def write(export: Export) -> None:
+    splits: Counter[str] = Counter()
+    for example in export.examples():
+        splits[example.split] += 1
+        lines = list(_lines(example, export))
+        export.folder.write(f"images/{example.split}/{example.picture_name}", example.picture)
+        export.folder.write(f"labels/{example.split}/{example.stem}.txt", "".join(lines).encode())
+        export.lost[_UNDECIDED] += int((example.label_HW == IGNORE).sum())
+    export.folder.write("data.yaml", _data_yaml(export, splits).encode())
+
+
+def _lines(example: Example, export: Export) -> Iterator[str]:
+    size = np.array([example.height, example.width])
+    for label in example.classes():
+        for piece in pieces_of(example.label_HW == label):
+            export.lost[_HOLES] += piece.holes
+            export.lost[_HOLE_PIXELS] += piece.hole_pixels
+            if len(piece.outline_P2) < _LEAST_POINTS:
+                export.lost[_LINES] += 1
+                continue
+            shares_P2 = (piece.outline_P2 + 0.5) / size
+            points = " ".join(f"{column:.7g} {row:.7g}" for row, column in shares_P2.tolist())
+            yield f"{label - 1} {points}\n"
+
+
+def _data_yaml(export: Export, splits: Mapping[str, int]) -> str:
+    """Paths are from the folder of the file itself, as Ultralytics takes them where there is no `path`."""
+    training = "train" if "train" in splits else min(splits)
+    folders = {"train": training, "val": "val" if "val" in splits else training, **{each: each for each in splits}}
+    export.lost[_NO_TRAIN] += 0 if "train" in splits else splits[training]
+    export.lost[_NO_VAL] += 0 if "val" in splits else splits[training]
+    lines = [f"{_quoted(split)}: {_quoted(f'images/{folder}')}" for split, folder in folders.items()]
+    names = [f"  {label - 1}: {_quoted(name)}" for label, name in export.class_names().items()]
+    return "\n".join([*lines, "names:", *names]) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """A YAML string; what is not to be seen is written as its number."""
+    escaped = (each if each.isprintable() and each not in '"\\' else f"\\U{ord(each):08x}" for each in text)
+    return f'"{"".join(escaped)}"'

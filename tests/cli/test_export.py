@@ -1,0 +1,134 @@
+"""`maskmill export`: what it says, what it leaves, and the sentence for each mistake."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maskmill.cli import export as command
+from maskmill.cli.main import main
+from maskmill.manifests.exports import formats
+from small_dataset import tree
+from small_export import PICTURES, make_dataset
+from small_labels import publish
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("made")
+    make_dataset(home)
+    publish(home, "inside", ground_truth=list(PICTURES), min_score="area>=1", embed_images=True)
+    return home
+
+
+@pytest.fixture
+def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Path:
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    return tmp_path
+
+
+def as_json(capsys: Capture, *arguments: str) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main(["export", "dataset", *arguments, "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_it_says_what_it_wrote_and_what_was_lost(home: Path, capsys: Capture) -> None:
+    assert main(["export", "dataset", "--to", "yolo", "--out", "out"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    pattern = rf"yolo: 9 rows \(left out: 1 dropped, 1 failed\), 20 files, [\d.]+ kB → {home}/out"
+    assert re.fullmatch(pattern, said[0])
+    assert "  pictures written anew as upright PNG: 2" in said
+    assert any(re.fullmatch(r"  undecided pixels that become background: [\d,]+", line) for line in said)
+    found = as_json(capsys, "--to", "yolo", "--out", "again")
+    assert (found["format"], found["rows"], found["at"]) == ("yolo", 9, f"{home}/again")
+    assert found["left_out"] == {"dropped": 1, "failed": 1}
+    files = [path for path in (home / "again").rglob("*") if path.is_file()]
+    assert (found["files"], found["bytes"]) == (len(files), sum(path.stat().st_size for path in files))
+    assert [f"  {what}: {count:,}" for what, count in found["lost"].items()] == said[1:]
+
+
+@pytest.mark.parametrize("name", command.FORMATS)
+def test_equal_datasets_give_equal_bytes_wherever_their_pictures_are(home: Path, capsys: Capture, name: str) -> None:
+    """No clock and no path goes in; what was embedded comes out as what lies beside."""
+    as_json(capsys, "--to", name, "--out", "one")
+    as_json(capsys, "--to", name, "--out", "two", "--images-root", "pictures")
+    assert tree(home / "one") == tree(home / "two")
+    assert main(["export", "inside", "--to", name, "--out", "three"]) == 0
+    files = tree(home / "three")
+    differing = {path for path, digest in tree(home / "one").items() if files[path] != digest}
+    assert all("jpg" not in path and "png" not in path for path in differing)
+    assert len(files) == len(tree(home / "one"))
+
+
+def test_the_formats_of_the_option_are_those_of_the_table() -> None:
+    assert tuple(formats.FORMATS) == command.FORMATS
+    assert all(callable(formats.writer(name)) for name in formats.FORMATS)
+
+
+def test_a_second_time_it_is_refused_or_replaces(home: Path, capsys: Capture) -> None:
+    before = as_json(capsys, "--to", "coco", "--out", "out")
+    files = tree(home / "out")
+    assert main(["export", "dataset", "--to", "voc", "--out", "out"]) == 2
+    assert f"{home}/out is not empty; choose another --out, or pass --overwrite" in capsys.readouterr().err
+    assert tree(home / "out") == files
+    assert as_json(capsys, "--to", "coco", "--out", "out", "--overwrite") == before
+    assert tree(home / "out") == files
+    as_json(capsys, "--to", "voc", "--out", "out", "--overwrite")
+    assert not (home / "out" / "annotations").exists()
+
+
+def test_a_dataset_without_its_pictures_is_refused_and_leaves_nothing(home: Path, capsys: Capture) -> None:
+    assert main(["export", "dataset", "--to", "coco", "--out", "out", "--images-root", "nowhere"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"maskmill: there is no {home}/nowhere/plain.jpg, the picture of 'plain' in")
+    assert "--images-root" in said
+    shutil.rmtree("images")
+    assert main(["export", "dataset", "--to", "coco", "--out", "out"]) == 2
+    assert "is without its pictures and does not lead to them" in capsys.readouterr().err
+    assert not (home / "out").exists()
+    assert not list(home.glob(".out*"))
+    assert as_json(capsys, "--to", "coco", "--out", "out", "--images-root", "pictures")["rows"] == 9
+
+
+def test_a_picture_that_changed_is_refused(home: Path, capsys: Capture) -> None:
+    shutil.copy(home / "pictures" / "crumbs.png", home / "pictures" / "open.png")
+    assert main(["export", "dataset", "--to", "fiftyone", "--out", "out", "--images-root", "pictures"]) == 2
+    assert "is not the picture that the mask of 'open' was made for" in capsys.readouterr().err
+    assert not list(home.glob("*out*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["dataset", "--to", "pascal", "--out", "out"], "'pascal' is not one of 'coco', 'voc'"),
+        (["dataset", "--out", "out"], "Missing option '--to'"),
+        (["dataset", "--to", "coco"], "Missing option '--out'"),
+        (["nowhere", "--to", "coco", "--out", "out"], "no artifact at"),
+        (["labels", "--to", "coco", "--out", "out"], "holds labels where dataset are wanted"),
+        (["dataset", "--to", "coco", "--out", "s3://bucket/out"], "is a URL, and an export is a folder of this"),
+        (["dataset", "--to", "coco", "--out", "dataset"], "dataset is not empty"),
+        (["dataset", "--to", "coco", "--out", "dataset", "--overwrite"], "no export wrote it"),
+    ],
+)
+def test_a_mistake_is_one_sentence(home: Path, capsys: Capture, arguments: list[str], sentence: str) -> None:
+    before = tree(home)
+    assert main(["export", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert "Traceback" not in said
+    assert tree(home) == before
+
+
+def test_nothing_kept_is_nothing_to_export(home: Path, capsys: Capture) -> None:
+    publish(home, "strict", min_score="area>=1")
+    assert main(["export", "strict", "--to", "coco", "--out", "out"]) == 2
+    assert "has no row that its quality rule kept; there is nothing to export" in capsys.readouterr().err
