@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from ..pipeline.estimate import Estimate
+from ..pipeline.lineage import Difference
 from ..pipeline.run import Outcome
 
 
@@ -106,6 +107,33 @@ def with_interval(found: Mapping[str, Any] | None) -> str:
     if found["low"] is None:  # no resample has what it is about
         return f"{found['estimate']:.3f} (–)"
     return f"{found['estimate']:.3f} ({found['low']:.3f}–{found['high']:.3f})"
+
+
+def show_differences(differences: Sequence[Difference]) -> None:
+    """The settings in which two artifacts differ, all the way up."""
+    if not differences:
+        click.echo("made with the same settings, all the way up")
+        return
+    rows = [(f"{each.of}: {each.name}", _told(each.a), _told(each.b)) for each in differences]
+    print_table(("made with", "A", "B"), rows, last_right=False)
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], last_right: bool = True) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for number, name in enumerate(header):
+        table.add_column(name, justify="right" if number and last_right else "left", overflow="fold")
+    for row in rows:  # as Text: an id is no markup
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+    click.echo("")
+
+
+def _told(value: Any) -> str:
+    return "–" if value in (None, "", []) else str(value)
 
 
 def counted(counts: Mapping[str, Any]) -> str:

@@ -1,12 +1,11 @@
 """`maskmill compare A B`."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from .answers import echo_json
+from .answers import echo_json, print_table, show_differences
 
 if TYPE_CHECKING:
     from ..pipeline.compare import ClassComparison, Comparison, Side
@@ -43,15 +42,11 @@ def _show(found: "Comparison") -> None:
         click.echo(f"  {found.other_size} have label maps of different sizes and are not compared: {ids}")
     click.echo(f"  mIoU {_share(found.miou)}, without background {_share(found.miou_foreground)}\n")
     header = ("class", "IoU", "of A's, in B", "of B's, in A", "pixels in A", "pixels in B")
-    _print_table(header, [_class_row(each) for each in found.classes])
+    print_table(header, [_class_row(each) for each in found.classes])
     if found.worst:
         rows = [(each.id, _share(each.iou), _share(each.agreement)) for each in found.worst]
-        _print_table(("pictures that differ most", "IoU", "pixels the same"), rows)
-    if found.differences:
-        differing = [(f"{each.of}: {each.name}", _told(each.a), _told(each.b)) for each in found.differences]
-        _print_table(("made with", "A", "B"), differing, last_right=False)
-    else:
-        click.echo("made with the same settings, all the way up")
+        print_table(("pictures that differ most", "IoU", "pixels the same"), rows)
+    show_differences(found.differences)
 
 
 def _class_row(found: "ClassComparison") -> list[str]:
@@ -70,23 +65,5 @@ def _side(side: "Side") -> str:
     return said
 
 
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], last_right: bool = True) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for number, name in enumerate(header):
-        table.add_column(name, justify="right" if number and last_right else "left", overflow="fold")
-    for row in rows:  # as Text: an id is no markup
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
-    click.echo("")
-
-
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _told(value: Any) -> str:
-    return "–" if value in (None, "", []) else str(value)

@@ -41,6 +41,7 @@ COMMANDS = {
     "train": ("train:train", "Train a student on a dataset, from stored tokens or with the backbone in the loop."),
     "evaluate": ("evaluate:evaluate", "Judge maps, labels or a dataset against ground truth."),
     "compare": ("compare:compare", "Hold two maps, labels or datasets of the same pictures against each other."),
+    "diff": ("diff:diff", "Say which rows of a dataset came, went and changed from one version to another."),
     "export": ("export:export", "Write a dataset as COCO, VOC, YOLO and other tools read it."),
     "weights": ("weights:weights", "Turn a training checkpoint into a file of weights alone."),
     "plan": ("plan:plan", "Say what a stage would do: units, files, bytes, memory."),

@@ -103,7 +103,7 @@ class _Tally:
 def compare(a: Artifact, b: Artifact, worst: int, images: Artifact | None = None) -> Comparison:
     """Reads files only; a picture at a time is in memory. `images` gives image-level labels where maps need them and
     do not lead to their own."""
-    names = _common_names(a, b)
+    names = common_names(a, b)
     maps_a, maps_b = _label_maps(a, images), _label_maps(b, images)
     tally = _Tally(worst)
     alone_a, alone_b = [each for each in maps_a if each not in maps_b], [each for each in maps_b if each not in maps_a]
@@ -169,7 +169,7 @@ def _has_objects(maps: Artifact) -> bool:
     return any(row["class"] is None and row["note"] != NO_LABEL for row in rows)
 
 
-def _common_names(a: Artifact, b: Artifact) -> dict[int, str]:
+def common_names(a: Artifact, b: Artifact) -> dict[int, str]:
     """A class is a number, and both must mean the same by it."""
     ours, theirs = class_names(a.plan.facts["classes"]), class_names(b.plan.facts["classes"])
     for label in sorted(ours.keys() & theirs.keys()):

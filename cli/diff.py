@@ -1,0 +1,78 @@
+"""`maskmill diff A B`."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .answers import echo_json, print_table, show_differences
+
+if TYPE_CHECKING:
+    from ..pipeline.diff import Change, ChangedRow, Diff
+
+_SHOWN = 10  # rows of each kind; JSON has all of them
+
+
+@click.command()
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, with every row.")
+def diff(a: str, b: str, as_json: bool) -> int:
+    """Hold dataset B against A, an earlier version: what was added, removed, relabelled. Reads files only."""
+    from ..pipeline.diff import diff_datasets
+
+    found = diff_datasets(a, b)
+    if as_json:
+        echo_json(dataclasses.asdict(found))
+    else:
+        _show(found)
+    return 0
+
+
+def _show(found: "Diff") -> None:
+    click.echo(
+        f"{len(found.added)} rows added, {len(found.removed)} removed, {len(found.relabelled)} relabelled, "
+        f"{len(found.changed)} changed otherwise, {found.unchanged} as they were"
+    )
+    for side, version in (("A", found.a), ("B", found.b)):
+        click.echo(f"  {side}: dataset {version.at}: {version.rows} rows, fingerprint {version.fingerprint[:12]}")
+    lists = {
+        "added": found.added,
+        "removed": found.removed,
+        "classes added": found.classes_added,
+        "classes removed": found.classes_removed,
+    }
+    for what, names in lists.items():
+        if names:
+            click.echo(f"  {what}: {', '.join(names[:_SHOWN])}{', …' if len(names) > _SHOWN else ''}")
+    click.echo("")
+    _show_rows("relabelled", found.relabelled)
+    _show_rows("changed otherwise", found.changed)
+    show_differences(found.differences)
+
+
+def _show_rows(what: str, rows: Sequence["ChangedRow"]) -> None:
+    if not rows:
+        return
+    lines = [(row.id, "; ".join(_said(each, row.same_pixels) for each in row.changes)) for row in rows[:_SHOWN]]
+    if len(rows) > _SHOWN:
+        lines.append(("…", f"and {len(rows) - _SHOWN} more, see --json"))
+    print_table((what, "how"), lines, last_right=False)
+
+
+def _said(change: "Change", same_pixels: float | None) -> str:
+    if change.name == "picture":
+        return "another picture"
+    if change.name == "mask":
+        height, width = change.b
+        return f"mask of {width}×{height} now" if same_pixels is None else f"mask, {same_pixels:.3f} of pixels the same"
+    return f"{change.name} {_told(change.a)} → {_told(change.b)}"
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, dict):
+        return _told([f"{name} {source}" for name, source in value.items()])
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    return {True: "yes", False: "no", None: "none", "": "none"}.get(value, str(value))
