@@ -11,6 +11,8 @@ from ..pipeline.estimate import Estimate
 from ..pipeline.lineage import Difference
 from ..pipeline.run import Outcome
 
+_LISTED = 8  # of a setting that is a list
+
 
 def show_outcome(outcome: Outcome, as_json: bool) -> int:
     """The one line at the end of a run."""
@@ -133,6 +135,9 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], last_right
 
 
 def _told(value: Any) -> str:
+    """A list of many, such as of ids, by its first."""
+    if isinstance(value, list) and len(value) > _LISTED:
+        return f"{', '.join(map(str, value[:_LISTED]))}, … ({len(value)} in all)"
     return "–" if value in (None, "", []) else str(value)
 
 

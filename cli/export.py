@@ -5,17 +5,18 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..manifests.exports.formats import FORMATS
 from .answers import echo_json, size
 
 if TYPE_CHECKING:
     from ..manifests.exports.run import Exported
 
-FORMATS = ("coco", "voc", "hf", "webdataset", "labelstudio", "fiftyone", "yolo")
+_TABLE = "\b\n" + "\n".join(f"{name:12} {what}" for name, what in FORMATS.items())
 
 
-@click.command()
+@click.command(epilog=_TABLE)
 @click.argument("dataset")
-@click.option("--to", type=click.Choice(FORMATS), required=True, help="What is to read it.")
+@click.option("--to", type=click.Choice(list(FORMATS)), required=True, help="What is to read it.")
 @click.option("--out", metavar="DIR", required=True, help="A folder that is empty or not there; it is made whole.")
 @click.option("--images-root", metavar="DIR", default=None, help="Where the pictures lie now, if they were moved.")
 @click.option("--overwrite", is_flag=True, help="Replace the export that lies there, and nothing but that.")

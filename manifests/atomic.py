@@ -11,7 +11,7 @@ import os
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, cast
 
@@ -154,6 +154,13 @@ def remove(place: Place, name: str) -> bool:
         except FileNotFoundError:
             return False
         return True
+
+
+def discard(place: Place, names: Iterable[str]) -> None:
+    """Removes local files that nobody reads any more; after a crash some may be there again."""
+    with _writing(place.uri):
+        for name in names:
+            _remove_if_there(place.path(name))
 
 
 def sweep_temporaries(place: Place) -> int:

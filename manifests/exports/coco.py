@@ -78,7 +78,7 @@ def _head(export: Export) -> bytes:
 def _annotations(example: Example, export: Export) -> Iterator[dict[str, Json]]:
     told = {each["class"]: {"source": each["source"], "score": each["score"]} for each in example.row["objects"]}
     for label in example.classes():
-        segment = _segment(example.label_HW == label)
+        segment = segment_of(example.label_HW == label)
         yield _annotation(example, label, label, 0, segment) | {"attributes": told.get(label, {})}
     ignored_HW = example.label_HW == IGNORE
     if not ignored_HW.any():
@@ -87,7 +87,7 @@ def _annotations(example: Example, export: Export) -> Iterator[dict[str, Json]]:
     if not looked_for:
         export.lost[_NO_CROWD] += int(ignored_HW.sum())
         return
-    segment = _segment(ignored_HW)
+    segment = segment_of(ignored_HW)
     for label in looked_for:
         yield _annotation(example, _FIRST_CROWD + label, label, 1, segment)
 
@@ -97,7 +97,8 @@ def _annotation(example: Example, number: int, label: int, crowd: int, segment: 
     return {**ids, "iscrowd": crowd, **segment}
 
 
-def _segment(inside_HW: Bool[np.ndarray, "H W"]) -> dict[str, Json]:
+def segment_of(inside_HW: Bool[np.ndarray, "H W"]) -> dict[str, Json]:
+    """The part of an annotation that says where it is."""
     runs = coco_mask.encode(np.asfortranarray(inside_HW, np.uint8))
     return {
         "area": int(coco_mask.area(runs)),

@@ -126,16 +126,14 @@ def _recover(target: Place, replaced: Place) -> None:
 def _remove_written(folder: Place) -> None:
     """The list of what was written goes last, so that a second try knows what the first did."""
     found, ours = list(folder.names()), written(folder)
-    for name in [each for each in found if each in ours and each != MARK]:
-        atomic.remove(folder, name)
+    atomic.discard(folder, [each for each in found if each in ours and each != MARK])
     if MARK in found:
         atomic.remove(folder, MARK)
     atomic.remove_directory(folder)
 
 
 def _clear(part: Place) -> None:
-    for name in [each for each in part.names() if each != LOCK]:
-        atomic.remove(part, name)
+    atomic.discard(part, [each for each in part.names() if each != LOCK])
     atomic.remove_directory(part)  # the empty ones in it; itself holds the lock
 
 

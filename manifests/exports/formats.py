@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from .export import Export
+if TYPE_CHECKING:  # what writes is imported when it is asked for
+    from .export import Export
 
-# Name → what is written, for `maskmill export --help`.
+# Name → what is written, as `maskmill export --help` has it.
 FORMATS: Mapping[str, str] = {
     "coco": "instances_SPLIT.json with run lengths, for pycocotools, detectron2, CVAT",
     "voc": "JPEGImages, SegmentationClass, ImageSets and labelmap.txt, for CVAT and VOC readers",
@@ -18,6 +19,6 @@ FORMATS: Mapping[str, str] = {
 }
 
 
-def writer(name: str) -> Callable[[Export], None]:
+def writer(name: str) -> "Callable[[Export], None]":
     """What writes the examples of an export into its folder."""
-    return cast(Callable[[Export], None], import_module(f".{name}", __package__).write)
+    return cast("Callable[[Export], None]", import_module(f".{name}", __package__).write)

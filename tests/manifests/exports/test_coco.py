@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis.extra import numpy as arrays
 from pycocotools.coco import COCO  # type: ignore[import-untyped]
 from pycocotools.cocoeval import COCOeval  # type: ignore[import-untyped]
 
 from maskmill.manifests.artifact import open_artifact
 from maskmill.manifests.datasets import CocoSource
+from maskmill.manifests.datasets.shapes import draw_shapes
+from maskmill.manifests.exports.coco import segment_of
 from maskmill.manifests.exports.run import Exported
 from maskmill.pipeline.run import run
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
@@ -65,6 +69,18 @@ def test_areas_and_boxes_are_those_of_the_pixels(exported: Write) -> None:
                 assert annotation["segmentation"]["size"] == list(label_HW.shape)
                 if not annotation["iscrowd"]:
                     assert annotation["attributes"] == {"source": "gt", "score": None}
+
+
+@settings(max_examples=100)
+@given(arrays.arrays(np.bool_, arrays.array_shapes(min_dims=2, max_dims=2, max_side=20)))
+def test_run_lengths_come_back(inside_HW: np.ndarray) -> None:
+    """By this package's own decoder, which is not pycocotools'."""
+    height, width = inside_HW.shape
+    segment = segment_of(inside_HW)
+    drawing = {"class": 1, "crowd": 0, "area": segment["area"], "segmentation": segment["segmentation"]}
+    shapes = json.dumps({"width": width, "height": height, "segments": [drawing]})
+    np.testing.assert_array_equal(draw_shapes(shapes, width, height), inside_HW)
+    assert segment["area"] == inside_HW.sum()
 
 
 def test_categories_are_the_class_table_and_ids_are_those_of_the_data(home: Path, exported: Write) -> None:
