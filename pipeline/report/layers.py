@@ -78,9 +78,13 @@ class Layers:
     @property
     def changes(self) -> list[tuple[str, Layer, Layer, Layer]]:
         """Each stage that changes what was there: its name, before, after, and the soft map before."""
-        pairs = zip(self._maps, self._maps[1:], strict=False)
-        found = [("enhance", one.heat, other.heat, one.heat) for one, other in pairs]
-        last = self._maps[-1] if self._maps else None
+        by_digest = {each.artifact.digest: each for each in self._maps}
+        found = [
+            (each.artifact.plan.stage, before.heat, each.heat, before.heat)
+            for each in self._maps
+            if (before := by_digest.get(_read_maps(each.artifact))) is not None
+        ]
+        last = by_digest.get(_read_maps(self._head))
         return [*found, ("refine", last.cut, self._labels, last.heat)] if last and self._labels else found
 
     def of(self, row: Row) -> Shown:
@@ -133,6 +137,11 @@ def _above(head: Artifact, by_digest: Mapping[str, Artifact]) -> list[Artifact]:
             one = by_digest[each.digest]
             found += [a for a in (*_above(one, by_digest), one) if a not in found]
     return found
+
+
+def _read_maps(artifact: Artifact) -> str:
+    """The digest of the maps that an artifact was made from; others may have told it classes."""
+    return next((each.digest for each in artifact.plan.inputs if each.role == "maps"), "")
 
 
 def _positions(images: Artifact | None, rows: Sequence[Row]) -> dict[str, int]:
