@@ -1,25 +1,38 @@
-"""Everything the package does, on pictures made on the spot: nothing is downloaded.
+"""Everything the package does, on pictures made on the spot or a person's own: nothing is downloaded.
 
 Letters: H W pixels, 3 colour channels.
 
-A picture is one or two textured shapes on a cluttered ground; its class is the first shape's, its mask is exact.
+A picture is one to three textured objects of several classes on a cluttered ground; its mask is exact. An object's
+class decides its shape and its texture, and chance its colours, size and place.
 """
 
+import csv
+import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from io import BytesIO
+from io import BytesIO, StringIO
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int64, UInt8
 from PIL import Image
 
 from ..manifests import atomic
+from ..manifests.artifact import open_artifact
 from ..manifests.palette import encode_label_map
 from ..manifests.place import Place
+from .recipe import read_recipe
+from .recipes.chain import foresee_recipe
 
-CLASSES = ("disc", "ring", "box")
-SIDE_PX = 96
+CLASSES = ("disc", "ring", "box", "diamond")
+SIDE_PX = 128
+PICTURES, ADDED = 40, 4
+DONE, REFUSED = (0, 6), (3,)
+NUM_FLOORS = 2  # the last lines of an evaluation
+# What stands at the end: the same with weights that are worth something, which timm downloads.
+BETTER = "maskmill run --images YOUR_PICTURES --set extract.backbone=vit_small_patch8_224.dino"
+_NO_BACKBONE_DOWNLOADED = ("--set", "extract.backbone=builtin", "--set", "extract.image_size=128")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,69 +41,145 @@ class Step:
 
     why: str
     arguments: tuple[str, ...]
-    exit_code: int = 0  # that it is to end with
+    exit_codes: tuple[int, ...] = (0,)  # that it may end with
 
     def __str__(self) -> str:
         return f"maskmill {shlex.join(self.arguments)}"
 
 
-def make_pictures(at: Place, count: int, seed: int = 0, first: int = 0) -> None:
-    """Writes `count` pictures under `pictures/CLASS` and their masks under `masks/CLASS`."""
-    for number in range(first, first + count):
-        rng = np.random.default_rng([seed, number])
-        name = CLASSES[number % len(CLASSES)]
-        picture_HW3, mask_HW = _scene(rng, name)
-        jpeg = BytesIO()
-        Image.fromarray(picture_HW3).save(jpeg, "JPEG", quality=92)
-        atomic.write(at, f"pictures/{name}/{number:04d}.jpg", jpeg.getvalue())
-        atomic.write(at, f"masks/{name}/{number:04d}.png", encode_label_map(mask_HW.astype(np.uint8)))
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What came out of a step was worth, on pictures whose masks nothing was fitted on."""
+
+    what: str
+    pictures: int
+    miou: float
+    low: float
+    high: float
 
 
 def steps(work: Place) -> Iterator[Step]:
     """The commands, in order. Between some of them the pictures change, as they do in life."""
-    pictures, masks, images = work.path("pictures"), work.path("masks"), work.path("images")
-    index = ("index", "folder", pictures, "--masks", masks, "--out", images, "--unit-rows", "8")
-    make_pictures(work, 24)
-    yield Step("what it would make", ("plan", *index))
+    images, recipe, inside = work.path("images"), work.path("demo.toml"), work.joined("maskmill-work")
+    index = ("index", "table", work.path("pictures.csv"), "--out", images, "--unit-rows", "8")
+    run, again = ("run", recipe), ("run", recipe, "--set", "refine.threshold=0.6")
+    make_pictures(work, PICTURES)
     yield Step("list the pictures, with two worker processes", (*index, "--workers", "2"))
-    yield Step("again: every unit is found done", index)
-    atomic.write(work, "pictures/disc/broken.jpg", b"not a picture")
-    make_pictures(work, 3, first=24)
-    yield Step("pictures were added: a changed list is refused", index, exit_code=3)
+    atomic.write(work, "pictures/broken.jpg", b"not a picture")
+    make_pictures(work, PICTURES + ADDED, broken=("broken",))
+    yield Step("pictures were added: a changed list is refused", index, REFUSED)
     yield Step("until it is told to append them; the broken one is one failed row", (*index, "--update"))
     yield Step("how far it is, and what failed", ("status", images, "--failed"))
-    yield Step("every byte against its digest", ("verify", images))
-    recipe = work.path("demo.toml")
     yield Step("a recipe that ships, to copy and edit", ("recipe", "write", "demo", recipe))
-    yield Step("what a run of it would do", ("run", recipe, "--dry-run"))
-    yield Step("every stage of it, and what its masks are worth: with random weights, little", ("run", recipe))
-    other = ("run", recipe, "--set", "refine.threshold=0.55")
-    yield Step("another threshold: other labels, of the tokens and maps that there are", other)
+    yield Step("what a run of it would do", (*run, "--dry-run"))
+    yield Step("every stage of it, with the small backbone that comes with the package", run, DONE)
+    yield Step("another threshold: other labels, of the tokens and maps that there are", again, DONE)
+    made = artifacts(recipe, inside)
+    yield Step("every byte of the dataset against its digest", ("verify", made["manifest"]))
+    for name, what in JUDGED.items():
+        out = inside.path(f"worth-{name}")
+        yield Step(
+            f"what {what} are worth", ("evaluate", "masks", made[name], "--resamples", "200", "--out", out), DONE
+        )
+    yield Step("all of it to look at", ("report", inside.uri, "--out", work.path("report.html")), DONE)
 
 
-def _scene(rng: np.random.Generator, name: str) -> tuple[UInt8[np.ndarray, "H W 3"], Bool[np.ndarray, "H W"]]:
-    picture_HW3 = _texture(rng, scale=3)
-    for _ in range(12):  # clutter
-        row, column = rng.integers(0, SIDE_PX - 12, 2)
-        picture_HW3[row : row + rng.integers(3, 12), column : column + rng.integers(3, 12)] = rng.integers(0, 255, 3)
-    mask_HW = _shape(rng, name)
-    picture_HW3[mask_HW] = _texture(rng, scale=1)[mask_HW]
-    return picture_HW3, mask_HW
+JUDGED = {"mask": "maps of class attention", "enhance": "maps enhanced by a few masks", "manifest": "published labels"}
+
+
+def own_steps(work: Place, pictures: str) -> Iterator[Step]:
+    """The same on a person's own pictures, of which nothing is known but the folders that they lie in."""
+    inside = work.joined("maskmill-work")
+    run = ("run", "--images", pictures, "--work", inside.uri, *_NO_BACKBONE_DOWNLOADED)
+    yield Step("every stage, with the small backbone that comes with the package", run, DONE)
+    yield Step("all of it to look at", ("report", inside.uri, "--out", work.path("report.html")), DONE)
+
+
+def artifacts(recipe: str, work: Place) -> dict[str, str]:
+    """Step → where its artifact lies, of a recipe that has run."""
+    return {each.stage: each.at for each in foresee_recipe(read_recipe(recipe), work)}
+
+
+def gains(work: Place) -> list[Gain]:
+    """Of every step that makes masks; then what has learned from them, and its floors."""
+    inside = work.joined("maskmill-work")
+    found = []
+    for name, what in JUDGED.items():
+        results = json.loads(open_artifact(inside.joined(f"worth-{name}"), "metrics").file("metrics.json"))["results"]
+        found.append(_gain(f"{name}: {what}", results[0], results[0]["pictures"]))
+        floors = [_gain(f"floor: {each['name']}", each, each["pictures"]) for each in results[-NUM_FLOORS:]]
+    trained = open_artifact(artifacts(work.path("demo.toml"), inside)["train"], "checkpoint").summary.counts["judged"]
+    students = [_gain(f"train: {each['name']}", each, trained["pictures"]) for each in trained["lines"][:2]]
+    return [*found, *floors, *students]
+
+
+def _gain(what: str, result: Mapping[str, Any], pictures: int) -> Gain:
+    return Gain(what, pictures, *(float(result["miou"][key]) for key in ("estimate", "low", "high")))
+
+
+def make_pictures(at: Place, count: int, broken: tuple[str, ...] = (), seed: int = 0) -> None:
+    """Writes `pictures`, `masks` and the table `pictures.csv` that names them, those called broken last."""
+    table = StringIO()
+    lines = csv.writer(table, lineterminator="\n")
+    lines.writerow(["path", "labels", "mask"])
+    for number in range(count):
+        picture_HW3, label_HW = scene(np.random.default_rng([seed, number]))
+        jpeg = BytesIO()
+        Image.fromarray(picture_HW3).save(jpeg, "JPEG", quality=92)
+        atomic.write(at, f"pictures/{number:04d}.jpg", jpeg.getvalue())
+        atomic.write(at, f"masks/{number:04d}.png", encode_label_map(label_HW))
+        shown = "|".join(CLASSES[index - 1] for index in np.unique(label_HW) if index)
+        lines.writerow([f"pictures/{number:04d}.jpg", shown, f"masks/{number:04d}.png"])
+    for name in broken:
+        lines.writerow([f"pictures/{name}.jpg", CLASSES[0], ""])
+    atomic.write(at, "pictures.csv", table.getvalue().encode())
+
+
+def scene(rng: np.random.Generator) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"]]:
+    picture_HW3 = _clutter(rng)
+    label_HW = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
+    for kind in rng.permutation(len(CLASSES))[: rng.integers(1, 4)]:
+        inside_HW = _shape(rng, CLASSES[kind])
+        picture_HW3[inside_HW] = _texture(rng, CLASSES[kind])[inside_HW]
+        label_HW[inside_HW] = kind + 1  # over what was there
+    return picture_HW3, label_HW
 
 
 def _shape(rng: np.random.Generator, name: str) -> Bool[np.ndarray, "H W"]:
-    radius = rng.uniform(0.2, 0.35) * SIDE_PX
+    radius = rng.uniform(0.14, 0.26) * SIDE_PX
     centre = rng.uniform(radius, SIDE_PX - radius, 2)
-    rows, columns = np.mgrid[:SIDE_PX, :SIDE_PX]
-    away = np.stack([rows - centre[0], columns - centre[1]])
-    if name == "box":
-        return np.abs(away).max(0) < radius * 0.8
-    distance = np.hypot(*away)
-    return (distance < radius) & (distance > (radius * 0.5 if name == "ring" else -1))
+    away = np.abs(_PLACES - centre[:, None, None])
+    distances: Mapping[str, Callable[[], np.ndarray]] = {
+        "disc": lambda: np.hypot(*away),
+        "ring": lambda: np.abs(np.hypot(*away) - 0.7 * radius) + 0.7 * radius,
+        "box": lambda: away.max(0) / 0.85,
+        "diamond": lambda: away.sum(0) / 1.2,
+    }
+    inside_HW: np.ndarray = distances[name]() < radius
+    return inside_HW
 
 
-def _texture(rng: np.random.Generator, scale: int) -> UInt8[np.ndarray, "H W 3"]:
-    """Noise of one colour; larger scales give larger blotches."""
-    small = rng.normal(0, 25, (-(-SIDE_PX // scale), -(-SIDE_PX // scale), 1))
-    noise_HW1 = small.repeat(scale, 0).repeat(scale, 1)[:SIDE_PX, :SIDE_PX]
-    return np.clip(rng.integers(60, 200, 3) + noise_HW1, 0, 255).astype(np.uint8)
+_PLACES: Int64[np.ndarray, "2 H W"] = np.mgrid[:SIDE_PX, :SIDE_PX]
+
+
+def _texture(rng: np.random.Generator, name: str) -> UInt8[np.ndarray, "H W 3"]:
+    """Two colours, light and dark, in the pattern of the class."""
+    rows, columns = _PLACES
+    pattern_HW = {
+        "disc": np.hypot(rows % 10 - 5, columns % 10 - 5) < 3,
+        "ring": columns % 6 < 3,
+        "box": (rows // 6 + columns // 6) % 2 == 0,
+        "diamond": (rows + columns) % 8 < 3,
+    }[name]
+    light, dark = rng.integers(150, 256, 3), rng.integers(0, 90, 3)
+    return np.where(pattern_HW[..., None], light, dark).astype(np.uint8)
+
+
+def _clutter(rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
+    """Blotches of one colour, and small things that are no object."""
+    small = rng.normal(0, 20, (SIDE_PX // 8, SIDE_PX // 8, 1)).repeat(8, 0).repeat(8, 1)
+    ground_HW3 = np.clip(rng.integers(70, 180, 3) + small, 0, 255).astype(np.uint8)
+    for _ in range(14):
+        row, column = rng.integers(0, SIDE_PX - 10, 2)
+        ground_HW3[row : row + rng.integers(2, 9), column : column + rng.integers(2, 9)] = rng.integers(0, 255, 3)
+    return ground_HW3

@@ -128,11 +128,30 @@ def test_shared_options_are_fields_of_run_options() -> None:
     assert names < {field.name for field in dataclasses.fields(RunOptions)}
 
 
-def test_the_demo_runs_every_step(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_demo_runs_every_step_and_tells_what_it_gained(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
     shown = capfd.readouterr()
     assert "intact;" in shown.out
     assert "pass --update" in shown.err
-    assert "dataset: 28 rows, 27 ok, 1 failed upstream; 1 units run" in shown.out
-    assert "best fixed ellipse" in shown.out
+    assert "images: 45 rows, 44 ok, 1 failed (1 undecodable); 1 units run, 5 skipped" in shown.out
+    gained = {line[:50].strip(): float(line[60:].split()[0]) for line in _gains(shown.out)}
+    labels, floor = gained["manifest: published labels"], gained["floor: best fixed ellipse, fitted on other classes"]
+    assert gained["mask: maps of class attention"] < floor < labels
+    assert gained["train: the student"] > gained["train: background everywhere"]
+    assert "<!doctype html>" in (tmp_path / "demo/report.html").read_text()[:100].lower()
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 2
+
+
+def _gains(shown: str) -> list[str]:
+    lines = shown.partition("# what each step gained")[2].splitlines()[2:]
+    return lines[: lines.index("")]
+
+
+def test_the_demo_on_pictures_of_ones_own(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_dataset(tmp_path / "own", 6)
+    assert main(["demo", "--images", str(tmp_path / "own")]) == 2
+    assert main(["demo", "--images", str(tmp_path / "own"), "--out", str(tmp_path / "demo")]) == 0
+    shown = capfd.readouterr()
+    assert "result: dataset → " in shown.out
+    assert "--set extract.backbone=vit_small_patch8_224.dino" in shown.out
+    assert (tmp_path / "demo/report.html").exists()
