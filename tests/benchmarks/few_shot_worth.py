@@ -201,19 +201,19 @@ def few_images(study: Study, fold: int, name: str) -> tuple[Path, list[str]]:
     lines, counts = ["path,id,labels,mask"], Counter[str]()
     folder = home / f"few-{name}"
     folder.mkdir(parents=True, exist_ok=True)
-    rows = images.rows(["id", "uri", "labels"]).to_pylist()
+    rows, root = images.rows(["id", "uri", "labels"]).to_pylist(), images.plan.facts["root"].strip("/")
     cells = images.cells("mask", range(len(rows)))
     for number, (row, png) in enumerate(zip(rows, cells, strict=True)):
         shown = [names[each] for each in row["labels"]]
         mask = ""
         if row["id"] in seen and png is not None:
-            mask = str(folder / f"{number}.png")
-            Path(mask).write_bytes(png)
+            mask = str(folder.resolve() / f"{number}.png").lstrip("/")
+            Path("/", mask).write_bytes(png)
             counts.update(shown)
-        lines.append(f"{images.plan.facts['root']}/{row['uri']},{row['id']},{'|'.join(shown)},{mask}")
+        lines.append(f"{root}/{row['uri']},{row['id']},{'|'.join(shown)},{mask}")
     (folder / "table.csv").write_text("\n".join(lines) + "\n")
     classes = ",".join(names[index] for index in sorted(names))
-    command("index", "table", folder / "table.csv", "--classes", classes, "--out", folder / "images")
+    command("index", "table", folder / "table.csv", "--root", "/", "--classes", classes, "--out", folder / "images")
     return folder / "images", [each for each in study.base(fold).split(",") if counts[each] >= 2]
 
 
