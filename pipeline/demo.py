@@ -103,7 +103,7 @@ def artifacts(recipe: str, work: Place) -> dict[str, str]:
 def gains(work: Place) -> list[Gain]:
     """Of every step that makes masks; then what has learned from them, and its floors."""
     inside = work.joined("maskmill-work")
-    found = []
+    found, floors = list[Gain](), list[Gain]()
     for name, what in JUDGED.items():
         results = json.loads(open_artifact(inside.joined(f"worth-{name}"), "metrics").file("metrics.json"))["results"]
         found.append(_gain(f"{name}: {what}", results[0], results[0]["pictures"]))

@@ -10,6 +10,7 @@ Letters: H W pixels.
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -99,7 +100,7 @@ def _annotation(example: Example, number: int, label: int, crowd: int, segment: 
 
 def segment_of(inside_HW: Bool[np.ndarray, "H W"]) -> dict[str, Json]:
     """The part of an annotation that says where it is."""
-    runs = coco_mask.encode(np.asfortranarray(inside_HW, np.uint8))
+    runs: Any = coco_mask.encode(np.asfortranarray(inside_HW, np.uint8))
     return {
         "area": int(coco_mask.area(runs)),
         "bbox": coco_mask.toBbox(runs).tolist(),

@@ -28,7 +28,8 @@ class Piece:
 
 def pieces_of(inside_HW: Bool[np.ndarray, "H W"]) -> Iterator[Piece]:
     """In the order of their first pixels."""
-    labels_HW, _ = ndimage.label(inside_HW, _JOINED_AT_CORNERS)
+    labels_HW = np.empty(inside_HW.shape, np.int32)
+    ndimage.label(inside_HW, _JOINED_AT_CORNERS, output=labels_HW)
     for number, window in enumerate(ndimage.find_objects(labels_HW), 1):
         height, width = labels_HW[window].shape
         corner = np.array([window[0].start, window[1].start])
@@ -37,8 +38,11 @@ def pieces_of(inside_HW: Bool[np.ndarray, "H W"]) -> Iterator[Piece]:
             yield Piece(ends_P2 + corner, height * width, 0, 0)
             continue
         piece_HW = np.pad(labels_HW[window] == number, 1)
-        filled_HW = ndimage.binary_fill_holes(piece_HW)
-        _, holes = ndimage.label(filled_HW & ~piece_HW)
+        filled_HW = np.empty_like(piece_HW)
+        ndimage.binary_fill_holes(piece_HW, output=filled_HW)
+        holes_HW = np.empty(filled_HW.shape, np.int32)
+        ndimage.label(filled_HW & ~piece_HW, output=holes_HW)
+        holes = int(holes_HW.max())
         pixels = int(piece_HW.sum())
         yield Piece(_outline(filled_HW) + corner - 1, pixels, holes, int(filled_HW.sum()) - pixels)
 

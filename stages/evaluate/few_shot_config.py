@@ -1,7 +1,7 @@
 """What is asked of `evaluate fscs`."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -68,7 +68,8 @@ def few_shot_config(
     """What a user asks for; raises ConfigError for what cannot work. `files` has one entry per checkpoint: its file, or
     "" for one that is an artifact."""
     device_named(device)
-    benchmark = next((each for each in BENCHMARKS if each == protocol), None)
+    named: Mapping[str, Benchmark] = {each: each for each in BENCHMARKS}
+    benchmark = named.get(protocol)
     if benchmark is None:
         if protocol != CLASSES:
             raise ConfigError(f"protocol is {protocol} and must be one of {', '.join((*BENCHMARKS, CLASSES))}")

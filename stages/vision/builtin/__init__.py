@@ -37,7 +37,14 @@ default_cfgs = generate_default_cfgs(
 @register_model
 def maskmill_vit_d6_patch8_64(pretrained: bool = False, **options: Any) -> Any:
     """Six blocks of width 192: 2.7 million parameters."""
-    shape = {"img_size": 64, "patch_size": 8, "embed_dim": 192, "depth": 6, "num_heads": 3, "num_classes": 0}
+    shape: dict[str, Any] = {
+        "img_size": 64,
+        "patch_size": 8,
+        "embed_dim": 192,
+        "depth": 6,
+        "num_heads": 3,
+        "num_classes": 0,
+    }
     return build_model_with_cfg(
         VisionTransformer,
         "maskmill_vit_d6_patch8_64",

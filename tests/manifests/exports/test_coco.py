@@ -27,13 +27,13 @@ Write = Callable[[str], tuple[Path, Exported]]
 SPLITS = {"train": ["plain", "Plain", "🐈/é b", "turned", "open", "crumbs"], "val": ["cat/0.1", "nothing"]}
 
 
-def read(folder: Path) -> list[COCO]:
+def read(folder: Path) -> list[Any]:
     files = sorted((folder / "annotations").iterdir())
     assert len(files) == 3
     return [COCO(str(file)) for file in files]
 
 
-def drawn(coco: COCO, image: dict[str, Any]) -> np.ndarray:
+def drawn(coco: Any, image: dict[str, Any]) -> np.ndarray:
     label_HW = np.zeros((image["height"], image["width"]), np.uint8)
     for annotation in coco.loadAnns(coco.getAnnIds(imgIds=[image["id"]])):
         label_HW[coco.annToMask(annotation) == 1] = 255 if annotation["iscrowd"] else annotation["category_id"]
@@ -101,7 +101,7 @@ def test_categories_are_the_class_table_and_ids_are_those_of_the_data(home: Path
 def test_each_split_has_its_own_list_and_every_picture_its_file(home: Path, exported: Write) -> None:
     folder, _ = exported("coco")
     for split, ids in SPLITS.items():
-        coco = COCO(str(folder / "annotations" / f"instances_{split}.json"))
+        coco: Any = COCO(str(folder / "annotations" / f"instances_{split}.json"))
         assert [each["maskmill_id"] for each in coco.loadImgs(coco.getImgIds())] == ids
     for coco in read(folder):
         for image in coco.loadImgs(coco.getImgIds()):
@@ -132,7 +132,7 @@ def test_it_is_indexed_again_as_it_was(tmp_path: Path, exported: Write) -> None:
 def test_detections_of_undecided_pixels_are_neither_right_nor_wrong(
     exported: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    coco = COCO(str(exported("coco")[0] / "annotations" / "instances_train.json"))
+    coco: Any = COCO(str(exported("coco")[0] / "annotations" / "instances_train.json"))
     results = [
         {"image_id": each["image_id"], "category_id": each["category_id"], "score": 0.5 + 0.4 * each["iscrowd"]}
         | {"segmentation": each["segmentation"]}

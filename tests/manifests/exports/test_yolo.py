@@ -28,23 +28,32 @@ def filled(outline_P2: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         assert 0 in steps or steps[0] == steps[1], "a line goes along a row, a column or a diagonal"
         rows, columns = np.linspace(start, stop, steps.max() + 1).round().astype(int).T
         line_HW[rows, columns] = True
-    result: np.ndarray = ndimage.binary_fill_holes(line_HW)
-    return result
+    return closed(line_HW)
+
+
+def labelled(inside_HW: np.ndarray, joined: np.ndarray | None = None) -> tuple[np.ndarray, int]:
+    found: Any = ndimage.label(inside_HW, joined)
+    return found[0], found[1]
+
+
+def closed(inside_HW: np.ndarray) -> np.ndarray:
+    result: Any = ndimage.binary_fill_holes(inside_HW)
+    return np.asarray(result)
 
 
 @settings(max_examples=60)
 @given(arrays.arrays(np.bool_, arrays.array_shapes(min_dims=2, max_dims=2, max_side=14)))
 def test_an_outline_filled_is_its_piece_with_its_holes_closed(inside_HW: np.ndarray) -> None:
-    labels_HW, count = ndimage.label(inside_HW, ANY_SIDE)
+    labels_HW, count = labelled(inside_HW, ANY_SIDE)
     pieces = list(pieces_of(inside_HW))
     assert len(pieces) == count
     assert sum(piece.pixels for piece in pieces) == inside_HW.sum()
     for number, piece in enumerate(pieces, 1):
         piece_HW = labels_HW == number
-        closed_HW = ndimage.binary_fill_holes(piece_HW)
+        closed_HW = closed(piece_HW)
         np.testing.assert_array_equal(filled(piece.outline_P2, inside_HW.shape), closed_HW)
         assert piece.hole_pixels == closed_HW.sum() - piece_HW.sum()
-        assert piece.holes == ndimage.label(closed_HW & ~piece_HW)[1]
+        assert piece.holes == labelled(closed_HW & ~piece_HW)[1]
 
 
 @settings(max_examples=60)
@@ -67,10 +76,10 @@ def expected(identifier: str) -> list[tuple[int, np.ndarray]]:
     found = []
     label_HW = mask_of(identifier)
     for label in [each for each in np.unique(label_HW).tolist() if 0 < each < 255]:
-        labels_HW, count = ndimage.label(label_HW == label, ANY_SIDE)
+        labels_HW, count = labelled(label_HW == label, ANY_SIDE)
         for number in range(1, count + 1):
             if not is_straight(labels_HW == number):
-                found.append((label, ndimage.binary_fill_holes(labels_HW == number)))
+                found.append((label, closed(labels_HW == number)))
     return found
 
 
@@ -97,10 +106,10 @@ def test_what_is_lost_is_counted(exported: Write) -> None:
         label_HW = mask_of(identifier)
         counted["undecided pixels that become background"] += int((label_HW == 255).sum())
         for label in [each for each in np.unique(label_HW).tolist() if 0 < each < 255]:
-            labels_HW, count = ndimage.label(label_HW == label, ANY_SIDE)
+            labels_HW, count = labelled(label_HW == label, ANY_SIDE)
             for number in range(1, count + 1):
-                closed_HW = ndimage.binary_fill_holes(labels_HW == number) & (labels_HW != number)
-                counted["holes closed"] += ndimage.label(closed_HW)[1]
+                closed_HW = closed(labels_HW == number) & (labels_HW != number)
+                counted["holes closed"] += labelled(closed_HW)[1]
                 counted["pixels of holes that get the class around them"] += int(closed_HW.sum())
                 counted["pieces left out that are a point or a straight line"] += is_straight(labels_HW == number)
     counted["pictures written anew as upright PNG"] = 2

@@ -72,7 +72,7 @@ def test_masks_of_a_pair_by_the_class_that_is_asked_for() -> None:
     none = Read({}, ())
     voids: list[tuple[Void, int]] = [("background", 0), ("ignore", 255)]
     for void, left in voids:
-        given = {name: (label_HW, void) for name, label_HW in labels.items()}
+        given: dict[str, tuple[np.ndarray, Void]] = {name: (label_HW, void) for name, label_HW in labels.items()}
         masks, targets = by_masks(given.__getitem__, SIGHT)(episodes, none, none)
         assert masks[:, 0, ::5].tolist() == [[True, False, False], [True, False, False]]
         assert targets[:, 0, ::5].tolist() == [[0, 1, left], [0, 0, left]]
