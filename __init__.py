@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from .manifests.labels import Labels as Labels, open_labels as open_labels
     from .manifests.pixels import Pixels as Pixels, open_pixels as open_pixels
     from .manifests.tokens import Tokens as Tokens, open_tokens as open_tokens
+    from .pipeline.from_python import run as run, run_recipe as run_recipe
+    from .pipeline.job import RunOptions as RunOptions
 
 __version__ = "0.1.0"
 
@@ -17,13 +19,27 @@ __version__ = "0.1.0"
 _HOME = {
     "Labels": ".manifests.labels",
     "Pixels": ".manifests.pixels",
+    "RunOptions": ".pipeline.job",
     "Tokens": ".manifests.tokens",
     "open_labels": ".manifests.labels",
     "open_pixels": ".manifests.pixels",
     "open_tokens": ".manifests.tokens",
+    "run": ".pipeline.from_python",
+    "run_recipe": ".pipeline.from_python",
 }
 
-__all__ = ["Labels", "Pixels", "Tokens", "__version__", "open_labels", "open_pixels", "open_tokens"]
+__all__ = [
+    "Labels",
+    "Pixels",
+    "RunOptions",
+    "Tokens",
+    "__version__",
+    "open_labels",
+    "open_pixels",
+    "open_tokens",
+    "run",
+    "run_recipe",
+]
 
 
 def __getattr__(name: str) -> Any:

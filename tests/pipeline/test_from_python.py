@@ -1,0 +1,40 @@
+"""The package from a program: what the README shows runs as it stands there, and mistakes get their sentence."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import maskmill
+from maskmill.manifests.errors import ConfigError, MissingArtifact
+from small_dataset import write_dataset
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_the_examples_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = README.read_text().partition("## From Python\n")[2].partition("\n## ")[0]
+    examples = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(examples) == 3
+    write_dataset(tmp_path / "pictures", 6)
+    monkeypatch.chdir(tmp_path)
+    known: dict[str, object] = {}
+    for example in examples:
+        exec(compile(example, "README.md", "exec"), known)
+    assert (tmp_path / "dataset/artifact.json").exists()
+
+
+def test_what_is_done_is_found_done(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "pictures", 4)
+    settings = {"layout": "folder", "root": str(tmp_path / "pictures")}
+    assert maskmill.run("index", {}, tmp_path / "images", **settings).units_run == 1
+    assert maskmill.run("index", {}, tmp_path / "images", **settings).units_run == 0
+
+
+def test_mistakes_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^there is no step 'masks'; did you mean mask\?$"):
+        maskmill.run("masks", {}, tmp_path / "maps")
+    with pytest.raises(ConfigError, match=r"^extract: backbon is no key; did you mean backbone"):
+        maskmill.run("extract", {}, tmp_path / "tokens", backbon="builtin")
+    with pytest.raises(MissingArtifact):
+        maskmill.run("mask", {"tokens": tmp_path / "tokens"}, tmp_path / "maps")
