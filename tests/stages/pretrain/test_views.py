@@ -86,7 +86,8 @@ def test_boxes_keep_scale_and_ratio_and_lie_within(high, less, narrow, wider, si
     # Half a pixel either way is rounding.
     assert ((columns + 0.5) / (rows - 0.5) >= kind.ratio[0] - 1e-4).all()
     assert ((columns - 0.5) / (rows + 0.5) <= kind.ratio[1] + 1e-4).all()
-    assert ((rows - 0.5) * (columns - 0.5) <= kind.scale[1] * side**2 + 1e-3).all()
+    is_whole = (rows == side) | (columns == side)  # where ten tries did not fit
+    assert (is_whole | ((rows - 0.5) * (columns - 0.5) <= kind.scale[1] * side**2 + 1e-3)).all()
 
 
 @pytest.mark.parametrize(
