@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..scores.few_shot_floors import cls_similarity
 from ..students.episodes import Episode
-from ..students.features import Cached, Online, Sight
+from ..students.features import Features, Sight
 from ..students.learner import Learner
 from ..students.objective import (
     at_pixels,
@@ -43,7 +43,7 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Answerer:
     learner: Learner
-    features: Cached | Online
+    features: Features
     masks: Masks
     reads_keys: bool  # of supports
     device: torch.device
@@ -86,7 +86,7 @@ def similarity(sight: Sight, query_tokens: Float[Tensor, "L M D"], support_token
     return cls_similarity(query_D.float().cpu().numpy(), supports_KD.float().cpu().numpy())
 
 
-def similarities_of(features: Cached | Online, episodes: Iterable[Episode]) -> list[float]:
+def similarities_of(features: Features, episodes: Iterable[Episode]) -> list[float]:
     """Of episodes of one way, from the class tokens alone, each picture read once."""
     asked = list(episodes)
     ids = list(dict.fromkeys(each for one in asked for each in (one.query, *one.supports[0])))
@@ -98,7 +98,7 @@ def fields_read(reads_keys: bool) -> Sequence[str]:
     return (QUERY, SUPPORT, *(PSEUDO_FIELDS if reads_keys else ()))
 
 
-def _class_token(features: Cached | Online, identifier: str) -> np.ndarray:
+def _class_token(features: Features, identifier: str) -> np.ndarray:
     support_LSD = features.read([identifier], [SUPPORT]).fields[SUPPORT][0]
     last = features.sight.blocks.index(max(features.sight.blocks))
     found: np.ndarray = support_LSD[last, 0].float().numpy()

@@ -22,7 +22,7 @@ from ..scores.few_shot_floors import all_foreground, chosen_threshold, constant,
 from ..scores.truth import GroundTruth, refuse_other_classes
 from ..stage import Findings, Inputs, WholeStage
 from ..students.episodes import Episode
-from ..students.features import Cached, Online, pictures_of_images
+from ..students.features import Cached, Features, Online, pictures_of_images
 from ..students.same_pictures import refuse_other_pictures
 from ..vision.backbone import device_named
 from .answering import Answerer, fields_read, similarities_of
@@ -47,7 +47,7 @@ class _Asked:
     config: FewShotConfig
     inputs: Inputs
     truth: GroundTruth
-    features: Cached | Online
+    features: Features
     underway: Underway
 
     @property
@@ -107,7 +107,7 @@ def compute(config: FewShotConfig, inputs: Inputs, underway: Underway) -> Findin
     return Findings(files, facts, _warnings(asked, learners, folds))
 
 
-def _features(config: FewShotConfig, inputs: Inputs, learners: Sequence[Judged]) -> Cached | Online:
+def _features(config: FewShotConfig, inputs: Inputs, learners: Sequence[Judged]) -> Features:
     fields = fields_read(config.support_mask == "pseudo")
     if config.seeing is None:
         return Cached(Tokens(inputs["tokens"]), fields)

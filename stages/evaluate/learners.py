@@ -11,7 +11,7 @@ from ...manifests.artifact import Artifact
 from ...manifests.checkpoints import WEIGHTS, seen_ids
 from ...manifests.errors import ConfigError
 from ...manifests.sealed import Json
-from ..students.features import Cached, Online
+from ..students.features import Features
 from ..students.learner import Learner
 from ..students.official import learner_of
 from ..vision.checkpoints import read_state
@@ -62,7 +62,7 @@ def file_sha256(path: str) -> str:
     return digest.hexdigest()
 
 
-def refuse_other_features(judged: Judged, features: Cached | Online) -> None:
+def refuse_other_features(judged: Judged, features: Features) -> None:
     """A learner takes what it was trained on, and its first layer tells how many channels that had."""
     sight = judged.facts.get("sight")
     if isinstance(sight, Mapping):

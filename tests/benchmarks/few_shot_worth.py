@@ -3,8 +3,8 @@
 Run: `MASKMILL_REFERENCE=… PYTHONPATH=tests .venv/bin/python tests/benchmarks/few_shot_worth.py WORK` with the options
 below. What WORK holds already is not made again, so a study that was stopped goes on, and more seeds are added to it.
 
-coco-mini    the 40 classes with 10 pictures or more, every fourth of them in one of four folds; who judges a fold
-             learns from the pictures that show none of its classes
+coco-mini    the 40 classes with 10 pictures or more, every fourth of them in one of four folds; for a fold the pictures
+             are learned from that show none of its classes, and the classes that two of those show
 mosaics      two outlined Caltech pictures side by side, of the four classes of one fold, so that a query shows one
              class or two, and of those that are asked for none, one or both
 """
@@ -53,6 +53,7 @@ class Study:
     train: Sequence[str]
     episodes: int
     folds: Sequence[Sequence[str]]  # the classes that each judges
+    learned: Sequence[Sequence[str]]  # and those that are learned for it
 
     def of_fold(self, fold: int) -> Path:
         return self.home / f"fold{fold}"
@@ -62,7 +63,7 @@ class Study:
         return (self.home if self.name == "mosaics" else self.of_fold(fold)) / "images"
 
     def base(self, fold: int) -> str:
-        return ",".join(name for other, names in enumerate(self.folds) if other != fold for name in names)
+        return ",".join(self.learned[fold])
 
 
 def command(*arguments: object) -> None:
@@ -91,6 +92,14 @@ def without_base(held: Mapping[str, Any], judged: Sequence[str]) -> dict[str, An
     shows = {each["image_id"] for each in held["annotations"] if each["category_id"] in novel}
     kept = [each for each in held["annotations"] if each["image_id"] not in shows or each["category_id"] in novel]
     return {**held, "annotations": kept}
+
+
+def learned_classes(held: Mapping[str, Any], folds: Sequence[Sequence[str]], fold: int) -> list[str]:
+    """Of the other folds, those that two pictures to learn from show: where person is judged, most pictures show it."""
+    names = {each["id"]: each["name"] for each in held["categories"]}
+    known = without_base(held, folds[fold])["annotations"]
+    counts = Counter(names[category] for _, category in {(each["image_id"], each["category_id"]) for each in known})
+    return [name for other in range(FOLDS) if other != fold for name in folds[other] if counts[name] >= 2]
 
 
 def made_coco(study: Study, held: Mapping[str, Any]) -> None:
@@ -271,6 +280,8 @@ def shown(found: Mapping[str, Any]) -> str:
 
 
 def report(study: Study, seeds: Sequence[int]) -> None:
+    judged, learned = ([len(each) for each in some] for some in (study.folds, study.learned))
+    print(f"\n{study.name}: classes judged in each fold {judged}, learned {learned}")
     for way in (1, 2):
         floors: dict[str, Any] = {}
         lines = [line for seed in seeds for line in lines_of(study, way, seed, floors)]
@@ -304,12 +315,14 @@ def main() -> None:
         home = asked.work / name
         if name == "coco-mini":
             folds, held = coco_folds()
-            study = Study(home, name, extract, train, asked.episodes, folds)
+            learned = [learned_classes(held, folds, fold) for fold in range(FOLDS)]
+            study = Study(home, name, extract, train, asked.episodes, folds, learned)
             made_coco(study, held)
         else:
             classes = sorted(each.name for each in (REFERENCE / "caltech-outlines/images").iterdir())
             folds = [classes[fold::FOLDS] for fold in range(FOLDS)]
-            study = Study(home, name, extract, train, asked.episodes, folds)
+            learned = [[each for each in classes if each not in judged] for judged in folds]
+            study = Study(home, name, extract, train, asked.episodes, folds, learned)
             made_mosaics(study, asked.size)
         make_labels(study)
         report(study, asked.seeds)
