@@ -72,13 +72,13 @@ def share(*logits: float) -> float:
 
 
 def test_the_mean_of_the_shots_probabilities_decides() -> None:
-    """Neither the first nor the last of them."""
-    found, _ = answered(("sure", "against"))
-    assert found.probabilities == pytest.approx((share(2.0, -1.2),))
+    """Not the first."""
+    found, _ = answered(("against", "sure"))
+    assert found.probabilities == pytest.approx((share(-1.2, 2.0),))
     assert found.decisions == (True,)
     assert (found.painted_UV == 1).all()
-    found, _ = answered(("against", "against", "sure"))
-    assert found.probabilities == pytest.approx((share(-1.2, -1.2, 2.0),))
+    found, _ = answered(("sure", "against", "against"))
+    assert found.probabilities == pytest.approx((share(2.0, -1.2, -1.2),))
     assert found.decisions == (False,)
     assert (found.painted_UV == 0).all()
 
