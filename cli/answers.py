@@ -154,6 +154,10 @@ def counted(counts: Mapping[str, Any]) -> str:
     return text
 
 
+def counted_files(count: int) -> str:
+    return f"{count:,} file{'' if count == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     for unit, size_s in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= size_s:

@@ -43,6 +43,8 @@ COMMANDS = {
     "compare": ("compare:compare", "Hold two maps, labels or datasets of the same pictures against each other."),
     "diff": ("diff:diff", "Say which rows of a dataset came, went and changed from one version to another."),
     "export": ("export:export", "Write a dataset as COCO, VOC, YOLO and other tools read it."),
+    "push": ("push:push", "Put a dataset where other teams pull it from; only what is missing travels."),
+    "pull": ("pull:pull", "Fetch a dataset that was pushed, and verify every file of it."),
     "weights": ("weights:weights", "Turn a training checkpoint into a file of weights alone."),
     "plan": ("plan:plan", "Say what a stage would do: units, files, bytes, memory."),
     "status": ("status:status", "Say how far an artifact is, from its files alone."),

@@ -124,12 +124,16 @@ def write(place: Place, name: str, data: bytes | bytearray | memoryview) -> None
 
 
 def create(place: Place, name: str, data: bytes) -> bool:
-    """Writes a file only if there is none of that name, in one indivisible step; False if there was one."""
+    """Writes a file only if there is none of that name; False if there was one. The name is taken in one indivisible
+    step; on a disk, a process that is killed right then leaves it without bytes."""
     with _writing(place.path(name)):
         try:
             if place.is_local:
                 with _open_new(place.path(name)) as stream:
                     stream.write(data)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                _sync_directory(os.path.dirname(place.path(name)))
             else:
                 filesystem_of(place.uri).pipe_file(key_of(place.path(name)), data, mode="create")
         except FileExistsError:
@@ -215,10 +219,10 @@ def check_can_write(place: Place) -> None:
     while not os.path.lexists(there):
         there = os.path.dirname(there)
     if not os.path.isdir(there):
-        raise EnvironmentFault(f"cannot write {place}: {there} is a file, not a directory; choose another --out")
+        raise EnvironmentFault(f"cannot write {place}: {there} is a file, not a directory; choose another place")
     if not os.access(there, os.W_OK | os.X_OK):
         raise EnvironmentFault(
-            f"cannot write {place}: no permission in {there}; choose another --out or change its rights"
+            f"cannot write {place}: no permission in {there}; choose another place or change its rights"
         )
 
 
@@ -323,9 +327,9 @@ _REMEDIES = {
     errno.ENOSPC: "free space or choose another --out, then run the same command again",
     errno.EDQUOT: "free space or raise the quota, then run the same command again",
     errno.EFBIG: "raise the file size limit (ulimit -f) or lower --unit-rows, then run the same command again",
-    errno.EACCES: "choose another --out or change its rights",
-    errno.EPERM: "choose another --out or change its rights",
-    errno.EROFS: "choose an --out on a writable disk",
+    errno.EACCES: "choose another place or change its rights",
+    errno.EPERM: "choose another place or change its rights",
+    errno.EROFS: "choose a place on a writable disk",
 }
 
 

@@ -102,6 +102,19 @@ class Place:
             keys = (key for key in found if key.startswith(prefix) and not key.endswith("/"))
             yield from sorted(key.removeprefix(prefix) for key in keys)
 
+    def sizes(self, under: str = "") -> dict[str, int]:
+        """The bytes of every file below a directory, by names as `names` gives them; a link's are its own."""
+        if self.is_local:
+            return dict(_local_sizes(self, under))
+        with reading(self.path(under)):
+            prefix = key_of(self.uri).rstrip("/") + "/"
+            try:
+                found = filesystem_of(self.uri).find(key_of(self.path(under)), detail=True)
+            except FileNotFoundError:
+                return {}
+            held = {key: int(info.get("size") or 0) for key, info in found.items() if not key.endswith("/")}
+            return {key.removeprefix(prefix): size for key, size in sorted(held.items()) if key.startswith(prefix)}
+
 
 @dataclass(frozen=True, slots=True)
 class FileStat:
@@ -210,3 +223,12 @@ def _local_names(root: str, under: str) -> Iterator[str]:
             yield from _local_names(root, inner)
         else:
             yield inner
+
+
+def _local_sizes(at: Place, under: str) -> Iterator[tuple[str, int]]:
+    for name in at.names(under):
+        try:
+            with reading(at.path(name)):
+                yield name, os.lstat(at.path(name)).st_size
+        except (FileNotFoundError, NotADirectoryError):  # vanished meanwhile
+            continue

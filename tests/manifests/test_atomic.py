@@ -110,7 +110,7 @@ def test_what_a_disk_does_is_one_sentence(
 
 def test_a_file_where_a_directory_is_needed(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"")
-    with pytest.raises(EnvironmentFault, match="x is a file, not a directory; choose another --out"):
+    with pytest.raises(EnvironmentFault, match="x is a file, not a directory; choose another place"):
         atomic.check_can_write(place(tmp_path / "x" / "y"))
     atomic.check_can_write(place(tmp_path / "y" / "z"))
     assert not (tmp_path / "y").exists()

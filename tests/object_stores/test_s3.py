@@ -8,14 +8,12 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiobotocore.client import AioBaseClient  # type: ignore[import-untyped]
 from botocore.exceptions import EndpointConnectionError  # type: ignore[import-untyped]
 
 from faults.crash import in_child
@@ -28,27 +26,9 @@ from maskmill.pipeline.run import finish_parts
 from maskmill.pipeline.status import status
 from maskmill.pipeline.verify import verify
 from object_stores.buckets import Bucket, tree_of
+from object_stores.requests import READS, WRITES, free_requests, watched
 from small_dataset import write_picture
 from small_runs import UNITS_OF_4, echo, index, toy
-
-WRITES = {"PutObject", "DeleteObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"}
-READS = {"GetObject", "HeadObject", "ListObjectsV2"}
-
-
-@contextmanager
-def watched(before: Callable[[str], None], after: Callable[[str], None] = lambda name: None) -> Iterator[None]:
-    """Calls functions around every request to S3."""
-    original = AioBaseClient._make_api_call
-
-    async def request(self: AioBaseClient, name: str, parameters: Any) -> Any:
-        before(name)
-        answer = await original(self, name, parameters)
-        after(name)
-        return answer
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(AioBaseClient, "_make_api_call", request)
-        yield
 
 
 def without_where_inputs_lie(at: Place) -> tuple[dict[str, str], Any, Any]:
@@ -399,17 +379,8 @@ def test_a_server_that_does_not_answer(
 
 
 def test_credentials_without_rights(bucket: Bucket, pictures: str) -> None:
-    import urllib.request
-
-    def set_free_requests(number: bytes) -> None:
-        request = urllib.request.Request(
-            f"{bucket.endpoint}/moto-api/reset-auth", number, {"Content-Type": "text/plain"}
-        )
-        urllib.request.urlopen(request).close()
-
     out = place(bucket.url("images"))
-    set_free_requests(b"0")  # from now on the server looks at who asks, and it knows nobody
-    try:
+    with free_requests(bucket, 0):
         for what in (
             lambda: out.read("plan.json"),
             lambda: out.exists("plan.json"),
@@ -421,8 +392,6 @@ def test_credentials_without_rights(bucket: Bucket, pictures: str) -> None:
             with pytest.raises(EnvironmentFault) as refused:
                 what()
             assert str(out) in str(refused.value)
-    finally:
-        set_free_requests(b"inf")
     assert index(pictures, out).finished
 
 

@@ -1,0 +1,30 @@
+"""`maskmill pull URL DIR`."""
+
+import dataclasses
+
+import click
+
+from .answers import counted_files, echo_json, size
+
+
+@click.command()
+@click.argument("url", metavar="URL[@DIGEST]")
+@click.argument("directory", metavar="DIR")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def pull(url: str, directory: str, as_json: bool) -> int:
+    """Fetch what was pushed to URL, the latest version or the one of DIGEST, into DIR, a folder that is empty or new.
+
+    Every file is checked on arrival, and DIR appears when all are right. A pull that was stopped goes on from what
+    came.
+    """
+    from ..pipeline.sharing import pull as pulled
+
+    found = pulled(url, directory)
+    if as_json:
+        echo_json(dataclasses.asdict(found))
+        return 0
+    click.echo(
+        f"{found.kind}: version {found.version[:12]}, {counted_files(found.files)}, {size(found.bytes)}, all verified; "
+        f"fetched {counted_files(found.moved_files)}, {size(found.moved_bytes)} in {found.seconds:.1f} s → {found.at}"
+    )
+    return 0
