@@ -52,6 +52,7 @@ COMMANDS = {
     "verify": ("verify:verify", "Compare every byte of an artifact with what its records say."),
     "retry": ("retry:retry", "Run the units that hold failed rows again."),
     "finish": ("finish:finish", "Check and complete an artifact whose parts have run."),
+    "gc": ("gc:gc", "Show what in a work folder nothing needs any more, and delete it."),
     "doctor": ("doctor:doctor", "Check this machine: versions, CRF, GPU, threads, disk."),
     "demo": ("demo:demo", "Run everything on pictures made on the spot."),
 }

@@ -1,0 +1,38 @@
+"""`maskmill gc WORK`."""
+
+import dataclasses
+
+import click
+
+from .answers import echo_json, print_table, size
+
+
+@click.command()
+@click.argument("work")
+@click.option("--yes", is_flag=True, help="Delete; without it nothing is changed.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def gc(work: str, yes: bool, as_json: bool) -> int:
+    """Show which artifacts in WORK nothing needs any more, and how much that is.
+
+    Kept are datasets and checkpoints, what is unfinished or held by a run, what the last complete run made, all that
+    these were made from, and their metrics. What lies outside WORK is not looked at, so a dataset elsewhere keeps
+    nothing here.
+    """
+    from ..pipeline.gc import clean
+
+    found = clean(work, yes)
+    going = sum(each.bytes for each in found.gone)
+    if as_json:
+        echo_json({**dataclasses.asdict(found), "bytes": going})
+        return 0
+    rows = [
+        (each.name, each.kind, size(each.bytes), each.why or ("deleted" if yes else "can go")) for each in found.entries
+    ]
+    print_table(("artifact", "kind", "bytes", ""), rows, last_right=False)
+    kept = f"{len(found.kept)} kept ({size(sum(each.bytes for each in found.kept))})"
+    if yes:
+        click.echo(f"{len(found.gone)} deleted, {size(going)}; {kept} in {found.at}")
+    else:
+        more = "; --yes deletes them" if found.gone else ""
+        click.echo(f"{len(found.gone)} can go, {size(going)}; {kept} in {found.at}{more}")
+    return 0
