@@ -81,8 +81,8 @@ def clean(uri: str, delete: bool) -> Cleaning:
     if delete:
         for name in left:
             gone.remove_going(work.joined(name))
-        for each in _readers_first([each for at, each in found.items() if at not in why]):
-            gone.remove_artifact(each)
+        for artifact in _readers_first([each for at, each in found.items() if at not in why]):
+            gone.remove_artifact(artifact)
     return Cleaning(work.uri, entries, delete)
 
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def test_the_examples_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_what_is_done_is_found_done(tmp_path: Path) -> None:
     write_dataset(tmp_path / "pictures", 4)
-    settings = {"layout": "folder", "root": str(tmp_path / "pictures")}
+    settings: dict[str, Any] = {"layout": "folder", "root": str(tmp_path / "pictures")}
     assert maskmill.run("index", {}, tmp_path / "images", **settings).units_run == 1
     assert maskmill.run("index", {}, tmp_path / "images", **settings).units_run == 0
 
