@@ -10,17 +10,44 @@ if TYPE_CHECKING:
     from .manifests.labels import Labels as Labels, open_labels as open_labels
     from .manifests.pixels import Pixels as Pixels, open_pixels as open_pixels
     from .manifests.tokens import Tokens as Tokens, open_tokens as open_tokens
-    from .pipeline.from_python import run as run, run_recipe as run_recipe
+    from .pipeline.from_python import config_of as config_of, run as run, run_recipe as run_recipe
     from .pipeline.job import RunOptions as RunOptions
+    from .stages.enhance.fit import EnhancerConfig as EnhancerConfig
+    from .stages.enhance.stage import EnhanceConfig as EnhanceConfig
+    from .stages.evaluate.few_shot_config import FewShotConfig as FewShotConfig
+    from .stages.evaluate.stage import EvaluateConfig as EvaluateConfig
+    from .stages.extract.stage import ExtractConfig as ExtractConfig
+    from .stages.index.stage import IndexConfig as IndexConfig
+    from .stages.manifest.stage import ManifestConfig as ManifestConfig
+    from .stages.mask.fit import FitConfig as FitConfig
+    from .stages.mask.stage import MaskConfig as MaskConfig
+    from .stages.pixels.stage import PixelsConfig as PixelsConfig
+    from .stages.pretrain.config import PretrainConfig as PretrainConfig
+    from .stages.refine.stage import RefineConfig as RefineConfig
+    from .stages.train.config import TrainConfig as TrainConfig
 
 __version__ = "0.1.0"
 
 # Name → the module that defines it. A type checker reads the same names under TYPE_CHECKING.
 _HOME = {
+    "EnhanceConfig": ".stages.enhance.stage",
+    "EnhancerConfig": ".stages.enhance.fit",
+    "EvaluateConfig": ".stages.evaluate.stage",
+    "ExtractConfig": ".stages.extract.stage",
+    "FewShotConfig": ".stages.evaluate.few_shot_config",
+    "FitConfig": ".stages.mask.fit",
+    "IndexConfig": ".stages.index.stage",
     "Labels": ".manifests.labels",
+    "ManifestConfig": ".stages.manifest.stage",
+    "MaskConfig": ".stages.mask.stage",
     "Pixels": ".manifests.pixels",
+    "PixelsConfig": ".stages.pixels.stage",
+    "PretrainConfig": ".stages.pretrain.config",
+    "RefineConfig": ".stages.refine.stage",
     "RunOptions": ".pipeline.job",
     "Tokens": ".manifests.tokens",
+    "TrainConfig": ".stages.train.config",
+    "config_of": ".pipeline.from_python",
     "open_labels": ".manifests.labels",
     "open_pixels": ".manifests.pixels",
     "open_tokens": ".manifests.tokens",
@@ -29,11 +56,25 @@ _HOME = {
 }
 
 __all__ = [
+    "EnhanceConfig",
+    "EnhancerConfig",
+    "EvaluateConfig",
+    "ExtractConfig",
+    "FewShotConfig",
+    "FitConfig",
+    "IndexConfig",
     "Labels",
+    "ManifestConfig",
+    "MaskConfig",
     "Pixels",
+    "PixelsConfig",
+    "PretrainConfig",
+    "RefineConfig",
     "RunOptions",
     "Tokens",
+    "TrainConfig",
     "__version__",
+    "config_of",
     "open_labels",
     "open_pixels",
     "open_tokens",

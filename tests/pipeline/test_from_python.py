@@ -1,6 +1,7 @@
 """The package from a program: what the README shows runs as it stands there, and mistakes get their sentence."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 import maskmill
 from maskmill.manifests.errors import ConfigError, MissingArtifact
+from maskmill.pipeline.from_python import RECORDS, record_of
 from small_dataset import write_dataset
 
 README = Path(__file__).parents[2] / "README.md"
@@ -39,3 +41,32 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
         maskmill.run("extract", {}, tmp_path / "tokens", backbon="builtin")
     with pytest.raises(MissingArtifact):
         maskmill.run("mask", {"tokens": tmp_path / "tokens"}, tmp_path / "maps")
+
+
+def test_what_an_artifact_was_made_with_makes_it_again(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "pictures", 4)
+    maskmill.run("index", {}, tmp_path / "images", layout="folder", root=str(tmp_path / "pictures"))
+    maskmill.run(maskmill.PixelsConfig(image_size=(16, 16)), {"images": tmp_path / "images"}, tmp_path / "pixels")
+    config = maskmill.config_of(tmp_path / "pixels")
+    assert isinstance(config, maskmill.PixelsConfig)
+    assert config.image_size == (16, 16)
+    assert maskmill.run(config, {"images": tmp_path / "images"}, tmp_path / "pixels").units_run == 0
+    other = replace(config, image_size=(8, 8))
+    assert maskmill.run(other, {"images": tmp_path / "images"}, tmp_path / "smaller").units_run == 1
+    assert maskmill.open_pixels(tmp_path / "smaller").at([0]).shape == (1, 8, 8, 3)
+
+
+def test_every_stage_is_found_by_its_config() -> None:
+    for name, path in RECORDS.items():
+        assert record_of(path).config is getattr(maskmill, name)
+
+
+def test_mistakes_with_configs_are_told(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^run takes the name of a step or the config of a stage, and was given a dict$"
+    ):
+        maskmill.run({"step": "mask"}, {}, tmp_path / "maps")
+    with pytest.raises(
+        ConfigError, match=r"^a PixelsConfig says all; change it with dataclasses\.replace instead of fit"
+    ):
+        maskmill.run(maskmill.PixelsConfig(image_size=(8, 8)), {}, tmp_path / "pixels", fit="pad")
