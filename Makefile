@@ -22,14 +22,12 @@ lint: setup
 	$(RUN)mypy
 	$(RUN)pyright --pythonpath .venv/bin/python
 
-# Exit code 6 is a run that went through with a warning.
+# Everything it makes stays in maskmill-demo; a second run goes on there.
 demo:
 	@began=$$(date +%s); \
 	$(MAKE) --no-print-directory setup || exit 1; \
-	ready=$$(date +%s); \
-	$(RUN)maskmill demo; code=$$?; \
-	echo "set-up $$((ready - began)) s, run $$(($$(date +%s) - ready)) s"; \
-	[ $$code -eq 6 ] || exit $$code
+	echo "set-up $$(($$(date +%s) - began)) s"; \
+	$(RUN)maskmill demo
 
 bench: setup
 	@for script in tests/benchmarks/bench_*.py; do \

@@ -1,39 +1,46 @@
 """`maskmill demo`: everything the package does, on pictures made on the spot or on a person's own."""
 
-from contextlib import nullcontext
+import time
 
 import click
 
-from ..manifests import atomic
-from ..manifests.errors import ConfigError
+from ..manifests.errors import InputError
 from ..manifests.place import Place, place
-from ..pipeline.demo import BETTER, gains, own_steps, steps
-from .main import main
+from ..pipeline.demo import FOLDER, REPORT, begin, better, gains, own_steps, steps
+from .main import INTERRUPTED, READER_LEFT, TERMINATED, main
+
+STOPPED = (INTERRUPTED, READER_LEFT, TERMINATED)
 
 
 @click.command()
-@click.option("--out", metavar="DIR", default="", help="Where to work and leave it all; a temporary folder otherwise.")
+@click.option(
+    "--out", metavar="DIR", default=FOLDER, show_default=True, help="Where to work and leave it all; goes on there."
+)
 @click.option("--images", metavar="DIR", default="", help="Your own pictures, in the place of generated ones.")
 def demo(out: str, images: str) -> int:
-    """Run everything on pictures made on the spot, showing each command and what it says."""
-    at = place(out)
-    if out and next(at.names(), None) is not None:
-        raise ConfigError(f"{at} is not empty; choose another --out for the demo")
-    if images and not out:
-        raise ConfigError("what is made of your own pictures is to be looked at; say where to with --out DIR")
-    with nullcontext(at) if out else atomic.scratch("maskmill-demo-") as work:
-        for step in own_steps(work, place(images).uri) if images else steps(work):
-            click.echo(f"\n# {step.why}\n$ {step}")
-            code = main(step.arguments)
-            if code not in step.exit_codes:
-                expected = " or ".join(map(str, step.exit_codes))
-                click.echo(f"the demo expected exit code {expected} here and got {code}", err=True)
-                return code or 1
-        if not images:
-            _show_gains(work)
-        if out:
-            click.echo(f"\nthe report: {work.path('report.html')}")
-    click.echo(f"The same with weights of DINO's, which timm downloads: {BETTER}")
+    """Run everything on pictures made on the spot, showing each command and what it says.
+
+    Stopped, or run again in the same DIR, it goes on there: what is done is not done again.
+    """
+    began = time.monotonic()
+    work, pictures = place(out), place(images) if images else None
+    if pictures is not None and pictures.is_local and not pictures.exists():
+        raise InputError(f"there is no folder {pictures}; check the path")
+    if begin(work):
+        click.echo(f"# goes on in {work}, where an earlier demo lies")
+    for step in own_steps(work, pictures.uri) if pictures else steps(work):
+        click.echo(f"\n# {step.why}\n$ {step}")
+        code = main(step.arguments)
+        if code in STOPPED:
+            return code
+        if code not in step.exit_codes:
+            expected = " or ".join(map(str, step.exit_codes))
+            click.echo(f"the demo expected exit code {expected} here and got {code}", err=True)
+            return code or 1
+    if pictures is None:
+        _show_gains(work)
+    click.echo(f"\nthe report, after {time.monotonic() - began:.0f} s: {work.path(REPORT)}")
+    click.echo(f"The same with weights of DINO's, which timm downloads: {better(images)}")
     return 0
 
 

@@ -8,7 +8,6 @@ import errno
 import hashlib
 import io
 import os
-import tempfile
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
@@ -233,13 +232,6 @@ def free_bytes(place: Place) -> int:
         there = os.path.dirname(there)
     found = os.statvfs(there)
     return found.f_bavail * found.f_frsize
-
-
-@contextmanager
-def scratch(prefix: str) -> Iterator[Place]:
-    """A directory that is gone, with all that is in it, when the block ends."""
-    with tempfile.TemporaryDirectory(prefix=prefix) as path:
-        yield Place(path)
 
 
 def open_for_locking(path: str) -> int:

@@ -18,11 +18,13 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 from PIL import Image
 
-from ..manifests import atomic
+from ..manifests import atomic, sealed
 from ..manifests.artifact import open_artifact
+from ..manifests.errors import ConfigError
 from ..manifests.palette import encode_label_map
 from ..manifests.place import Place
 from .recipe import read_recipe
+from .recipes import shipped_recipe
 from .recipes.chain import foresee_recipe
 
 CLASSES = ("disc", "ring", "box", "diamond")
@@ -30,8 +32,9 @@ SIDE_PX = 128
 PICTURES, ADDED = 40, 4
 DONE, REFUSED = (0, 6), (3,)
 NUM_FLOORS = 2  # the last lines of an evaluation
-# What stands at the end: the same with weights that are worth something, which timm downloads.
-BETTER = "maskmill run --images YOUR_PICTURES --set extract.backbone=vit_small_patch8_224.dino"
+FOLDER, MARK = "maskmill-demo", "maskmill-demo.json"
+TABLE, RECIPE, REPORT = "pictures.csv", "demo.toml", "report.html"
+BROKEN = "broken"
 _NO_BACKBONE_DOWNLOADED = ("--set", "extract.backbone=builtin", "--set", "extract.image_size=128")
 
 
@@ -58,19 +61,40 @@ class Gain:
     high: float
 
 
+def begin(work: Place) -> bool:
+    """Marks a folder as a demo's, and says whether it was one before; one that holds anything else is refused."""
+    atomic.check_can_write(work)
+    if work.exists(MARK):
+        if work.exists(RECIPE) and work.read(RECIPE) != shipped_recipe("demo"):
+            recipe = work.path(RECIPE)
+            raise ConfigError(
+                f"{recipe} is not the recipe that ships any more; run it as it is with `maskmill run "
+                f"{shlex.quote(recipe)}`, or choose another --out for the demo"
+            )
+        return True
+    found = next((name for name in work.names() if not name.endswith(atomic.TEMPORARY_SUFFIX)), None)
+    if found is not None:
+        raise ConfigError(f"{work} is not empty and no earlier demo's (it holds {found}); choose another --out")
+    sealed.write(work, MARK, {})
+    return False
+
+
 def steps(work: Place) -> Iterator[Step]:
-    """The commands, in order. Between some of them the pictures change, as they do in life."""
-    images, recipe, inside = work.path("images"), work.path("demo.toml"), work.joined("maskmill-work")
-    index = ("index", "table", work.path("pictures.csv"), "--out", images, "--unit-rows", "8")
+    """The commands, in order. Between some of them the pictures change, as they do in life; a demo that was stopped
+    after that, or is run again, goes on with the pictures as they are."""
+    images, recipe, inside = work.path("images"), work.path(RECIPE), work.joined("maskmill-work")
+    index = ("index", "table", work.path(TABLE), "--out", images, "--unit-rows", "8")
     run, again = ("run", recipe), ("run", recipe, "--set", "refine.threshold=0.6")
-    make_pictures(work, PICTURES)
-    yield Step("list the pictures, with two worker processes", (*index, "--workers", "2"))
-    atomic.write(work, "pictures/broken.jpg", b"not a picture")
-    make_pictures(work, PICTURES + ADDED, broken=("broken",))
-    yield Step("pictures were added: a changed list is refused", index, REFUSED)
+    if not _has_grown(work):
+        make_pictures(work, PICTURES)
+        yield Step("list the pictures, with two worker processes", (*index, "--workers", "2"))
+        atomic.write(work, f"pictures/{BROKEN}.jpg", b"not a picture")
+        make_pictures(work, PICTURES + ADDED, broken=(BROKEN,))
+        yield Step("pictures were added: a changed list is refused", index, REFUSED)
     yield Step("until it is told to append them; the broken one is one failed row", (*index, "--update"))
     yield Step("how far it is, and what failed", ("status", images, "--failed"))
-    yield Step("a recipe that ships, to copy and edit", ("recipe", "write", "demo", recipe))
+    if not work.exists(RECIPE):
+        yield Step("a recipe that ships, to copy and edit", ("recipe", "write", "demo", recipe))
     yield Step("what a run of it would do", (*run, "--dry-run"))
     yield Step("every stage of it, with the small backbone that comes with the package", run, DONE)
     yield Step("another threshold: other labels, of the tokens and maps that there are", again, DONE)
@@ -81,7 +105,12 @@ def steps(work: Place) -> Iterator[Step]:
         yield Step(
             f"what {what} are worth", ("evaluate", "masks", made[name], "--resamples", "200", "--out", out), DONE
         )
-    yield Step("all of it to look at", ("report", inside.uri, "--out", work.path("report.html")), DONE)
+    yield Step("all of it to look at", ("report", inside.uri, "--out", work.path(REPORT)), DONE)
+
+
+def _has_grown(work: Place) -> bool:
+    """Whether the table of pictures, which is written last, is the larger one."""
+    return work.exists(TABLE) and f"pictures/{BROKEN}.jpg".encode() in work.read(TABLE)
 
 
 JUDGED = {"mask": "maps of class attention", "enhance": "maps enhanced by a few masks", "manifest": "published labels"}
@@ -90,9 +119,15 @@ JUDGED = {"mask": "maps of class attention", "enhance": "maps enhanced by a few 
 def own_steps(work: Place, pictures: str) -> Iterator[Step]:
     """The same on a person's own pictures, of which nothing is known but the folders that they lie in."""
     inside = work.joined("maskmill-work")
-    run = ("run", "--images", pictures, "--work", inside.uri, *_NO_BACKBONE_DOWNLOADED)
+    run = ("run", "--images", pictures, "--work", inside.uri, "--update", *_NO_BACKBONE_DOWNLOADED)
     yield Step("every stage, with the small backbone that comes with the package", run, DONE)
-    yield Step("all of it to look at", ("report", inside.uri, "--out", work.path("report.html")), DONE)
+    yield Step("all of it to look at", ("report", inside.uri, "--out", work.path(REPORT)), DONE)
+
+
+def better(pictures: str) -> str:
+    """The same with weights that are worth something, which timm downloads."""
+    of = shlex.quote(pictures) if pictures else "YOUR_PICTURES"
+    return f"maskmill run --images {of} --set extract.backbone=vit_small_patch8_224.dino"
 
 
 def artifacts(recipe: str, work: Place) -> dict[str, str]:
@@ -108,7 +143,7 @@ def gains(work: Place) -> list[Gain]:
         results = json.loads(open_artifact(inside.joined(f"worth-{name}"), "metrics").file("metrics.json"))["results"]
         found.append(_gain(f"{name}: {what}", results[0], results[0]["pictures"]))
         floors = [_gain(f"floor: {each['name']}", each, each["pictures"]) for each in results[-NUM_FLOORS:]]
-    trained = open_artifact(artifacts(work.path("demo.toml"), inside)["train"], "checkpoint").summary.counts["judged"]
+    trained = open_artifact(artifacts(work.path(RECIPE), inside)["train"], "checkpoint").summary.counts["judged"]
     students = [_gain(f"train: {each['name']}", each, trained["pictures"]) for each in trained["lines"][:2]]
     return [*found, *floors, *students]
 
@@ -132,7 +167,7 @@ def make_pictures(at: Place, count: int, broken: tuple[str, ...] = (), seed: int
         lines.writerow([f"pictures/{number:04d}.jpg", shown, f"masks/{number:04d}.png"])
     for name in broken:
         lines.writerow([f"pictures/{name}.jpg", CLASSES[0], ""])
-    atomic.write(at, "pictures.csv", table.getvalue().encode())
+    atomic.write(at, TABLE, table.getvalue().encode())
 
 
 def scene(rng: np.random.Generator) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"]]:

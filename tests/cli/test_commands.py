@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,16 @@ import pytest
 from maskmill.cli import options
 from maskmill.cli.index import index
 from maskmill.cli.main import main
+from maskmill.manifests.artifact import open_artifact
 from maskmill.manifests.datasets import SOURCES
 from maskmill.manifests.pictures import Limits
+from maskmill.manifests.place import place
+from maskmill.pipeline.demo import begin
 from maskmill.pipeline.job import RunOptions
 from small_dataset import tree, write_dataset, write_picture
 
 Capture = pytest.CaptureFixture[str]
+demo_command = import_module("maskmill.cli.demo")
 
 
 @pytest.fixture
@@ -139,7 +145,62 @@ def test_the_demo_runs_every_step_and_tells_what_it_gained(capfd: pytest.Capture
     assert gained["mask: maps of class attention"] < floor < labels
     assert gained["train: the student"] > gained["train: background everywhere"]
     assert "<!doctype html>" in (tmp_path / "demo/report.html").read_text()[:100].lower()
-    assert main(["demo", "--out", str(tmp_path / "demo")]) == 2
+    assert shown.out.splitlines()[-1].endswith("--set extract.backbone=vit_small_patch8_224.dino")
+    assert shown.out.splitlines()[-2].endswith(f" s: {tmp_path}/demo/report.html")
+
+    before = tree(tmp_path / "demo/maskmill-work")
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
+    again = capfd.readouterr()
+    assert again.out.startswith(f"# goes on in {tmp_path}/demo, where an earlier demo lies\n")
+    assert "units run" not in again.out
+    assert _gains(again.out) == _gains(shown.out)
+    assert tree(tmp_path / "demo/maskmill-work") == before
+
+
+def test_a_demo_that_was_stopped_goes_on(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped between its steps, as far as to the run of its recipe."""
+    monkeypatch.chdir(tmp_path)
+    whys = list[str]()
+    for steps_more in (0, 1, 0, 1, 3, 2):
+        steps_left = steps_more
+
+        def step(arguments: Sequence[str]) -> int:
+            nonlocal steps_left
+            steps_left -= 1
+            return main(arguments) if steps_left >= 0 else 130
+
+        monkeypatch.setattr(demo_command, "main", step)
+        assert main(["demo"]) == 130
+        shown = capfd.readouterr()
+        assert "expected" not in shown.err
+        whys.append([line for line in shown.out.splitlines() if line.startswith("# ")][-1])
+    begun = ["list the pictures", "pictures were added", "until it is told", "how far it is", "what a run of it"]
+    met = [next(name for name in begun if name in why) for why in whys]
+    assert met == [*begun, begun[-1]]
+    assert open_artifact("maskmill-demo/images").summary.counts["ok"] == 44
+
+
+def test_a_demo_leaves_alone_what_is_not_its_own(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "maskmill-demo").mkdir()
+    (tmp_path / "maskmill-demo/thesis.txt").write_text("mine")
+    assert main(["demo"]) == 2
+    said = capfd.readouterr().err
+    assert "is not empty and no earlier demo's (it holds thesis.txt); choose another --out" in said
+    assert main(["demo", "--images", "nowhere", "--out", "demo"]) == 2
+    assert "there is no folder" in capfd.readouterr().err
+    assert not (tmp_path / "demo").exists()
+    begin(place("edited"))
+    (tmp_path / "edited/demo.toml").write_text("title = 'mine'")
+    assert main(["demo", "--out", "edited"]) == 2
+    said = capfd.readouterr().err
+    assert f"run it as it is with `maskmill run {tmp_path}/edited/demo.toml`" in said
+    assert said.count("\n") == 1
+    assert (tmp_path / "edited/demo.toml").read_text() == "title = 'mine'"
 
 
 def _gains(shown: str) -> list[str]:
@@ -147,11 +208,16 @@ def _gains(shown: str) -> list[str]:
     return lines[: lines.index("")]
 
 
-def test_the_demo_on_pictures_of_ones_own(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_demo_on_pictures_of_ones_own(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     write_dataset(tmp_path / "own", 6)
-    assert main(["demo", "--images", str(tmp_path / "own")]) == 2
-    assert main(["demo", "--images", str(tmp_path / "own"), "--out", str(tmp_path / "demo")]) == 0
+    assert main(["demo", "--images", "own"]) == 0
     shown = capfd.readouterr()
     assert "result: dataset → " in shown.out
-    assert "--set extract.backbone=vit_small_patch8_224.dino" in shown.out
-    assert (tmp_path / "demo/report.html").exists()
+    assert shown.out.endswith(": maskmill run --images own --set extract.backbone=vit_small_patch8_224.dino\n")
+    assert (tmp_path / "maskmill-demo/report.html").exists()
+    write_dataset(tmp_path / "own", 8)
+    assert main(["demo", "--images", "own"]) == 0
+    assert "images: 8 rows, 8 ok; 1 units run, 1 skipped" in capfd.readouterr().out
