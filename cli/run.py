@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..pipeline.recipes.chain import Foreseen, Made
 
 WORK = "maskmill-work"
+RESULTS = ("manifest", "train")  # the stages whose artifacts a recipe is run for
 
 
 @click.command()
@@ -84,9 +85,15 @@ def _show_made(steps: "Iterator[Made]", as_json: bool) -> int:
             outcomes = [(step.stage, step.outcome) for step in made]
             echo_json([{"stage": name, **dataclasses.asdict(each), "at": each.at.uri} for name, each in outcomes])
     if not as_json:
-        result = [step.outcome for step in made if step.outcome.kind != "metrics"][-1]
-        click.echo(f"result: {result.kind} → {result.at}")
+        for result in _results(made):
+            click.echo(f"result: {result.kind} → {result.at}")
     return max(step.outcome.exit_code for step in made)
+
+
+def _results(made: "Sequence[Made]") -> list[Outcome]:
+    """What there is to be handed on: the dataset and the student, or what the last step made that is no number."""
+    last = [step.outcome for step in made if step.outcome.kind != "metrics"][-1:]
+    return [step.outcome for step in made if step.stage in RESULTS] or last
 
 
 def _show_outcome(outcome: Outcome) -> None:

@@ -5,6 +5,8 @@ import inspect
 import json
 import re
 import shutil
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -26,9 +28,11 @@ CST = RECIPE + 'student = "cst"\nsupervision = "pseudo"\nsteps = 2\nbatch = 2\n'
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe's artifacts; only read."""
-    home = tmp_path_factory.mktemp("made")
+    home, told = tmp_path_factory.mktemp("made"), StringIO()
     write_recipe(home, CST)
-    assert main(["run", str(home / "recipe.toml"), "--work", str(home / "work")]) in (0, 6)
+    with redirect_stdout(told):
+        assert main(["run", str(home / "recipe.toml"), "--work", str(home / "work")]) in (0, 6)
+    (home / "told.txt").write_text(told.getvalue())
     names = json.loads((home / "work/last-run.json").read_text())["artifacts"]
     for name in ("images", "tokens", "dataset"):
         stage = {"images": "index", "tokens": "extract", "dataset": "manifest"}[name]
@@ -48,6 +52,14 @@ def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Ca
 def linear(*more: str, **options: str) -> list[str]:
     asked = {"student": "linear", "tokens": "tokens", "images": "images", "steps": "6", "out": "checkpoint", **options}
     return ["train", "dataset", *(word for name, value in asked.items() for word in (f"--{name}", value)), *more]
+
+
+def test_a_run_names_the_dataset_and_the_student(made: Path) -> None:
+    names = json.loads((made / "work/last-run.json").read_text())["artifacts"]
+    assert (made / "told.txt").read_text().splitlines()[-2:] == [
+        f"result: dataset → {made}/work/{names['manifest']}",
+        f"result: checkpoint → {made}/work/{names['train']}",
+    ]
 
 
 def test_it_tells_what_it_is_worth_and_what_it_made(home: Path, capsys: Capture) -> None:
