@@ -19,7 +19,7 @@ def pull(url: str, directory: str, as_json: bool) -> int:
     """
     from ..pipeline.sharing import pull as pulled
 
-    found = pulled(url, directory)
+    found = pulled(url, directory, is_shown=not as_json)
     if as_json:
         echo_json(dataclasses.asdict(found))
         return 0

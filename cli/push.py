@@ -19,7 +19,7 @@ def push(dataset: str, url: str, as_json: bool) -> int:
     """
     from ..pipeline.sharing import push as pushed
 
-    found = pushed(dataset, url)
+    found = pushed(dataset, url, is_shown=not as_json)
     if as_json:
         echo_json(dataclasses.asdict(found))
         return 0

@@ -97,7 +97,7 @@ def _putting(place: Place, name: str) -> Iterator[Any]:
         filesystem.pipe_file(key, buffer.getvalue())
         return
     # Closed without commit, a remote file never appears; leaving its own `with` on an error would publish it.
-    remote = filesystem.open(key, "wb", autocommit=False)
+    remote = filesystem.open(key, "wb", autocommit=False, block_size=_PART)
     try:
         yield remote
         remote.close()
@@ -110,6 +110,7 @@ def _putting(place: Place, name: str) -> Iterator[Any]:
 # Stores whose files are uploaded in parts and published in one step; elsewhere fsspec publishes what a failed write
 # has written so far.
 _STREAMING = ("s3://", "s3a://", "gs://", "gcs://")
+_PART = 16 * 2**20  # held in memory, of every upload under way; S3 takes 10,000 parts
 
 
 def write(place: Place, name: str, data: bytes | bytearray | memoryview) -> None:

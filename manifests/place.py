@@ -31,6 +31,12 @@ class Place:
         """Whether other processes see the same files; `memory://` lives and dies with one process."""
         return not self.uri.startswith("memory://")
 
+    @property
+    def is_for_threads(self) -> bool:
+        """Whether several threads may use it at once. fsspec's asynchronous clients, as of object stores and HTTP, do
+        all their work in one thread of their own; of the others some have one connection, which two would mix up."""
+        return self.is_local or bool(filesystem_of(self.uri).async_impl)
+
     def __str__(self) -> str:
         return self.uri
 

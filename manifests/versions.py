@@ -9,13 +9,14 @@ Nothing is ever overwritten with other bytes, so no reader and no second writer 
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from . import atomic, sealed
 from .artifact import ARTIFACT
 from .digests import FileDigest
-from .errors import ConfigError, CorruptArtifact, InputError, MissingArtifact
+from .errors import ConfigError, CorruptArtifact, EnvironmentFault, InputError, MissingArtifact
 from .lock import LOCK
 from .place import Place, place
 from .plan import PLAN
@@ -25,6 +26,7 @@ FORMAT = 1
 SHORTEST = 12  # digits of a digest that name a version; fewer may be part of a folder's name, as a date is
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHOSEN = re.compile(rf"(.+)@([0-9a-f]{{{SHORTEST},64}})")
+FORGOTTEN_S = 24 * 3600.0
 _BLOCK = 8 * 2**20
 _REMEDY = "restore it from a copy; at a shared URL, remove it there and push the artifact again"
 
@@ -191,18 +193,49 @@ def whole_file(at: Place, name: str, digest: FileDigest) -> Iterator[bytes]:
         raise CorruptArtifact(f"{at.path(name)} holds {held} bytes where {digest.size} were listed; {_REMEDY}")
 
 
-def send(source: Place, name: str, url: Place, digest: FileDigest) -> None:
+Passed = Callable[[int], None]  # is told of so many bytes more, and may raise to stop there
+
+
+def nobody_told(num_bytes: int) -> None: ...
+
+
+def send(source: Place, name: str, url: Place, digest: FileDigest, passed: Passed = nobody_told) -> None:
     """Puts a file under its sha256; puts nothing where it holds other bytes."""
+    blocks = _told(whole_file(source, name, digest), passed)
     if digest.size < _BLOCK:  # one request, where a stream takes three
-        atomic.write(url, file_name(digest), b"".join(whole_file(source, name, digest)))
+        atomic.write(url, file_name(digest), b"".join(blocks))
         return
     with atomic.replacing(url, file_name(digest)) as stream:
-        for block in whole_file(source, name, digest):
+        for block in blocks:
             stream.write(block)
 
 
-def fetch(url: Place, digest: FileDigest, target: Place, name: str) -> None:
+def fetch(url: Place, digest: FileDigest, target: Place, name: str, passed: Passed = nobody_told) -> None:
     """Writes a file of a URL into a folder that is being built."""
     with atomic.building(target, name) as stream:
-        for block in whole_file(url, file_name(digest), digest):
+        for block in _told(whole_file(url, file_name(digest), digest), passed):
             stream.write(block)
+
+
+def _told(blocks: Iterator[bytes], passed: Passed) -> Iterator[bytes]:
+    for block in blocks:
+        passed(len(block))
+        yield block
+
+
+def remove_leftovers(url: Place) -> None:
+    """Removes what pushes to a folder had half written when they were killed: what nobody has written to for a day.
+
+    A living push writes to its files every moment. A lock would tell at once, but not of all machines that share a
+    folder over a network; and a push that slept for a day ends with an error, and does what is missing when run again.
+    """
+    if not url.is_local:  # a store shows no half of a file
+        return
+    before = time.time() - FORGOTTEN_S
+    for name in [*url.names("files"), *url.names("versions")]:
+        found = url.stat(name) if name.endswith(atomic.TEMPORARY_SUFFIX) else None
+        if found is not None and found.modified < before:
+            try:
+                atomic.remove(url, name)
+            except EnvironmentFault:  # another user's, which only takes up room
+                continue

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Literal
@@ -42,6 +44,28 @@ class Progress:
         if self._bar is not None:
             failed = f", {self.failed} failed" if self.failed else ""
             self._bar.update(self._task, advance=1, rows=self.rows, failed=failed)
+
+
+@contextmanager
+def moving(title: str, num_bytes: int, is_shown: bool) -> Iterator[Callable[[int], None]]:
+    """Files on their way, on a terminal: gives what is to be told of every piece, from any thread."""
+    if not is_shown or not sys.stderr.isatty():
+        yield lambda number: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress as RichProgress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with RichProgress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=num_bytes)
+        yield lambda number: bar.advance(task, number)
 
 
 def _bar() -> Any:

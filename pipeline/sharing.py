@@ -20,10 +20,13 @@ from ..manifests.versions import (
     named_version,
     point_to,
     read_version,
+    remove_leftovers,
     send,
     version_name,
 )
 from ..manifests.vouched import vouched_files
+from .at_once import THREADS, at_once
+from .progress import moving
 from .verify import verify
 
 
@@ -41,8 +44,9 @@ class Shared:
     seconds: float
 
 
-def push(uri: str, to: str) -> Shared:
-    """Puts a finished artifact at a URL: the files that it lacks, then the list of all, then what says it is latest."""
+def push(uri: str, to: str, is_shown: bool = False) -> Shared:
+    """Puts a finished artifact at a URL: the files that it lacks, several at once, then the list of all, then what says
+    it is latest."""
     began = time.monotonic()
     url, chosen = at_url(to)
     if chosen:
@@ -50,23 +54,29 @@ def push(uri: str, to: str) -> Shared:
     artifact = open_artifact(uri)
     _refuse_url(url, artifact)
     version = _version(artifact)
+    remove_leftovers(url)
     there = url.sizes("files")
     missing = {
         each.sha256: (name, each) for name, each in version.files.items() if there.get(file_name(each)) != each.size
     }
-    for name, each in missing.values():
-        try:
-            send(artifact.place, name, url, each)
-        except CorruptArtifact:
-            _refuse_changed(artifact)  # which says more than that its files are not what they were
-            raise
+    sent = sum(each.size for _, each in missing.values())
+    try:
+        with moving("push", sent, is_shown) as moved:
+            at_once(
+                lambda named, passed: send(artifact.place, named[0], url, named[1], passed),
+                missing.values(),
+                moved,
+                _threads(artifact.place, url),
+            )
+    except CorruptArtifact:
+        _refuse_changed(artifact)  # which says more than that its files are not what they were
+        raise
     _refuse_changed(artifact)
     _publish(url, version)
-    sent = sum(each.size for _, each in missing.values())
     return _done(version, url, len(missing), sent, began)
 
 
-def pull(source: str, into: str) -> Shared:
+def pull(source: str, into: str, is_shown: bool = False) -> Shared:
     """Makes a folder of the version that URL@DIGEST names, or of the latest at URL: all of it and checked, or nothing.
 
     What has come before a pull was stopped stays beside the folder, and is not fetched again.
@@ -83,9 +93,15 @@ def pull(source: str, into: str) -> Shared:
     with held(part):
         try:
             missing = _missing(part, version)
-            _refuse_full(part, missing)
-            for name, each in missing.items():
-                fetch(url, each, part, name)
+            to_come = sum(each.size for each in missing.values())
+            _refuse_full(part, to_come)
+            with moving("pull", to_come, is_shown) as moved:
+                at_once(
+                    lambda named, passed: fetch(url, named[1], part, named[0], passed),
+                    missing.items(),
+                    moved,
+                    _threads(url),
+                )
             _check(part, version, url)
             _refuse_filled(target)  # once more, since this may have taken hours
             atomic.move_directory(part, target)
@@ -93,7 +109,11 @@ def pull(source: str, into: str) -> Shared:
         except BaseException:
             _leave_what_came(part)
             raise
-    return _done(version, target, len(missing), sum(each.size for each in missing.values()), began)
+    return _done(version, target, len(missing), to_come, began)
+
+
+def _threads(*places: Place) -> int:
+    return THREADS if all(each.is_for_threads for each in places) else 1
 
 
 def _done(version: Version, at: Place, files: int, moved: int, began: float) -> Shared:
@@ -160,8 +180,8 @@ def _missing(part: Place, version: Version) -> Mapping[str, FileDigest]:
     return {name: each for name, each in version.files.items() if name not in whole}
 
 
-def _refuse_full(part: Place, missing: Mapping[str, FileDigest]) -> None:
-    needed, free = sum(each.size for each in missing.values()), atomic.free_bytes(part)
+def _refuse_full(part: Place, needed: int) -> None:
+    free = atomic.free_bytes(part)
     if needed > free:
         raise EnvironmentFault(f"{needed:,} bytes are to come to {part.uri} and {free:,} are free; free space there")
 

@@ -7,6 +7,7 @@ always before the operation is done. Operation N is the same in every child that
 
 import errno
 import gc
+import itertools
 import json
 import os
 import signal
@@ -187,12 +188,10 @@ def _as_child(
 
 
 def _arm(fault: Fault) -> None:
-    count = 0
+    counted = itertools.count(1)  # of which no two threads have one number
 
     def act(operation: str) -> None:
-        nonlocal count
-        count += 1
-        if count == fault.at:
+        if next(counted) == fault.at:
             fault.act()
 
     _listen(fault.root, act)

@@ -3,15 +3,18 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 
 import pytest
 
-from faults.crash import Fault, in_child, kill, operations, together
+from faults.crash import Fault, as_command, in_child, interrupt, kill, operations, terminate, together
 from maskmill.cli.main import main
 from maskmill.manifests import atomic, sealed, versions
 from maskmill.manifests.artifact import ARTIFACT, open_artifact
@@ -108,6 +111,30 @@ def test_a_large_file_is_sent_and_fetched_in_pieces(home: Path, monkeypatch: pyt
     assert tree(home / "pulled") == tree(home / "toys")
 
 
+def test_several_files_travel_at_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first waits until another is under way."""
+    met = list[str]()
+
+    def meeting(name: str) -> Callable[..., None]:
+        barrier = Barrier(2, timeout=30)
+
+        def call(*arguments: Any) -> None:
+            with suppress(BrokenBarrierError):
+                barrier.wait()
+                met.append(name)
+                barrier.abort()
+            getattr(versions, name)(*arguments)
+
+        return call
+
+    monkeypatch.setattr(sharing, "send", meeting("send"))
+    monkeypatch.setattr(sharing, "fetch", meeting("fetch"))
+    assert push("toys", "shared").moved_files > 4
+    pull("shared", "pulled")
+    assert {"send", "fetch"} == set(met)
+    assert tree(home / "pulled") == tree(home / "toys")
+
+
 def test_memory_within_one_process(home: Path) -> None:
     url = f"memory://{home.name}/shared"
     with ThreadPoolExecutor(4) as pool:
@@ -143,11 +170,14 @@ def test_a_push_that_is_killed_shows_nothing_and_goes_on(home: Path) -> None:
     def again() -> str:
         return push(str(home / "others"), str(url)).version
 
-    second = None
-    for number in range(1, len(operations(again, url)) + 1):
+    number, second = 0, None
+    for number in range(1, 1000):  # several threads write, so how many operations there are differs a little
         shutil.rmtree(url)
         shutil.copytree(home / "kept", url)
-        assert in_child(again, Fault(url, number, kill)).code is None
+        ended = in_child(again, Fault(url, number, kill))
+        if ended.code is not None:
+            assert ended.code == 0, ended.stderr
+            break
         found = latest(place(url)).version
         assert found in (first, second)
         for digest in (path.stem for path in (url / "versions").glob("*.json")):
@@ -157,6 +187,7 @@ def test_a_push_that_is_killed_shows_nothing_and_goes_on(home: Path) -> None:
         came = push("others", str(url))
         second = came.version
         assert came.moved_files == len(set(tree(home / "others").values()) - before)
+    assert number > len(set(tree(home / "others").values()))
     pull(str(url), "pulled")
     assert tree(home / "pulled") == tree(home / "others")
 
@@ -169,10 +200,13 @@ def test_a_pull_that_is_killed_leaves_no_folder_and_goes_on(home: Path) -> None:
 
     (home / "at").mkdir()
     went_on = 0
-    for number in range(1, len(operations(pulled, home / "at")) + 1):
+    for number in range(1, 1000):
         shutil.rmtree(home / "at")
         (home / "at").mkdir()
-        assert in_child(pulled, Fault(home / "at", number, kill)).code is None
+        ended = in_child(pulled, Fault(home / "at", number, kill))
+        if ended.code is not None:
+            assert ended.code == 0, ended.stderr
+            break
         if (home / "at" / "pulled").exists():
             assert tree(home / "at" / "pulled") == tree(home / "others")
             continue
@@ -181,6 +215,79 @@ def test_a_pull_that_is_killed_leaves_no_folder_and_goes_on(home: Path) -> None:
         assert tree(home / "at" / "pulled") == tree(home / "others")
         assert os.listdir(home / "at") == ["pulled"]
     assert went_on > 3
+
+
+@pytest.mark.parametrize(("act", "code"), [(interrupt, 130), (terminate, 143)])
+def test_stopped_by_a_signal_it_says_so_in_one_sentence_and_goes_on(
+    home: Path, act: Callable[[], None], code: int
+) -> None:
+    """A signal reaches the main thread at any moment after the operation at which it is sent."""
+
+    def pushed() -> None:
+        push(str(home / "toys"), str(home / "shared"))
+
+    def pulled() -> None:
+        pull(str(home / "kept"), str(home / "at" / "pulled"))
+
+    push("toys", "kept")
+    (home / "at").mkdir()
+    stopped = 0
+    for function, root in ((pushed, home / "shared"), (pulled, home / "at")):
+        for number in range(1, len(operations(function, root)), 8):
+            shutil.rmtree(root)
+            (home / "at").mkdir(exist_ok=True)
+            ended = in_child(as_command(function), Fault(root, number, act))
+            if ended.code == 0:  # it was done before the signal came
+                continue
+            stopped += 1
+            assert ended.code == code, ended.stderr
+            assert ended.stderr.startswith("maskmill: stopped by ")
+            assert ended.stderr.endswith("; what is finished stays, and the same command goes on from there\n")
+            assert ended.stderr.count("\n") == 1
+            assert not list(root.glob("**/*.tmp"))
+            function()
+    assert stopped > 3
+    assert tree(home / "at" / "pulled") == tree(home / "toys")
+
+
+def test_what_killed_pushes_left_goes_after_a_day(home: Path) -> None:
+    push("toys", "shared")
+    left = [home / "shared" / name for name in ("files/a.1.tmp", "versions/b.2.tmp", "files/c.3.tmp")]
+    for path in left:
+        path.write_bytes(b"half")
+    for path in left[:2]:
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - versions.FORGOTTEN_S - 10))
+    push("toys", "shared")
+    assert [path.exists() for path in left] == [False, False, True], "the last may be a living push's"
+
+
+def test_what_cannot_be_removed_stops_no_push(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    push("toys", "shared")
+    (home / "shared/files/a.1.tmp").write_bytes(b"half")
+    os.utime(home / "shared/files/a.1.tmp", (0, 0))
+
+    def refused(path: str) -> None:
+        raise PermissionError(1, "not yours", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "remove", refused)
+        assert push("toys", "shared").moved_files == 0
+    assert (home / "shared/files/a.1.tmp").exists()
+
+
+def test_how_far_it_is_is_shown_on_a_terminal_alone(
+    home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    for terminal in (False, True):
+        for number, more in enumerate(([], ["--json"])):
+            capsys.readouterr()
+            monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+            assert main(["push", "toys", f"shared-{terminal}-{number}", *more]) == 0
+            assert main(["pull", f"shared-{terminal}-{number}", f"pulled-{terminal}-{number}", *more]) == 0
+            shown = capsys.readouterr().err
+            assert ("push" in shown and "pull" in shown) == (terminal and not more)
+            assert terminal or not shown
 
 
 def test_what_came_of_another_version_is_not_mixed_in(home: Path) -> None:

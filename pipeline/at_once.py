@@ -1,0 +1,72 @@
+"""Several calls at once that mostly wait, for a disk or a network; what stops one stops all.
+
+No pool of concurrent.futures: its threads are waited for when the process ends, so a host that does not answer would
+hold up whoever has pressed Ctrl-C.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from queue import SimpleQueue
+from typing import TypeVar
+
+THREADS = 8
+PATIENCE_S = 2.0  # for calls in the middle of a request, when the user stops all
+T = TypeVar("T")
+
+
+class Stopped(BaseException):
+    """Raised in calls that are to end because another has failed or the user stops all."""
+
+
+def at_once(
+    call: Callable[[T, Callable[[int], None]], None],
+    items: Iterable[T],
+    moved: Callable[[int], None],
+    num_threads: int = THREADS,
+) -> None:
+    """Calls with each item; raises the first error when the other calls have ended.
+
+    A call tells its second argument of every piece before it writes it. That passes the number on to `moved`, or ends
+    the call; so nothing is written behind the back of whoever stops all, but for a piece that is being written.
+    """
+    waiting, stop = deque(items), threading.Event()
+    ended: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def passed(number: int) -> None:
+        if stop.is_set():
+            raise Stopped
+        moved(number)
+
+    def work() -> None:
+        try:
+            while waiting and not stop.is_set():
+                try:
+                    item = waiting.popleft()
+                except IndexError:  # another thread took the last
+                    break
+                call(item, passed)
+            ended.put(None)
+        except BaseException as error:
+            ended.put(error)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(num_threads, len(waiting)))]
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            error = ended.get()
+            if error is not None:
+                raise error
+    except BaseException as why:
+        stop.set()
+        _wait(threads, None if isinstance(why, Exception) else PATIENCE_S)
+        raise
+
+
+def _wait(threads: Iterable[threading.Thread], patience_s: float | None) -> None:
+    began = time.monotonic()
+    for thread in threads:
+        if thread.ident is not None:  # it was started
+            thread.join(None if patience_s is None else max(0.0, began + patience_s - time.monotonic()))
