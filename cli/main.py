@@ -23,6 +23,9 @@ from ..manifests.errors import ConfigError, EnvironmentFault, MaskmillError, Ter
 
 STDOUT, STDERR = 1, 2
 TOGETHER = {"pretrain"}  # commands that several processes may run as one
+# Commands of which nothing stays until they have ended.
+ANEW = {"compare", "diff", "export", "weights", "plan", "status", "report", "verify", "doctor", "recipe"}
+ANEW_OF_SEVERAL = {("evaluate", "masks")}
 BUG, USAGE, INTERRUPTED, READER_LEFT, TERMINATED = 1, 2, 130, 141, 143
 
 # Name → where its click command is, and its line in `maskmill --help`.
@@ -94,9 +97,10 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and gives its exit code; nothing but a bug leaves a traceback."""
+    typed = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with _signals_raised(), torchrun.ended_by_the_first():
-            code = _run(list(sys.argv[1:] if arguments is None else arguments))
+            code = _run(typed)
         sys.stdout.flush()
         return code
     except MaskmillError as error:
@@ -106,10 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return USAGE
     except (KeyboardInterrupt, click.Abort):
-        _say("stopped by Ctrl-C; what is finished stays, and the same command goes on from there")
+        _say(f"stopped by Ctrl-C; {_what_stays(typed)}")
         return INTERRUPTED
     except Terminated:
-        _say("stopped by SIGTERM; what is finished stays, and the same command goes on from there")
+        _say(f"stopped by SIGTERM; {_what_stays(typed)}")
         return TERMINATED
     except OSError as error:
         if isinstance(error, BrokenPipeError) and (left := _without_reader()):
@@ -163,6 +167,12 @@ def _signals_raised() -> Iterator[None]:
     finally:
         for number, handler in heard.items():
             signal.signal(number, handler)
+
+
+def _what_stays(typed: Sequence[str]) -> str:
+    if not ANEW.isdisjoint(typed[:1]) or tuple(typed[:2]) in ANEW_OF_SEVERAL:
+        return "nothing was changed, and the same command begins anew"
+    return "what is finished stays, and the same command goes on from there"
 
 
 def _say(sentence: str) -> None:

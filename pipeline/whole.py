@@ -14,7 +14,7 @@ from typing import Any
 from ..manifests import atomic, lock, sealed
 from ..manifests.artifact import ARTIFACT, Artifact, Summary, open_artifact
 from ..manifests.digests import FileDigest
-from ..manifests.errors import MaskmillError, StaleArtifact
+from ..manifests.errors import MaskmillError, StaleArtifact, Terminated
 from ..manifests.fingerprint import config_json, fingerprint, kept_settings
 from ..manifests.place import Place, place
 from ..manifests.plan import PLAN, Plan, read_plan, write_plan
@@ -56,7 +56,7 @@ def run_whole(
             summary = before or _made(at, stage, config, read, plan, underway)
             if before is None:
                 log(at, {"event": "made", "seconds": time.monotonic() - began})
-        except MaskmillError:
+        except (MaskmillError, KeyboardInterrupt, Terminated):
             if existing is None and not underway.names():
                 leave_nothing(at)
             raise

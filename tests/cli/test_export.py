@@ -3,11 +3,13 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from faults.crash import Fault, in_child, interrupt
 from maskmill.cli.main import main
 from maskmill.manifests.exports import formats
 from small_dataset import tree
@@ -84,6 +86,22 @@ def test_a_second_time_it_is_refused_or_replaces(home: Path, capsys: Capture) ->
     assert tree(home / "out") == files
     as_json(capsys, "--to", "voc", "--out", "out", "--overwrite")
     assert not (home / "out" / "annotations").exists()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_stopped_by_ctrl_c_it_has_changed_nothing_and_says_so(home: Path, again: bool) -> None:
+    command = ["export", "dataset", "--to", "coco", "--out", str(home / "out"), *(["--overwrite"] if again else [])]
+    if again:
+        assert main(["export", "dataset", "--to", "voc", "--out", "out"]) == 0
+    before = tree(home)
+    for number in (5, 10, 15):  # before, its hidden folder may stay
+        ended = in_child(lambda: sys.exit(main(command)), Fault(home, number, interrupt))
+        assert ended.code == 130, ended.stderr
+        said = "maskmill: stopped by Ctrl-C; nothing was changed, and the same command begins anew\n"
+        assert ended.stderr == said
+        assert tree(home) == before
+        assert not list(home.glob(".out*"))
+    assert main(command) == 0
 
 
 def test_a_dataset_without_its_pictures_is_refused_and_leaves_nothing(home: Path, capsys: Capture) -> None:
