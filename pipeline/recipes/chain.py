@@ -1,7 +1,8 @@
 """The artifacts of a recipe, one after the other: each in a directory of WORK that its fingerprint names.
 
 What is asked for decides the name, so another threshold gives other labels beside the old ones, made from the same
-tokens. What a fingerprint does not tell apart are the pictures themselves (see `_home`).
+tokens. What a fingerprint does not tell apart are the pictures themselves (see `_home`). The name of what took long,
+such as a checkpoint, is of its inputs too: of changed ones it is made anew beside the old, which nothing overwrites.
 """
 
 from collections.abc import Iterator, Mapping
@@ -115,6 +116,9 @@ def _target(recipe: Recipe, step: Step, work: Place, made: Mapping[str, Artifact
     inputs = {role: made[recipe.source_of(step, role)] for role in step.reads if role not in given} | dict(given)
     config = step.config(values, inputs)
     name = f"{stage.kind}-{fingerprint(header_of(stage, config, inputs))[:12]}"
+    if isinstance(stage, WholeStage) and stage.takes_long:
+        made_of = fingerprint({role: artifact.digest for role, artifact in inputs.items()})
+        return _Target(stage, config, inputs, work.joined(f"{name}-{made_of[:12]}"))
     return _Target(stage, config, inputs, _home(work, name, inputs.get("images")))
 
 

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -15,7 +16,7 @@ from maskmill.cli.main import main
 from maskmill.cli.options import stage_options
 from maskmill.manifests.artifact import open_artifact
 from maskmill.stages.enhance import fit as fitting
-from small_dataset import tree
+from small_dataset import tree, write_dataset
 from small_recipe import SMALL, write_recipe
 
 Capture = pytest.CaptureFixture[str]
@@ -121,6 +122,33 @@ def test_a_recipe_does_the_same(home: Path, capsys: Capture) -> None:
     capsys.readouterr()
     assert main(["run", "recipe.toml", "--json"]) == code
     assert all(each["units_run"] == 0 for each in json.loads(capsys.readouterr().out))
+
+
+def test_a_recipe_goes_on_when_pictures_were_added(home: Path, capsys: Capture) -> None:
+    """What was learned stays as it is, and what is learned of the new pictures stands beside it."""
+
+    def ran(*more: str) -> dict[str, dict[str, Any]]:
+        assert main(["run", "recipe.toml", "--json", *more]) in (0, 6)
+        return {each["stage"]: each for each in json.loads(capsys.readouterr().out)}
+
+    text = SMALL.replace("supports = 0", "supports = 2\nper_head = true")
+    text = text.replace("[refine]", "[enhancer]\ngt_per_class = 2\n[enhance]\n[refine]\n[manifest]")
+    text += '[train]\nstudent = "linear"\nsteps = 4\n'
+    (home / "recipe.toml").write_text(text)
+    first = ran()
+    checkpoints = {each: tree(Path(first[each]["at"])) for each in ("enhancer", "train")}
+    write_dataset(home / "pictures", 14, masks=True)
+    second = ran("--update")
+    assert [second[each]["rows"] for each in ("mask", "enhance")] == [14, 14]
+    for name, before in checkpoints.items():
+        assert second[name]["units_run"] == 1
+        assert second[name]["at"] != first[name]["at"]
+        assert tree(Path(first[name]["at"])) == before
+    assert {each["units_run"] for each in ran().values()} == {0}
+    assert main(["enhance", "fit", second["mask"]["at"], "--gt-per-class", "2", "--out", first["enhancer"]["at"]]) == 3
+    said = capsys.readouterr().err
+    assert "was made of other maps and images than there are now" in said
+    assert "choose another --out, or delete the directory" in said
 
 
 def test_a_list_of_ids_says_what_is_learned_from(home: Path) -> None:
