@@ -13,9 +13,12 @@ from maskmill.cli.main import main
 from maskmill.manifests.errors import MissingArtifact
 from maskmill.manifests.place import Place, place
 from maskmill.manifests.versions import latest
+from maskmill.pipeline import sharing
+from maskmill.pipeline.job import RunOptions
 from maskmill.pipeline.sharing import pull, push
 from object_stores.buckets import Bucket, tree_of
 from object_stores.requests import READS, WRITES, free_requests, watched
+from small_dataset import write_dataset
 from small_runs import index, toy
 from toy import ToyConfig
 
@@ -37,37 +40,55 @@ def test_what_is_there_is_not_sent_again(bucket: Bucket, toys: str) -> None:
     assert set(requests) <= READS
 
 
+def killed_at(number: int, source: Place, url: str, threads: int) -> Callable[[], int]:
+    """A push whose process ends before its write request of that number; what there is to write is in their order where
+    one thread does it."""
+
+    def count(name: str) -> None:
+        nonlocal number
+        number -= name in WRITES
+        if name in WRITES and number == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def child() -> int:
+        with pytest.MonkeyPatch.context() as patch, watched(count):
+            patch.setattr(sharing, "THREADS", threads)
+            return push(source.uri, url).moved_files
+
+    return child
+
+
 def test_a_push_killed_at_every_write_request_shows_nothing_and_goes_on(
-    bucket: Bucket, local: Place, pictures: str, tmp_path: Path
+    bucket: Bucket, local: Place, tmp_path: Path
 ) -> None:
-    index(pictures, local)
+    index(write_dataset(tmp_path / "pictures"), local, RunOptions())
     wanted = tree_of(local)
-
-    def killed_at(number: int, url: str) -> Callable[[], int]:
-        def count(name: str) -> None:
-            nonlocal number
-            number -= name in WRITES
-            if name in WRITES and number == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        def child() -> int:
-            with watched(count):
-                return push(local.uri, url).moved_files
-
-        return child
-
-    number = 0
+    number, num_files = 0, len(set(wanted.values()))
     for number in range(1, 100):
         url = bucket.url(f"shared-{number}")
-        ended = in_child(killed_at(number, url))
+        ended = in_child(killed_at(number, local, url, threads=1))
         if ended.signal is None:
             assert ended.code == 0, ended.stderr
             break
-        with pytest.raises(MissingArtifact, match="no version that was pushed whole"):
-            pull(url, str(tmp_path / "pulled"))
-        assert push(local.uri, url).moved_files == max(0, len(set(wanted.values())) - number + 1)
-    assert number == len(set(wanted.values())) + 3  # the list, the pointer, and one that lived
+        assert latest(place(url)).number == 0
+        there = bucket.names(f"shared-{number}/files")
+        assert len(there) == min(number - 1, num_files)
+        assert push(local.uri, url).moved_files == num_files - len(there)
+    assert number == num_files + 3  # the list, the pointer, and one that lived
     pull(bucket.url("shared-1"), str(tmp_path / "pulled"))
+    assert tree_of(place(tmp_path / "pulled")) == wanted
+
+
+def test_a_push_of_several_files_at_once_that_is_killed_goes_on(bucket: Bucket, local: Place, tmp_path: Path) -> None:
+    index(write_dataset(tmp_path / "pictures"), local)
+    wanted = tree_of(local)
+    ended = in_child(killed_at(4, local, bucket.url("shared"), threads=4))
+    assert ended.signal == signal.SIGKILL
+    with pytest.raises(MissingArtifact, match="no version that was pushed whole"):
+        pull(bucket.url("shared"), str(tmp_path / "pulled"))
+    there = bucket.names("shared/files")
+    assert push(local.uri, bucket.url("shared")).moved_files == len(set(wanted.values())) - len(there)
+    pull(bucket.url("shared"), str(tmp_path / "pulled"))
     assert tree_of(place(tmp_path / "pulled")) == wanted
 
 
