@@ -48,6 +48,23 @@ def ask(stage: Stage, config: Any, inputs: Mapping[str, Artifact]) -> Asked:
     return Asked(stage, config, inputs, tuple(stage.fields(config, inputs)), header_of(stage, config, inputs))
 
 
+def beside_held(asked: Asked, held: Plan | None) -> Asked:
+    """A command that means all fields of an artifact; of one that is refused for another configuration, as it is."""
+    if held is None or held.fingerprint != asked.fingerprint:
+        return asked
+    config = asked.stage.with_held(asked.config, held.config)
+    return replace(asked, config=config, fields=tuple(asked.stage.fields(config, asked.inputs)))
+
+
+def held_otherwise(asked: Asked, held: Plan) -> list[Field]:
+    """The fields that a command asks for and an artifact holds with another content, such as of other blocks."""
+    return [
+        field
+        for field in asked.fields
+        if field.name in held.fields and held.field_fingerprints[field.name] != asked.field_fingerprint(field)
+    ]
+
+
 def header_of(stage: Stage | WholeStage, config: Any, inputs: Mapping[str, Artifact]) -> dict[str, Json]:
     """What decides the bytes of an artifact, under the names that a refusal uses."""
     values = config_json(config)
@@ -160,13 +177,11 @@ def inputs_of(at: Place, inputs: Mapping[str, Artifact], header: Mapping[str, Js
 
 def _refuse_other(at: Place, asked: Asked, existing: Plan, options: RunOptions) -> None:
     refuse_other_header(at, existing, asked.header, asked.stage.selects)
-    for field in asked.fields:
-        held_field = existing.fields.get(field.name)
-        if held_field and existing.field_fingerprints[field.name] != asked.field_fingerprint(field):
-            raise StaleArtifact(
-                f"{at} holds {field.name} with {_described(held_field)} and this run asks for {_described(field)}; "
-                "choose another --out for it"
-            )
+    for field in held_otherwise(asked, existing):
+        raise StaleArtifact(
+            f"{at} holds {field.name} with {_described(existing.fields[field.name])} and this run asks for "
+            f"{_described(field)}; choose another --out for it"
+        )
     first = existing.groups[0]
     if (
         options.unit_rows
@@ -221,7 +236,7 @@ def _with_fields(asked: Asked, plan: Plan, options: RunOptions) -> Plan:
     group = Group(missing[0].name, unit_rows, tuple(field.name for field in missing))
     return replace(
         plan,
-        config={**plan.config, **_selections(asked, plan)},
+        config={**plan.config, **_selections(asked)},
         settings=kept_settings(asked.config),
         fields=_kept(plan.fields, missing),
         field_fingerprints={**plan.field_fingerprints, **{f.name: asked.field_fingerprint(f) for f in missing}},
@@ -234,14 +249,10 @@ def _kept(held: Mapping[str, Field], new: Sequence[Field]) -> dict[str, Field]:
     return dict(sorted({**held, **{each.name: replace(each, basis=None, row_bytes=0) for each in new}}.items()))
 
 
-def _selections(asked: Asked, plan: Plan) -> dict[str, Json]:
-    """The config's choice of fields, widened by this run's, so that a retry of the artifact means all of them."""
+def _selections(asked: Asked) -> dict[str, Json]:
+    """The config's choice of fields with those that were held, so that a retry of the artifact means all of them."""
     values = config_json(asked.config)
-    return {name: _widened(plan.config.get(name), values[name]) for name in asked.stage.selects}
-
-
-def _widened(held: Json, asked: Json) -> Json:
-    return bool(held or asked) if isinstance(asked, bool) else list(dict.fromkeys([*(held or ()), *asked]))
+    return {name: values[name] for name in asked.stage.selects}
 
 
 def _write_metadata(at: Place, plan: Plan) -> None:

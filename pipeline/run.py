@@ -19,7 +19,7 @@ from ..stages.stage import Stage, kind_of
 from .executors import Executor, executor_for
 from .finishing import finish
 from .job import Job, RunOptions
-from .planning import Asked, ask, planned
+from .planning import Asked, ask, beside_held, planned
 from .progress import Progress
 
 
@@ -97,6 +97,7 @@ def _run_locked(at: Place, asked: Asked, options: RunOptions, execute: Executor)
     if options.part is None:
         atomic.sweep_temporaries(at)
     existing = read_plan(at) if at.exists(PLAN) else None
+    asked = beside_held(asked, existing)
     try:
         plan = planned(at, asked, existing, options)
     except MaskmillError:

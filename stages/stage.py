@@ -103,6 +103,10 @@ def no_device(config: Any) -> str:
     return ""
 
 
+def as_asked(config: Any, held: Mapping[str, Json]) -> Any:
+    return config
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """Everything the pipeline has to know. Its functions are module-level, so that it can be sent to a worker."""
@@ -123,6 +127,9 @@ class Stage:
     # written, rows whose sources have the recorded size and are no newer may keep their recorded digest.
     observe: Callable[[Work, Any, Record | None, float], Sequence[str]] | None = None
     selects: Sequence[str] = ()  # config fields that choose which fields are made, and are in no field's content
+    # A config, and that of an artifact of the same otherwise → the config that asks for what is held as well, so that
+    # units which have to be made again are made whole.
+    with_held: Callable[[Any, Mapping[str, Json]], Any] = as_asked
     libraries: Sequence[str] | Callable[[Any], Sequence[str]] = ()  # whose versions change numbers
     device: Callable[[Any], str] = no_device
     max_unit_rows: int | Callable[[Any], int] = MAX_UNIT_ROWS  # of a config, where it depends

@@ -1,8 +1,8 @@
 """The artifacts of a recipe, one after the other: each in a directory of WORK that its fingerprint names.
 
 What is asked for decides the name, so another threshold gives other labels beside the old ones, made from the same
-tokens. What a fingerprint does not tell apart are the pictures themselves (see `_home`). The name of what took long,
-such as a checkpoint, is of its inputs too: of changed ones it is made anew beside the old, which nothing overwrites.
+tokens. What a fingerprint does not tell apart are the pictures themselves (see `_home`) and, of a stage whose fields
+can be added to, which of them there are (see `_chosen_home`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,10 +15,11 @@ from ...manifests.artifact import Artifact, open_artifact, read_summary
 from ...manifests.errors import ConfigError, MaskmillError, UnfinishedArtifact
 from ...manifests.fingerprint import fingerprint
 from ...manifests.place import Place
-from ...manifests.plan import PLAN, read_plan
+from ...manifests.plan import PLAN, Input, read_plan
+from ...manifests.sealed import digest_of
 from ...stages.stage import Inputs, Stage, WholeStage
 from ..job import RunOptions
-from ..planning import header_of
+from ..planning import ask, beside_held, header_of, held_otherwise
 from ..recipe import Recipe
 from ..run import Outcome, run
 from ..whole import run_whole
@@ -115,11 +116,44 @@ def _target(recipe: Recipe, step: Step, work: Place, made: Mapping[str, Artifact
     given = step.given_artifacts(values)
     inputs = {role: made[recipe.source_of(step, role)] for role in step.reads if role not in given} | dict(given)
     config = step.config(values, inputs)
+    at = _chosen_home(work, stage, config, inputs)
+    return _Target(stage, config, _as_before(at, inputs), at)
+
+
+def _chosen_home(work: Place, stage: Stage | WholeStage, config: Any, inputs: Inputs) -> Place:
+    """Fields are added to the artifact that there is; but one that holds a field otherwise, such as of other blocks,
+    stays as it is, and an artifact with that field as it is wanted is made beside it."""
     name = f"{stage.kind}-{fingerprint(header_of(stage, config, inputs))[:12]}"
-    if isinstance(stage, WholeStage) and stage.takes_long:
-        made_of = fingerprint({role: artifact.digest for role, artifact in inputs.items()})
-        return _Target(stage, config, inputs, work.joined(f"{name}-{made_of[:12]}"))
-    return _Target(stage, config, inputs, _home(work, name, inputs.get("images")))
+    at = _home(work, name, inputs.get("images"))
+    if isinstance(stage, WholeStage) or not stage.selects:
+        return at
+    asked = ask(stage, config, inputs)
+    while at.exists(PLAN) and (others := held_otherwise(beside_held(asked, plan := read_plan(at)), plan)):
+        name += f"-{digest_of({each.name: asked.field_fingerprint(each) for each in others})[:12]}"
+        at = _home(work, name, inputs.get("images"))
+    return at
+
+
+def _as_before(at: Place, inputs: Inputs) -> Inputs:
+    """What an artifact was made from stays its input, in the place of one that holds the same fields and others: what
+    was made of it need not be gone through again, and keeps its bytes."""
+    if not at.exists(PLAN):
+        return inputs
+    kept = {each.role: _standing(each, at, inputs[each.role]) for each in read_plan(at).inputs if each.role in inputs}
+    return {**inputs, **{role: artifact for role, artifact in kept.items() if artifact is not None}}
+
+
+def _standing(before: Input, at: Place, now: Artifact) -> Artifact | None:
+    """An input as it was, where it is there, of the same configuration and itself made of the same as the one now."""
+    if before.place(at) == now.place or not now.has_rows:
+        return None
+    try:
+        found = open_artifact(before.place(at), now.plan.kind)
+    except MaskmillError:
+        return None
+    made_of = [{each.role: each.digest for each in some.plan.inputs} for some in (found, now)]
+    is_same = found.plan.fingerprint == now.plan.fingerprint and made_of[0] == made_of[1]
+    return found if is_same and before.fields.items() <= found.fingerprints.items() else None
 
 
 def _home(work: Place, name: str, images: Artifact | None) -> Place:

@@ -20,7 +20,7 @@ def explicit_fields(asked: Sequence[str], facts: Facts) -> tuple[str, ...]:
     """The same choice in the one way in which the configuration has it; raises ConfigError for what cannot be."""
     wanted = wanted_blocks(asked, facts.depth)
     field_shapes(facts, wanted)
-    return tuple(name if name in LAST_ONLY else f"{name}:{_written(wanted[name])}" for name in FIELDS if name in wanted)
+    return _explicit(wanted)
 
 
 def wanted_blocks(asked: Sequence[str], depth: int) -> Wanted:
@@ -38,6 +38,21 @@ def wanted_blocks(asked: Sequence[str], depth: int) -> Wanted:
     if not wanted:
         raise ConfigError(f"no fields are asked for; choose among {', '.join(FIELDS)}")
     return wanted
+
+
+def with_held_fields(asked: Sequence[str], held: Sequence[str], depth: int) -> tuple[str, ...]:
+    """What is asked for beside what is held.
+
+    Who asks for the last block alone reads it wherever it stands among others, so others may be held with it; but
+    tokens of pairs, which are read with `support_tokens`, are read of all blocks that are held.
+    """
+    wanted, there = wanted_blocks(asked, depth), wanted_blocks(held, depth)
+    one_is_read = {"cls_attention", "tokens"} if "support_tokens" not in wanted else {"cls_attention"}
+
+    def is_held(name: str) -> bool:
+        return name in one_is_read and list(wanted[name]) == [depth - 1] and depth - 1 in there[name]
+
+    return _explicit({**wanted, **{name: there[name] for name in there if name not in wanted or is_held(name)}})
 
 
 def stored_fields(facts: Facts, wanted: Wanted, dtype: str) -> list[Field]:
@@ -77,6 +92,10 @@ def _blocks(one: str, text: str, depth: int) -> list[int]:
             raise ConfigError(f"field {one.strip()} names block {int(last or first)}, and there are 0 to {depth - 1}")
         blocks.update(range(int(first), int(last or first) + 1))
     return sorted(blocks)
+
+
+def _explicit(wanted: Wanted) -> tuple[str, ...]:
+    return tuple(name if name in LAST_ONLY else f"{name}:{_written(wanted[name])}" for name in FIELDS if name in wanted)
 
 
 def _written(blocks: Sequence[int]) -> str:

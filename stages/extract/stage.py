@@ -34,7 +34,7 @@ from ..vision.pictures import View, first_loaded, loaded_ahead, stacked
 from ..vision.positions import Positions
 from ..vision.token_fields import Wanted
 from ..vision.weights import read_weights, weights_of
-from .fields import DEFAULT_FIELDS, DTYPES, explicit_fields, of_group, stored_fields, wanted_blocks
+from .fields import DEFAULT_FIELDS, DTYPES, explicit_fields, of_group, stored_fields, wanted_blocks, with_held_fields
 
 Dtype = Literal["float16", "float32", "int8"]
 
@@ -119,6 +119,10 @@ def plan(config: ExtractConfig, inputs: Inputs, known: Known) -> RowList:
 
 def fields(config: ExtractConfig, inputs: Inputs) -> Sequence[Field]:
     return stored_fields(_facts(config), _wanted(config), config.dtype)
+
+
+def with_held(config: ExtractConfig, held: Mapping[str, Json]) -> ExtractConfig:
+    return dataclasses.replace(config, fields=with_held_fields(config.fields, held["fields"], _facts(config).depth))
 
 
 def columns(config: ExtractConfig) -> Mapping[str, str]:
@@ -231,6 +235,7 @@ STAGE = Stage(
     run_unit=run_unit,
     probe=probe,
     selects=("fields",),
+    with_held=with_held,
     libraries=("Pillow", "timm", "torch"),
     max_unit_rows=256,  # of a large backbone on a CPU some minutes, which is what a kill may cost
     device=_device_type,

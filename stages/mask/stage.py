@@ -1,7 +1,7 @@
 """Soft maps from stored tokens, by one of the mask methods, each with a threshold; nothing is cut here."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -165,6 +165,10 @@ def run_unit(work: Work, config: MaskConfig, masker: Masker) -> UnitResult:
     return UnitResult(results, arrays)
 
 
+def with_held(config: MaskConfig, held: Mapping[str, Json]) -> MaskConfig:
+    return replace(config, per_head=config.per_head or bool(held["per_head"]))
+
+
 def warn(config: MaskConfig, facts: Mapping[str, Json], batches: Iterator[pa.RecordBatch]) -> list[str]:
     """A threshold that suits nothing shows in masks that are nearly everything or nearly nothing, a tau in graphs that
     cannot be cut."""
@@ -226,6 +230,7 @@ STAGE = Stage(
     run_unit=run_unit,
     warn=warn,
     selects=("per_head",),
+    with_held=with_held,
     libraries=("torch",),
     max_unit_rows=_max_unit_rows,
 )

@@ -8,6 +8,7 @@ import shutil
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,6 +104,32 @@ def test_a_dataset_alone_suffices(home: Path, capsys: Capture) -> None:
     assert counts[0] == counts[1]
     assert main([*online, *of_backbone, "--out", "shared"]) == 2  # of a copy that leads to no index
     assert "is without its pictures and does not lead to them; pass the images artifact as" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("order", [(LINEAR, CST), (CST, LINEAR)], ids=["linear first", "cst first"])
+def test_one_work_folder_serves_both_students(order: tuple[str, str], tmp_path: Path, capsys: Capture) -> None:
+    """They ask for tokens of other blocks. Whatever is stored is read where that can be, and nothing is made again."""
+    recipe, kept = write_recipe(tmp_path, order[0]), dict[str, str]()
+
+    def ran(text: str) -> dict[str, dict[str, Any]]:
+        recipe.write_text(text)
+        assert main(["run", str(recipe), "--json"]) in (0, 6)
+        found = {each["stage"]: each for each in json.loads(capsys.readouterr().out)}
+        files = tree(tmp_path / "maskmill-work")
+        assert {name: files.get(name) for name in kept} == kept
+        kept.update({name: digest for name, digest in files.items() if name != "last-run.json"})
+        return found
+
+    first, second = ran(order[0]), ran(order[1])
+    is_linear_first = order[0] == LINEAR
+    assert {name for name, each in second.items() if each["units_run"]} == {"train"} | (
+        {"extract"} if is_linear_first else set()
+    )
+    assert (first["extract"]["at"] == second["extract"]["at"]) is not is_linear_first
+    for text, before in zip(order, (first, second), strict=True):
+        again = ran(text)
+        assert {name: each["at"] for name, each in again.items()} == {n: each["at"] for n, each in before.items()}
+        assert not any(each["units_run"] for each in again.values())
 
 
 def test_a_plan_says_where_the_cache_is_the_faster_way(home: Path, capsys: Capture) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -264,6 +265,28 @@ def test_other_blocks_of_a_field_that_is_held_are_refused(bench: Any) -> None:
     with pytest.raises(StaleArtifact, match=r"was made with dtype = float32 and this run asks for int8"):
         bench.run(out, fields=("keys",), dtype="int8")
     assert tree(out) == before
+
+
+def test_the_last_block_alone_is_read_of_those_that_are_held(bench: Any) -> None:
+    out = bench.new_out()
+    bench.run(out, fields=("tokens:all", "cls_attention:4-5"))
+    before = tree(out)
+    for fields in (("tokens",), ("tokens:last", "cls_attention:last")):
+        assert bench.run(out, fields=fields).units_run == 0
+        assert tree(out) == before
+    with pytest.raises(StaleArtifact, match=r"holds tokens with .* blocks = \[0, 1, 2, 3, 4, 5\] .* blocks = \[5\]"):
+        bench.run(out, fields=("tokens", "support_tokens"))  # of pairs, for which all that are held would be read
+
+
+def test_a_unit_that_is_made_again_has_all_fields_that_are_held(own_bench: Any) -> None:
+    out = own_bench.new_out()
+    own_bench.run(out, fields=("keys", "tokens:4-5"))
+    before = tree(out)
+    for shard in (out / "tokens.zarr/c").iterdir():
+        shutil.rmtree(shard)
+    own_bench.run(out, fields=("keys",))
+    after = tree(out)
+    assert {name for name in before if after[name] != before[name]} <= {"artifact.json"}
 
 
 # ---- pictures that are bad
