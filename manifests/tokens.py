@@ -70,25 +70,27 @@ class Tokens:
         self.require([field])
         return field
 
-    def require(self, fields: Sequence[str], blocks: Mapping[str, str] | None = None) -> None:
+    def require(self, fields: Sequence[str], blocks: Mapping[str, str] | None = None, instead: str = "") -> None:
         """Raises ConfigError, with the command that adds what is missing; `blocks` are those to ask for, of a field
-        that has several."""
+        that has several, and `instead` is what else could be done."""
         missing = [name for name in fields if name not in self.fields]
         if missing:
             asked = [f"{name}:{blocks[name]}" if blocks and name in blocks else name for name in missing]
             raise ConfigError(
                 f"{self.artifact.place} holds {', '.join(self.fields)} and no {', '.join(missing)}; add it with "
-                f"`{self._command(asked)}`"
+                f"`{self.command(asked)}`{instead}"
             )
 
-    def _command(self, fields: Sequence[str]) -> str:
-        """What extracts more fields of the same view into the same artifact."""
+    def command(self, fields: Sequence[str], beside: str = "", **other: Json) -> str:
+        """What extracts more fields of the same view into the same artifact; or, where fields or settings are others
+        than those that it holds, into one beside it, whose name ends in `beside`."""
         plan = self.artifact.plan
         words = ["maskmill", "extract", plan.input("images").place(self.artifact.place).uri]
-        for name, value in {**plan.config, **plan.settings}.items():
+        for name, value in {**plan.config, **plan.settings, **other}.items():
             if value and name not in ("fields", "weights_sha256"):
                 words += [f"--{name.replace('_', '-')}", *_written(value)]
-        return shlex.join([*words, "--fields", ",".join(fields), "--out", self.artifact.place.uri])
+        out = self.artifact.place.uri + (f"-{beside}" if beside else "")
+        return shlex.join([*words, "--fields", ",".join(fields), "--out", out])
 
 
 def _written(value: Json) -> list[str]:

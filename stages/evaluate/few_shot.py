@@ -22,7 +22,7 @@ from ..scores.few_shot_floors import all_foreground, chosen_threshold, constant,
 from ..scores.truth import GroundTruth, refuse_other_classes
 from ..stage import Findings, Inputs, WholeStage
 from ..students.episodes import Episode
-from ..students.features import Cached, Features, Online, pictures_of_images
+from ..students.features import SEVERAL, Cached, Features, Online, pictures_of_images
 from ..students.same_pictures import refuse_other_pictures
 from ..vision.backbone import device_named
 from .answering import Answerer, fields_read, similarities_of
@@ -65,11 +65,19 @@ def reads(config: FewShotConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
             needed[role] = sorted(artifact.fingerprints)
         elif role == "tokens":
             fields = fields_read(config.support_mask == "pseudo")
-            Tokens(artifact).require(fields)
+            Tokens(artifact).require(fields, _blocks_of(inputs, Tokens(artifact)))
             needed[role] = stored_names(artifact, fields)
         elif role.startswith("labels"):
             needed[role] = ("data",) if artifact.plan.kind == "dataset" else ("label", "found")
     return needed
+
+
+def _blocks_of(inputs: Inputs, tokens: Tokens) -> Mapping[str, str]:
+    """What the learners look at, as `extract` is told it: what a file was trained on is not known, so all."""
+    known = [each.summary.counts.get("sight") for role, each in inputs.items() if role.startswith("checkpoint")]
+    blocks = next((list(sight["blocks"]) for sight in known if sight), [])
+    is_part = 0 < len(blocks) < int(tokens.backbone["depth"])
+    return dict.fromkeys(SEVERAL, "+".join(map(str, blocks)) if is_part else "all")
 
 
 def _refuse_labels(config: FewShotConfig, inputs: Inputs) -> None:

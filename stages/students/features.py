@@ -115,8 +115,10 @@ class Cached:
         facts, config = tokens.backbone, tokens.artifact.plan.config
         self.where = f"tokens of {tokens.artifact.place}"
         if config["flip"]:
-            raise ConfigError(f"{tokens.artifact.place} is a mirrored view; extract one without --flip into another")
-        _refuse_padding(config["fit"], fields, f"{tokens.artifact.place} is", "extract one")
+            unflipped = tokens.command(_asked(fields), "unflipped", flip=False)
+            raise ConfigError(f"{tokens.artifact.place} is a mirrored view; extract one that is not with `{unflipped}`")
+        squashed = tokens.command(_asked(fields), "squash", fit="squash", flip=False)
+        _refuse_padding(config["fit"], fields, f"{tokens.artifact.place} is", f"extract one with `{squashed}`")
         self.sight = Sight(
             backbone=facts["name"],
             weights_sha256=tokens.weights["sha256"],
@@ -190,7 +192,7 @@ class Online:
         """`fields` are all that will be read; without `blocks`, the tokens of all."""
         facts = backbone_facts(seeing.backbone, *seeing.image_size)
         self.where = f"features of {seeing.backbone}"
-        _refuse_padding(seeing.fit, fields, "the view is", "choose one")
+        _refuse_padding(seeing.fit, fields, "the view is", "choose one with --fit squash")
         several = tuple(blocks or range(facts.depth)) if set(SEVERAL) & set(fields) else (facts.depth - 1,)
         refuse_unavailable(facts, _wanted(fields, several, facts.depth))
         self.sight = Sight(
@@ -265,31 +267,40 @@ def pictures_of_images(images: Artifact) -> Pictures:
 
 def _blocks_to_read(tokens: Tokens, fields: Sequence[str]) -> tuple[int, ...]:
     """Those of the tokens that students of pairs read; else the last."""
-    last = int(tokens.backbone["depth"]) - 1
-    stored = ["tokens" if name == LAST else name for name in fields]
+    last, where = int(tokens.backbone["depth"]) - 1, tokens.artifact.place
+    is_of_pairs = bool(set(SEVERAL) & set(fields))
     held = [tokens.blocks(name) for name in SEVERAL if name in tokens.fields]
-    asked = "+".join(map(str, held[0])) if held and len(held[0]) <= last else "all"
-    tokens.require(list(dict.fromkeys(stored)), dict.fromkeys(SEVERAL, asked) if set(SEVERAL) & set(fields) else None)
+    some = "+".join(map(str, held[0])) if held and len(held[0]) <= last else ""
+    all_blocks = f"`{tokens.command(_asked(fields), 'all')}`"
+    tokens.require(
+        [each.partition(":")[0] for each in _asked(fields)],
+        dict.fromkeys(SEVERAL, some or "all") if is_of_pairs else None,
+        f" for blocks {some} alone, or have all blocks with {all_blocks}" if some and len(held) < len(SEVERAL) else "",
+    )
     if LAST in fields and last not in tokens.blocks("tokens"):
         raise ConfigError(
-            f"{tokens.artifact.place} holds tokens of blocks {list(tokens.blocks('tokens'))} and not of the last, "
-            f"{last}; extract tokens:last into another --out"
+            f"{where} holds tokens of blocks {list(tokens.blocks('tokens'))} and not of the last, {last}; extract them "
+            f"with `{tokens.command(_asked(fields), 'last')}`"
         )
-    if not set(SEVERAL) & set(fields):
+    if not is_of_pairs:
         return (last,)
     if len(set(held)) > 1:
         raise ConfigError(
-            f"{tokens.artifact.place} holds tokens of blocks {list(held[0])} and support_tokens of {list(held[1])}, "
-            "and both are wanted of the same; extract tokens:all,support_tokens:all into another --out"
+            f"{where} holds tokens of blocks {list(held[0])} and support_tokens of {list(held[1])}, and both are "
+            f"wanted of the same; extract them with {all_blocks}"
         )
     return held[0]
 
 
+def _asked(fields: Sequence[str]) -> list[str]:
+    """As `extract` is asked for what is read, of all blocks where a student reads several."""
+    named = {LAST: "tokens", **{name: f"{name}:all" for name in SEVERAL}}
+    return list(dict.fromkeys(named.get(name, name) for name in fields if name != LAST or SEVERAL[0] not in fields))
+
+
 def _refuse_padding(fit: str, fields: Sequence[str], what: str, how: str) -> None:
     if "support_tokens" in fields and fit != "squash":
-        raise ConfigError(
-            f"{what} a padded view, of whose parts a pair cannot be made without the padding; {how} with --fit squash"
-        )
+        raise ConfigError(f"{what} a padded view, of whose parts a pair cannot be made without the padding; {how}")
 
 
 def _wanted(fields: Sequence[str], several: Sequence[int], depth: int) -> Wanted:

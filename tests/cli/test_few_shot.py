@@ -300,6 +300,7 @@ def test_options_and_config_fields_are_the_same_words() -> None:
         (["--images", "bare"], "holds no masks; index the pictures with their masks"),
         (["--tokens", "images"], "holds images where tokens are wanted"),
         (["--tokens", "fewer"], "holds support_tokens, tokens and no keys, cls_query; add it with `maskmill extract"),
+        (["--tokens", "bare-tokens"], "--fields tokens:all,support_tokens:all --out"),
         (["--tokens", "others"], "the checkpoint was trained on weights_sha256"),
     ],
 )
@@ -314,6 +315,8 @@ def test_a_mistake_is_one_sentence(home: Path, capsys: Capture, more: list[str],
         assert main(["index", "folder", "images-pictures", "--out", "bare"]) == 0
     if "fewer" in more:
         write_tokens(home, "fewer", fields=("tokens:all", "support_tokens:all"))
+    if "bare-tokens" in more:
+        write_tokens(home, "bare-tokens", fields=("keys", "cls_query"))
     if "others" in more:
         write_tokens(home, "others", weights="random:1")
     capsys.readouterr()

@@ -84,8 +84,18 @@ def test_padded_views_are_for_the_patches_of_one_picture(bench: Bench) -> None:
     assert read.boxes == other.boxes != ((0, 0, *SIZE),) * 4
     with pytest.raises(ConfigError, match=r"a padded view, of whose parts .* choose one with --fit squash"):
         online(bench, PAIR_FIELDS, "pad")
-    with pytest.raises(ConfigError, match=r"a padded view, of whose parts .* extract one with --fit squash"):
+    with pytest.raises(
+        ConfigError, match=r"a padded view, of whose parts .* extract one with `.* --fit squash "
+    ) as raised:
         Cached(squashed(bench, fit="pad"), PAIR_FIELDS)
+    assert Cached(as_told(raised.value), PAIR_FIELDS).sight == online(bench).sight
+
+
+def as_told(error: ConfigError) -> Tokens:
+    """What the last command of a sentence makes."""
+    command = shlex.split(str(error).split("`")[-2].removeprefix("maskmill "))
+    assert main([*command, "--max-bad", "0.5"]) in (0, 6)
+    return open_tokens(command[command.index("--out") + 1])
 
 
 @pytest.mark.parametrize("held", [("keys",), ("tokens:2+3",), ("support_tokens:all", "keys", "cls_query")])
@@ -98,16 +108,22 @@ def test_what_is_missing_comes_with_the_command_that_adds_it(held: tuple[str, ..
     main([*command, "--max-bad", "0.5"])
     features = Cached(open_tokens(tokens.artifact.place), PAIR_FIELDS)
     assert features.sight.blocks == ((2, 3) if held == ("tokens:2+3",) else tuple(range(len(features.sight.blocks))))
+    if held == ("tokens:2+3",):
+        assert " for blocks 2+3 alone, or have all blocks with `maskmill extract " in str(raised.value)
+        assert len(Cached(as_told(raised.value), PAIR_FIELDS).sight.blocks) == tokens.backbone["depth"]
 
 
 def test_what_cannot_be_read_is_said(bench: Bench) -> None:
-    with pytest.raises(ConfigError, match="is a mirrored view; extract one without --flip"):
+    with pytest.raises(ConfigError, match="is a mirrored view; extract one that is not with `maskmill") as raised:
         Cached(squashed(bench, flip=True), PAIR_FIELDS)
+    assert Cached(as_told(raised.value), PAIR_FIELDS).sight == online(bench).sight
     uneven = squashed(bench, fields=("keys", "cls_query", "tokens:1", "support_tokens:1+2"))
-    with pytest.raises(ConfigError, match=r"holds tokens of blocks \[1\] and support_tokens of \[1, 2\]"):
+    with pytest.raises(ConfigError, match=r"holds tokens of blocks \[1\] and support_tokens of \[1, 2\]") as raised:
         Cached(uneven, PAIR_FIELDS)
-    with pytest.raises(ConfigError, match=r"holds tokens of blocks \[1\] and not of the last"):
+    assert Cached(as_told(raised.value), PAIR_FIELDS).sight == online(bench).sight
+    with pytest.raises(ConfigError, match=r"holds tokens of blocks \[1\] and not of the last") as raised:
         Cached(uneven, [LAST])
+    assert as_told(raised.value).blocks("tokens") == (Cached(squashed(bench), [LAST]).sight.blocks)
     cached, now = Cached(squashed(bench), PAIR_FIELDS), online(bench)
     for wrong, sentence in {"broken": "which failed", "nobody": "nobody"}.items():
         for read in (cached.require, lambda ids: cached.read(ids, ["keys"]), lambda ids: now.read(ids, ["keys"])):

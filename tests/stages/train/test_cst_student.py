@@ -252,7 +252,11 @@ def test_what_cannot_work_is_one_sentence(home: Path, few: Path) -> None:
         (home, {"supervision": "mask", "images": "without"}, "has ground truth here; pass as --images an index"),
         (home, {"supervision": "mask", "images": ""}, "has ground truth here; pass as --images an index"),
         (home, {"supervision": "mixed"}, "holds no ground truth, and mixed wants some of both; publish it with"),
-        (home, {"tokens": "padded-pairs"}, "is a padded view, of whose parts .*; extract one with --fit squash"),
+        (
+            home,
+            {"tokens": "padded-pairs"},
+            "is a padded view, of whose parts .*; extract one with `maskmill extract .* --fit squash ",
+        ),
         (home, {"tokens": "of-another"}, "and no support_tokens; add it with `maskmill extract .*support_tokens:5"),
         (home, {"dataset": "void"}, r"every pixel of every mask in .* is undecided \(255\)"),
         (home, {"select": "upstream", "images": "without"}, "select upstream chooses by ground truth of classes"),
