@@ -47,11 +47,14 @@ def show_estimate(found: Estimate, as_json: bool) -> int:
         measured = f"{found.measured_rows} rows took {found.measured_s:.1f} s"
         click.echo(f"  time: {duration(found.hours * 3600)} in one process on this machine ({measured})")
     if found.pair_bytes and found.measured_s:
-        of_two_s = 2 * found.measured_s / found.measured_rows
+        faster = (
+            f"stored tokens are the faster way where they come at more than {size(found.break_even)}/s, else "
+            if found.break_even < float("inf")
+            else "whatever they come at, the faster way is "
+        )
         click.echo(
             f"  train --student cst would read {size(found.pair_bytes)} a pair, for which the backbone takes "
-            f"{of_two_s:.2g} s: stored tokens are the faster way where they come at more than "
-            f"{size(found.pair_bytes / of_two_s)}/s, else --features online"
+            f"{found.pair_backbone_s:.2g} s and checking them {found.pair_reading_s:.2g} s: {faster}--features online"
         )
     click.echo(f"  memory per worker, besides the model: {size(found.memory_per_worker_bytes)}")
     return 0

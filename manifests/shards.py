@@ -8,6 +8,7 @@ chunks one after the other, each with its CRC-32C behind it, and at the end thei
 """
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -23,6 +24,7 @@ from .place import Place
 _CRC_BYTES = 4
 _ENTRY_BYTES = 16  # offset and length
 _NOT_THERE = 2**64 - 1
+_TIMED_BYTES = 2**26
 
 
 def chunks_per_row(field: Field) -> int:
@@ -78,6 +80,16 @@ def _read_chunks(place: Place, name: str, spans_C2: UInt64[np.ndarray, "C 2"], c
         pieces = [memoryview(_range(place, name, int(at), int(at) + length)) for at in spans_C2[:, 0]]
     for chunk, piece in zip(chunks, pieces, strict=True):
         chunk[:] = np.frombuffer(_checked(place, name, piece), chunks.dtype)
+
+
+def checking_s(num_bytes: int) -> float:
+    """How long it takes to check and copy so many bytes once they are in memory; what a store takes comes on top."""
+    data = b"".join(_with_crc(bytes(min(num_bytes, _TIMED_BYTES))))
+    began = time.perf_counter()
+    piece = memoryview(bytearray(data))
+    values = np.empty(len(data) - _CRC_BYTES, np.uint8)
+    values[:] = np.frombuffer(_checked(Place(""), "", piece), np.uint8)
+    return (time.perf_counter() - began) * num_bytes / max(1, values.size)
 
 
 @lru_cache(maxsize=4096)  # some kilobytes each

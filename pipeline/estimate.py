@@ -6,6 +6,8 @@ from typing import Any
 
 from ..manifests.artifact import open_artifact
 from ..manifests.layout import Layout
+from ..manifests.quantized import scale_name
+from ..manifests.shards import checking_s
 from ..stages.stage import Known, Probe, Stage, kind_of
 from .job import RunOptions
 from .planning import ask, row_bytes, unit_rows_for
@@ -25,14 +27,18 @@ class Estimate:
     memory_per_worker_bytes: int  # of arrays: a unit computed, one written, its shards; a model comes on top
     measured_rows: int = 0  # where the stage can be measured: so many rows took so many seconds in one process here
     measured_s: float = 0.0
+    pair_bytes: int = 0  # of two pictures, where these tokens are what a student of pairs reads of them
+    pair_reading_s: float = 0.0  # to check and copy these in memory
 
     @property
-    def pair_bytes(self) -> int:
-        """What a student of pairs reads of two pictures, where these tokens are what it reads; else 0."""
-        of_row = {name: total // max(1, self.rows) for name, total in self.bytes_per_field.items()}
-        if not {"tokens", "support_tokens"} <= of_row.keys():
-            return 0
-        return of_row["tokens"] + of_row["support_tokens"] + 2 * of_row.get("keys", 0) + of_row.get("cls_query", 0)
+    def pair_backbone_s(self) -> float:
+        return 2 * self.measured_s / self.measured_rows
+
+    @property
+    def break_even(self) -> float:
+        """Bytes a second that a store has to give for stored tokens to be the faster way; infinite where none can."""
+        saved_s = self.pair_backbone_s - self.pair_reading_s
+        return self.pair_bytes / saved_s if saved_s > 0 else float("inf")
 
     @property
     def hours(self) -> float:
@@ -50,6 +56,7 @@ def estimate(stage: Stage, config: Any, inputs: Mapping[str, str], options: RunO
     per_field = {field.name: rows * field.bytes_per_row for field in stored}
     arrays = sum(field.kind == "array" for field in stored)
     measured = stage.probe(config, asked.inputs) if stage.probe and rows else Probe(0, 0.0)
+    of_pair = _pair_bytes({field.name: field.bytes_per_row for field in stored})
     return Estimate(
         stage=stage.name,
         kind=stage.kind,
@@ -64,4 +71,15 @@ def estimate(stage: Stage, config: Any, inputs: Mapping[str, str], options: RunO
         memory_per_worker_bytes=3 * min(unit_rows, rows) * row_bytes(stored),
         measured_rows=measured.rows,
         measured_s=measured.seconds,
+        pair_bytes=of_pair,
+        pair_reading_s=checking_s(of_pair) if of_pair and measured.rows else 0.0,
     )
+
+
+def _pair_bytes(of_row: Mapping[str, int]) -> int:
+    """The query's tokens and the support's support tokens, and what there is to supervise them by: keys of both and the
+    support's class query; of signed bytes the scales as well."""
+    if not {"tokens", "support_tokens"} <= of_row.keys():
+        return 0
+    times = {"tokens": 1, "support_tokens": 1, "keys": 2, "cls_query": 1}
+    return sum(count * (of_row.get(name, 0) + of_row.get(scale_name(name), 0)) for name, count in times.items())

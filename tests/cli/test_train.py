@@ -139,6 +139,10 @@ def test_a_plan_says_where_the_cache_is_the_faster_way(home: Path, capsys: Captu
     # Of 6 blocks of 64 numbers of 2 bytes: 5 tokens of the query, 145 of the support, 4 keys of both and a class query.
     assert f"train --student cst would read {(6 * (5 + 145) + 8 + 1) * 128 / 1000:.1f} kB a pair" in told
     assert re.search(r"stored tokens are the faster way where they come at more than [\d.]+ [kMGT]?B/s, else", told)
+    asked = ["--image-size", "32", "--dtype", "int8", "--fields", "tokens:all,support_tokens:all", "--json"]
+    assert main([*plan, *asked]) == 0
+    # A byte each, and of each token a scale of four.
+    assert json.loads(capsys.readouterr().out)["pair_bytes"] == 6 * (5 + 145) * (64 + 4)
     assert main([*plan, "--image-size", "32"]) == 0
     assert "would read" not in capsys.readouterr().out
 
