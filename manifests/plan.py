@@ -52,6 +52,7 @@ class Input:
     uri: str  # relative to the artifact that reads it, where both lie on one disk
     digest: str  # sha256 of its artifact.json
     fields: Mapping[str, str]  # name → fingerprint
+    content: str = ""  # of those fields, row by row, where whoever reads it all at once was told
 
     def place(self, reader: Place) -> Place:
         return place(os.path.normpath(reader.path(self.uri))) if _is_relative(self.uri) else place(self.uri)
@@ -107,7 +108,13 @@ class Plan:
             "libraries": dict(self.libraries),
             "fingerprint": self.fingerprint,
             "inputs": [
-                {"role": each.role, "uri": each.uri, "digest": each.digest, "fields": dict(each.fields)}
+                {
+                    "role": each.role,
+                    "uri": each.uri,
+                    "digest": each.digest,
+                    "fields": dict(each.fields),
+                    **({"content": each.content} if each.content else {}),
+                }
                 for each in self.inputs
             ],
             "fields": {
@@ -203,7 +210,10 @@ def _from_json(value: dict[str, Json]) -> Plan:
         device=value["device"],
         libraries=value["libraries"],
         fingerprint=value["fingerprint"],
-        inputs=tuple(Input(each["role"], each["uri"], each["digest"], each["fields"]) for each in value["inputs"]),
+        inputs=tuple(
+            Input(each["role"], each["uri"], each["digest"], each["fields"], each.get("content", ""))
+            for each in value["inputs"]
+        ),
         fields={name: Field.from_json(name, each) for name, each in value["fields"].items()},
         field_fingerprints={name: each["fingerprint"] for name, each in value["fields"].items()},
         columns=dict(value["columns"]),

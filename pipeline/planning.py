@@ -13,11 +13,11 @@ from ..manifests.artifact import ARTIFACT, Artifact, read_summary
 from ..manifests.digests import FileDigest, fault
 from ..manifests.errors import ConfigError, CorruptArtifact, EnvironmentFault, InputError, StaleArtifact
 from ..manifests.fields import Field
-from ..manifests.fingerprint import config_json, differences, fingerprint, kept_settings
+from ..manifests.fingerprint import config_json, differences, fingerprint, kept_settings, unit_fingerprint
 from ..manifests.layout import default_unit_rows
 from ..manifests.place import Place
 from ..manifests.plan import Group, Input, Plan, listing_name, missing_units, relative_uri, write_plan
-from ..manifests.sealed import Json
+from ..manifests.sealed import Json, digest_of
 from ..stages.stage import Known, Stage, WholeStage
 from .job import RunOptions, libraries_of, version_of
 from .row_lists import is_listed, remove_old_listings, with_rows, write_segment
@@ -173,6 +173,26 @@ def inputs_of(at: Place, inputs: Mapping[str, Artifact], header: Mapping[str, Js
         Input(role, relative_uri(at, artifact.place), artifact.digest, header["inputs"].get(role, {}))
         for role, artifact in inputs.items()
     )
+
+
+def content_of(artifact: Artifact, fields: Mapping[str, str]) -> str:
+    """What is read of an artifact with rows, whatever fields were added to it or to what it was made from; else ""."""
+    if not artifact.has_rows:
+        return ""
+    held = [artifact.plan.fields[name] for name in sorted(fields)]
+    read = [column for each in held for column in (each.columns if each.kind == "columns" else [each.digest_column])]
+    columns = list(dict.fromkeys(["id", "status", "reason", *read, *artifact.plan.columns]))
+    told = {name: value for name, value in artifact.plan.facts.items() if name != "provenance"}
+    rows = (list(row.values()) for batch in artifact.row_batches(columns) for row in batch.to_pylist())
+    return unit_fingerprint({**fields, "": digest_of(told)}, rows)
+
+
+def is_as_read(before: Input, now: Artifact) -> bool:
+    """Whether an input is what it was to whoever read it."""
+    if before.digest == now.digest:
+        return True
+    there = before.fields.items() <= now.fingerprints.items()
+    return bool(before.content) and there and before.content == content_of(now, before.fields)
 
 
 def _refuse_other(at: Place, asked: Asked, existing: Plan, options: RunOptions) -> None:

@@ -8,6 +8,7 @@ is written with the first that it keeps, and the same command goes on from the l
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ from ..manifests.underway import Show, Underway, nothing_shown
 from ..stages.stage import WholeStage, kind_of
 from .executors.attempts import close_log, log
 from .finishing import standing
-from .planning import header_of, inputs_of, refuse_other_header
+from .planning import content_of, header_of, inputs_of, is_as_read, refuse_other_header
 from .run import Outcome, leave_nothing, refuse_strangers
 
 
@@ -47,10 +48,10 @@ def run_whole(
         existing = read_plan(at) if at.exists(PLAN) else None
         if existing is not None:
             refuse_other_header(at, existing, header)
-        before = _standing(at, existing, plan)
+        before = _standing(at, existing, read)
         underway = Underway(at, partial(_begin, at, plan), partial(log, at), _say, show)
-        if existing is not None and before is None and not _same_inputs(existing, plan):
-            _refuse_to_lose(at, stage, existing, plan, underway)
+        if existing is not None and before is None and not _same_inputs(existing, read):
+            _refuse_to_lose(at, stage, existing, read, underway)
             underway.clear()
         try:
             summary = before or _made(at, stage, config, read, plan, underway)
@@ -87,7 +88,9 @@ def _plan(
         device=str(header["device"]),
         libraries=header["libraries"],
         fingerprint=fingerprint(header),
-        inputs=inputs_of(at, inputs, header),
+        inputs=tuple(
+            replace(each, content=content_of(inputs[each.role], each.fields)) for each in inputs_of(at, inputs, header)
+        ),
         fields={},
         field_fingerprints={},
         columns={},
@@ -131,22 +134,30 @@ def _begin(at: Place, plan: Plan) -> None:
         write_plan(at, plan)
 
 
-def _standing(at: Place, existing: Plan | None, plan: Plan) -> Summary | None:
+def _standing(at: Place, existing: Plan | None, inputs: Mapping[str, Artifact]) -> Summary | None:
     """What was made before, if it was made of what there is now and is whole."""
-    return standing(at) if existing is not None and _same_inputs(existing, plan) else None
+    return standing(at) if existing is not None and _same_inputs(existing, inputs) else None
 
 
-def _same_inputs(existing: Plan, plan: Plan) -> bool:
-    """Wherever they lie."""
-    found, wanted = ([(each.role, each.digest, each.fields) for each in some.inputs] for some in (existing, plan))
-    return found == wanted
+def _same_inputs(existing: Plan, inputs: Mapping[str, Artifact]) -> bool:
+    """Wherever they lie, and whatever else they hold by now."""
+    return not _changed(existing, inputs)
 
 
-def _refuse_to_lose(at: Place, stage: WholeStage, existing: Plan, plan: Plan, underway: Underway) -> None:
+def _changed(existing: Plan, inputs: Mapping[str, Artifact]) -> list[str]:
+    before = {each.role: each for each in existing.inputs}
+    return [
+        role
+        for role in {**before, **inputs}
+        if role not in before or role not in inputs or not is_as_read(before[role], inputs[role])
+    ]
+
+
+def _refuse_to_lose(
+    at: Place, stage: WholeStage, existing: Plan, inputs: Mapping[str, Artifact], underway: Underway
+) -> None:
     if stage.takes_long and (at.exists(ARTIFACT) or underway.names()):
-        before = {each.role: each.digest for each in existing.inputs}
-        changed = " and ".join(each.role for each in plan.inputs if before.get(each.role) != each.digest)
         raise StaleArtifact(
-            f"{at} was made of other {changed} than there are now, and making it anew would take as long again; choose "
-            "another --out, or delete the directory"
+            f"{at} was made of other {' and '.join(_changed(existing, inputs))} than there are now, and making it anew "
+            "would take as long again; choose another --out, or delete the directory"
         )

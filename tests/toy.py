@@ -11,7 +11,7 @@ import hashlib
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,10 @@ def fields(config: ToyConfig, inputs: Inputs) -> Sequence[Field]:
         Field(name=name, kind="array", shape=SHAPES[name], dtype="float32", chunk=(1, SHAPES[name][1]))
         for name in config.fields
     ]
+
+
+def with_held(config: ToyConfig, held: Mapping[str, Json]) -> ToyConfig:
+    return replace(config, fields=tuple(dict.fromkeys([*held["fields"], *config.fields])))
 
 
 def columns(config: Any) -> Mapping[str, str]:
@@ -145,6 +149,7 @@ TOY = Stage(
     run_unit=run_unit,
     reads=reads,
     selects=("fields",),
+    with_held=with_held,
     libraries=("Pillow",),
 )
 ECHO = Stage(

@@ -19,7 +19,7 @@ from ...manifests.plan import PLAN, Input, read_plan
 from ...manifests.sealed import digest_of
 from ...stages.stage import Inputs, Stage, WholeStage
 from ..job import RunOptions
-from ..planning import ask, beside_held, header_of, held_otherwise
+from ..planning import ask, beside_held, header_of, held_otherwise, is_as_read
 from ..recipe import Recipe
 from ..run import Outcome, run
 from ..whole import run_whole
@@ -209,15 +209,15 @@ def _missing(target: _Target) -> str:
     plan = read_plan(target.at)
     if read_summary(target.at) is None:
         return "begun and not finished"
-    changed = [each.role for each in plan.inputs if _digest(target, each.role) != each.digest]
+    changed = [each.role for each in plan.inputs if not _is_as_read(target, each)]
     if changed:
         return f"made before its {' and '.join(changed)} changed"
     lacking = [name for name in _field_names(target) if name not in plan.fields]
     return f"without {', '.join(lacking)}" if lacking else ""
 
 
-def _digest(target: _Target, role: str) -> str:
-    return target.inputs[role].digest if role in target.inputs else ""
+def _is_as_read(target: _Target, before: Input) -> bool:
+    return before.role in target.inputs and is_as_read(before, target.inputs[before.role])
 
 
 def _field_names(target: _Target) -> list[str]:

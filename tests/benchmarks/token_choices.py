@@ -236,7 +236,7 @@ def pair_cells(found: Answers, reference: Answers) -> list[str]:
     return [
         f"{np.abs(found.probabilities - reference.probabilities).mean():.5f}",
         f"{np.mean(found.decisions == reference.decisions):.1%}",
-        f"{mask_iou(found, reference):.4f}",
+        f"{mask_iou(found, reference):.4f}".replace("nan", "–"),  # where nothing is painted
         f"{found.miou:.4f} ({found.miou - reference.miou:+.4f})",
         f"{found.exact_ratio:.4f} ({found.exact_ratio - reference.exact_ratio:+.4f})",
     ]
@@ -258,7 +258,7 @@ def pair_lines(study: Study, depth: int, seeds: Sequence[int]) -> Iterator[Seque
 def choices(depth: int) -> dict[str, str]:
     """Name → blocks as `extract` is told them, without those that come twice."""
     found = {f"all {depth}": "all"}
-    for count in (depth // 2, 4, 1):
+    for count in sorted({depth // 2, 4, 1}, reverse=True):
         if count < depth:
             found.setdefault(f"last {count}", f"{depth - count}-{depth - 1}" if count > 1 else "last")
     return found

@@ -21,13 +21,14 @@ from maskmill.manifests.errors import (
     UnfinishedArtifact,
 )
 from maskmill.manifests.underway import Underway
-from maskmill.pipeline.run import Outcome, finish_parts, retry
+from maskmill.pipeline.run import Outcome, finish_parts, retry, run
 from maskmill.pipeline.status import failed_rows, status
 from maskmill.pipeline.verify import verify
 from maskmill.pipeline.whole import run_whole
 from maskmill.stages.stage import Findings, Inputs, WholeStage
 from small_dataset import tree, write_dataset, write_picture
 from small_runs import index
+from toy import TOY, ToyConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +156,26 @@ def test_what_takes_long_is_not_lost_to_changed_inputs(images: Path, tmp_path: P
     with pytest.raises(StaleArtifact, match="was made of other images than there are now, and making it anew"):
         census(images, tmp_path / "out", slow)
     assert tree(tmp_path / "out") == before
+
+
+def test_a_field_that_is_added_to_an_input_changes_nothing(images: Path, tmp_path: Path) -> None:
+    toys, out = str(tmp_path / "toys"), str(tmp_path / "out")
+    slow = replace(
+        CENSUS,
+        takes_long=True,
+        roles={"toys": "toys"},
+        reads=lambda config, inputs: {"toys": ("square",)},
+        compute=lambda config, inputs, underway: compute(config, {"images": open_artifact(str(images))}, underway),
+    )
+    for field in ("square", "wide"):
+        run(TOY, ToyConfig(fields=(field,)), {"images": str(images)}, toys)
+        run_whole(slow, CensusConfig(), {"toys": toys}, out)
+    assert CALLS == ["pictures"]
+    write_picture(tmp_path / "pictures/cat/0.png", 50, (100, 10))
+    index(tmp_path / "pictures", images)
+    run(TOY, ToyConfig(), {"images": str(images)}, toys)
+    with pytest.raises(StaleArtifact, match="was made of other toys than there are now"):
+        run_whole(slow, CensusConfig(), {"toys": toys}, out)
 
 
 def test_a_warning_stays_with_what_it_is_of(images: Path, tmp_path: Path) -> None:
