@@ -45,6 +45,17 @@ def write_pictures(home: Path, masked: int = COUNT, out: str = "images", count: 
     run(INDEX, config, {}, str(home / out), OPTIONS)
 
 
+def write_void(home: Path, out: str = "void-truth") -> None:
+    """An index of the same pictures, whose masks say nothing."""
+    lines, folder = ["path,labels,mask"], home / "pictures"
+    for number in range(COUNT):
+        with Image.open(folder / f"p{number:02d}-mask.png") as mask:
+            Image.fromarray(np.full_like(np.asarray(mask), 255)).save(folder / f"v{number:02d}-mask.png")
+        lines.append(f"p{number:02d}.png,{'|'.join(labels_of(number))},v{number:02d}-mask.png")
+    (folder / f"{out}.csv").write_text("\n".join(lines) + "\n")
+    run(INDEX, IndexConfig(source=TableSource(file=str(folder / f"{out}.csv"), classes=CLASSES)), {}, str(home / out))
+
+
 def publish(
     home: Path, out: str = "dataset", ground_truth: Sequence[str] = (), background: str = "rows", **maps: Any
 ) -> None:

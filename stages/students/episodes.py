@@ -69,7 +69,7 @@ def made_pool(
         named = ", ".join(f"class {label} has {len(of_class[label])}" for label in few[:3])
         raise ConfigError(
             f"{named}{' …' if len(few) > 3 else ''}, and {shot} to show a class beside a query need {shot + 1} "
-            "pictures of it; leave these classes out, or choose fewer shots"
+            f"pictures of it; leave these classes out{', or choose fewer shots' if shot > 1 else ''}"
         )
     pictures = {label: tuple(of_class[label]) for label in classes}
     return Pool(tuple(classes), kept, queries, pictures, {each: frozenset(own) for each, own in of_picture.items()})

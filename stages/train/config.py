@@ -18,6 +18,7 @@ DEFAULTS: Mapping[Student, Mapping[str, Any]] = {
     "linear": {"steps": 500, "batch": 16, "learning_rate": 1e-2},
     "cst": {"steps": 2000, "batch": 12, "learning_rate": 1e-3},
 }
+HIGHEST_RATE = 1e30  # Adam's step, which may be many times the rate, has to be a float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +79,8 @@ def train_config(
     for name, least in {"steps": 1, "batch": 1, "hidden": 0, "seed": 0}.items():
         if getattr(config, name) < least:
             raise ConfigError(f"{name} is {getattr(config, name)} and must be at least {least}")
-    if not 0 < config.learning_rate < float("inf"):
-        raise ConfigError(f"learning-rate is {config.learning_rate:g} and must be above 0")
+    if not 0 < config.learning_rate <= HIGHEST_RATE:
+        raise ConfigError(f"learning-rate is {config.learning_rate:g} and must be above 0 and at most {HIGHEST_RATE:g}")
     _refuse_of_the_other(config)
     return config
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ...manifests.checkpoints import SEEN, seen_json
+from ...manifests.classes import IGNORE
 from ...manifests.errors import InputError
 from ...manifests.underway import Underway
 from ..learning.lesson import Batch, Lesson, Losses, nothing_watched
@@ -42,6 +43,8 @@ def trained_learner(config: TrainConfig, given: Given, underway: Underway) -> Fi
     given.features.require([*drawn.fitting, *drawn.stopping])
     if config.supervision in ("published", "mixed"):
         given.published.refuse_undecided(drawn.fitting)
+    if config.supervision == "mask":
+        _refuse_void(given, drawn)
     learner = made_learner(given.features.sight.channels, config.seed).to(device_named(config.device))
     kept = Kept(learner)
     course = course_of(config, drawn.pool)
@@ -129,6 +132,16 @@ def _watch(
     if given.truth is None:
         raise InputError("select upstream needs ground truth of the test episodes; pass --images with masks")
     return watch_upstream(*seen, given.truth, device)
+
+
+def _refuse_void(given: Given, drawn: Drawn) -> None:
+    """Ground truth without anything in it would be learned as background."""
+    assert given.truth is not None
+    if all((given.truth.known(each) == IGNORE).all() for each in drawn.fitting):
+        raise InputError(
+            "every pixel of every mask to learn from is void (255), so that nothing can be learned; pass as --images "
+            "an index with other masks, or choose another supervision"
+        )
 
 
 def _seen(config: TrainConfig, given: Given, drawn: Drawn) -> bytes:

@@ -91,10 +91,12 @@ def made_lesson(config: TrainConfig, classifier: PatchClassifier, patches: Patch
 
 
 def _warnings(given: Given, found: Mapping[str, Json]) -> list[str]:
-    if found["pictures"]:
+    if any(line["miou"]["estimate"] is not None for line in found["lines"]):
         return []
     why = (
-        f"no class has {HELD_OUT // 2 + 1} pictures with ground truth that nothing was fitted on"
+        f"the masks of the {found['pictures']} pictures held out are void alone"
+        if found["pictures"]
+        else f"no class has {HELD_OUT // 2 + 1} pictures with ground truth that nothing was fitted on"
         if given.truth is not None and len(given.truth)
         else "there is no ground truth"
     )

@@ -26,7 +26,7 @@ from maskmill.stages.train import cst, pairs, pool
 from maskmill.stages.train.published import Published
 from maskmill.stages.train.targets import supervised
 from small_dataset import tree
-from small_students import BACKBONE, SIZE, extract, publish, train, write_pictures
+from small_students import BACKBONE, SIZE, extract, publish, train, write_pictures, write_void
 
 ASKED: dict[str, Any] = {"student": "cst", "steps": 4, "batch": 3}
 
@@ -242,6 +242,7 @@ def few(home: Path) -> Path:
 
 def test_what_cannot_work_is_one_sentence(home: Path, few: Path) -> None:
     write_pictures(home, masked=0, out="without")
+    write_void(home)
     extract(home, "padded-pairs", fit="pad")
     extract(home, "of-another", weights="random:1", fields=("tokens", "keys", "cls_query"))
     publish(home, "void", background="two:0,1", is_map_right=False)
@@ -250,6 +251,7 @@ def test_what_cannot_work_is_one_sentence(home: Path, few: Path) -> None:
         (few, {}, "class 2 has 1, and 1 to show a class beside a query need 2 pictures of it; leave these classes out"),
         (home, {"classes": ["cow"]}, "classes names 'cow', which the dataset's labels do not have"),
         (home, {"supervision": "mask", "images": "without"}, "has ground truth here; pass as --images an index"),
+        (home, {"supervision": "mask", "images": "void-truth"}, r"every pixel of every mask to learn from is void"),
         (home, {"supervision": "mask", "images": ""}, "has ground truth here; pass as --images an index"),
         (home, {"supervision": "mixed"}, "holds no ground truth, and mixed wants some of both; publish it with"),
         (

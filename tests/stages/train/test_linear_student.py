@@ -1,6 +1,7 @@
 """The quick classifier: what it is worth on pictures that it has not seen, and what is said where nothing tells."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from maskmill.stages.students.features import LAST, Cached, seeing
 from maskmill.stages.students.linear import predicted_labels
 from maskmill.stages.train import patches
 from maskmill.stages.train.linear import made_classifier
-from small_students import BACKBONE, COUNT, SIZE, extract, publish, train, write_pictures
+from small_students import BACKBONE, COUNT, SIZE, extract, publish, train, write_pictures, write_void
 from small_truth import slow_mious
 
 NAMES = (
@@ -112,6 +113,14 @@ def test_without_ground_truth_it_says_so(home: Path, images: str) -> None:
     assert sentence.startswith("there is no ground truth, so nothing tells whether the labels of ")
 
 
+def test_ground_truth_that_says_nothing_tells_nothing(home: Path) -> None:
+    write_void(home)
+    (sentence,) = train(home, "of-void-truth", images="void-truth").summary.warnings
+    assert re.match(
+        r"the masks of the \d pictures held out are void alone, so nothing tells whether the labels", sentence
+    )
+
+
 def test_what_was_fitted_on_is_not_judged(home: Path) -> None:
     """Neither the truth inside the dataset, nor too few."""
     publish(home, "mostly", ground_truth=[f"p{number:02d}" for number in range(22)])
@@ -143,6 +152,8 @@ def test_what_cannot_work_is_one_sentence(home: Path) -> None:
     }.items():
         with pytest.raises(ConfigError, match=sentence):
             train(home, "never", **{wrong: 0.0 if wrong == "learning_rate" else 0})
+    with pytest.raises(ConfigError, match=r"learning-rate is 1e\+38 and must be above 0 and at most 1e\+30"):
+        train(home, "never", learning_rate=1e38)
     with pytest.raises(ConfigError, match="select is not for the student linear"):
         train(home, "never", select="held-out")
 
