@@ -50,7 +50,7 @@ def run_whole(
             refuse_other_header(at, existing, header)
         before = _standing(at, existing, read)
         underway = Underway(at, partial(_begin, at, plan), partial(log, at), _say, show)
-        if existing is not None and before is None and not _same_inputs(existing, read):
+        if existing is not None and before is None and changed_inputs(existing, read):
             _refuse_to_lose(at, stage, existing, read, underway)
             underway.clear()
         try:
@@ -136,15 +136,11 @@ def _begin(at: Place, plan: Plan) -> None:
 
 def _standing(at: Place, existing: Plan | None, inputs: Mapping[str, Artifact]) -> Summary | None:
     """What was made before, if it was made of what there is now and is whole."""
-    return standing(at) if existing is not None and _same_inputs(existing, inputs) else None
+    return standing(at) if existing is not None and not changed_inputs(existing, inputs) else None
 
 
-def _same_inputs(existing: Plan, inputs: Mapping[str, Artifact]) -> bool:
-    """Wherever they lie, and whatever else they hold by now."""
-    return not _changed(existing, inputs)
-
-
-def _changed(existing: Plan, inputs: Mapping[str, Artifact]) -> list[str]:
+def changed_inputs(existing: Plan, inputs: Mapping[str, Artifact]) -> list[str]:
+    """The roles whose artifact is not what was read, wherever it lies and whatever else it holds by now."""
     before = {each.role: each for each in existing.inputs}
     return [
         role
@@ -157,7 +153,8 @@ def _refuse_to_lose(
     at: Place, stage: WholeStage, existing: Plan, inputs: Mapping[str, Artifact], underway: Underway
 ) -> None:
     if stage.takes_long and (at.exists(ARTIFACT) or underway.names()):
+        changed = " and ".join(changed_inputs(existing, inputs))
         raise StaleArtifact(
-            f"{at} was made of other {' and '.join(_changed(existing, inputs))} than there are now, and making it anew "
-            "would take as long again; choose another --out, or delete the directory"
+            f"{at} was made of other {changed} than there are now, and making it anew would take as long again; choose "
+            "another --out, or delete the directory"
         )

@@ -2,7 +2,8 @@
 
 What is asked for decides the name, so another threshold gives other labels beside the old ones, made from the same
 tokens. What a fingerprint does not tell apart are the pictures themselves (see `_home`) and, of a stage whose fields
-can be added to, which of them there are (see `_chosen_home`).
+can be added to, which of them there are (see `_chosen_home`). What took long, such as a checkpoint, is made anew beside
+the old where what it read has changed (see `_long_home`), and nothing overwrites the old.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,10 +20,10 @@ from ...manifests.plan import PLAN, Input, read_plan
 from ...manifests.sealed import digest_of
 from ...stages.stage import Inputs, Stage, WholeStage
 from ..job import RunOptions
-from ..planning import ask, beside_held, header_of, held_otherwise, is_as_read
+from ..planning import ask, beside_held, content_of, header_of, held_otherwise, inputs_of, is_as_read
 from ..recipe import Recipe
 from ..run import Outcome, run
-from ..whole import run_whole
+from ..whole import changed_inputs, run_whole
 from .schema import nearest
 from .steps import Step
 
@@ -125,13 +126,23 @@ def _chosen_home(work: Place, stage: Stage | WholeStage, config: Any, inputs: In
     stays as it is, and an artifact with that field as it is wanted is made beside it."""
     name = f"{stage.kind}-{fingerprint(header_of(stage, config, inputs))[:12]}"
     at = _home(work, name, inputs.get("images"))
-    if isinstance(stage, WholeStage) or not stage.selects:
+    if isinstance(stage, WholeStage):
+        return _long_home(work, name, at, stage, config, inputs) if stage.takes_long else at
+    if not stage.selects:
         return at
     asked = ask(stage, config, inputs)
     while at.exists(PLAN) and (others := held_otherwise(beside_held(asked, plan := read_plan(at)), plan)):
         name += f"-{digest_of({each.name: asked.field_fingerprint(each) for each in others})[:12]}"
         at = _home(work, name, inputs.get("images"))
     return at
+
+
+def _long_home(work: Place, name: str, at: Place, stage: WholeStage, config: Any, inputs: Inputs) -> Place:
+    if not at.exists(PLAN) or not changed_inputs(read_plan(at), _as_before(at, inputs)):
+        return at
+    read = inputs_of(at, inputs, header_of(stage, config, inputs))
+    contents = {each.role: content_of(inputs[each.role], each.fields) or each.digest for each in read}
+    return work.joined(f"{name}-{digest_of(contents)[:12]}")
 
 
 def _as_before(at: Place, inputs: Inputs) -> Inputs:
