@@ -14,9 +14,9 @@ from .answers import echo_json, print_table, size
 def gc(work: str, yes: bool, as_json: bool) -> int:
     """Show which artifacts in WORK nothing needs any more, and how much that is.
 
-    Kept are datasets and checkpoints, what is unfinished or held by a run, what the last complete run made, all that
-    these were made from, and their metrics. What lies outside WORK is not looked at, so a dataset elsewhere keeps
-    nothing here.
+    Kept are datasets and checkpoints, what is unfinished or held by a run, what the last complete run or sweep made,
+    all that these were made from, and their metrics. What lies outside WORK is not looked at, so a dataset elsewhere
+    keeps nothing here.
     """
     from ..pipeline.gc import clean
 

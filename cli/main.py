@@ -31,6 +31,7 @@ BUG, USAGE, INTERRUPTED, READER_LEFT, TERMINATED = 1, 2, 130, 141, 143
 # Name → where its click command is, and its line in `maskmill --help`.
 COMMANDS = {
     "run": ("run:run", "Run every stage of a recipe, from pictures to labels."),
+    "sweep": ("sweep:sweep", "Run a recipe with every combination of some settings, and say what each is worth."),
     "recipe": ("recipe:recipe", "List, show and copy the recipes that ship."),
     "index": ("index:index", "List the pictures of a dataset, with their labels and masks."),
     "extract": ("extract:extract", "Run a vision transformer over the pictures, once, and keep its tokens."),

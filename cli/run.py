@@ -2,20 +2,22 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from ..manifests.artifact import open_artifact
-from ..manifests.place import place, split
+from ..manifests.place import Place, place, split
 from ..pipeline.job import RunOptions
 from ..pipeline.run import Outcome
 from .answers import echo_json, show_metrics, show_outcome
 from .options import again_options, run_options
 
 if TYPE_CHECKING:
+    from ..pipeline.recipe import Recipe, Setting
     from ..pipeline.recipes.chain import Foreseen, Made
 
 WORK = "maskmill-work"
@@ -47,25 +49,34 @@ def run(
     **values: Any,
 ) -> int:
     """Run every stage of a recipe, each skipping what is done; all of it is checked before anything runs."""
-    from ..pipeline.recipe import parse_recipe, read_recipe
-    from ..pipeline.recipes import shipped_recipe
     from ..pipeline.recipes.chain import foresee_recipe, run_recipe
 
-    if bool(recipe) == bool(images):
-        raise click.UsageError("Give either a recipe or --images DIR.", click.get_current_context())
-    if images:
-        rooted = (f"index.root={place(images).uri}", *settings)
-        read = parse_recipe(shipped_recipe("folder"), f"--images {images}", place("."), rooted)
-    else:
-        read = read_recipe(recipe or "", settings)
-    at = place(work) if work else (split(recipe)[0] if recipe else place(".")).joined(WORK)
+    read = recipe_reader(recipe, images)(settings)
+    at = work_place(recipe, work)
     if dry_run:
         return _show_foreseen(list(foresee_recipe(read, at, start)), values["as_json"])
-    options = _options(dataclasses.asdict(read.run), {**values, "update": update})
+    options = recipe_options(dataclasses.asdict(read.run), {**values, "update": update})
     return _show_made(run_recipe(read, at, options, start), values["as_json"])
 
 
-def _options(told: Mapping[str, Any], values: Mapping[str, Any]) -> RunOptions:
+def recipe_reader(recipe: str | None, images: str) -> "Callable[[Sequence[str | Setting]], Recipe]":
+    """From settings to the recipe that is asked for with them."""
+    from ..pipeline.recipe import parse_recipe, recipe_bytes
+    from ..pipeline.recipes import shipped_recipe
+
+    if bool(recipe) == bool(images):
+        raise click.UsageError("Give either a recipe or --images DIR.", click.get_current_context())
+    if recipe:
+        return partial(parse_recipe, recipe_bytes(recipe), recipe, split(recipe)[0])
+    data, root = shipped_recipe("folder"), f"index.root={place(images).uri}"
+    return lambda settings: parse_recipe(data, f"--images {images}", place("."), (root, *settings))
+
+
+def work_place(recipe: str | None, work: str) -> Place:
+    return place(work) if work else (split(recipe)[0] if recipe else place(".")).joined(WORK)
+
+
+def recipe_options(told: Mapping[str, Any], values: Mapping[str, Any]) -> RunOptions:
     """What the recipe says of the run, where the command line says nothing."""
     context = click.get_current_context()
     typed = {name for name in told if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}

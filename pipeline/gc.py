@@ -1,7 +1,7 @@
 """What of a work folder nothing needs any more, and its removal.
 
 Needed is what cannot be had again by running a recipe, with all that it was made from: datasets, checkpoints, what is
-unfinished or held by a run, what the last complete run made; and metrics, as long as what they judge stays.
+unfinished or held by a run, what the last complete run or sweep made; and metrics, as long as what they judge stays.
 """
 
 import os
@@ -123,10 +123,10 @@ def _found(at: Place) -> _Found:
 def _reasons(work: Place, found: Mapping[str, _Found]) -> dict[str, str]:
     """Path → why it stays."""
     why = {at: each.why for at, each in found.items() if each.why}
-    for name in _last_run(work):
+    for name, reason in _last_run(work):
         at = work.joined(name).uri
         if at in found:
-            why.setdefault(at, "made or used by the last run")
+            why.setdefault(at, reason)
     waiting = list(why)
     while waiting:
         reader = found[waiting.pop()]
@@ -164,12 +164,15 @@ def _above(reader: _Found, found: Mapping[str, _Found]) -> list[str]:
     ]
 
 
-def _last_run(work: Place) -> list[str]:
-    """Raises CorruptArtifact where that cannot be told: then nothing goes."""
+def _last_run(work: Place) -> list[tuple[str, str]]:
+    """What it made, and why that stays. Raises CorruptArtifact where that cannot be told: then nothing goes."""
     try:
-        return [str(name) for name in sealed.read(work, LAST_RUN).get("artifacts", {}).values()]
+        last = sealed.read(work, LAST_RUN)
     except FileNotFoundError:
         return []
+    if several := last.get("combinations", ()):
+        return [(str(name), "made or used by the last sweep") for each in several for name in each.values()]
+    return [(str(name), "made or used by the last run") for name in last.get("artifacts", {}).values()]
 
 
 def _readers_first(going: Sequence[_Found]) -> list[Artifact]:

@@ -9,7 +9,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..manifests.errors import ConfigError, InputError, MaskmillError
@@ -49,6 +49,22 @@ class RunTable:
 
 
 @dataclass(frozen=True, slots=True)
+class Setting:
+    """What stands in the place of what a recipe says, such as `refine.threshold=0.5`."""
+
+    table: str
+    key: str
+    value: Any
+
+    @property
+    def name(self) -> str:
+        return f"{self.table}.{self.key}"
+
+    def __str__(self) -> str:
+        return f"{self.name}={shown_value(self.value)}"
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     heading: Heading
     run: RunTable
@@ -67,16 +83,19 @@ class Recipe:
 
 def read_recipe(uri: str, settings: Sequence[str] = ()) -> Recipe:
     """The recipe of a file, with settings such as `refine.threshold=0.5` in the place of what it says."""
+    return parse_recipe(recipe_bytes(uri), uri, split(uri)[0], settings)
+
+
+def recipe_bytes(uri: str) -> bytes:
     if uri in (*SHIPPED, *SCRIPTS) and not os.path.exists(uri):
         file = shipped_file(uri)
         then = f", and run that with `sh {file}`" if uri in SCRIPTS else ""
         raise InputError(f"{uri} is a recipe that ships; write it down with `maskmill recipe write {uri} {file}`{then}")
     with given_file(uri, "recipe") as stream:
-        data = stream.read()
-    return parse_recipe(data, uri, split(uri)[0], settings)
+        return stream.read()
 
 
-def parse_recipe(data: bytes, where: str, base: Place, settings: Sequence[str] = ()) -> Recipe:
+def parse_recipe(data: bytes, where: str, base: Place, settings: Sequence[str | Setting] = ()) -> Recipe:
     """Raises ConfigError with everything that is wrong, a line each."""
     said = _parsed(data, where)
     mistakes, typed = _apply(settings, said)
@@ -114,30 +133,46 @@ def _parsed(data: bytes, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where} is not TOML: {error}; mend that line") from error
 
 
-def _apply(settings: Sequence[str], said: dict[str, Any]) -> tuple[list[str], dict[str, set[str]]]:
-    """Puts settings into what a recipe says; gives what is wrong with them, and which keys they have set."""
-    mistakes: list[str] = []
-    typed: dict[str, set[str]] = {}
-    for setting in settings:
-        path, equals, text = setting.partition("=")
-        table, _, key = path.strip().partition(".")
-        if not equals or not key or "." in key:
-            mistakes.append(f"--set {setting} is not of the form STAGE.KEY=VALUE, such as refine.threshold=0.5")
-        elif not isinstance(said.setdefault(table, {}), dict):
-            mistakes.append(f"--set {setting} names {table}, which is no table")
-        else:
-            said[table][key] = _value(text)
-            typed.setdefault(table, set()).add(key)
-    return mistakes, typed
+def parse_setting(text: str) -> Setting:
+    """A setting whose value is still its text; raises ConfigError where it is none."""
+    path, equals, value = text.partition("=")
+    table, _, key = path.strip().partition(".")
+    if not equals or not key or "." in key:
+        raise ConfigError(f"--set {text} is not of the form STAGE.KEY=VALUE, such as refine.threshold=0.5")
+    return Setting(table, key, value)
 
 
-def _value(text: str) -> Any:
+def toml_or_text(text: str) -> Any:
     """As TOML has it; what is no TOML is text, so that a path needs no quotes."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (tomllib.TOMLDecodeError, RecursionError):
         return text
     return parsed["value"] if list(parsed) == ["value"] else text
+
+
+def shown_value(value: Any) -> str:
+    """Text as it is, all else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _apply(settings: Sequence[str | Setting], said: dict[str, Any]) -> tuple[list[str], dict[str, set[str]]]:
+    """Puts settings into what a recipe says; gives what is wrong with them, and which keys they have set."""
+    mistakes: list[str] = []
+    typed: dict[str, set[str]] = {}
+    for each in settings:
+        with _noted(mistakes):
+            setting = _typed(each) if isinstance(each, str) else each
+            if not isinstance(said.setdefault(setting.table, {}), dict):
+                raise ConfigError(f"--set {setting} names {setting.table}, which is no table")
+            said[setting.table][setting.key] = setting.value
+            typed.setdefault(setting.table, set()).add(setting.key)
+    return mistakes, typed
+
+
+def _typed(text: str) -> Setting:
+    setting = parse_setting(text)
+    return replace(setting, value=toml_or_text(setting.value))
 
 
 def _sorted_out(said: Mapping[str, Any]) -> tuple[dict[str, Any], Tables, list[str]]:

@@ -6,9 +6,10 @@ can be added to, which of them there are (see `_chosen_home`). What took long, s
 the old where what it read has changed (see `_long_home`), and nothing overwrites the old.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from ...manifests import sealed
@@ -22,7 +23,7 @@ from ...stages.stage import Inputs, Stage, WholeStage
 from ..job import RunOptions
 from ..planning import ask, beside_held, content_of, header_of, held_otherwise, inputs_of, is_as_read
 from ..recipe import Recipe
-from ..run import Outcome, run
+from ..run import Outcome, run as run_units
 from ..whole import changed_inputs, run_whole
 from .schema import nearest
 from .steps import Step
@@ -58,19 +59,70 @@ class _Target:
     inputs: Inputs
     at: Place
 
+    def is_same(self, other: "_Target") -> bool:
+        """The same settings, and inputs that have not changed between the two."""
+        ours, theirs = ({role: each.digest for role, each in one.inputs.items()} for one in (self, other))
+        return (self.at, self.config, ours) == (other.at, other.config, theirs)
+
 
 def run_recipe(recipe: Recipe, work: Place, options: RunOptions, start: str = "") -> Iterator[Made]:
     """Runs every step, or those from `start` on, and gives what became of each as it ends."""
+    made: list[Made] = []
+    for each in run_steps(recipe, work, options, start):
+        made.append(each)
+        yield each
+    write_last_run(work, recipe, made)
+
+
+def run_steps(
+    recipe: Recipe, work: Place, options: RunOptions, start: str = "", ended: "Ended | None" = None
+) -> Iterator[Made]:
+    """As `run_recipe`, without noting it as the last run. Steps that `ended` has of other recipes are not run again."""
     early = _before(recipe, start)
+    ended = ended or Ended()
     made: dict[str, Artifact] = {}
     for step in recipe.steps:
         with _named(step):
             target = _target(recipe, step, work, made)
-            outcome = _found(target, start) if step.name in early else _run(target, options)
+            run = partial(_found, target, start) if step.name in early else partial(_run, target, options)
+            outcome = ended.once(target, run)
             made[step.name] = open_artifact(outcome.at, target.stage.kind)
         yield Made(step.name, outcome)
-    names = {name: artifact.place.uri.rpartition("/")[2] for name, artifact in made.items()}
-    sealed.write(work, LAST_RUN, {"title": recipe.heading.title, "artifacts": names})
+
+
+class Ended:
+    """How the steps ended that several recipes have in common: each is run once, whatever came of it."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[_Target, Outcome | MaskmillError]] = {}  # by where it was made
+
+    def once(self, target: _Target, run: Callable[[], Outcome]) -> Outcome:
+        """Raises again what was raised then."""
+        known = self._known.get(target.at.uri)
+        if known is None or not known[0].is_same(target):
+            try:
+                outcome = run()
+            except MaskmillError as error:
+                self._known[target.at.uri] = target, error
+                raise
+            self._known[target.at.uri] = target, outcome
+            return outcome
+        if isinstance(known[1], MaskmillError):
+            raise type(known[1])(str(known[1]))
+        units = known[1].units_run + known[1].units_skipped
+        return replace(known[1], units_run=0, units_skipped=units, seconds=0.0)
+
+
+def write_last_run(
+    work: Place, recipe: Recipe, made: Sequence[Made], combinations: Sequence[Sequence[Made]] = ()
+) -> None:
+    """What is looked at as the last run; of a sweep the last combination, and all of them to be kept."""
+    several = {"combinations": [_names(each) for each in combinations]} if combinations else {}
+    sealed.write(work, LAST_RUN, {"title": recipe.heading.title, "artifacts": _names(made), **several})
+
+
+def _names(made: Sequence[Made]) -> dict[str, str]:
+    return {each.stage: each.outcome.at.uri.rpartition("/")[2] for each in made}
 
 
 def foresee_recipe(recipe: Recipe, work: Place, start: str = "") -> Iterator[Foreseen]:
@@ -195,7 +247,7 @@ def _run(target: _Target, options: RunOptions) -> Outcome:
     inputs = {role: artifact.place.uri for role, artifact in target.inputs.items()}
     if isinstance(target.stage, WholeStage):
         return run_whole(target.stage, target.config, inputs, target.at.uri, options.break_lock)
-    return run(target.stage, target.config, inputs, target.at.uri, options)
+    return run_units(target.stage, target.config, inputs, target.at.uri, options)
 
 
 def _found(target: _Target, start: str) -> Outcome:

@@ -9,6 +9,7 @@ from functools import partial
 import pyarrow as pa
 
 from ...manifests import tables
+from ...manifests.artifact import Artifact
 from ...manifests.errors import ConfigError, InputError
 from ...manifests.fitted_on import FittedOn, doubts, fitted_on
 from ...manifests.published import class_names
@@ -64,18 +65,7 @@ def compute(config: EvaluateConfig, inputs: Inputs, underway: Underway) -> Findi
     classes = inputs["images"].plan.facts["classes"]
     refuse_other_classes(predicted, classes)
     view = View(config.class_agnostic, config.boundary, predicted.plan.kind == "maps")
-    left_out = FittedOn(frozenset(), ()) if config.include_fitted else fitted_on(predicted)
-    found = (
-        each
-        for each in predictions(predicted, truth.labels, len(classes))
-        if config.include_fitted or not (each.is_truth or each.id in left_out.ids)
-    )
-    pictures = list(judged(found, truth, view))
-    if not pictures:
-        raise InputError(
-            f"no picture of {predicted.place} has ground truth in {inputs['images'].place} that nothing was fitted on; "
-            "pass as --against an images artifact with masks of the same ids"
-        )
+    pictures, left_out = judged_pictures(config, predicted, inputs["images"], truth, view)
     metrics, per_class = _tables(config, pictures, truth, view)
     metrics["judged"] = predicted.plan.kind
     metrics["rows_left_out"] = "none" if config.include_fitted else _told_left_out(left_out)
@@ -87,6 +77,25 @@ def compute(config: EvaluateConfig, inputs: Inputs, underway: Underway) -> Findi
     files = {"metrics.json": text.encode(), "classes.parquet": tables.encoded(table)}
     facts = {"metrics": metrics["results"], "coverage": metrics["coverage"]}
     return Findings(files, facts, warnings=doubts(predicted, left_out))
+
+
+def judged_pictures(
+    config: EvaluateConfig, predicted: Artifact, images: Artifact, truth: GroundTruth, view: View
+) -> tuple[list[Judged], FittedOn]:
+    """All that have ground truth, and which were left out because something was fitted on their masks."""
+    left_out = FittedOn(frozenset(), ()) if config.include_fitted else fitted_on(predicted)
+    found = (
+        each
+        for each in predictions(predicted, truth.labels, len(images.plan.facts["classes"]))
+        if config.include_fitted or not (each.is_truth or each.id in left_out.ids)
+    )
+    pictures = list(judged(found, truth, view))
+    if not pictures:
+        raise InputError(
+            f"no picture of {predicted.place} has ground truth in {images.place} that nothing was fitted on; "
+            "pass as --against an images artifact with masks of the same ids"
+        )
+    return pictures, left_out
 
 
 def _told_left_out(left_out: FittedOn) -> str:

@@ -1,0 +1,139 @@
+"""`maskmill sweep RECIPE.toml --set STAGE.KEY=V1,V2,…`."""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .answers import echo_json, show_outcome
+from .options import again_options
+from .run import WORK, recipe_options, recipe_reader, work_place
+from .sweep_table import rows_json, show_rows
+
+if TYPE_CHECKING:
+    from ..pipeline.recipes.chain import Made
+    from ..pipeline.sweep.grid import Axes, Combination
+    from ..pipeline.sweep.running import GridForeseen, Ran
+    from ..pipeline.sweep.worth import Row
+
+
+@click.command()
+@click.argument("recipe", metavar="RECIPE.toml", required=False)
+@click.option(
+    "--images", metavar="DIR", default="", help="A folder of pictures, in the place of a recipe, as in `run`."
+)
+@click.option(
+    "--work",
+    metavar="DIR",
+    default="",
+    help=f"Where the artifacts are made; {WORK} beside the recipe if left out, with --images in this directory.",
+)
+@click.option("--from", "start", metavar="STAGE", default="", help="Start there; the stages before must be done.")
+@click.option("--dry-run", is_flag=True, help="Say what there would be to make, and what is shared. Writes nothing.")
+@click.option(
+    "--set",
+    "settings",
+    metavar="STAGE.KEY=V1,V2,…",
+    multiple=True,
+    required=True,
+    help="Values to try; one alone holds for all. Where a value has commas, a TOML list of values: "
+    """'refine.preset=["15,0.001", "toco"]'.""",
+)
+@click.option("--update", is_flag=True, help="Append new pictures and classes, mark vanished pictures as missing.")
+@again_options
+def sweep(
+    recipe: str | None,
+    images: str,
+    work: str,
+    start: str,
+    dry_run: bool,
+    settings: tuple[str, ...],
+    update: bool,
+    **values: Any,
+) -> int:
+    """Run a recipe with every combination of the values of all --set, and say in one table what each is worth.
+
+    All combinations are checked before any is run. Each is run as `maskmill run` would run it, in the same WORK: what
+    they have in common is made once. One that fails ends only itself; the exit code is the highest of the failures',
+    else 6 where there is a warning. Stopped and started again it goes on, and the table is whole.
+    """
+    from ..pipeline.sweep.grid import checked_grid, parse_axes
+    from ..pipeline.sweep.running import foresee_grid, run_grid, worst_code
+    from ..pipeline.sweep.worth import Judge
+
+    as_json = values["as_json"]
+    axes, read = parse_axes(settings), recipe_reader(recipe, images)
+    if not as_json:
+        click.echo(_told(axes))
+    grid, at = checked_grid(axes, read), work_place(recipe, work)
+    if dry_run:
+        return _show_foreseen(axes, grid, foresee_grid(grid, at, start), as_json)
+    options = recipe_options(dataclasses.asdict(grid[0].recipe.run), {**values, "update": update})
+    begun, ended = (_nothing, _nothing) if as_json else (partial(_show_begun, len(grid)), _show_ended)
+    ran, rows, judge = list["Ran"](), list["Row"](), Judge()
+    for each in run_grid(grid, at, options, start, begun, ended):
+        if each.error:
+            click.echo(f"maskmill: combination {each.combination.number}, {each.combination}: {each.error}", err=True)
+        ran.append(each)
+        rows.append(judge.row(each))
+    if as_json:
+        echo_json({**_axes_json(axes), **rows_json(rows)})
+    else:
+        show_rows(rows)
+    return worst_code(ran)
+
+
+def _told(axes: "Axes") -> str:
+    """How many there are, before they are checked: of many that takes a while."""
+    lists = " × ".join(f"{len(each)} of {each[0].name}" for each in axes.swept)
+    fixed = f", all with {' '.join(map(str, axes.fixed))}" if axes.fixed else ""
+    return f"{_combinations(len(axes))}{f': {lists}' if lists else ''}{fixed}"
+
+
+def _combinations(number: int) -> str:
+    return f"{number:,} combination{'' if number == 1 else 's'}"
+
+
+def _axes_json(axes: "Axes") -> dict[str, Any]:
+    return {
+        "swept": {each[0].name: [setting.value for setting in each] for each in axes.swept},
+        "fixed": {each.name: each.value for each in axes.fixed},
+    }
+
+
+def _nothing(each: Any) -> None: ...
+
+
+def _show_begun(number: int, combination: "Combination") -> None:
+    click.echo(f"{combination.number} of {number}: {combination}")
+
+
+def _show_ended(made: "Made") -> None:
+    """A line of what has run; what is done, or was made for a combination before, needs none. Warnings stand below the
+    table, once."""
+    if made.outcome.units_run:
+        show_outcome(dataclasses.replace(made.outcome, warnings=()), as_json=False)
+
+
+def _show_foreseen(axes: "Axes", grid: "Sequence[Combination]", found: "GridForeseen", as_json: bool) -> int:
+    if as_json:
+        combinations = [
+            {"values": {each.name: each.value for each in combination.settings}, "steps": steps}
+            for combination, steps in zip(grid, dataclasses.asdict(found)["combinations"], strict=True)
+        ]
+        steps = [dataclasses.asdict(step) for step in found.steps]
+        echo_json({**_axes_json(axes), "steps": steps, "combinations": combinations})
+        return 0
+    for step in found.steps:
+        shared = "shared by all" if step.artifacts == 1 and len(grid) > 1 else _artifacts(step.artifacts, len(grid))
+        states = ", ".join(f"{state}" if step.artifacts == 1 else f"{n} {state}" for state, n in step.states.items())
+        click.echo(f"{step.stage}: {shared}; {states}")
+    return 0
+
+
+def _artifacts(number: int, combinations: int) -> str:
+    if number == combinations:
+        return "one for each" if number > 1 else "1 artifact"
+    return f"{number:,} artifacts for {combinations:,} combinations"
