@@ -22,7 +22,7 @@ def evaluate() -> None:
 @click.option("--boundary/--no-boundary", default=True, show_default=True, help="F of outlines at 2 % of the diagonal.")
 @click.option("--include-fitted", is_flag=True, help="Judge rows, too, whose masks something was fitted on.")
 @click.option("--resamples", type=click.IntRange(1), default=1000, show_default=True, help="Of the bootstrap.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--out", metavar="DIR", required=True, help="Where the metrics are kept.")
 @click.option("--break-lock", is_flag=True, help="Take over the lock of a run that died (object stores only).")
 @click.option("--json", "as_json", is_flag=True, help="Print the metrics as JSON.")
@@ -111,7 +111,9 @@ def masks(predicted: str, against: str, out: str, break_lock: bool, as_json: boo
     click.option("--save-predictions", is_flag=True, help="Keep a row per episode beside the metrics, as Parquet."),
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:NUMBER."),
     click.option("--resamples", type=click.IntRange(1), default=1000, show_default=True, help="Of the bootstrap."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap; episodes have none."),
+    click.option(
+        "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the bootstrap; episodes have none."
+    ),
     click.option("--out", metavar="DIR", required=True, help="Where the metrics are kept."),
     click.option("--break-lock", is_flag=True, help="Take over the lock of a run that died (object stores only)."),
     click.option("--json", "as_json", is_flag=True, help="Print the metrics as JSON."),
@@ -145,9 +147,9 @@ def fscs(
     from ..stages.students.features import seeing
 
     is_online = features == "online"
-    if is_online != bool(backbone) or is_online == bool(tokens) or (weights and not is_online):
+    if is_online != bool(backbone) or is_online == bool(tokens) or ((weights or image_size) and not is_online):
         raise click.UsageError(
-            "Give either --tokens DIR, or --features online with --backbone NAME and --weights FILE.",
+            "Give either --tokens DIR, or --features online with --backbone NAME and what else is of it.",
             click.get_current_context(),
         )
     files, inputs = few_shot_inputs(checkpoints, tokens, images, labels)

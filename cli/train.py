@@ -88,7 +88,8 @@ def train(
     from ..stages.train.stage import STAGE
 
     is_online = features == "online"
-    if is_online == bool(tokens) or is_online != bool(backbone) or ((weights or image_size) and not is_online):
+    of_online = weights or image_size or fit != "squash"
+    if is_online == bool(tokens) or is_online != bool(backbone) or (of_online and not is_online):
         raise click.UsageError(
             "Give either --tokens DIR, or --features online with --backbone NAME and what else is of it.",
             click.get_current_context(),

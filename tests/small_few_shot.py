@@ -47,7 +47,9 @@ def mask_of(number: int) -> np.ndarray:
     return label_HW
 
 
-def write_images(home: Path, masks: Mapping[int, np.ndarray] | None = None, out: str = "images") -> None:
+def write_images(
+    home: Path, masks: Mapping[int, np.ndarray] | None = None, out: str = "images", paint: int = 7
+) -> None:
     """An index of two dozen pictures in which each class has a colour; `masks` are those that are others here."""
     lines = ["path,labels,mask"]
     (home / out).parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +58,7 @@ def write_images(home: Path, masks: Mapping[int, np.ndarray] | None = None, out:
     for number in range(24):
         label_HW = mask_of(number)
         noise_HW3 = np.random.default_rng(number).integers(0, 60, (*label_HW.shape, 3), dtype=np.uint8)
-        colour_HW3 = np.array([[0] * 3, *np.random.default_rng(7).integers(60, 190, (6, 3))], np.uint8)
+        colour_HW3 = np.array([[0] * 3, *np.random.default_rng(paint).integers(60, 190, (6, 3))], np.uint8)
         picture_HW3 = noise_HW3 + colour_HW3[np.where(label_HW == 255, 0, label_HW)]
         Image.fromarray(picture_HW3).save(folder / f"p{number:02d}.png")
         Image.fromarray((masks or {}).get(number, label_HW)).save(folder / f"p{number:02d}-mask.png")

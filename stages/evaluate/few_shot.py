@@ -134,6 +134,7 @@ def _masks(asked: _Asked, folds: Sequence[Fold]) -> list[Masks]:
     found = []
     for number, fold in enumerate(folds):
         labels = _labels(asked, number)
+        refuse_other_pictures(labels, asked.inputs["images"])
         refuse_other_classes(labels, asked.inputs["images"].plan.facts["classes"])
         maps = LabelMaps(labels, asked.truth.labels, len(labels.plan.facts["classes"]))
         refuse_without_maps(maps, _supports(fold), str(labels.place))

@@ -46,6 +46,8 @@ class FewShotConfig:
         for name in ("way", "shot", "episodes", "resamples"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)} and must be at least 1")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed} and must be at least 0")
 
 
 def few_shot_config(

@@ -296,6 +296,9 @@ def test_options_and_config_fields_are_the_same_words() -> None:
         (["--protocol", "pascal-5i", "--folds", "bad", "--fold", "4"], "the fold is 4, and pascal-5i has folds 0 to 3"),
         (["--protocol", "coco-20i", "--folds", "bad"], "bad/val/fold0.pkl is no whole pickle"),
         (["--features", "online"], "Give either --tokens DIR, or --features online with --backbone NAME"),
+        (["--image-size", "32"], "Give either --tokens DIR, or --features online with --backbone NAME"),
+        (["--seed", "-1"], "Invalid value for '--seed': -1 is not in the range x>=0"),
+        (["--support-mask", "enhanced", "--labels", "strange"], "are of other pictures: that of 'p"),
         (["--images", "void"], "no mask in "),
         (["--images", "bare"], "holds no masks; index the pictures with their masks"),
         (["--tokens", "images"], "holds images where tokens are wanted"),
@@ -313,6 +316,8 @@ def test_a_mistake_is_one_sentence(home: Path, capsys: Capture, more: list[str],
         write_images(home, {number: np.full_like(mask_of(number), 255) for number in range(24)}, out="void")
     if "bare" in more:
         assert main(["index", "folder", "images-pictures", "--out", "bare"]) == 0
+    if "strange" in more:
+        write_strange_labels(home)
     if "fewer" in more:
         write_tokens(home, "fewer", fields=("tokens:all", "support_tokens:all"))
     if "bare-tokens" in more:
@@ -326,6 +331,15 @@ def test_a_mistake_is_one_sentence(home: Path, capsys: Capture, more: list[str],
     assert sentence in said
     assert said.count("\n") == (4 if "Usage" in said else 1)
     assert tree(home) == before
+
+
+def write_strange_labels(home: Path) -> None:
+    """Of other pictures under the same ids."""
+    (home / "elsewhere").mkdir()
+    write_images(home / "elsewhere", paint=8)
+    write_tokens(home / "elsewhere")
+    assert main(["mask", "elsewhere/tokens", "--supports", "2", "--threshold", "0.5", "--out", "strange-maps"]) == 0
+    assert main(["refine", "strange-maps", "--out", "strange"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,7 @@ MISTAKES = {
     "train dataset --student linear --out x": "Give either --tokens DIR, or --features online with --backbone NAME",
     "train dataset --student linear --tokens tokens --backbone b --out x": "Give either --tokens DIR",
     "train dataset --student linear --tokens tokens --features online --out x": "Give either --tokens DIR",
+    "train dataset --student linear --tokens tokens --fit pad --out x": "Give either --tokens DIR",
     "train dataset --student linear --tokens tokens": "Missing option '--out'",
     "train tokens --student linear --tokens tokens --out x": "holds tokens where dataset are wanted",
     "train dataset --student linear --tokens dataset --out x": "holds dataset where tokens are wanted",
