@@ -27,12 +27,20 @@ def refuse_other_pictures(first: Artifact, second: Artifact) -> None:
 
 
 def _images_of(artifact: Artifact) -> frozenset[str]:
-    """Digests of the images artifacts that it was made from."""
+    """Digests of the images artifacts whose pictures it is of. What something was fitted on, or what labels were held
+    against, is in a dataset's provenance too and may be of others."""
     if artifact.plan.kind == "images":
         return frozenset((artifact.digest,))
-    found = [each.digest for each in artifact.plan.inputs if each.role == "images"]
-    told = [each["digest"] for each in artifact.plan.facts.get("provenance", ()) if each.get("kind") == "images"]
-    return frozenset((*found, *told))
+    steps = {each["digest"]: each for each in artifact.plan.facts.get("provenance", ())}
+    found, ahead = set[str](), [(each.role, each.digest) for each in artifact.plan.inputs]
+    while ahead:
+        role, digest = ahead.pop()
+        step = steps.get(digest, {})
+        if role == "images":
+            found.add(digest)
+        elif role != "compared" and step.get("kind") != "checkpoint":
+            ahead += step.get("inputs", {}).items()
+    return frozenset(found)
 
 
 def _digests(artifact: Artifact) -> Mapping[str, str]:
