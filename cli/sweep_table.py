@@ -93,17 +93,22 @@ def _measures(rows: Sequence["Row"]) -> list[str]:
 
 
 def _floors(what: str, floors: Mapping[int, Sequence[Line]]) -> Iterator[str]:
-    """Once, where the pictures that were judged are the same in all rows."""
-    numbers: dict[str, list[int]] = {}
+    """Each once for all rows for which it is the same."""
+    rows: dict[str, dict[str, list[int]]] = {}  # name → the line → whose it is
     for number, lines in floors.items():
-        if lines:
-            numbers.setdefault(json.dumps(lines), []).append(number)
-    for of in numbers.values():
-        yield f"{what}{'' if len(numbers) == 1 else f' of {_listed(of)}'}, on the same pictures:"
-        width = max(len(line["name"]) for line in floors[of[0]])
-        for line in floors[of[0]]:
-            miou, foreground = (with_interval(line[name]) for name in ("miou", "miou_foreground"))
-            yield f"  {line['name']:{width}}  {miou:21}  {foreground}"
+        for line in lines:
+            rows.setdefault(line["name"], {}).setdefault(json.dumps(line), []).append(number)
+    told = [
+        (name if len(of) == 1 else f"{name}, {_listed(numbers)}", json.loads(line))
+        for name, of in rows.items()
+        for line, numbers in of.items()
+    ]
+    if told:
+        yield f"{what}, on the same pictures:"
+    width = max((len(name) for name, _ in told), default=0)
+    for name, line in told:
+        miou, foreground = (with_interval(line[key]) for key in ("miou", "miou_foreground"))
+        yield f"  {name:{width}}  {miou:21}  {foreground}"
 
 
 def _remarks(rows: Sequence["Row"]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .artifact import Artifact, open_artifact
-from .checkpoints import flattered_ids
+from .checkpoints import flattered_ids, seen_ids
 from .errors import MaskmillError
 from .plan import Input
 from .sealed import Json
@@ -16,6 +16,7 @@ Steps = Mapping[str, Mapping[str, Json]]
 @dataclass(frozen=True, slots=True)
 class FittedOn:
     ids: frozenset[str]  # but for those that were scored by a network that has not seen theirs
+    seen: frozenset[str]  # those, too: what was made of other pictures has seen theirs
     unknown: Sequence[str]  # of what has gone, or was made anew since: where it lay
 
 
@@ -23,8 +24,12 @@ def fitted_on(artifact: Artifact) -> FittedOn:
     """All the way up. A dataset's own account tells of what has gone whether it was fitted on anything."""
     told = {step["digest"]: step for step in artifact.plan.facts.get("provenance", ())}
     found = list(_checkpoints(artifact, told))
-    ids = [flattered_ids(each) for each in found if isinstance(each, Artifact)]
-    return FittedOn(frozenset[str]().union(*ids), list(dict.fromkeys(each for each in found if isinstance(each, str))))
+    checkpoints = [each for each in found if isinstance(each, Artifact)]
+    return FittedOn(
+        frozenset[str]().union(*map(flattered_ids, checkpoints)),
+        frozenset[str]().union(*(seen_ids(each, "masks") for each in checkpoints)),
+        list(dict.fromkeys(each for each in found if isinstance(each, str))),
+    )
 
 
 def doubts(artifact: Artifact, found: FittedOn) -> list[str]:

@@ -83,7 +83,7 @@ def judged_pictures(
     config: EvaluateConfig, predicted: Artifact, images: Artifact, truth: GroundTruth, view: View
 ) -> tuple[list[Judged], FittedOn]:
     """All that have ground truth, and which were left out because something was fitted on their masks."""
-    left_out = FittedOn(frozenset(), ()) if config.include_fitted else fitted_on(predicted)
+    left_out = FittedOn(frozenset(), frozenset(), ()) if config.include_fitted else fitted_on(predicted)
     found = (
         each
         for each in predictions(predicted, truth.labels, len(images.plan.facts["classes"]))

@@ -100,17 +100,20 @@ def _line(name: str, counts: Sequence[Counts], seed: int) -> dict[str, Json]:
 
 def _floors(published: Published, truth: GroundTruth, ids: Sequence[str]) -> Iterator[Line]:
     """What guesses score that look at no picture, on the same. They are told its class, which the student is not."""
-    truths = [_of_kind(published, truth.known(each)) for each in ids]
-    classes = [sorted(set(np.unique(true_HW).tolist()) - {0, 255}) for true_HW in truths]
-    ellipses = fitted_ellipses(ids, classes, np.stack([cell_counts(true_HW) for true_HW in truths]))
+    classes, cells = [], []
+    for identifier in ids:
+        true_HW = _of_kind(published, truth.known(identifier))
+        classes.append(sorted(set(np.unique(true_HW).tolist()) - {0, 255}))
+        cells.append(cell_counts(true_HW))
+    ellipses = fitted_ellipses(ids, classes, np.stack(cells))
     labels = painted_labels(classes)
     names = ("told the class: all foreground", "told the class: best fixed ellipse, fitted on other classes")
     for name, shapes in zip(names, ([WHOLE] * len(ids), ellipses), strict=True):
-        found = zip(truths, labels, shapes, strict=True)
-        yield (
-            name,
-            [pixel_counts(true, painted((true.shape[0], true.shape[1]), label, shape)) for true, label, shape in found],
-        )
+        counts = []
+        for identifier, label, shape in zip(ids, labels, shapes, strict=True):
+            true_HW = _of_kind(published, truth.known(identifier))
+            counts.append(pixel_counts(true_HW, painted((true_HW.shape[0], true_HW.shape[1]), label, shape)))
+        yield name, counts
 
 
 def _of_kind(published: Published, true_HW: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:

@@ -32,8 +32,9 @@ TOLD = 10  # how often it is said how far a training is
 def trained_classifier(config: TrainConfig, given: Given, underway: Underway) -> Findings:
     published, features, truth = given.published, given.features, given.truth
     flattered = fitted_on(given.dataset)
-    held_out = held_out_ids(published, truth, flattered.ids, config.seed)
-    fitting = [each for each in published.ids if each not in frozenset(held_out)]
+    held_out = held_out_ids(published, truth, flattered.seen, config.seed)
+    left_out = frozenset(held_out)
+    fitting = [each for each in published.ids if each not in left_out]
     if not fitting:
         raise InputError(f"all {len(held_out)} pictures of {published.place} are held out to judge by; publish more")
     features.require(published.ids)

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from ...manifests.artifact import Artifact
 from ...manifests.classes import IGNORE
 from ...manifests.errors import InputError
+from ...manifests.frames import frame_rows
 from ...manifests.labels import Labels, open_labels
 from ...manifests.published import ground_truth_ids
 from ...manifests.sealed import Json
@@ -39,7 +40,8 @@ class Published:
 
     def shown(self) -> dict[str, tuple[int, ...]]:
         """The image-level labels of each picture."""
-        return {each: tuple(self.labels.row(place)["labels"] or ()) for each, place in self.places.items()}
+        rows = frame_rows(self.labels.artifact, ["id", "labels"])
+        return {row["id"]: tuple(row["labels"] or ()) for row in rows if row["id"] in self.places}
 
     def mask(self, identifier: str) -> UInt8[np.ndarray, "H W"]:
         found: np.ndarray = self.labels.mask(self.places[identifier]).numpy()
