@@ -13,6 +13,7 @@ import torch
 from ...manifests.checkpoints import SEEN, seen_json
 from ...manifests.classes import IGNORE
 from ...manifests.errors import InputError
+from ...manifests.fitted_on import FittedOn, doubts, fitted_on
 from ...manifests.underway import Underway
 from ..learning.lesson import Batch, Lesson, Losses, nothing_watched
 from ..learning.loop import Course, train
@@ -41,8 +42,10 @@ def trained_learner(config: TrainConfig, given: Given, underway: Underway) -> Fi
     supervise = supervised(config.supervision, given.published, given.truth, given.features.sight)
     drawn = drawn_pools(config, given.published, given.truth)
     given.features.require([*drawn.fitting, *drawn.stopping])
+    fitted = None
     if config.supervision in ("published", "mixed"):
         given.published.refuse_undecided(drawn.fitting)
+        fitted = fitted_on(given.dataset)
     if config.supervision == "mask":
         _refuse_void(given, drawn)
     learner = made_learner(given.features.sight.channels, config.seed).to(device_named(config.device))
@@ -53,7 +56,7 @@ def trained_learner(config: TrainConfig, given: Given, underway: Underway) -> Fi
     lines = train(lesson, course, underway)
     chosen = learner if config.select == "last" else kept.learner
     return Findings(
-        files={**files_of(official_state(chosen), lines), SEEN: _seen(config, given, drawn)},
+        files={**files_of(official_state(chosen), lines), SEEN: _seen(config, given, drawn, fitted)},
         facts={
             **facts_of(config, given),
             "channels": given.features.sight.channels,
@@ -62,9 +65,15 @@ def trained_learner(config: TrainConfig, given: Given, underway: Underway) -> Fi
             "select": config.select,
             **({"chosen_on": CHOSEN_ON[config.select]} if config.select != "last" else {}),
             "kept_step": config.steps if config.select == "last" else int(kept.step) + 1,
-            "undecided_pairs": sum(json.loads(line).get(UNDECIDED, 0) for line in lines),
+            "undecided_share": _undecided_share(lines, config.batch),
         },
+        warnings=[] if fitted is None else doubts(given.dataset, fitted),
     )
+
+
+def _undecided_share(lines: Sequence[str], batch: int) -> float:
+    """Of the pairs that metric lines tell of: those of a long training are of some of its steps."""
+    return sum(json.loads(line).get(UNDECIDED, 0) for line in lines) / (len(lines) * batch)
 
 
 def made_learner(channels: int, seed: int) -> Learner:
@@ -144,8 +153,9 @@ def _refuse_void(given: Given, drawn: Drawn) -> None:
         )
 
 
-def _seen(config: TrainConfig, given: Given, drawn: Drawn) -> bytes:
-    """Ground truth was seen where it supervised, and where a step was chosen by it."""
+def _seen(config: TrainConfig, given: Given, drawn: Drawn, fitted: FittedOn | None) -> bytes:
+    """Ground truth was seen where it supervised, where something was fitted on it that made the dataset's masks, and
+    where a step was chosen by it."""
     truth = set(given.published.ground_truth) if config.supervision in ("published", "mixed") else set[str]()
     if config.supervision == "mask":
         assert given.truth is not None
@@ -155,4 +165,5 @@ def _seen(config: TrainConfig, given: Given, drawn: Drawn) -> bytes:
         return [each for each in ids if each in truth]
 
     stopping = drawn.stopping if config.select == "upstream" else with_truth(drawn.stopping)
-    return seen_json(drawn.fitting, drawn.stopping, with_truth(drawn.fitting), stopping)
+    fitting = {*with_truth(drawn.fitting), *(fitted.seen if fitted else ())}
+    return seen_json(drawn.fitting, drawn.stopping, sorted(fitting), stopping)

@@ -9,13 +9,15 @@ upstream  the highest mIoU on the test episodes of the other classes, by their g
 """
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...manifests.errors import Diverged
 from ..scores.few_shot import episode_counts
 from ..scores.iou import accumulated, mean_iou
 from ..scores.truth import GroundTruth
@@ -63,7 +65,14 @@ def watch_held_out(
         total = 0.0
         for episode in episodes:
             pair = read_pairs(features, supervise, reads_keys, [episode])
-            total += float(losses_of_pair(learner, pair, 0, features.sight, device).total)
+            loss = float(losses_of_pair(learner, pair, 0, features.sight, device).total)
+            if not math.isfinite(loss):
+                pair_ids = f"{episode.query}, {episode.supports[0][0]}"
+                raise Diverged(
+                    f"the loss on held-out pictures is {loss:g} after step {step}, over {pair_ids}, so no step can be "
+                    "chosen; choose a lower learning rate, or look at these pictures"
+                )
+            total += loss
         kept.offer(step, -total / len(episodes), learner)
         return {"held-out loss": total / len(episodes)}
 
@@ -96,7 +105,8 @@ def watch_upstream(
             pixels_1UV = pixel_probability(at_pixels(logits.segmentation, (true_UV.shape[0], true_UV.shape[1])))
             painted_UV = decided_ways(pixels_1UV[:, None])[0].cpu().numpy()
             counts.append(episode_counts(painted_UV, true_UV, episode.classes, "background"))
-        found = float(partial(mean_iou, with_background=False)(accumulated(counts)))
+        # Where nothing is painted, and no pixel of truth is of these classes, there is nothing to divide by.
+        found = float(np.nan_to_num(mean_iou(accumulated(counts), with_background=False)))
         kept.offer(step, found, learner)
         return {"test mIoU": found}
 

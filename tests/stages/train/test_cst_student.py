@@ -1,5 +1,6 @@
 """CST's learner trained: every supervision and choice, resumed bit for bit, and the sentence for what cannot work."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -22,7 +23,7 @@ from maskmill.stages.scores.truth import GroundTruth
 from maskmill.stages.students.episodes import Episode, made_pool, training_episode
 from maskmill.stages.students.features import PAIR_FIELDS, Cached, seeing
 from maskmill.stages.students.official import learner_of, official_name, own_name
-from maskmill.stages.train import cst, pairs, pool
+from maskmill.stages.train import cst, pairs, pool, selection
 from maskmill.stages.train.published import Published
 from maskmill.stages.train.targets import supervised
 from small_dataset import tree
@@ -147,9 +148,10 @@ def test_what_a_pair_is_supervised_by(mixed: Path, name: Any) -> None:
         Cached(open_tokens(mixed / "tokens"), PAIR_FIELDS),
     )
     read = [features.read([at(each) for each in EPISODES], PAIR_FIELDS) for at in (_query, _support)]
-    supports, queries = supervised(name, published, truth, features.sight)(EPISODES, *read)
+    supports, queries, is_present = supervised(name, published, truth, features.sight)(EPISODES, *read)
     assert supports.shape == queries.shape == (2, *SIZE)
     assert not queries[1][queries[1] != 255].any(), "the query does not show the class"
+    assert is_present.tolist() == [True, False]
     if name == "pseudo":
         assert set(queries.unique().tolist()) <= {0, 1}
         return
@@ -222,6 +224,35 @@ def test_the_originals_choice_is_named(home: Path, monkeypatch: pytest.MonkeyPat
     assert [line["loss"] for line in metrics(last)] == [line["loss"] for line in metrics(made)], (
         "choosing changes nothing"
     )
+
+
+def test_a_held_out_loss_that_is_no_number_chooses_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*given: Any) -> Any:
+        found = pairs.losses_of_pair(*given)
+        return dataclasses.replace(found, total=found.total * float("nan"))
+
+    monkeypatch.setattr(selection, "losses_of_pair", lost)
+    with pytest.raises(Diverged, match=r"the loss on held-out pictures is nan after step 0, over p\d\d, p\d\d, so no"):
+        train(home, "chosen-by-nothing", **ASKED, select="held-out")
+
+
+def test_a_step_is_chosen_where_no_class_is_there_or_painted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes that only labels name: nothing to divide by."""
+    monkeypatch.setattr(pool, "JUDGED", 2)
+    monkeypatch.setattr(selection, "decided_ways", lambda pixels: torch.zeros_like(pixels[:, 0], dtype=torch.uint8))
+    known = GroundTruth.known
+    monkeypatch.setattr(GroundTruth, "known", lambda *given: known(*given) * 0)
+    made = train(home, "of-nothing", **{**ASKED, "classes": ["1", "2"]}, select="upstream")
+    assert made.summary.counts["kept_step"] > 0
+    assert "NaN" not in made.file("metrics.jsonl").decode()
+
+
+def test_undecided_pairs_are_told_of_however_few_lines_there_are(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "MOST_LINES", 2)
+    monkeypatch.setattr(cst, "undecided", lambda given: 1)
+    made = train(home, "few-lines", **ASKED)
+    assert len(metrics(made)) < ASKED["steps"]
+    assert made.summary.counts["undecided_share"] == pytest.approx(1 / ASKED["batch"])
 
 
 @pytest.mark.slow
