@@ -37,8 +37,7 @@ def read_pairs(features: Features, supervise: Supervise, reads_keys: bool, episo
     supports = features.read(
         [each.supports[0][0] for each in episodes], ["support_tokens", *(PSEUDO_FIELDS if reads_keys else [])]
     )
-    masks_BUV, target_BUV = supervise(episodes, queries, supports)
-    is_present_B = torch.tensor([each.is_present[0] for each in episodes])
+    masks_BUV, target_BUV, is_present_B = supervise(episodes, queries, supports)
     return Pairs(queries.fields["tokens"], supports.fields["support_tokens"], masks_BUV, is_present_B, target_BUV)
 
 

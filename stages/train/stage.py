@@ -84,7 +84,7 @@ def _has_masks(inputs: Inputs) -> bool:
 STAGE = WholeStage(
     name="train",
     kind="checkpoint",
-    code_version=1,
+    code_version=2,
     config=TrainConfig,
     roles={"dataset": "dataset", "tokens": "tokens", "images": "images"},
     compute=compute,

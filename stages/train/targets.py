@@ -9,7 +9,9 @@ mixed      the dataset's masks, where it holds ground truth for some pictures an
 
 Which pictures' ground truth `mixed` may use was said when the dataset was published (`manifest --ground-truth`, which
 also takes an enhancer for those that it was fitted on), so that nothing has to be said twice. Void in ground truth is
-background, as in the original; what a pseudo-mask leaves undecided is not asked for, which is this project's own.
+background, and whether it shows the class its pixels say, as in the original (data/pascal.py), so that the two answers
+never contradict each other. Where there is no ground truth image-level labels say it, and what a pseudo-mask leaves
+undecided is not asked for: this project's own.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,9 +32,11 @@ from ..students.supervision import THRESHOLD, query_target, support_mask
 from .published import Published
 
 PSEUDO_FIELDS = ("keys", "cls_query")
-Targets = tuple[Bool[Tensor, "B U V"], UInt8[Tensor, "B U V"]]  # of supports, of queries
+# Masks of supports, of queries, and whether queries show the class.
+Targets = tuple[Bool[Tensor, "B U V"], UInt8[Tensor, "B U V"], Bool[Tensor, " B"]]
 # Of episodes of one way and one shot, and of what was read of their queries and supports.
 Supervise = Callable[[Sequence[Episode], Read, Read], Targets]
+# A label map, and what is void in it: background in ground truth alone.
 Labelled = Callable[[str], tuple[UInt8[np.ndarray, "H W"], Void]]
 
 
@@ -64,31 +68,39 @@ def supervised(
 
 def by_keys(sight: Sight) -> Supervise:
     def targets(episodes: Sequence[Episode], queries: Read, supports: Read) -> Targets:
+        is_present_B = _listed(episodes)
         masks_BUV, wanted_BUV = pair_masks(
             supports.fields["keys"],
             supports.fields["cls_query"],
             queries.fields["keys"],
-            torch.tensor([each.is_present[0] for each in episodes]),
+            is_present_B,
             heads=sight.heads,
             grids=(sight.grid, sight.grid),
             support_size=sight.size_px,
             query_size=sight.size_px,
             threshold=THRESHOLD,
         )
-        return masks_BUV, wanted_BUV.to(torch.uint8)
+        return masks_BUV, wanted_BUV.to(torch.uint8), is_present_B
 
     return targets
 
 
 def by_masks(labelled: Labelled, sight: Sight) -> Supervise:
     def targets(episodes: Sequence[Episode], queries: Read, supports: Read) -> Targets:
-        masks, wanted = [], []
-        for episode in episodes:
+        masks, wanted, is_present_B = [], [], _listed(episodes)
+        for place, episode in enumerate(episodes):
             label = episode.classes[0]
             support_HW, _ = labelled(episode.supports[0][0])
             masks.append(support_mask(torch.from_numpy(support_HW), label, sight.size_px))
             query_HW, void = labelled(episode.query)
             wanted.append(query_target(torch.from_numpy(query_HW), label, sight.size_px, void))
-        return torch.stack(masks), torch.stack(wanted)
+            if void == "background":
+                is_present_B[place] = bool((query_HW == label).any())
+        return torch.stack(masks), torch.stack(wanted), is_present_B
 
     return targets
+
+
+def _listed(episodes: Sequence[Episode]) -> Bool[Tensor, " B"]:
+    """As image-level labels have it."""
+    return torch.tensor([each.is_present[0] for each in episodes])

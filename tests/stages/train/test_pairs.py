@@ -73,7 +73,18 @@ def test_masks_of_a_pair_by_the_class_that_is_asked_for() -> None:
     voids: list[tuple[Void, int]] = [("background", 0), ("ignore", 255)]
     for void, left in voids:
         given: dict[str, tuple[np.ndarray, Void]] = {name: (label_HW, void) for name, label_HW in labels.items()}
-        masks, targets = by_masks(given.__getitem__, SIGHT)(episodes, none, none)
+        masks, targets, _ = by_masks(given.__getitem__, SIGHT)(episodes, none, none)
         assert masks[:, 0, ::5].tolist() == [[True, False, False], [True, False, False]]
         assert targets[:, 0, ::5].tolist() == [[0, 1, left], [0, 0, left]]
         assert (targets.dtype, targets.shape, masks.shape) == (torch.uint8, (2, 12, 15), (2, 12, 15))
+
+
+def test_ground_truth_says_whether_its_class_is_there() -> None:
+    """Image-level labels may leave a class out, or name one without a pixel; elsewhere they are all that is known."""
+    label_HW = np.array([[1, 0, 255]], np.uint8).repeat(5, axis=1).repeat(12, axis=0)
+    asked = [Episode("q", (1,), (("q",),), (False,)), Episode("q", (2,), (("q",),), (True,))]
+    none = Read({}, ())
+    _, targets, is_present = by_masks(lambda identifier: (label_HW, "background"), SIGHT)(asked, none, none)
+    assert is_present.tolist() == targets.flatten(1).any(dim=1).tolist() == [True, False]
+    _, _, is_present = by_masks(lambda identifier: (label_HW, "ignore"), SIGHT)(asked, none, none)
+    assert is_present.tolist() == [False, True]
