@@ -19,7 +19,7 @@ from .sealed import Json
 from .tables import FRAME_ROW_GROUP
 
 KEPT_BYTES = 32 * 2**20  # of row groups that a process keeps: thousands of rows with masks, or a few hundred pictures
-_groups: OrderedDict[Hashable, pa.Table] = OrderedDict()
+_groups: OrderedDict[Hashable, tuple[pa.Table, int]] = OrderedDict()  # and how many bytes each holds
 _checked: set[Hashable] = set()  # files that this process has found to hold what they should
 _lock = threading.Lock()
 
@@ -51,16 +51,17 @@ def _kept(key: Hashable) -> pa.Table | None:
     with _lock:
         if key in _groups:
             _groups.move_to_end(key)
-        return _groups.get(key)
+            return _groups[key][0]
+        return None
 
 
 def _keep(key: Hashable, table: pa.Table) -> None:
     """In the place of what nobody has asked for since the longest time; the last one stays, however large."""
     with _lock:
-        _groups[key] = table
-        size = sum(each.nbytes for each in _groups.values())
-        while size > KEPT_BYTES and len(_groups) > 1:
-            size -= _groups.popitem(last=False)[1].nbytes
+        _groups[key] = table, table.nbytes  # counted once: asking a nested table takes as long as reading a row
+        held = sum(size for _, size in _groups.values())
+        while held > KEPT_BYTES and len(_groups) > 1:
+            held -= _groups.popitem(last=False)[1][1]
 
 
 def _file(artifact: Artifact, unit: Unit) -> pq.ParquetFile:
