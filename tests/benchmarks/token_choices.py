@@ -15,9 +15,11 @@ another seed    the learner of all blocks again, with other first weights and ot
 
 The student linear reads the last block alone: all its classes at once, on pictures that it has not learned from.
 
-Probabilities are of the class being there, and their difference is the mean of absolute ones. Masks agree by the IoU of
-what the two paint, in the mean over those episodes or pictures in which one of them paints something. mIoU and exact
-ratio are by ground truth, and the same minus the reference's.
+Probabilities are of the class being there, and those of pixels, on a grid of 32×32; their differences are means of
+absolute ones, and beside that of pixels stands their correlation in the mean over episodes: a learner that is not
+certain enough to paint anything agrees or differs all the same. Masks agree by the IoU of what the two paint, in the
+mean over those episodes or pictures in which one of them paints something. mIoU and exact ratio are by ground truth,
+and the same minus the reference's.
 """
 
 import argparse
@@ -46,13 +48,14 @@ from maskmill.stages.evaluate.support_masks import true_masks
 from maskmill.stages.scores.few_shot import few_shot_scores
 from maskmill.stages.scores.iou import accumulated, mean_iou, pixel_counts
 from maskmill.stages.scores.truth import GroundTruth
+from maskmill.stages.students.episodes import Episode
 from maskmill.stages.students.features import LAST, SEVERAL, Cached
 from maskmill.stages.train.judging import predictions
 from maskmill.stages.train.linear import made_classifier
 from maskmill.stages.train.published import Published
 
 PICTURES = REFERENCE / "caltech-outlines"
-FOLDS = 4
+FOLDS, GRID_PX = 4, 32
 DTYPES = ("float32", "float16", "int8")
 
 
@@ -97,6 +100,7 @@ class Answers:
     painted: Sequence[np.ndarray]  # 0, or what is there: a way, or a class
     miou: float
     exact_ratio: float
+    pixels: np.ndarray  # of episodes, how probable the class is on a grid of them
 
 
 # ------------------------------------------------------------------------------------------------ what is made once
@@ -149,10 +153,11 @@ def of_pairs(study: Study, blocks: str, dtype: str, seed: int) -> Answers:
         fold = asked_fold(study, truth)
         masks = true_masks(truth, features.sight)
         answerer = Answerer(learner.learner.eval(), features, masks, False, torch.device("cpu"))
-        found = []
+        found, pixels = [], []
         for episode in fold.episodes:
             rows, columns = truth.known(episode.query).shape
             found.append(answerer.answer(episode, (rows, columns)))
+            pixels.append(probable_pixels(answerer, episode))
         pairs = list(zip(fold.episodes, found, strict=True))
         kept = [episode_row(asked, each, truth.known(asked.query), "background") for asked, each in pairs]
         scores = few_shot_scores(answered(fold.episodes, kept, truly_present(fold.episodes, truth)), num_resamples=1)
@@ -161,10 +166,20 @@ def of_pairs(study: Study, blocks: str, dtype: str, seed: int) -> Answers:
             np.array([each.decisions[0] for each in found]),
             [each.painted_UV for each in found],
             *(float("nan") if each is None else each for each in (scores.miou.estimate, scores.exact_ratio.estimate)),
+            np.stack(pixels),
         )
 
     parts = (blocks, dtype, seed, study.fold, study.steps, study.batch, study.episodes)
     return kept_answers(study.named("answers-cst", *parts), answer)
+
+
+def probable_pixels(answerer: Answerer, episode: Episode) -> np.ndarray:
+    query = answerer.features.read([episode.query], ["tokens"]).fields["tokens"]
+    support = answerer.features.read(episode.supports[0], ["support_tokens"]).fields["support_tokens"]
+    masks = answerer.masks(episode.supports[0], episode.classes[0], {})
+    with torch.inference_mode():
+        found: np.ndarray = answerer._of_way(query, support, masks, (GRID_PX, GRID_PX))[1].numpy()
+    return found
 
 
 def asked_fold(study: Study, truth: GroundTruth) -> Fold:
@@ -189,7 +204,7 @@ def of_patches(study: Study, dtype: str, seed: int, other: int) -> Answers:
         painted = [label_HW for _, label_HW in predictions(classifier, features, published, ids)]
         counts = [pixel_counts(truth.known(each), label_HW) for each, label_HW in zip(ids, painted, strict=True)]
         miou = float(mean_iou(accumulated(counts), with_background=True))
-        return Answers(np.zeros(len(ids)), np.zeros(len(ids), bool), painted, miou, float("nan"))
+        return Answers(np.zeros(len(ids)), np.zeros(len(ids), bool), painted, miou, float("nan"), np.zeros(0))
 
     return kept_answers(study.named("answers-linear", dtype, seed, other), answer)
 
@@ -208,6 +223,7 @@ def kept_answers(at: Path, answer: Callable[[], Answers]) -> Answers:
                 probabilities=found.probabilities,
                 decisions=found.decisions,
                 pixels=pixels,
+                probable=found.pixels,
             )
         os.replace(file.with_suffix(".part"), file)
     with np.load(file) as held:
@@ -215,7 +231,9 @@ def kept_answers(at: Path, answer: Callable[[], Answers]) -> Answers:
         ends = np.cumsum([rows * columns for rows, columns in told["shapes"]])
         pieces = np.split(held["pixels"], ends[:-1])
         painted = [piece.reshape(shape) for piece, shape in zip(pieces, told["shapes"], strict=True)]
-        return Answers(held["probabilities"], held["decisions"], painted, told["miou"], told["exact_ratio"])
+        return Answers(
+            held["probabilities"], held["decisions"], painted, told["miou"], told["exact_ratio"], held["probable"]
+        )
 
 
 # -------------------------------------------------------------------------------------------------------- the tables
@@ -231,10 +249,16 @@ def mask_iou(found: Answers, reference: Answers) -> float:
     return float(np.mean(ious)) if ious else float("nan")
 
 
+def correlation(found: Answers, reference: Answers) -> float:
+    pairs = zip(found.pixels, reference.pixels, strict=True)
+    return float(np.mean([np.corrcoef(one.ravel(), other.ravel())[0, 1] for one, other in pairs]))
+
+
 def pair_cells(found: Answers, reference: Answers) -> list[str]:
     return [
         f"{np.abs(found.probabilities - reference.probabilities).mean():.5f}",
         f"{np.mean(found.decisions == reference.decisions):.1%}",
+        f"{np.abs(found.pixels - reference.pixels).mean():.5f}, {correlation(found, reference):.4f}",
         f"{mask_iou(found, reference):.4f}".replace("nan", "–"),  # where nothing is painted
         f"{found.miou:.4f} ({found.miou - reference.miou:+.4f})",
         f"{found.exact_ratio:.4f} ({found.exact_ratio - reference.exact_ratio:+.4f})",
@@ -305,7 +329,15 @@ def main() -> None:
     depth = make(study)
     print(f"{asked.backbone}, weights {asked.weights or 'of its own'}, {asked.size} pixels, {asked.steps} steps of")
     print(f"{asked.batch} pairs, {asked.episodes} episodes of {len(study.judged)} classes that were not learned")
-    of_pair = ["cst reads", "bytes a picture", "probability differs by", "equal decisions", "IoU of masks", "mIoU"]
+    of_pair = [
+        "cst reads",
+        "bytes a picture",
+        "probability differs by",
+        "equal decisions",
+        "pixels differ by",
+        "IoU of masks",
+        "mIoU",
+    ]
     show([*of_pair, "exact ratio"], pair_lines(study, depth, asked.seeds))
     of_patch = ["linear reads", "bytes a picture", "pictures judged", "equal pixels", "IoU of masks", "mIoU"]
     show(of_patch, patch_lines(study, asked.seeds))
