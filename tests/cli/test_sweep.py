@@ -183,8 +183,8 @@ def test_floors_of_other_questions_stand_by_themselves(made: Made, copied: Path,
     assert [row["difference"] for row in rows_of(swept(capsys, *asked))] == [None, None]
     assert main(["sweep", *map(str, asked)]) == 0
     shown = capsys.readouterr().out
-    assert "floors of row 1, on" in shown
-    assert "floors of row 2, on" in shown
+    assert "all foreground, row 1" in shown
+    assert "all foreground, row 2" in shown
     assert "less row" not in shown
 
 
