@@ -46,6 +46,7 @@ from maskmill.stages.evaluate.folds import Fold, class_fold, shown_classes
 from maskmill.stages.evaluate.learners import opened_checkpoint, refuse_other_features
 from maskmill.stages.evaluate.support_masks import true_masks
 from maskmill.stages.scores.few_shot import few_shot_scores
+from maskmill.stages.scores.intervals import Interval
 from maskmill.stages.scores.iou import accumulated, mean_iou, pixel_counts
 from maskmill.stages.scores.truth import GroundTruth
 from maskmill.stages.students.episodes import Episode
@@ -165,12 +166,17 @@ def of_pairs(study: Study, blocks: str, dtype: str, seed: int) -> Answers:
             np.array([each.probabilities[0] for each in found]),
             np.array([each.decisions[0] for each in found]),
             [each.painted_UV for each in found],
-            *(float("nan") if each is None else each for each in (scores.miou.estimate, scores.exact_ratio.estimate)),
+            estimated(scores.miou),
+            estimated(scores.exact_ratio),
             np.stack(pixels),
         )
 
     parts = (blocks, dtype, seed, study.fold, study.steps, study.batch, study.episodes)
     return kept_answers(study.named("answers-cst", *parts), answer)
+
+
+def estimated(score: Interval) -> float:
+    return float("nan") if score.estimate is None else score.estimate
 
 
 def probable_pixels(answerer: Answerer, episode: Episode) -> np.ndarray:
