@@ -52,6 +52,7 @@ class Study:
     extract: Sequence[str]
     train: Sequence[str]
     episodes: int
+    supports: Sequence[str]
     folds: Sequence[Sequence[str]]  # the classes that each judges
     learned: Sequence[Sequence[str]]  # and those that are learned for it
 
@@ -257,10 +258,10 @@ def lines_of(study: Study, way: int, seed: int, floors: dict[str, Any]) -> Itera
         title = f"{kind}, {budget}" if budget else kind
         students = [each[0] for each in made if each is not None]
         if len(students) < FOLDS:
-            yield f"| {title} | {seed} | fewer than two classes have two masks | | |"
+            yield f"| {title} | {seed} | fewer than two classes have two masks {'| ' * (len(study.supports) - 1)}|"
             continue
         cells = []
-        for support in SUPPORTS:
+        for support in study.supports:
             metrics = judged(study, students, budget, support, way, seed)
             floors |= {"mean": metrics["mean"][1:], "present": metrics["present"]}
             cells.append(cell(metrics["mean"][0]))
@@ -279,19 +280,19 @@ def shown(found: Mapping[str, Any]) -> str:
     return f"{found['estimate']:.3f} ({found['low']:.3f}–{found['high']:.3f})"
 
 
-def report(study: Study, seeds: Sequence[int]) -> None:
+def report(study: Study, seeds: Sequence[int], ways: Sequence[int]) -> None:
     judged, learned = ([len(each) for each in some] for some in (study.folds, study.learned))
     print(f"\n{study.name}: classes judged in each fold {judged}, learned {learned}")
-    for way in (1, 2):
+    for way in ways:
         floors: dict[str, Any] = {}
         lines = [line for seed in seeds for line in lines_of(study, way, seed, floors)]
         present = ", ".join(f"{number}: {share:.1%}" for number, share in enumerate(floors["present"]))
         print(f"\n{study.name}, {way}-way: exact ratio, mIoU; classes present in an episode {present}\n")
-        print("| supervision | seed | " + " | ".join(f"support {each}" for each in SUPPORTS) + " |")
-        print("|---|---|" + "---|" * len(SUPPORTS))
+        print("| supervision | seed | " + " | ".join(f"support {each}" for each in study.supports) + " |")
+        print("|---|---|" + "---|" * len(study.supports))
         print("\n".join(lines))
         for line in floors["mean"]:
-            print(f"| floor: {line['name']} | – | {cell(line)} | | |")
+            print(f"| floor: {line['name']} | – | {cell(line)} {'| ' * (len(study.supports) - 1)}|")
 
 
 def main() -> None:
@@ -304,6 +305,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--episodes", type=int, default=1000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--ways", type=int, nargs="+", choices=[1, 2], default=[1, 2])
+    parser.add_argument("--supports", nargs="+", choices=SUPPORTS, default=SUPPORTS, help="their masks at test time")
     parser.add_argument("--sets", nargs="+", choices=["coco-mini", "mosaics"], default=["coco-mini", "mosaics"])
     asked = parser.parse_args()
     weights = ["--weights", asked.weights] if asked.weights else []
@@ -316,16 +319,16 @@ def main() -> None:
         if name == "coco-mini":
             folds, held = coco_folds()
             learned = [learned_classes(held, folds, fold) for fold in range(FOLDS)]
-            study = Study(home, name, extract, train, asked.episodes, folds, learned)
+            study = Study(home, name, extract, train, asked.episodes, asked.supports, folds, learned)
             made_coco(study, held)
         else:
             classes = sorted(each.name for each in (REFERENCE / "caltech-outlines/images").iterdir())
             folds = [classes[fold::FOLDS] for fold in range(FOLDS)]
             learned = [[each for each in classes if each not in judged] for judged in folds]
-            study = Study(home, name, extract, train, asked.episodes, folds, learned)
+            study = Study(home, name, extract, train, asked.episodes, asked.supports, folds, learned)
             made_mosaics(study, asked.size)
         make_labels(study)
-        report(study, asked.seeds)
+        report(study, asked.seeds, asked.ways)
 
 
 if __name__ == "__main__":
