@@ -15,7 +15,7 @@ def pull(url: str, directory: str, as_json: bool) -> int:
     """Fetch what was pushed to URL, the latest version or the one of DIGEST, into DIR, a folder that is empty or new.
 
     Every file is checked on arrival, and DIR appears when all are right. A pull that was stopped goes on from what
-    came.
+    came; where DIR holds that version already it is checked.
     """
     from ..pipeline.sharing import pull as pulled
 

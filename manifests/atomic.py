@@ -74,15 +74,15 @@ def _replacing(place: Place, name: str) -> Iterator[Any]:
             return
         target = place.path(name)
         temporary = f"{target}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
-        stream = _open_new(temporary)
-        try:
-            with stream:
+        try:  # a signal may come as soon as the file is there
+            with _open_new(temporary) as stream:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, target)
         except BaseException:
-            _remove_if_there(temporary)
+            if os.path.lexists(temporary):
+                _remove_if_there(temporary)
             raise
         _sync_directory(os.path.dirname(target))
 

@@ -9,7 +9,7 @@ not seen its mask.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -28,11 +28,13 @@ class SeenByNetwork:
     held_out: Sequence[str]
 
 
-def seen_ids(checkpoint: Artifact, what: Literal["labels", "masks"]) -> frozenset[str]:
+def seen_ids(
+    checkpoint: Artifact, what: Literal["labels", "masks"], purposes: Collection[str] = ("fitting", "stopping")
+) -> frozenset[str]:
     """The images whose labels or masks something was fitted or stopped on."""
     try:
         seen = json.loads(checkpoint.file(SEEN))[what]
-        return frozenset(identifier for ids in seen.values() for identifier in ids)
+        return frozenset(identifier for purpose, ids in seen.items() if purpose in purposes for identifier in ids)
     except (KeyError, ValueError, AttributeError, TypeError) as error:
         raise CorruptArtifact(f"{checkpoint.place.path(SEEN)} lists no {what} ({error!r}); train it again") from error
 

@@ -79,15 +79,20 @@ def push(uri: str, to: str, is_shown: bool = False) -> Shared:
 def pull(source: str, into: str, is_shown: bool = False) -> Shared:
     """Makes a folder of the version that URL@DIGEST names, or of the latest at URL: all of it and checked, or nothing.
 
-    What has come before a pull was stopped stays beside the folder, and is not fetched again.
+    What has come before a pull was stopped stays beside the folder, and is not fetched again. A folder that holds this
+    version already is checked and left as it is.
     """
     began = time.monotonic()
     url, chosen = at_url(source)
     if "://" in into and not into.startswith("file://"):
         raise ConfigError(f"{into} is a URL, and a pull makes a folder of this machine; give a path")
     target = Place(os.path.realpath(place(into).uri))
-    _refuse_filled(target)
     version = read_version(url, named_version(url, chosen))
+    if _holds(target, version):
+        atomic.remove(target, LOCK)  # of a pull that was stopped by a signal as it ended
+        _check_held(target, version)
+        return _done(version, target, 0, 0, began)
+    _refuse_filled(target)
     parent, _, name = target.uri.rpartition("/")
     part = Place(f"{parent}/.{name}.maskmill-pull")
     with held(part):
@@ -163,6 +168,20 @@ def _publish(url: Place, version: Version) -> None:
         sealed.write(url, version_name(version.digest), version.as_json())
     if latest(url).version != version.digest:
         point_to(url, version)
+
+
+def _holds(target: Place, version: Version) -> bool:
+    try:
+        return FileDigest.of(target.read(ARTIFACT)).sha256 == version.artifact
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _check_held(target: Place, version: Version) -> None:
+    if faults := verify(target.uri).faults:
+        raise CorruptArtifact(
+            f"{target} holds version {version.digest}, damaged ({faults[0]}); pull into a folder that is not there"
+        )
 
 
 def _refuse_filled(target: Place) -> None:

@@ -108,6 +108,7 @@ class UntaughtConfig:
     seed: int = 0
     channels: int = 0  # as many as the tokens have
     seen: tuple[str, ...] = ()
+    stopped_on: tuple[str, ...] = ()
     supervision: str = "pseudo"
     select: str = "last"
 
@@ -119,7 +120,8 @@ def untaught(config: UntaughtConfig, inputs: Inputs, underway: Underway) -> Find
     learner = small_learner(config.channels or sight.channels, config.seed)
     if not config.channels:
         decide(learner, features)
-    files = {WEIGHTS: save(official_state(learner)), SEEN: seen_json(list(config.seen), [], [], [])}
+    stopped_on = list(config.stopped_on)
+    files = {WEIGHTS: save(official_state(learner)), SEEN: seen_json(list(config.seen), stopped_on, [], stopped_on)}
     facts = {
         "kind": "student",
         "student": "cst",

@@ -26,7 +26,7 @@ class Judged:
     learner: Learner
     where: str
     facts: Mapping[str, Json]
-    seen: frozenset[str]  # the pictures whose labels or masks it saw
+    seen: frozenset[str]  # the pictures whose labels or masks it saw, and that it is not to be judged on
 
 
 def opened_checkpoint(checkpoint: Artifact) -> Judged:
@@ -38,7 +38,9 @@ def opened_checkpoint(checkpoint: Artifact) -> Judged:
             "`maskmill train --student cst` has made"
         )
     learner = learner_of(load(checkpoint.file(WEIGHTS)), str(checkpoint.place))
-    seen = seen_ids(checkpoint, "labels") | seen_ids(checkpoint, "masks")
+    # A step that was chosen on test episodes, as the original's, is judged on them again, and that is said.
+    purposes = ["fitting"] if facts.get("select") == "upstream" else ["fitting", "stopping"]
+    seen = seen_ids(checkpoint, "labels", purposes) | seen_ids(checkpoint, "masks", purposes)
     return Judged(learner, str(checkpoint.place), facts, seen)
 
 

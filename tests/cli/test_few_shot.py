@@ -270,6 +270,15 @@ def test_what_flatters_is_said(home: Path, capsys: Capture) -> None:
     assert kept_metrics()["folds"][0]["select"] == "upstream"
 
 
+@pytest.mark.parametrize(("select", "is_judged"), [("upstream", True), ("held-out", False)])
+def test_pictures_that_a_step_was_chosen_on(home: Path, capsys: Capture, select: str, is_judged: bool) -> None:
+    """As the original, one that was chosen on test episodes is judged on them; what was held out is left out."""
+    write_checkpoint(home, "stopped", select=select, stopped_on=("p03", "p09"))
+    assert evaluate("--save-predictions", checkpoints=["stopped"]) == (6 if is_judged else 0)
+    assert ("flatters it" in capsys.readouterr().err) == is_judged
+    assert bool({"p03", "p09"} & {row["query"] for row in episodes()}) == is_judged
+
+
 def test_options_and_config_fields_are_the_same_words() -> None:
     own = {parameter.name for parameter in fscs.params}
     shown = {"checkpoints", "tokens", "features", "backbone", "weights", "image_size", "images", "labels"}

@@ -302,6 +302,20 @@ def test_what_came_of_another_version_is_not_mixed_in(home: Path) -> None:
     assert tree(home / "toys")
 
 
+def test_what_was_pulled_already_is_checked_and_left(home: Path, capsys: Capture) -> None:
+    push("toys", "shared")
+    pull("shared", "pulled")
+    (home / "pulled" / ".lock").touch()  # as a signal at the end of a pull may leave it
+    assert pull("shared", "pulled").moved_files == 0
+    assert tree(home / "pulled") == tree(home / "toys")
+    (home / "pulled" / "square.zarr" / "c" / "0" / "0" / "0").write_bytes(b"half")
+    assert main(["pull", "shared", "pulled"]) == 4
+    assert "damaged (" in capsys.readouterr().err
+    push("others", "shared")
+    assert main(["pull", "shared", "pulled"]) == 2
+    assert "is not empty; pull into a folder" in capsys.readouterr().err
+
+
 # ---- what is refused
 
 
@@ -318,7 +332,7 @@ def test_what_came_of_another_version_is_not_mixed_in(home: Path) -> None:
         (["pull", "nowhere", "pulled"], 2, "holds no version that was pushed whole"),
         (["pull", "filled@0123456789ab", "pulled"], 2, "no version whose digest begins with 0123456789ab"),
         (["pull", "filled@" + 64 * "0", "pulled"], 2, "holds no version 0000"),
-        (["pull", "filled", "toys"], 2, "toys is not empty; pull into a folder that is empty or not there"),
+        (["pull", "filled", "others"], 2, "others is not empty; pull into a folder that is empty or not there"),
         (["pull", "filled", "toys/plan.json"], 2, "is not empty"),
         (["pull", "filled", "s3://bucket/pulled"], 2, "a pull makes a folder of this machine"),
     ],
