@@ -14,7 +14,7 @@ from ..manifests.place import Place, place, split
 from ..pipeline.job import RunOptions
 from ..pipeline.run import Outcome
 from .answers import echo_json, show_metrics, show_outcome
-from .options import again_options, run_options
+from .options import F, again_options, run_options, with_options
 
 if TYPE_CHECKING:
     from ..pipeline.recipe import Recipe, Setting
@@ -24,20 +24,33 @@ WORK = "maskmill-work"
 RESULTS = ("manifest", "train")  # the stages whose artifacts a recipe is run for
 
 
+def recipe_command_options(dry_run: str, **settings: Any) -> Callable[[F], F]:
+    """Of a command that runs a recipe; what --dry-run and --set mean differs."""
+    return with_options(
+        click.argument("recipe", metavar="RECIPE.toml", required=False),
+        click.option(
+            "--images", metavar="DIR", default="", help="A folder of pictures: takes the recipe called folder."
+        ),
+        click.option(
+            "--work",
+            metavar="DIR",
+            default="",
+            help=f"Where the artifacts are made; {WORK} beside the recipe if left out, with --images in this folder.",
+        ),
+        click.option("--from", "start", metavar="STAGE", default="", help="Start there; what is before must be done."),
+        click.option("--dry-run", is_flag=True, help=dry_run),
+        click.option("--set", "settings", multiple=True, **settings),
+        click.option("--update", is_flag=True, help="Append new pictures and classes, mark vanished ones as missing."),
+        again_options,
+    )
+
+
 @click.command()
-@click.argument("recipe", metavar="RECIPE.toml", required=False)
-@click.option("--images", metavar="DIR", default="", help="A folder of pictures: runs the recipe called folder on it.")
-@click.option(
-    "--work",
-    metavar="DIR",
-    default="",
-    help=f"Where the artifacts are made; {WORK} beside the recipe if left out, with --images in this directory.",
+@recipe_command_options(
+    "Say of every stage whether it is done or would run. Writes nothing.",
+    metavar="STAGE.KEY=VALUE",
+    help="In the place of what it says.",
 )
-@click.option("--from", "start", metavar="STAGE", default="", help="Start there; the stages before must be done.")
-@click.option("--dry-run", is_flag=True, help="Say of every stage whether it is done or would run. Writes nothing.")
-@click.option("--set", "settings", metavar="STAGE.KEY=VALUE", multiple=True, help="In the place of what it says.")
-@click.option("--update", is_flag=True, help="Append new pictures and classes, mark vanished pictures as missing.")
-@again_options
 def run(
     recipe: str | None,
     images: str,

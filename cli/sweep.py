@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .answers import echo_json, show_outcome
-from .options import again_options
-from .run import WORK, recipe_options, recipe_reader, work_place
+from .run import recipe_command_options, recipe_options, recipe_reader, work_place
 from .sweep_table import rows_json, show_rows
 
 if TYPE_CHECKING:
@@ -20,29 +19,13 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("recipe", metavar="RECIPE.toml", required=False)
-@click.option(
-    "--images", metavar="DIR", default="", help="A folder of pictures, in the place of a recipe, as in `run`."
-)
-@click.option(
-    "--work",
-    metavar="DIR",
-    default="",
-    help=f"Where the artifacts are made; {WORK} beside the recipe if left out, with --images in this directory.",
-)
-@click.option("--from", "start", metavar="STAGE", default="", help="Start there; the stages before must be done.")
-@click.option("--dry-run", is_flag=True, help="Say what there would be to make, and what is shared. Writes nothing.")
-@click.option(
-    "--set",
-    "settings",
+@recipe_command_options(
+    "Say what there would be to make, and what is shared. Writes nothing.",
     metavar="STAGE.KEY=V1,V2,…",
-    multiple=True,
     required=True,
     help="Values to try; one alone holds for all. Where a value has commas, a TOML list of values: "
     """'refine.preset=["15,0.001", "toco"]'.""",
 )
-@click.option("--update", is_flag=True, help="Append new pictures and classes, mark vanished pictures as missing.")
-@again_options
 def sweep(
     recipe: str | None,
     images: str,

@@ -113,7 +113,11 @@ def _has_grown(work: Place) -> bool:
     return work.exists(TABLE) and f"pictures/{BROKEN}.jpg".encode() in work.read(TABLE)
 
 
-JUDGED = {"mask": "maps of class attention", "enhance": "maps enhanced by a few masks", "manifest": "published labels"}
+JUDGED = {
+    "mask": "maps of the backbone alone",
+    "enhance": "maps enhanced by a few masks",
+    "manifest": "published labels",
+}
 
 
 def own_steps(work: Place, pictures: str) -> Iterator[Step]:

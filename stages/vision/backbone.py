@@ -142,6 +142,7 @@ def _traced(name: str, model: Any, images: torch.Tensor) -> tuple[Captured, list
             {number: partial(found.tokens.__setitem__, number) for number in blocks},
         )
     except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        # What timm's networks raise that want more than pictures, or another size of them.
         raise _not_read(name, f"it does not take a batch of pictures alone: {str(error)[:80]}") from error
     for number in unreadable:
         found.attended.pop(number, None)

@@ -9,7 +9,9 @@ import pytest
 
 import maskmill
 from maskmill.manifests.errors import ConfigError, MissingArtifact
+from maskmill.manifests.place import place
 from maskmill.pipeline.from_python import RECORDS, record_of
+from maskmill.pipeline.recipe import parse_recipe
 from small_dataset import write_dataset
 
 README = Path(__file__).parents[2] / "README.md"
@@ -25,6 +27,15 @@ def test_the_examples_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
     for example in examples:
         exec(compile(example, "README.md", "exec"), known)
     assert (tmp_path / "dataset/artifact.json").exists()
+
+
+def test_the_recipe_of_the_readme_is_one(tmp_path: Path) -> None:
+    section = README.read_text().partition("## Recipes\n")[2].partition("\n## ")[0]
+    (example,) = re.findall(r"```toml\n(.*?)```", section, re.DOTALL)
+    write_dataset(tmp_path / "pictures", 2)
+    downloads_nothing = ["extract.backbone=builtin"]
+    recipe = parse_recipe(example.encode(), "README.md", place(str(tmp_path)), downloads_nothing)
+    assert [step.name for step in recipe.steps] == ["index", "extract", "mask", "refine", "manifest", "train"]
 
 
 def test_what_is_done_is_found_done(tmp_path: Path) -> None:
