@@ -7,19 +7,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .manifests.labels import Labels as Labels, open_labels as open_labels
-    from .manifests.pixels import Pixels as Pixels, open_pixels as open_pixels
-    from .manifests.tokens import Tokens as Tokens, open_tokens as open_tokens
+    from .manifests.artifact.pixels import Pixels as Pixels, open_pixels as open_pixels
+    from .manifests.artifact.tokens import Tokens as Tokens, open_tokens as open_tokens
+    from .manifests.published.dataset import Labels as Labels, open_labels as open_labels
     from .pipeline.from_python import config_of as config_of, run as run, run_recipe as run_recipe
-    from .pipeline.job import RunOptions as RunOptions
-    from .stages.enhance.fit import EnhancerConfig as EnhancerConfig
+    from .pipeline.running.job import RunOptions as RunOptions
+    from .stages.enhance.enhancer_fit import EnhancerConfig as EnhancerConfig
     from .stages.enhance.stage import EnhanceConfig as EnhanceConfig
     from .stages.evaluate.few_shot_config import FewShotConfig as FewShotConfig
     from .stages.evaluate.stage import EvaluateConfig as EvaluateConfig
     from .stages.extract.stage import ExtractConfig as ExtractConfig
     from .stages.index.stage import IndexConfig as IndexConfig
     from .stages.manifest.stage import ManifestConfig as ManifestConfig
-    from .stages.mask.fit import FitConfig as FitConfig
+    from .stages.mask.method_fit import FitConfig as FitConfig
     from .stages.mask.stage import MaskConfig as MaskConfig
     from .stages.pixels.stage import PixelsConfig as PixelsConfig
     from .stages.pretrain.config import PretrainConfig as PretrainConfig
@@ -31,26 +31,26 @@ __version__ = "0.1.0"
 # Name → the module that defines it. A type checker reads the same names under TYPE_CHECKING.
 _HOME = {
     "EnhanceConfig": ".stages.enhance.stage",
-    "EnhancerConfig": ".stages.enhance.fit",
+    "EnhancerConfig": ".stages.enhance.enhancer_fit",
     "EvaluateConfig": ".stages.evaluate.stage",
     "ExtractConfig": ".stages.extract.stage",
     "FewShotConfig": ".stages.evaluate.few_shot_config",
-    "FitConfig": ".stages.mask.fit",
+    "FitConfig": ".stages.mask.method_fit",
     "IndexConfig": ".stages.index.stage",
-    "Labels": ".manifests.labels",
+    "Labels": ".manifests.published.dataset",
     "ManifestConfig": ".stages.manifest.stage",
     "MaskConfig": ".stages.mask.stage",
-    "Pixels": ".manifests.pixels",
+    "Pixels": ".manifests.artifact.pixels",
     "PixelsConfig": ".stages.pixels.stage",
     "PretrainConfig": ".stages.pretrain.config",
     "RefineConfig": ".stages.refine.stage",
-    "RunOptions": ".pipeline.job",
-    "Tokens": ".manifests.tokens",
+    "RunOptions": ".pipeline.running.job",
+    "Tokens": ".manifests.artifact.tokens",
     "TrainConfig": ".stages.train.config",
     "config_of": ".pipeline.from_python",
-    "open_labels": ".manifests.labels",
-    "open_pixels": ".manifests.pixels",
-    "open_tokens": ".manifests.tokens",
+    "open_labels": ".manifests.published.dataset",
+    "open_pixels": ".manifests.artifact.pixels",
+    "open_tokens": ".manifests.artifact.tokens",
     "run": ".pipeline.from_python",
     "run_recipe": ".pipeline.from_python",
 }

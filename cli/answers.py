@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from ..pipeline.estimate import Estimate
-from ..pipeline.lineage import Difference
-from ..pipeline.run import Outcome
+from ..pipeline.answers.estimate import Estimate
+from ..pipeline.answers.lineage import Difference
+from ..pipeline.running.run import Outcome
 
 _LISTED = 8  # of a setting that is a list
 

@@ -8,7 +8,7 @@ import click
 from .answers import echo_json, print_table, show_differences
 
 if TYPE_CHECKING:
-    from ..pipeline.compare import ClassComparison, Comparison, Side
+    from ..pipeline.answers.compare import ClassComparison, Comparison, Side
 
 
 @click.command()
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def compare(a: str, b: str, worst: int, images: str, as_json: bool) -> int:
     """Hold A against B: maps, labels or datasets of the same pictures. Reads files only."""
-    from ..manifests.artifact import open_artifact
-    from ..pipeline.compare import KINDS, compare as compared
+    from ..manifests.artifact.artifact import open_artifact
+    from ..pipeline.answers.compare import KINDS, compare as compared
 
     known = open_artifact(images, "images") if images else None
     found = compared(open_artifact(a, KINDS), open_artifact(b, KINDS), worst, known)

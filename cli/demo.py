@@ -5,8 +5,8 @@ import time
 import click
 
 from ..manifests.errors import InputError
-from ..manifests.place import Place, place
-from ..pipeline.demo import FOLDER, REPORT, begin, better, gains, own_steps, steps
+from ..manifests.files.place import Place, place
+from ..pipeline.recipes.demo import FOLDER, REPORT, begin, better, gains, own_steps, steps
 from .main import INTERRUPTED, READER_LEFT, TERMINATED, main
 
 STOPPED = (INTERRUPTED, READER_LEFT, TERMINATED)

@@ -9,7 +9,7 @@ import click
 from .answers import echo_json, print_table, show_differences
 
 if TYPE_CHECKING:
-    from ..pipeline.diff import Change, ChangedRow, Diff
+    from ..pipeline.answers.diff import Change, ChangedRow, Diff
 
 _SHOWN = 10  # rows of each kind; JSON has all of them
 
@@ -20,7 +20,7 @@ _SHOWN = 10  # rows of each kind; JSON has all of them
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, with every row.")
 def diff(a: str, b: str, as_json: bool) -> int:
     """Hold dataset B against A, an earlier version: what was added, removed, relabelled. Reads files only."""
-    from ..pipeline.diff import diff_datasets
+    from ..pipeline.answers.diff import diff_datasets
 
     found = diff_datasets(a, b)
     if as_json:

@@ -10,7 +10,7 @@ import click
 from ..manifests.errors import EnvironmentFault
 
 if TYPE_CHECKING:
-    from ..pipeline.doctor import Check
+    from ..pipeline.answers.doctor import Check
 
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 
@@ -23,8 +23,8 @@ def doctor(directory: str, as_json: bool) -> int:
 
     Exits 0 if everything that every run needs is there, and 7 if not.
     """
-    from ..manifests.place import place
-    from ..pipeline.doctor import Status, examine
+    from ..manifests.files.place import place
+    from ..pipeline.answers.doctor import Status, examine
 
     checks = examine(place(directory))
     failed = [check.name for check in checks if check.status == Status.FAILED]

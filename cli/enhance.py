@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ..manifests.place import place
+from ..manifests.files.place import place
 from .answers import show_outcome, with_interval
 from .options import run_stage, stage_options, with_options
 
@@ -47,10 +47,10 @@ def fit(
     A fifth of the pictures that it learns from tells when to stop; all others that have a mask tell what it is worth.
     Exits 6 where the maps do not become better. Stopped and started again it goes on from its last checkpoint.
     """
-    from ..manifests.artifact import open_artifact, source_of
-    from ..manifests.published import listed_ids
-    from ..pipeline.whole import run_whole
-    from ..stages.enhance.fit import FIT, enhancer_config
+    from ..manifests.artifact.artifact import open_artifact, source_of
+    from ..manifests.published.schema import listed_ids
+    from ..pipeline.running.whole import run_whole
+    from ..stages.enhance.enhancer_fit import FIT, enhancer_config
 
     named = [name.strip() for name in classes.split(",") if name.strip()]
     config = enhancer_config(gt_list=listed_ids(gt_list) if gt_list else (), classes=named, **asked)
@@ -77,7 +77,7 @@ def fit(
 @stage_options
 def apply(maps: str, enhancer: str, threshold: str, images: str, **values: Any) -> int:
     """Make the maps that ENHANCER, a checkpoint of fit, gives of MAPS, of the kind that it was fitted on."""
-    from ..manifests.artifact import open_artifact, source_of
+    from ..manifests.artifact.artifact import open_artifact, source_of
     from ..stages.enhance.stage import STAGE, enhance_config
 
     config = enhance_config(threshold)

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from ..manifests.place import place
+from ..manifests.files.place import place
 from .answers import echo_json, show_few_shot, show_metrics, show_warnings
 from .extract import SizeType
 from .options import with_options
@@ -30,9 +30,9 @@ def masks(predicted: str, against: str, out: str, break_lock: bool, as_json: boo
     """mIoU with its interval, per class, coverage and floors, of maps, labels or a dataset."""
     import json
 
-    from ..manifests.artifact import open_artifact, source_of
+    from ..manifests.artifact.artifact import open_artifact, source_of
     from ..manifests.errors import ConfigError
-    from ..pipeline.whole import run_whole
+    from ..pipeline.running.whole import run_whole
     from ..stages.evaluate.stage import STAGE, evaluate_config
 
     opened = open_artifact(predicted, STAGE.roles["predicted"])
@@ -140,8 +140,8 @@ def fscs(
     """
     import json
 
-    from ..manifests.artifact import open_artifact
-    from ..pipeline.whole import run_whole
+    from ..manifests.artifact.artifact import open_artifact
+    from ..pipeline.running.whole import run_whole
     from ..stages.evaluate.few_shot import FSCS
     from ..stages.evaluate.few_shot_config import few_shot_config, few_shot_inputs
     from ..stages.students.features import seeing

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from ..pipeline.run import finish_parts
+from ..pipeline.running.run import finish_parts
 from .answers import show_outcome
 from .options import HOW, run_options, with_options
 

@@ -2,7 +2,7 @@
 
 import click
 
-from ..manifests.place import place
+from ..manifests.files.place import place
 from .answers import show_outcome
 from .options import with_options
 
@@ -19,9 +19,9 @@ from .options import with_options
 )
 def fit(tokens: str, method: str, seed: int, images: str, out: str, break_lock: bool, as_json: bool) -> int:
     """Fit a mask method on the image-level labels of TOKENS, a tokens artifact: the checkpoint that mask takes."""
-    from ..manifests.artifact import open_artifact, source_of
-    from ..pipeline.whole import run_whole
-    from ..stages.mask.fit import FIT, fit_config
+    from ..manifests.artifact.artifact import open_artifact, source_of
+    from ..pipeline.running.whole import run_whole
+    from ..stages.mask.method_fit import FIT, fit_config
 
     config = fit_config(method, seed)
     opened = open_artifact(tokens, "tokens")

@@ -18,7 +18,7 @@ def gc(work: str, yes: bool, as_json: bool) -> int:
     all that these were made from, and their metrics. What lies outside WORK is not looked at, so a dataset elsewhere
     keeps nothing here.
     """
-    from ..pipeline.gc import clean
+    from ..pipeline.answers.gc import clean
 
     found = clean(work, yes)
     going = sum(each.bytes for each in found.gone)

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 import click
 
 from ..manifests.datasets import Coco20iSource, CocoSource, DatasetSource, FolderSource, TableSource, VocSource
-from ..manifests.pictures import DEFAULT_LIMITS, Limits
-from ..manifests.place import place
+from ..manifests.files.place import place
+from ..manifests.pictures.decoder import DEFAULT_LIMITS, Limits
 from ..stages.index.stage import STAGE, IndexConfig
 from .options import run_stage, stage_options, with_options
 

@@ -18,8 +18,8 @@ from types import FrameType
 import click
 
 from .. import __version__
-from ..manifests import torchrun
 from ..manifests.errors import ConfigError, EnvironmentFault, MaskmillError, Terminated
+from ..manifests.files import torchrun
 
 STDOUT, STDERR = 1, 2
 TOGETHER = {"pretrain"}  # commands that several processes may run as one

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from ..manifests.place import place
+from ..manifests.files.place import place
 from .options import run_stage, stage_options, with_options
 
 
@@ -49,9 +49,9 @@ def manifest(
     **values: Any,
 ) -> int:
     """Publish LABELS, a labels artifact, as a dataset that can be shared."""
-    from ..manifests.artifact import open_artifact, source_of
-    from ..manifests.plan import PLAN
-    from ..manifests.published import listed_ids
+    from ..manifests.artifact.artifact import open_artifact, source_of
+    from ..manifests.artifact.plan import PLAN
+    from ..manifests.published.schema import listed_ids
     from ..stages.manifest.stage import STAGE, manifest_config
 
     opened = open_artifact(labels, "labels")

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from ..manifests.place import place
+from ..manifests.files.place import place
 from .options import run_stage, stage_options, with_options
 
 METHOD = click.option(
@@ -55,7 +55,7 @@ def mask(
 ) -> int:
     """Make soft maps from TOKENS, a tokens artifact: per picture, or per picture and class. Several TOKENS are views of
     the same pictures, mirrored or of other sizes, whose maps are merged on the grid of the first."""
-    from ..manifests.artifact import open_artifact, source_of
+    from ..manifests.artifact.artifact import open_artifact, source_of
     from ..stages.mask.stage import STAGE, mask_config
     from ..stages.mask.views import FURTHER
 

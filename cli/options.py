@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 import click
 
-from ..pipeline.estimate import estimate
-from ..pipeline.job import MAX_BAD, RunOptions
-from ..pipeline.run import run
+from ..pipeline.answers.estimate import estimate
+from ..pipeline.running.job import MAX_BAD, RunOptions
+from ..pipeline.running.run import run
 from ..stages.stage import Stage
 from .answers import show_estimate, show_outcome
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from ..manifests.place import place
+from ..manifests.files.place import place
 from .answers import show_outcome
 from .options import with_options
 
@@ -84,8 +84,8 @@ def pretrain(
 
     Stopped and started again it goes on from its last checkpoint.
     """
-    from ..manifests.artifact import open_artifact, source_of
-    from ..pipeline.together import run_together
+    from ..manifests.artifact.artifact import open_artifact, source_of
+    from ..pipeline.running.together import run_together
     from ..stages.learning.curves import curves
     from ..stages.pretrain.config import pretrain_config
     from ..stages.pretrain.stage import STAGE

@@ -17,7 +17,7 @@ def pull(url: str, directory: str, as_json: bool) -> int:
     Every file is checked on arrival, and DIR appears when all are right. A pull that was stopped goes on from what
     came; where DIR holds that version already it is checked.
     """
-    from ..pipeline.sharing import pull as pulled
+    from ..pipeline.sharing.sharing import pull as pulled
 
     found = pulled(url, directory, is_shown=not as_json)
     if as_json:

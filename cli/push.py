@@ -17,7 +17,7 @@ def push(dataset: str, url: str, as_json: bool) -> int:
     Only files that are not there yet travel. A push that was stopped shows nothing, and the same command goes on. Every
     push of something else is a version of its own beside the earlier ones, and becomes the latest.
     """
-    from ..pipeline.sharing import push as pushed
+    from ..pipeline.sharing.sharing import push as pushed
 
     found = pushed(dataset, url, is_shown=not as_json)
     if as_json:

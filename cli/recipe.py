@@ -2,9 +2,9 @@
 
 import click
 
-from ..manifests import atomic
 from ..manifests.errors import ConfigError
-from ..manifests.place import split
+from ..manifests.files import atomic
+from ..manifests.files.place import split
 from ..pipeline.recipes import SCRIPTS, shipped_recipe, shipped_titles
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from ..manifests.place import place
+from ..manifests.files.place import place
 from .options import run_stage, stage_options, with_options
 
 
@@ -53,7 +53,7 @@ def refine(
     **values: Any,
 ) -> int:
     """Make label maps at each picture's own size from MAPS, a maps artifact."""
-    from ..manifests.artifact import open_artifact, source_of
+    from ..manifests.artifact.artifact import open_artifact, source_of
     from ..stages.refine.stage import STAGE, refine_config
 
     config = refine_config(refiner, preset, background, threshold, device)

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from ..pipeline.run import retry as run_again
+from ..pipeline.running.run import retry as run_again
 from .answers import show_outcome
 from .options import again_options, run_options
 

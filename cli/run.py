@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from ..manifests.artifact import open_artifact
-from ..manifests.place import Place, place, split
-from ..pipeline.job import RunOptions
-from ..pipeline.run import Outcome
+from ..manifests.artifact.artifact import open_artifact
+from ..manifests.files.place import Place, place, split
+from ..pipeline.running.job import RunOptions
+from ..pipeline.running.run import Outcome
 from .answers import echo_json, show_metrics, show_outcome
 from .options import F, again_options, run_options, with_options
 
 if TYPE_CHECKING:
-    from ..pipeline.recipe import Recipe, Setting
     from ..pipeline.recipes.chain import Foreseen, Made
+    from ..pipeline.recipes.recipe import Recipe, Setting
 
 WORK = "maskmill-work"
 RESULTS = ("manifest", "train")  # the stages whose artifacts a recipe is run for
@@ -74,8 +74,8 @@ def run(
 
 def recipe_reader(recipe: str | None, images: str) -> "Callable[[Sequence[str | Setting]], Recipe]":
     """From settings to the recipe that is asked for with them."""
-    from ..pipeline.recipe import parse_recipe, recipe_bytes
     from ..pipeline.recipes import shipped_recipe
+    from ..pipeline.recipes.recipe import parse_recipe, recipe_bytes
 
     if bool(recipe) == bool(images):
         raise click.UsageError("Give either a recipe or --images DIR.", click.get_current_context())

@@ -4,7 +4,7 @@ import dataclasses
 
 import click
 
-from ..pipeline import status as state
+from ..pipeline.answers import status as state
 from .answers import counted, echo_json
 
 

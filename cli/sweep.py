@@ -13,9 +13,9 @@ from .sweep_table import rows_json, show_rows
 
 if TYPE_CHECKING:
     from ..pipeline.recipes.chain import Made
-    from ..pipeline.sweep.grid import Axes, Combination
-    from ..pipeline.sweep.running import GridForeseen, Ran
-    from ..pipeline.sweep.worth import Row
+    from ..pipeline.recipes.sweep.grid import Axes, Combination
+    from ..pipeline.recipes.sweep.running import GridForeseen, Ran
+    from ..pipeline.recipes.sweep.worth import Row
 
 
 @click.command()
@@ -42,9 +42,9 @@ def sweep(
     they have in common is made once. One that fails ends only itself; the exit code is the highest of the failures',
     else 6 where there is a warning. Stopped and started again it goes on, and the table is whole.
     """
-    from ..pipeline.sweep.grid import checked_grid, parse_axes
-    from ..pipeline.sweep.running import foresee_grid, run_grid, worst_code
-    from ..pipeline.sweep.worth import Judge
+    from ..pipeline.recipes.sweep.grid import checked_grid, parse_axes
+    from ..pipeline.recipes.sweep.running import foresee_grid, run_grid, worst_code
+    from ..pipeline.recipes.sweep.worth import Judge
 
     as_json = values["as_json"]
     axes, read = parse_axes(settings), recipe_reader(recipe, images)

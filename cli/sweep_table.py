@@ -10,7 +10,7 @@ import click
 from .answers import with_interval
 
 if TYPE_CHECKING:
-    from ..pipeline.sweep.worth import Row
+    from ..pipeline.recipes.sweep.worth import Row
 
 Line = Mapping[str, Any]
 Column = tuple[str, Callable[["Row"], str]]
@@ -53,7 +53,7 @@ def _columns(rows: Sequence["Row"]) -> Iterator[Column]:
 
 
 def _value(name: str) -> Column:
-    from ..pipeline.recipe import shown_value
+    from ..pipeline.recipes.recipe import shown_value
 
     return name, lambda row: shown_value(row.values[name])
 
@@ -85,7 +85,7 @@ def _signed(found: Line | None) -> str:
 
 def _measures(rows: Sequence["Row"]) -> list[str]:
     """How good the masks look, by the one by which the report ranks pictures, and how large they are."""
-    from ..pipeline.report.rows import RANKED_BY
+    from ..pipeline.report.artifact_rows import RANKED_BY
 
     known = {name for row in rows for name in row.measures}
     ranked = [name for name in RANKED_BY if name in known][:1]
@@ -113,7 +113,7 @@ def _floors(what: str, floors: Mapping[int, Sequence[Line]]) -> Iterator[str]:
 
 def _remarks(rows: Sequence["Row"]) -> Iterator[str]:
     """What the table says and what it does not."""
-    from ..pipeline.report.rows import MEANINGS
+    from ..pipeline.report.artifact_rows import MEANINGS
 
     if found := next((row.difference for row in rows if row.difference), None):
         yield f"differences to row {found.to} are of the pictures that both were judged by, drawn together"

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ..manifests.place import place
+from ..manifests.files.place import place
 from .answers import show_outcome, with_interval
 from .extract import SizeType
 from .options import with_options
@@ -80,8 +80,8 @@ def train(
 
     Stopped and started again it goes on from its last checkpoint. Exits 6 where nothing tells what it is worth.
     """
-    from ..manifests.artifact import open_artifact
-    from ..pipeline.whole import run_whole
+    from ..manifests.artifact.artifact import open_artifact
+    from ..pipeline.running.whole import run_whole
     from ..stages.learning.curves import curves
     from ..stages.students.features import seeing
     from ..stages.train.config import train_config
@@ -112,7 +112,7 @@ def train(
 
 def _images_of(dataset: Any) -> str:
     """Those that it was made from, where they are still there: a dataset that was handed on comes without."""
-    from ..manifests.artifact import source_of
+    from ..manifests.artifact.artifact import source_of
     from ..manifests.errors import ConfigError
 
     try:

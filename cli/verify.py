@@ -2,7 +2,7 @@
 
 import click
 
-from ..pipeline.verify import verify as verdict_on
+from ..pipeline.answers.verify import verify as verdict_on
 from .answers import echo_json
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from ..manifests import atomic
 from ..manifests.errors import ConfigError
-from ..manifests.place import split
+from ..manifests.files import atomic
+from ..manifests.files.place import split
 from .answers import size
 
 

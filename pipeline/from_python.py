@@ -5,18 +5,18 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from ..manifests.artifact import open_artifact, source_of
+from ..manifests.artifact.artifact import open_artifact, source_of
+from ..manifests.artifact.fingerprint import config_from
 from ..manifests.errors import ConfigError
-from ..manifests.fingerprint import config_from
-from ..manifests.place import place, split
+from ..manifests.files.place import place, split
 from ..stages.stage import Inputs, Stage, WholeStage, kind_of
-from .job import RunOptions
-from .recipe import read_recipe
 from .recipes.chain import Made, run_recipe as run_each
+from .recipes.recipe import read_recipe
 from .recipes.schema import nearest, read_table
 from .recipes.steps import STEPS
-from .run import Outcome, run as run_units
-from .whole import run_whole
+from .running.job import RunOptions
+from .running.run import Outcome, run as run_units
+from .running.whole import run_whole
 
 Path = str | os.PathLike[str]
 
@@ -26,9 +26,9 @@ RECORDS = {
     "ExtractConfig": "extract.stage:STAGE",
     "PixelsConfig": "pixels.stage:STAGE",
     "PretrainConfig": "pretrain.stage:STAGE",
-    "FitConfig": "mask.fit:FIT",
+    "FitConfig": "mask.method_fit:FIT",
     "MaskConfig": "mask.stage:STAGE",
-    "EnhancerConfig": "enhance.fit:FIT",
+    "EnhancerConfig": "enhance.enhancer_fit:FIT",
     "EnhanceConfig": "enhance.stage:STAGE",
     "RefineConfig": "refine.stage:STAGE",
     "ManifestConfig": "manifest.stage:STAGE",

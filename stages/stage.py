@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..manifests.artifact import Artifact
+from ..manifests.artifact.artifact import Artifact
+from ..manifests.artifact.fields import Field
+from ..manifests.artifact.layout import MAX_UNIT_BYTES, MAX_UNIT_ROWS, Unit
+from ..manifests.artifact.ledger import Record
+from ..manifests.artifact.plan import Plan
+from ..manifests.artifact.underway import Underway
 from ..manifests.classes import ClassTable
-from ..manifests.digests import FileDigest
 from ..manifests.errors import Reason
-from ..manifests.fields import Field
-from ..manifests.layout import MAX_UNIT_BYTES, MAX_UNIT_ROWS, Unit
-from ..manifests.ledger import Record
-from ..manifests.plan import Plan
-from ..manifests.sealed import Json
-from ..manifests.underway import Underway
+from ..manifests.files.digests import FileDigest
+from ..manifests.files.sealed import Json
 
 Inputs = Mapping[str, Artifact]
 

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from maskmill.manifests.datasets import TableSource
-from maskmill.manifests.palette import encode_label_map
-from maskmill.pipeline.run import run
+from maskmill.manifests.pictures.palette import encode_label_map
+from maskmill.pipeline.running.run import run
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
 from small_labels import EXIF_ORIENTATION, MAPS, OPTIONS, SIX, MapsConfig, publish

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from maskmill.manifests.checkpoints import SEEN, WEIGHTS, seen_json
+from maskmill.manifests.artifact.checkpoints import SEEN, WEIGHTS, seen_json
+from maskmill.manifests.artifact.tokens import open_tokens
+from maskmill.manifests.artifact.underway import Underway
 from maskmill.manifests.datasets import TableSource
-from maskmill.manifests.tokens import open_tokens
-from maskmill.manifests.underway import Underway
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import run
-from maskmill.pipeline.whole import run_whole
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import run
+from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.extract.stage import STAGE as EXTRACT, extract_config
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.stage import Findings, Inputs, WholeStage

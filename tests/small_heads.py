@@ -13,19 +13,19 @@ from PIL import Image
 from torch import nn
 
 from maskmill import stages
-from maskmill.manifests import tables
-from maskmill.manifests.artifact import Artifact, open_artifact
-from maskmill.manifests.checkpoints import SEEN, WEIGHTS, SeenByNetwork, networks_seen_json
+from maskmill.manifests.artifact import tables
+from maskmill.manifests.artifact.artifact import Artifact, open_artifact
+from maskmill.manifests.artifact.checkpoints import SEEN, WEIGHTS, SeenByNetwork, networks_seen_json
+from maskmill.manifests.artifact.fields import Field
+from maskmill.manifests.artifact.underway import Underway
 from maskmill.manifests.datasets import TableSource
-from maskmill.manifests.fields import Field
-from maskmill.manifests.palette import decode_label_map
-from maskmill.manifests.underway import Underway
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import Outcome, run
-from maskmill.pipeline.whole import run_whole
-from maskmill.stages.attention.enhancer import Enhancer
+from maskmill.manifests.pictures.palette import decode_label_map
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import Outcome, run
+from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.enhance.applying import weights_bytes
-from maskmill.stages.enhance.fit import FIT, EnhancerConfig, enhancer_config
+from maskmill.stages.enhance.enhancer import Enhancer
+from maskmill.stages.enhance.enhancer_fit import FIT, EnhancerConfig, enhancer_config
 from maskmill.stages.enhance.kinds import KIND, kind_of
 from maskmill.stages.enhance.stage import STAGE as ENHANCE, enhance_config
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig

@@ -14,13 +14,13 @@ import pyarrow as pa
 from PIL import Image
 
 from maskmill import stages
-from maskmill.manifests import tables
+from maskmill.manifests.artifact import tables
+from maskmill.manifests.artifact.fields import Field
 from maskmill.manifests.datasets import TableSource
-from maskmill.manifests.fields import Field
-from maskmill.manifests.palette import encode_label_map
-from maskmill.manifests.sealed import Json
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import Outcome, run
+from maskmill.manifests.files.sealed import Json
+from maskmill.manifests.pictures.palette import encode_label_map
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import Outcome, run
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.manifest.stage import STAGE as MANIFEST, manifest_config
 from maskmill.stages.refine.stage import STAGE as REFINE, refine_config

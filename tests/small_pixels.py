@@ -10,10 +10,10 @@ import numpy as np
 from PIL import ExifTags, Image
 
 import small_runs
+from maskmill.manifests.artifact.pixels import Pixels, open_pixels
 from maskmill.manifests.datasets import FolderSource
-from maskmill.manifests.pixels import Pixels, open_pixels
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import Outcome, run
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import Outcome, run
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.pixels.stage import STAGE, PixelsConfig
 from maskmill.stages.stage import Stage

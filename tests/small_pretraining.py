@@ -20,9 +20,9 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
 import small_runs
 from maskmill.cli.main import main
-from maskmill.manifests import torchrun
-from maskmill.manifests.artifact import open_artifact
-from maskmill.pipeline.run import run
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.files import torchrun
+from maskmill.pipeline.running.run import run
 from maskmill.stages.learning import gradients
 from maskmill.stages.learning.lesson import Losses
 from maskmill.stages.pixels.stage import STAGE as PIXELS, PixelsConfig

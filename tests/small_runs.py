@@ -1,8 +1,8 @@
 """The three stages that a small chain of artifacts needs, each in one short call."""
 
 from maskmill.manifests.datasets import FolderSource
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import Outcome, run
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import Outcome, run
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from toy import ECHO, TOY, EchoConfig, ToyConfig
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from maskmill.manifests.artifact import Artifact, open_artifact
+from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.datasets import TableSource
-from maskmill.pipeline.run import run
-from maskmill.pipeline.whole import run_whole
+from maskmill.pipeline.running.run import run
+from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.extract.stage import STAGE as EXTRACT, extract_config
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.manifest.stage import STAGE as MANIFEST, manifest_config

@@ -10,11 +10,11 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
-from maskmill.manifests.artifact import Artifact, open_artifact
+from maskmill.manifests.artifact.artifact import Artifact, open_artifact
+from maskmill.manifests.artifact.tokens import Tokens, open_tokens
 from maskmill.manifests.datasets import TableSource
-from maskmill.manifests.tokens import Tokens, open_tokens
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import Outcome, run
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import Outcome, run
 from maskmill.stages.extract.stage import STAGE as EXTRACT, extract_config
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.mask.stage import STAGE as MASK, mask_config

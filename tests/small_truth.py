@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from maskmill.manifests.artifact import open_artifact
+from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.datasets import TableSource
-from maskmill.manifests.palette import encode_label_map
-from maskmill.pipeline.run import run
-from maskmill.pipeline.whole import run_whole
+from maskmill.manifests.pictures.palette import encode_label_map
+from maskmill.pipeline.running.run import run
+from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.evaluate.stage import STAGE as EVALUATE, evaluate_config
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.refine.stage import STAGE as REFINE, refine_config

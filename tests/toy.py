@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from maskmill import stages
+from maskmill.manifests.artifact.fields import Field
+from maskmill.manifests.artifact.fingerprint import setting
 from maskmill.manifests.errors import Reason, RowFailed
-from maskmill.manifests.fields import Field
-from maskmill.manifests.fingerprint import setting
-from maskmill.manifests.pictures import decode_picture
-from maskmill.manifests.sealed import Json
-from maskmill.manifests.sources import read_source
+from maskmill.manifests.files.sealed import Json
+from maskmill.manifests.pictures.decoder import decode_picture
+from maskmill.manifests.pictures.sources import read_source
 from maskmill.stages.stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work, rows_of_input
 
 FAULTS = "MASKMILL_TOY_FAULTS"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from maskmill import stages
-from maskmill.manifests.fields import Field
+from maskmill.manifests.artifact.fields import Field
 from maskmill.stages.stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work, rows_of_input
 
 PATCH = 4

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from ..classes import ClassTable
 from ..errors import InputError
-from ..place import place
-from ..sources import given_file, path_fault
+from ..files.place import place
+from ..pictures.sources import given_file, path_fault
 from .listing import Entry, Listing, image_id
 
 

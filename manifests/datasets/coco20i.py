@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 from ..classes import ClassTable
 from ..errors import ConfigError, InputError
-from ..place import Place, place
-from ..sources import path_fault
+from ..files.place import Place, place
+from ..pictures.sources import path_fault
 from .benchmark_classes import COCO_CLASSES, numbered_table
 from .listing import Entry, Listing, image_id
 

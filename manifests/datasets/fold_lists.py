@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import ConfigError, InputError
-from ..pickled import plain_values
-from ..place import place
-from ..sources import given_file, given_lines
+from ..files.place import place
+from ..pictures.sources import given_file, given_lines
 from .benchmark_classes import COCO_CLASSES, VOC_CLASSES
 from .listing import image_id
+from .pickled import plain_values
 
 FOLDS = 4
 FOLD_LINE = re.compile(r"(.+)__(\d\d)")  # 2007_000032__01: a picture and one of its classes

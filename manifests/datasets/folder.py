@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 from ..classes import ClassTable
 from ..errors import ConfigError, InputError
-from ..place import Place, place, split
-from ..sources import path_fault, tar_uri
-from ..tars import PACKED_TAR_SUFFIXES, tar_index
+from ..files.place import Place, place, split
+from ..pictures.sources import path_fault, tar_uri
+from ..pictures.tars import PACKED_TAR_SUFFIXES, tar_index
 from .listing import PICTURE_SUFFIXES, Entry, Listing, image_id
 
 _ONLY_CLASS = "object"  # of a dataset that has masks and no class folders

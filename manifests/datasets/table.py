@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal, cast
 
 from ..classes import ClassTable
 from ..errors import ConfigError, InputError
-from ..place import Place, place, split
-from ..sources import TAR_SCHEME, given_file, path_fault
+from ..files.place import Place, place, split
+from ..pictures.sources import TAR_SCHEME, given_file, path_fault
 from .benchmark_classes import checked_order
 from .listing import Entry, Listing, image_id
 

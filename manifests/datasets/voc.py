@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 
 from ..classes import ClassTable
 from ..errors import ConfigError, InputError
-from ..place import Place, place
-from ..sources import given_lines, path_fault
+from ..files.place import Place, place
+from ..pictures.sources import given_lines, path_fault
 from .benchmark_classes import VOC_CLASSES, numbered_table
 from .fold_lists import FOLD_LINE
 from .listing import Entry, Listing, image_id

@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Bool
 from pycocotools import mask as coco_mask  # type: ignore[import-untyped]
 
-from ..atomic import HashingWriter
 from ..classes import IGNORE
-from ..sealed import Json
+from ..files.atomic import HashingWriter
+from ..files.sealed import Json
 from .export import Example, Export
 
 _IDS = 1024  # kept free for the annotations of each picture

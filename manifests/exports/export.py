@@ -17,9 +17,9 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ..classes import BACKGROUND, IGNORE
-from ..labels import Labels
-from ..pictures import PictureFacts
-from ..sealed import Json
+from ..files.sealed import Json
+from ..pictures.decoder import PictureFacts
+from ..published.dataset import Labels
 from .folder import Folder
 
 NO_SPLIT = "train"  # of rows that are in none: most readers ask for a split of that name

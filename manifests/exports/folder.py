@@ -8,12 +8,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .. import atomic
-from ..atomic import HashingWriter
 from ..errors import ConfigError
-from ..lock import LOCK, held
-from ..place import Place, place
-from ..sealed import Json
+from ..files import atomic
+from ..files.atomic import HashingWriter
+from ..files.lock import LOCK, held
+from ..files.place import Place, place
+from ..files.sealed import Json
 
 MARK = "maskmill-export.json"
 

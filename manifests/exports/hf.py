@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..classes import BACKGROUND, IGNORE
-from ..palette import encode_label_map
-from ..published import IMAGE, OBJECT, schema_for_hugging_face
-from ..sealed import Json
+from ..files.sealed import Json
+from ..pictures.palette import encode_label_map
+from ..published.schema import IMAGE, OBJECT, schema_for_hugging_face
 from .export import Example, Export, one_line
 
 _FILE_BYTES = 500 * 10**6  # as the Hub wants them

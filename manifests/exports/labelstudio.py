@@ -10,8 +10,8 @@ from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from ..classes import IGNORE
-from ..palette import VOC_PALETTE
-from ..sealed import Json
+from ..files.sealed import Json
+from ..pictures.palette import VOC_PALETTE
 from .brush import encode_brush
 from .export import Example, Export, one_line
 from .parts import Parts

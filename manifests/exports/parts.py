@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from types import TracebackType
 
-from ..atomic import HashingWriter
+from ..files.atomic import HashingWriter
 from .folder import Folder
 
 

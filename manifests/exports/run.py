@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..errors import InputError
-from ..labels import open_labels
-from ..sealed import Json
+from ..files.sealed import Json
+from ..published.dataset import open_labels
 from .export import Export
 from .folder import check_target, target_of, whole_folder
 from .formats import writer

@@ -5,7 +5,7 @@ Readers that look for JPEGImages/NAME.jpg alone do not find pictures of another 
 """
 
 from ..classes import BACKGROUND, IGNORE
-from ..palette import VOC_PALETTE, encode_label_map
+from ..pictures.palette import VOC_PALETTE, encode_label_map
 from .export import Export, one_line
 
 _SEPARATOR = ":"  # of a line in labelmap.txt

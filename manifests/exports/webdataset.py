@@ -8,7 +8,7 @@ import json
 import tarfile
 from collections.abc import Iterator
 
-from ..sealed import Json
+from ..files.sealed import Json
 from .export import Example, Export
 from .grey import encode_grey
 from .parts import Parts

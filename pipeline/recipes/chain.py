@@ -6,18 +6,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
-from ...manifests import sealed
-from ...manifests.artifact import Artifact, open_artifact, read_summary
+from ...manifests.artifact.artifact import Artifact, open_artifact, read_summary
+from ...manifests.artifact.plan import PLAN, Input, read_plan
 from ...manifests.errors import ConfigError, MaskmillError, UnfinishedArtifact
-from ...manifests.place import Place
-from ...manifests.plan import PLAN, Input, read_plan
+from ...manifests.files import sealed
+from ...manifests.files.place import Place
 from ...stages.stage import Inputs, Stage, WholeStage
-from ..job import RunOptions
-from ..planning import is_as_read
-from ..recipe import Recipe
-from ..run import Outcome, run as run_units
-from ..whole import run_whole
+from ..running.job import RunOptions
+from ..running.planning import is_as_read
+from ..running.run import Outcome, run as run_units
+from ..running.whole import run_whole
 from .homes import as_before, home_of
+from .recipe import Recipe
 from .schema import nearest
 from .steps import Step
 

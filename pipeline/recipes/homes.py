@@ -8,15 +8,15 @@ old where what it read has changed (see `_long_home`), and nothing overwrites th
 
 from typing import Any
 
-from ...manifests.artifact import Artifact, open_artifact
+from ...manifests.artifact.artifact import Artifact, open_artifact
+from ...manifests.artifact.fingerprint import fingerprint
+from ...manifests.artifact.plan import PLAN, Input, read_plan
 from ...manifests.errors import MaskmillError
-from ...manifests.fingerprint import fingerprint
-from ...manifests.place import Place
-from ...manifests.plan import PLAN, Input, read_plan
-from ...manifests.sealed import digest_of
+from ...manifests.files.place import Place
+from ...manifests.files.sealed import digest_of
 from ...stages.stage import Inputs, Stage, WholeStage
-from ..planning import ask, beside_held, content_of, header_of, held_otherwise, inputs_of
-from ..whole import changed_inputs
+from ..running.planning import ask, beside_held, content_of, header_of, held_otherwise, inputs_of
+from ..running.whole import changed_inputs
 
 
 def home_of(work: Place, stage: Stage | WholeStage, config: Any, inputs: Inputs) -> Place:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
-from ...manifests.artifact import Artifact
+from ...manifests.artifact.artifact import Artifact
 
 Taker = Callable[..., Any]  # a function or a dataclass whose parameters are the keys of a table
 Said = Mapping[str, Any]

@@ -9,13 +9,13 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, Literal
 
-from ...manifests.artifact import Artifact, Summary, open_artifact
+from ...manifests.artifact.artifact import Artifact, Summary, open_artifact
+from ...manifests.artifact.plan import Plan
 from ...manifests.datasets import SOURCES
 from ...manifests.errors import ConfigError
-from ...manifests.pictures import Limits
-from ...manifests.place import Place
-from ...manifests.plan import Plan
-from ...manifests.published import listed_ids
+from ...manifests.files.place import Place
+from ...manifests.pictures.decoder import Limits
+from ...manifests.published.schema import listed_ids
 from ...stages.stage import Inputs, Stage, WholeStage
 from .schema import Option, Said, Taker, artifacts_of, one_of, options_of
 
@@ -169,7 +169,7 @@ def _refuse_mask(configs: Configs, given: Inputs) -> None:
     if any(view in views[:number] for number, view in enumerate(views)):
         raise ConfigError("views has one view twice, or that of [extract]; give each another image_size, fit or flip")
     if method.fit is None or "model" not in given:
-        _module("mask", "fit").refuse_other_checkpoint(method, unmade_artifact(), given.get("model"))
+        _module("mask", "method_fit").refuse_other_checkpoint(method, unmade_artifact(), given.get("model"))
 
 
 def _refuse_without_heads(configs: Configs, given: Inputs) -> None:
@@ -227,7 +227,7 @@ STEPS: dict[str, Step] = {
         step_of(
             "enhancer",
             folder="enhance",
-            record=("fit", "FIT"),
+            record=("enhancer_fit", "FIT"),
             reads={"maps": ["mask"], "images": ["index"]},
             lists=["gt_list"],
             refuse=_refuse_without_any_truth,

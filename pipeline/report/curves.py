@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from .steps import Step, log_lines
+from .artifact_status import Step, log_lines
 
 METRICS = "metrics.jsonl"
 POINTS = 300  # that are drawn of a curve

@@ -3,15 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...manifests.artifact import Artifact
+from ...manifests.artifact.artifact import Artifact
 from ...manifests.errors import MaskmillError
-from ...manifests.published import class_names
+from ...manifests.published.schema import class_names
+from .artifact_rows import KINDS, RANKED_BY, measures_of, rows_of
+from .artifact_status import Failures, Step, read_step
 from .curves import Training, trainings
 from .found import Found, find
-from .rows import KINDS, RANKED_BY, measures_of, rows_of
 from .sampling import Sample, sample
 from .scores import Gain, Scores, gain_of, scores_of
-from .steps import Failures, Step, read_step
 from .survey import Survey, survey
 
 

@@ -4,13 +4,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ...manifests import sealed
-from ...manifests.artifact import ARTIFACT
-from ...manifests.digests import FileDigest
+from ...manifests.artifact.artifact import ARTIFACT
+from ...manifests.artifact.plan import PLAN, Input, Plan, read_plan
 from ...manifests.errors import CorruptArtifact, InputError, MaskmillError
-from ...manifests.place import Place, place
-from ...manifests.plan import PLAN, Input, Plan, read_plan
-from ...manifests.sealed import Json
+from ...manifests.files import sealed
+from ...manifests.files.digests import FileDigest
+from ...manifests.files.place import Place, place
+from ...manifests.files.sealed import Json
 from ..recipes.chain import LAST_RUN
 
 

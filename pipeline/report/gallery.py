@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 
 from ...manifests.classes import IGNORE
 from ...manifests.errors import MaskmillError
-from ...manifests.sealed import Json
+from ...manifests.files.sealed import Json
+from .artifact_rows import Row, measures_of
 from .figures import Figures
 from .layers import Layers
-from .rows import Row, measures_of
 from .thumbnails import hex_colour
 
 _TOLD = 10  # faults of single pictures that are said on the terminal; in the page each has its own

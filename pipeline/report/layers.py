@@ -10,15 +10,15 @@ from typing import Literal, TypeVar
 import numpy as np
 from jaxtyping import UInt8
 
-from ...manifests.artifact import Artifact
+from ...manifests.artifact.artifact import Artifact
 from ...manifests.errors import MaskmillError, RowFailed
-from ...manifests.frames import frame_row
-from ...manifests.palette import decode_label_map
-from ...stages.attention.object_classes import NO_LABEL
-from ...stages.attention.upsampling import upsampled
+from ...manifests.pictures.palette import decode_label_map
+from ...manifests.published.frames import frame_row
 from ...stages.evaluate.predictions import LabelMaps
+from ...stages.maps.object_classes import NO_LABEL
+from ...stages.maps.upsampling import upsampled
+from .artifact_rows import Row
 from .originals import Originals
-from .rows import Row
 from .thumbnails import HEAT_PX, heat_url, mask_url, picture_url, small_size
 
 T = TypeVar("T")

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import UInt8
 
-from ...manifests.artifact import Artifact
+from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.fingerprint import config_from
 from ...manifests.errors import EnvironmentFault, InputError, MaskmillError, Reason, RowFailed
-from ...manifests.fingerprint import config_from
-from ...manifests.labels import Labels, open_labels
-from ...manifests.pictures import DEFAULT_LIMITS, Limits, decode_picture
-from ...manifests.sources import read_source
-from .rows import Row
+from ...manifests.pictures.decoder import DEFAULT_LIMITS, Limits, decode_picture
+from ...manifests.pictures.sources import read_source
+from ...manifests.published.dataset import Labels, open_labels
+from .artifact_rows import Row
 
 Picture = UInt8[np.ndarray, "H W 3"]
 

@@ -11,13 +11,13 @@ from typing import Any
 import jinja2
 
 from ... import __version__
-from ...manifests import atomic
+from ...manifests.artifact.plan import PLAN
 from ...manifests.errors import ConfigError
-from ...manifests.place import Place, place, split
-from ...manifests.plan import PLAN
+from ...manifests.files import atomic
+from ...manifests.files.place import Place, place, split
+from .artifact_rows import MEANINGS
 from .figures import Figures, figures
 from .gallery import Gallery
-from .rows import MEANINGS
 from .scores import MEASURES, is_floor
 from .thumbnails import hex_colour
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from .rows import Row
+from .artifact_rows import Row
 
 _SHARE = 10
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...manifests.artifact import Artifact
+from ...manifests.artifact.artifact import Artifact
 from ...manifests.errors import CorruptArtifact
-from ...manifests.sealed import Json
+from ...manifests.files.sealed import Json
 
 MEASURES: Mapping[str, str] = {"miou": "mIoU", "miou_foreground": "mIoU without background", "boundary_f": "boundary F"}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-from .rows import MEANINGS, Row
+from .artifact_rows import MEANINGS, Row
 
 FINE = 1000  # bins while counting; those that are drawn are made of them
 BARS = 24  # at most

@@ -12,13 +12,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from ...manifests.artifact import Artifact
-from ...manifests.checkpoints import WEIGHTS
+from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.checkpoints import WEIGHTS
 from ...manifests.errors import CorruptArtifact
-from ..attention.enhancer import Enhancer
-from ..attention.one_thread import one_thread
+from ..maps.one_thread import one_thread
 from ..vision.fitting import Box
 from .cells import Cells
+from .enhancer import Enhancer
 
 
 def weights_bytes(networks: nn.ModuleList) -> bytes:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32
 from torch.nn.functional import interpolate
 
 from ...manifests.errors import ConfigError
-from ...manifests.sealed import Json
+from ...manifests.files.sealed import Json
 from ..vision.fitting import Box, valid_patches
 
 

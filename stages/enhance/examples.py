@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
 
-from ...manifests.artifact import Artifact
+from ...manifests.artifact.artifact import Artifact
 from ...manifests.classes import BACKGROUND, IGNORE
 from ...manifests.errors import InputError
-from ...manifests.sealed import Json
-from ..attention.object_classes import NO_LABEL
+from ...manifests.files.sealed import Json
+from ..maps.object_classes import NO_LABEL
 from ..scores.truth import GroundTruth
 from ..vision.fitting import Box
 from .cells import Cells

@@ -3,9 +3,9 @@
 import shlex
 from collections.abc import Mapping
 
-from ...manifests.artifact import Artifact
+from ...manifests.artifact.artifact import Artifact
 from ...manifests.errors import ConfigError
-from ...manifests.sealed import Json
+from ...manifests.files.sealed import Json
 
 HEAD_MAPS = "head_maps"
 KIND = "enhancer"

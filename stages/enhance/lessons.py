@@ -18,10 +18,10 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from ..attention.enhancer import Enhancer
 from ..learning.lesson import Batch, Lesson, Losses
 from ..learning.loop import Course
 from ..learning.schedules import Schedule
+from .enhancer import Enhancer
 from .examples import Examples
 
 STEPS, WATCHED_EVERY, ROWS = 200, 20, 16

@@ -11,11 +11,11 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from ...manifests.artifact import Artifact
+from ...manifests.artifact.artifact import Artifact
 from ...manifests.classes import BACKGROUND, IGNORE
-from ...manifests.sealed import Json
-from ..attention.cutting import cut_maps
-from ..attention.object_classes import KnownClasses
+from ...manifests.files.sealed import Json
+from ..maps.cutting import cut_maps
+from ..maps.object_classes import KnownClasses
 from ..scores.intervals import Interval, counts_interval, difference_interval
 from ..scores.iou import Counts, mean_iou, pixel_counts, stacked
 from ..scores.truth import GroundTruth

@@ -12,14 +12,14 @@ import pyarrow as pa
 from jaxtyping import Bool, Float32
 from torch import nn
 
-from ...manifests import tables
-from ...manifests.artifact import Artifact
-from ...manifests.checkpoints import SEEN, WEIGHTS, held_out_of
-from ...manifests.fields import Field
-from ...manifests.sealed import Json
-from ..attention.object_classes import NO_LABEL, NO_STRUCTURE
-from ..attention.threshold_rules import parse_threshold, thresholds
-from ..attention.thresholds import foreground_share
+from ...manifests.artifact import tables
+from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.checkpoints import SEEN, WEIGHTS, held_out_of
+from ...manifests.artifact.fields import Field
+from ...manifests.files.sealed import Json
+from ..maps.object_classes import NO_LABEL, NO_STRUCTURE
+from ..maps.threshold_rules import parse_threshold, thresholds
+from ..maps.thresholds import foreground_share
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
 from .applying import enhanced, loaded_networks
 from .cells import Cells, cells_of, enhanced_facts

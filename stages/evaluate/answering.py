@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..scores.few_shot_floors import cls_similarity
 from ..students.episodes import Episode
 from ..students.features import Features, Sight
 from ..students.learner import Learner
@@ -25,6 +24,7 @@ from ..students.objective import (
     pixel_probability,
     probability,
 )
+from .few_shot_floors import cls_similarity
 from .support_masks import PSEUDO_FIELDS, Masks
 
 QUERY, SUPPORT = "tokens", "support_tokens"

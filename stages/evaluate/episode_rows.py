@@ -10,15 +10,15 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, UInt8
 
-from ...manifests import tables
+from ...manifests.artifact import tables
 from ...manifests.classes import BACKGROUND
-from ...manifests.sealed import Json
+from ...manifests.files.sealed import Json
 from ..scores.few_shot import Answered, Void, episode_counts, exact
-from ..scores.few_shot_floors import FloorAnswers
 from ..scores.iou import Counts
 from ..scores.truth import GroundTruth
 from ..students.episodes import Episode
 from .answering import Answer
+from .few_shot_floors import FloorAnswers
 
 COLUMNS = pa.schema(
     [

@@ -9,16 +9,15 @@ from itertools import accumulate, pairwise
 import numpy as np
 import pyarrow as pa
 
-from ...manifests import tables
-from ...manifests.artifact import Artifact
+from ...manifests.artifact import tables
+from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.leakage import doubts, fitted_on
+from ...manifests.artifact.tokens import Tokens, stored_names
+from ...manifests.artifact.underway import Underway
 from ...manifests.errors import ConfigError
-from ...manifests.fitted_on import doubts, fitted_on
-from ...manifests.published import class_names
-from ...manifests.sealed import Json
-from ...manifests.tokens import Tokens, stored_names
-from ...manifests.underway import Underway
+from ...manifests.files.sealed import Json
+from ...manifests.published.schema import class_names
 from ..scores.few_shot import Answered
-from ..scores.few_shot_floors import all_foreground, chosen_threshold, constant, nearest_cls
 from ..scores.truth import GroundTruth, refuse_other_classes
 from ..stage import Findings, Inputs, WholeStage
 from ..students.episodes import Episode
@@ -28,6 +27,7 @@ from ..vision.backbone import device_named
 from .answering import Answerer, fields_read, similarities_of
 from .episode_rows import EpisodeRow, answered, episode_row, floor_answered, predictions_table, truly_present
 from .few_shot_config import FewShotConfig, labels_role
+from .few_shot_floors import all_foreground, chosen_threshold, constant, nearest_cls
 from .few_shot_tables import FLOORS, LEARNER, FoldAnswers, class_rows, comparison, fold_table, mean_table
 from .folds import Fold, base_episodes, named
 from .learners import Judged, refuse_other_features

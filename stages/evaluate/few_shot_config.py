@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from ...manifests.artifact import open_artifact, source_of
+from ...manifests.artifact.artifact import open_artifact, source_of
+from ...manifests.artifact.fingerprint import setting
 from ...manifests.datasets.fold_lists import Benchmark, read_fold
 from ...manifests.errors import ConfigError
-from ...manifests.fingerprint import setting
-from ...manifests.place import place
-from ...manifests.sealed import digest_of
+from ...manifests.files.place import place
+from ...manifests.files.sealed import digest_of
 from ..scores.few_shot import Void
 from ..students.episodes import JUDGED
 from ..students.features import Seeing

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ...manifests.sealed import Json
+from ...manifests.files.sealed import Json
 from ..scores.few_shot import Answered, few_shot_scores, mean_of_folds
 from ..scores.intervals import Interval
 from .published_scores import Published

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...manifests.artifact import Artifact
+from ...manifests.artifact.artifact import Artifact
 from ...manifests.classes import BACKGROUND, IGNORE
 from ...manifests.datasets.benchmark_classes import COCO_CLASSES, VOC_CLASSES
 from ...manifests.datasets.fold_lists import Benchmark, FoldList

@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ...manifests.errors import InputError
-from ..scores.boundary import BoundaryScores, boundary_scores
-from ..scores.coverage import unanswered
 from ..scores.floors import WHOLE, Ellipse, cell_counts, fitted_ellipses, painted, painted_labels
 from ..scores.iou import Counts, as_foreground, pixel_counts
-from ..scores.sweeps import sweep_counts
 from ..scores.truth import GroundTruth
+from .boundary import BoundaryScores, boundary_scores
+from .coverage import unanswered
 from .predictions import Predicted
+from .threshold_sweep import sweep_counts
 
 THRESHOLDS = np.linspace(0.05, 0.95, 19, dtype=np.float32)  # of the sweep
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from safetensors.torch import load
 
-from ...manifests.artifact import Artifact
-from ...manifests.checkpoints import WEIGHTS, seen_ids
+from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.checkpoints import WEIGHTS, seen_ids
 from ...manifests.errors import ConfigError
-from ...manifests.sealed import Json
+from ...manifests.files.sealed import Json
 from ..students.features import Features
 from ..students.learner import Learner
 from ..students.official import learner_of

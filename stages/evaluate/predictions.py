@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from ...manifests.artifact import Artifact
+from ...manifests.artifact.artifact import Artifact
 from ...manifests.classes import IGNORE
-from ...manifests.frames import frame_row
-from ...manifests.palette import decode_label_map
-from ...manifests.published import ground_truth_ids
-from ..attention.cutting import cut_maps
-from ..attention.object_classes import NO_LABEL, KnownClasses
+from ...manifests.pictures.palette import decode_label_map
+from ...manifests.published.frames import frame_row
+from ...manifests.published.schema import ground_truth_ids
+from ..maps.cutting import cut_maps
+from ..maps.object_classes import NO_LABEL, KnownClasses
 
 
 @dataclass(frozen=True, slots=True)

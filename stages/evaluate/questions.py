@@ -2,11 +2,11 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from ...manifests.artifact import Artifact
+from ...manifests.artifact.artifact import Artifact
 from ...manifests.datasets.fold_lists import FoldList, read_fold
 from ...manifests.errors import ConfigError, InputError
-from ...manifests.published import class_indices, class_names
-from ...manifests.sealed import digest_of
+from ...manifests.files.sealed import digest_of
+from ...manifests.published.schema import class_indices, class_names
 from ..scores.truth import GroundTruth
 from ..stage import Inputs
 from .few_shot_config import CLASSES, FewShotConfig, checkpoint_role

@@ -8,21 +8,21 @@ from functools import partial
 
 import pyarrow as pa
 
-from ...manifests import tables
-from ...manifests.artifact import Artifact
+from ...manifests.artifact import tables
+from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.leakage import FittedOn, doubts, fitted_on
+from ...manifests.artifact.underway import Underway
 from ...manifests.errors import ConfigError, InputError
-from ...manifests.fitted_on import FittedOn, doubts, fitted_on
-from ...manifests.published import class_names
-from ...manifests.sealed import Json
-from ...manifests.underway import Underway
-from ..scores.boundary import BoundaryScores, class_boundary_f, mean_boundary_f, stacked_boundaries
+from ...manifests.files.sealed import Json
+from ...manifests.published.schema import class_names
 from ..scores.intervals import Interval, bootstrap, counts_interval
 from ..scores.iou import Counts, accumulated, class_iou, class_precision, class_recall, mean_iou, or_none, stacked
-from ..scores.sweeps import best_threshold
 from ..scores.truth import GroundTruth, refuse_other_classes
 from ..stage import Findings, Inputs, WholeStage
+from .boundary import BoundaryScores, class_boundary_f, mean_boundary_f, stacked_boundaries
 from .judging import THRESHOLDS, Judged, View, floors, judged
 from .predictions import predictions
+from .threshold_sweep import best_threshold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from ...manifests.errors import InputError
-from ..attention.cst import support_masks
+from ..maps.cst import support_masks
 from ..scores.truth import GroundTruth
 from ..students.features import Sight
 from ..students.supervision import THRESHOLD, support_mask

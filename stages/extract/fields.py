@@ -6,9 +6,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from ...manifests.artifact.fields import Field
+from ...manifests.artifact.quantized import scale_name
 from ...manifests.errors import ConfigError
-from ...manifests.fields import Field
-from ...manifests.quantized import scale_name
 from ..vision.backbone import Facts
 from ..vision.token_fields import FIELDS, LAST_ONLY, Wanted, field_shapes
 

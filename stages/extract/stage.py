@@ -13,11 +13,11 @@ from typing import Literal
 import numpy as np
 import torch
 
+from ...manifests.artifact.fields import Field
+from ...manifests.artifact.fingerprint import setting
+from ...manifests.artifact.quantized import quantized, scale_name
 from ...manifests.errors import ConfigError, Reason
-from ...manifests.fields import Field
-from ...manifests.fingerprint import setting
-from ...manifests.quantized import quantized, scale_name
-from ...manifests.sealed import Json
+from ...manifests.files.sealed import Json
 from ..stage import Inputs, Known, Probe, RowList, RowResult, Stage, UnitResult, Work, rows_of_input
 from ..vision.backbone import Facts, backbone_facts, device_named, load_backbone, own_size
 from ..vision.builtin import named_in_full

@@ -15,9 +15,9 @@ from jaxtyping import UInt8
 from ...manifests.classes import BACKGROUND, IGNORE, ClassTable
 from ...manifests.datasets.shapes import draw_shapes
 from ...manifests.errors import Reason, RowFailed
-from ...manifests.palette import decode_label_map, encode_label_map, rotate_label_map
-from ...manifests.pictures import PictureFacts
-from ...manifests.sealed import Json
+from ...manifests.files.sealed import Json
+from ...manifests.pictures.decoder import PictureFacts
+from ...manifests.pictures.palette import decode_label_map, encode_label_map, rotate_label_map
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,16 +14,16 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from ...manifests import tables
+from ...manifests.artifact import tables
+from ...manifests.artifact.fields import Field
+from ...manifests.artifact.ledger import Record
 from ...manifests.classes import ClassTable
 from ...manifests.datasets import DatasetSource, FolderSource, VocSource, list_dataset
 from ...manifests.datasets.listing import Entry
 from ...manifests.errors import RowFailed
-from ...manifests.fields import Field
-from ...manifests.ledger import Record
-from ...manifests.pictures import DEFAULT_LIMITS, Limits, inspect_picture
-from ...manifests.sealed import Json
-from ...manifests.sources import read_source, stat_source
+from ...manifests.files.sealed import Json
+from ...manifests.pictures.decoder import DEFAULT_LIMITS, Limits, inspect_picture
+from ...manifests.pictures.sources import read_source, stat_source
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
 from .masks import label_map
 

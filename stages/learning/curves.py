@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from ...manifests.artifact.underway import Show, nothing_shown
 from ...manifests.errors import ConfigError, EnvironmentFault
-from ...manifests.underway import Show, nothing_shown
 
 _FLUSH_S = 30  # a killed run loses what came after
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...manifests import torchrun
+from ...manifests.artifact.underway import Underway
 from ...manifests.errors import Diverged, EnvironmentFault, Terminated
-from ...manifests.underway import Underway
+from ...manifests.files import torchrun
 from .gradients import Averaging
 from .lesson import Batch, Lesson
 from .processes import OthersLost, from_all, from_the_first, texts_from_all, together

@@ -19,8 +19,8 @@ from jaxtyping import Int64
 from torch import Tensor, distributed
 from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
-from ...manifests import torchrun
 from ...manifests.errors import EnvironmentFault
+from ...manifests.files import torchrun
 
 
 class OthersLost(EnvironmentFault):

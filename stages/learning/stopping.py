@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from ...manifests import torchrun
 from ...manifests.errors import Terminated
+from ...manifests.files import torchrun
 
 INTERRUPTED = 130
 

@@ -8,10 +8,10 @@ There is no date in it: equal datasets are described in equal bytes.
 import json
 from collections.abc import Mapping, Sequence
 
-from ...manifests.digests import FileDigest
-from ...manifests.plan import Plan
-from ...manifests.published import FRAME, OBJECT, class_names
-from ...manifests.sealed import Json
+from ...manifests.artifact.plan import Plan
+from ...manifests.files.digests import FileDigest
+from ...manifests.files.sealed import Json
+from ...manifests.published.schema import FRAME, OBJECT, class_names
 
 NAME = "croissant.json"
 FILES, IMAGES, CLASSES = "parquet-files", "images", "classes"  # ids in the file

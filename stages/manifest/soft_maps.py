@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
-from ..attention.backgrounds import Background, Rows, hard_labels
-from ..attention.local_classes import local_classes
+from ..maps.backgrounds import Background, Rows, hard_labels
+from ..maps.local_classes import local_classes
 
 
 @dataclass(frozen=True, slots=True)

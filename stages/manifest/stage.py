@@ -6,18 +6,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...manifests import tables
-from ...manifests.artifact import Artifact
-from ...manifests.checkpoints import seen_ids
+from ...manifests.artifact import tables
+from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.checkpoints import seen_ids
+from ...manifests.artifact.fields import Field
+from ...manifests.artifact.fingerprint import setting
 from ...manifests.errors import InputError, Reason, StaleArtifact
-from ...manifests.fields import Field
-from ...manifests.fingerprint import setting
-from ...manifests.published import FRAME, class_names, frame_schema, provenance
-from ...manifests.sealed import Json
+from ...manifests.files.sealed import Json
+from ...manifests.published.schema import FRAME, class_names, frame_schema, provenance
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
 from .croissant import croissant_json
+from .published_rows import failed_row, published_rows
 from .quality import parse_rule
-from .rows import failed_row, published_rows
 
 LISTED: Mapping[str, str] = {"id": "string", "maps": "ints", "compared": "ints", "is_truth": "bool"}
 ROW_BYTES = 300  # of a row besides its mask and its picture

@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Bool, Float32, Float64
 from torch import Tensor
 
-from ..attention.cst import mean_of_queries
-from ..attention.merging import brought_to, merged, turned, valid_of
-from ..attention.object_classes import NO_LABEL, NO_STRUCTURE
-from ..attention.threshold_rules import thresholds
-from ..attention.thresholds import foreground_share
+from ..maps.cst import mean_of_queries
+from ..maps.object_classes import NO_LABEL, NO_STRUCTURE
+from ..maps.threshold_rules import thresholds
+from ..maps.thresholds import foreground_share
 from ..stage import Work
 from ..vision.fitting import Box
+from .merging import brought_to, merged, turned, valid_of
 from .methods import Given, Method
 from .supports import GroupKey
 from .views import View, view_roles

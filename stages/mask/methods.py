@@ -17,15 +17,15 @@ import torch
 from jaxtyping import Bool, Float32
 from torch import Tensor
 
-from ...manifests.artifact import Artifact
+from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.underway import Underway
 from ...manifests.errors import ConfigError
-from ...manifests.underway import Underway
-from ..attention.cst import cosine_map, head_maps
-from ..attention.kept_mass import attention_map, head_attention_maps
-from ..attention.merging import RELATIVE, Merge, ScoreKind
-from ..attention.ncut import MEAN, maskcut_maps, ncut_map
-from ..attention.one_thread import one_thread
+from ..maps.cst import cosine_map, head_maps
+from ..maps.kept_mass import attention_map, head_attention_maps
+from ..maps.one_thread import one_thread
 from ..stage import Findings, Inputs
+from .merging import RELATIVE, Merge, ScoreKind
+from .ncut import MEAN, maskcut_maps, ncut_map
 
 MAX_INSTANCES = 255  # of a picture
 

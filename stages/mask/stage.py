@@ -6,19 +6,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from ...manifests.artifact import Artifact
+from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.fields import Field
+from ...manifests.artifact.layout import MAX_UNIT_ROWS
+from ...manifests.artifact.tokens import Tokens, stored_names
 from ...manifests.errors import ConfigError
-from ...manifests.fields import Field
-from ...manifests.layout import MAX_UNIT_ROWS
-from ...manifests.sealed import Json
-from ...manifests.tokens import Tokens, stored_names
-from ..attention.object_classes import NO_LABEL, NO_STRUCTURE
-from ..attention.threshold_rules import PAPER_THRESHOLD, PAPER_WEIGHTS, is_paper_weights, parse_threshold
+from ...manifests.files.sealed import Json
+from ..maps.object_classes import NO_LABEL, NO_STRUCTURE
+from ..maps.threshold_rules import PAPER_THRESHOLD, PAPER_WEIGHTS, is_paper_weights, parse_threshold
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
 from .computing import NO_INSTANCE, Masker, head_maps, masked, read_ahead, rows_to_do
-from .fit import refuse_other_checkpoint
+from .map_rows import KEY, LISTED, class_groups, class_rows, object_rows
+from .method_fit import refuse_other_checkpoint
 from .methods import METHODS, Method, find_method, wanted_instances, wanted_tau
-from .rows import KEY, LISTED, class_groups, class_rows, object_rows
 from .supports import ALL, OWN, parse_supports
 from .views import FIRST, FURTHER, opened_views, refuse_strange_views, upright, view_roles, views_of
 

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float32, Int64, UInt64
 from torch import Tensor
 
+from ...manifests.artifact.tokens import Tokens
 from ...manifests.errors import ConfigError
-from ...manifests.tokens import Tokens
-from ..attention.cst import normalised_queries
+from ..maps.cst import normalised_queries
 
 ALL, OWN = "all", "0"
 GroupKey = tuple[int, str]  # class and split

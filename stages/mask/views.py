@@ -11,13 +11,13 @@ import numpy as np
 from jaxtyping import Int64
 from torch import Tensor
 
-from ...manifests.artifact import Artifact
+from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.tokens import Tokens
 from ...manifests.errors import ConfigError
-from ...manifests.sealed import Json
-from ...manifests.tokens import Tokens
-from ..attention.merging import Lattice
+from ...manifests.files.sealed import Json
 from ..stage import Inputs
 from ..vision.fitting import Box
+from .merging import Lattice
 from .methods import Method
 from .supports import Group, GroupKey, Queries
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ...manifests.artifact.fields import Field
+from ...manifests.artifact.pixels import FIELD
 from ...manifests.errors import ConfigError
-from ...manifests.fields import Field
-from ...manifests.pixels import FIELD
 from ..stage import Inputs, Known, Probe, RowList, RowResult, Stage, UnitResult, Work, rows_of_input
 from ..vision.fitting import FitOrCrop
 from ..vision.pictures import View, first_loaded, loaded_ahead, stacked

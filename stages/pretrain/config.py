@@ -4,8 +4,8 @@ authors; the paper's own values were not to be found."""
 from dataclasses import dataclass
 from typing import Literal
 
+from ...manifests.artifact.fingerprint import setting
 from ...manifests.errors import ConfigError
-from ...manifests.fingerprint import setting
 from ..vision.builtin import named_in_full
 
 MOST_WARMUP = 10  # epochs: MC-SSL's, of 800; of fewer than 100 epochs a tenth

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Int64
 from safetensors.torch import save
 
-from ...manifests.checkpoints import SEEN, WEIGHTS, seen_json
+from ...manifests.artifact.checkpoints import SEEN, WEIGHTS, seen_json
+from ...manifests.artifact.pixels import FIELD, Pixels
+from ...manifests.artifact.underway import Underway
 from ...manifests.errors import ConfigError
-from ...manifests.pixels import FIELD, Pixels
-from ...manifests.torchrun import num_processes
-from ...manifests.underway import Underway
+from ...manifests.files.torchrun import num_processes
 from ..learning.lesson import Batch, Lesson
 from ..learning.loop import Course, train
 from ..learning.processes import own_device, own_part

@@ -17,9 +17,9 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
-from ...manifests.artifact import Artifact
+from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.pixels import Pixels
 from ...manifests.errors import ConfigError
-from ...manifests.pixels import Pixels
 from ..learning.processes import from_this_alone
 from ..vision.fitting import Colour
 from .assignments import centred_targets, usage

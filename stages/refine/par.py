@@ -21,7 +21,7 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from ..attention.backgrounds import Background, TwoScores
+from ..maps.backgrounds import Background, TwoScores
 
 W1, W2, TINY = 0.3, 0.01, 1e-8
 AROUND = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Literal
 
 from ...manifests.errors import ConfigError
-from ..attention.backgrounds import Background, ConstantScore, OwnRow, PowerOfRest, TwoScores
+from ..maps.backgrounds import Background, ConstantScore, OwnRow, PowerOfRest, TwoScores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

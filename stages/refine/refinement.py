@@ -11,7 +11,7 @@ from jaxtyping import Float32, Float64, UInt8
 
 from ...manifests.classes import BACKGROUND, IGNORE
 from ...manifests.errors import Reason, RowFailed
-from ..attention.backgrounds import (
+from ..maps.backgrounds import (
     Background,
     Rows,
     RowThresholds,
@@ -22,8 +22,8 @@ from ..attention.backgrounds import (
     levels,
     soft_scores,
 )
-from ..attention.local_classes import LocalClasses, local_classes
-from ..attention.object_classes import KnownClasses, object_labels
+from ..maps.local_classes import LocalClasses, local_classes
+from ..maps.object_classes import KnownClasses, object_labels
 from .crf import PictureCrf
 from .presets import CrfPreset
 from .smoothing import Smoother, smoothed

@@ -3,7 +3,7 @@
 from typing import Literal, get_args
 
 from ...manifests.errors import ConfigError
-from ..attention.backgrounds import parse_background
+from ..maps.backgrounds import parse_background
 from .crf import require_crf
 from .guided import GuidedPreset, parse_guided
 from .presets import CrfPreset, find_preset

@@ -13,7 +13,7 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from ...manifests.errors import ConfigError, EnvironmentFault
-from ..attention.one_thread import one_thread
+from ..maps.one_thread import one_thread
 from .guided import GuidedPreset, guided_filter
 from .par import PAR_PRESETS, ParPreset, pixel_adaptive
 

@@ -12,25 +12,25 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from ...manifests.artifact import Artifact
-from ...manifests.careful import decode_carefully
+from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.fields import Field
+from ...manifests.artifact.fingerprint import config_from, setting
 from ...manifests.classes import IGNORE
 from ...manifests.errors import ConfigError, Reason, RowFailed
-from ...manifests.fields import Field
-from ...manifests.fingerprint import config_from, setting
-from ...manifests.palette import encode_label_map
-from ...manifests.pictures import Limits, decode_picture
-from ...manifests.sealed import Json
-from ...manifests.sources import read_source
-from ..attention.backgrounds import RowThresholds, parse_background
-from ..attention.object_classes import NO_LABEL, KnownClasses
-from ..attention.upsampling import upsampled
+from ...manifests.files.sealed import Json
+from ...manifests.pictures.careful import decode_carefully
+from ...manifests.pictures.decoder import Limits, decode_picture
+from ...manifests.pictures.palette import encode_label_map
+from ...manifests.pictures.sources import read_source
+from ..maps.backgrounds import RowThresholds, parse_background
+from ..maps.object_classes import NO_LABEL, KnownClasses
+from ..maps.upsampling import upsampled
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
 from .batches import refined_in_batches
 from .crf import require_crf
+from .picture_rows import LISTED, picture_rows
 from .refinement import Refined, Refinement, Unrefined, unrefined_objects, unrefined_picture
 from .refiners import SMOOTHERS, Refiner, background_text, check_device, named_preset, preset_text, refinement_of
-from .rows import LISTED, picture_rows
 
 # Pictures: of a CRF each takes half a second, of PAR and the guided filter a tenth.
 UNITS: Mapping[Refiner, int] = {"none": 256, "crf": 16, "par": 64, "guided": 64}

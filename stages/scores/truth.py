@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from jaxtyping import UInt8
 
-from ...manifests.artifact import Artifact
+from ...manifests.artifact.artifact import Artifact
 from ...manifests.errors import InputError
-from ...manifests.palette import decode_label_map
-from ...manifests.sealed import Json
+from ...manifests.files.sealed import Json
+from ...manifests.pictures.palette import decode_label_map
 
 
 class GroundTruth:

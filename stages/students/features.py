@@ -24,13 +24,13 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from ...manifests.artifact import Artifact
+from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.fingerprint import setting
+from ...manifests.artifact.rows_by_id import held_positions
+from ...manifests.artifact.tokens import Tokens
 from ...manifests.errors import ConfigError, InputError
-from ...manifests.fingerprint import setting
-from ...manifests.labels import Labels
-from ...manifests.rows_by_id import held_positions
-from ...manifests.sealed import Json
-from ...manifests.tokens import Tokens
+from ...manifests.files.sealed import Json
+from ...manifests.published.dataset import Labels
 from ..vision.backbone import backbone_facts, device_named, load_backbone, own_size
 from ..vision.builtin import named_in_full
 from ..vision.computing import Extractor, fitting_batch

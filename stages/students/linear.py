@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
 from ...manifests.classes import IGNORE
-from ..attention.upsampling import upsampled
+from ..maps.upsampling import upsampled
 from ..vision.fitting import Box
 
 Size = tuple[int, int]  # rows and columns

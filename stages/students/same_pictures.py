@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from ...manifests.artifact import Artifact, open_artifact
+from ...manifests.artifact.artifact import Artifact, open_artifact
 from ...manifests.errors import InputError, MaskmillError, StaleArtifact
-from ...manifests.published import FRAME
+from ...manifests.published.schema import FRAME
 
 
 def refuse_other_pictures(first: Artifact, second: Artifact) -> None:

@@ -2,7 +2,7 @@
 
 Letters: H W pixels of a picture, U V pixels of a target.
 
-Pseudo-masks of a pair, from stored `keys` and `cls_query`, are `pair_masks` of attention/cst.py, which is published
+Pseudo-masks of a pair, from stored `keys` and `cls_query`, are `pair_masks` of maps/cst.py, which is published
 golden by golden; a threshold of 0.4 and 400×400 pixels are the original's.
 """
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ...manifests.artifact.fingerprint import setting
 from ...manifests.errors import ConfigError
-from ...manifests.fingerprint import setting
 from ..students.features import LAST, PAIR_FIELDS, SEVERAL, Seeing
 
 Student = Literal["linear", "cst"]

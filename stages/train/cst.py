@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ...manifests.checkpoints import SEEN, seen_json
+from ...manifests.artifact.checkpoints import SEEN, seen_json
+from ...manifests.artifact.leakage import FittedOn, doubts, fitted_on
+from ...manifests.artifact.underway import Underway
 from ...manifests.classes import IGNORE
 from ...manifests.errors import InputError
-from ...manifests.fitted_on import FittedOn, doubts, fitted_on
-from ...manifests.underway import Underway
 from ..learning.lesson import Batch, Lesson, Losses, nothing_watched
 from ..learning.loop import Course, train
 from ..learning.schedules import Schedule

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from safetensors.torch import save
 from torch import Tensor
 
-from ...manifests.artifact import Artifact
-from ...manifests.checkpoints import WEIGHTS
-from ...manifests.sealed import Json
+from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.checkpoints import WEIGHTS
+from ...manifests.files.sealed import Json
 from ..scores.truth import GroundTruth
 from ..students.features import Features
 from .config import TrainConfig

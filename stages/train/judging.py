@@ -15,7 +15,7 @@ import torch
 from jaxtyping import UInt8
 
 from ...manifests.errors import InputError
-from ...manifests.sealed import Json
+from ...manifests.files.sealed import Json
 from ..learning.draws import drawn
 from ..scores.floors import WHOLE, cell_counts, fitted_ellipses, painted, painted_labels
 from ..scores.intervals import counts_interval

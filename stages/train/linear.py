@@ -11,11 +11,11 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from ...manifests.checkpoints import SEEN, seen_json
+from ...manifests.artifact.checkpoints import SEEN, seen_json
+from ...manifests.artifact.leakage import doubts, fitted_on
+from ...manifests.artifact.underway import Underway
 from ...manifests.errors import InputError
-from ...manifests.fitted_on import doubts, fitted_on
-from ...manifests.sealed import Json
-from ...manifests.underway import Underway
+from ...manifests.files.sealed import Json
 from ..learning.lesson import Batch, Lesson, Losses
 from ..learning.loop import Course, train
 from ..learning.schedules import Schedule

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...manifests.errors import ConfigError, InputError
-from ...manifests.published import class_indices
+from ...manifests.published.schema import class_indices
 from ..learning.draws import drawn
 from ..scores.truth import GroundTruth
 from ..students.episodes import JUDGED, Episode, Line, Pool, judged_episodes, made_pool, training_episode

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import UInt8
 
-from ...manifests.artifact import Artifact
+from ...manifests.artifact.artifact import Artifact
 from ...manifests.classes import IGNORE
 from ...manifests.errors import InputError
-from ...manifests.frames import frame_rows
-from ...manifests.labels import Labels, open_labels
-from ...manifests.published import ground_truth_ids
-from ...manifests.sealed import Json
+from ...manifests.files.sealed import Json
+from ...manifests.published.dataset import Labels, open_labels
+from ...manifests.published.frames import frame_rows
+from ...manifests.published.schema import ground_truth_ids
 
 
 class Published:

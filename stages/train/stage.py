@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from ...manifests.artifact.tokens import Tokens, stored_names
+from ...manifests.artifact.underway import Underway
 from ...manifests.errors import InputError
-from ...manifests.published import FRAME
-from ...manifests.tokens import Tokens, stored_names
-from ...manifests.underway import Underway
+from ...manifests.published.schema import FRAME
 from ..scores.truth import GroundTruth, refuse_other_classes
 from ..stage import Findings, Inputs, WholeStage
 from ..students.features import (

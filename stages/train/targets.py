@@ -23,7 +23,7 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from ...manifests.errors import InputError
-from ..attention.cst import pair_masks
+from ..maps.cst import pair_masks
 from ..scores.few_shot import Void
 from ..scores.truth import GroundTruth
 from ..students.episodes import Episode

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from ...manifests.artifact import Artifact
-from ...manifests.careful import decode_carefully
+from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.fingerprint import config_from
 from ...manifests.errors import ConfigError, Reason, RowFailed
-from ...manifests.fingerprint import config_from
-from ...manifests.pictures import Limits, decode_picture
-from ...manifests.sealed import Json
-from ...manifests.sources import read_source
+from ...manifests.files.sealed import Json
+from ...manifests.pictures.careful import decode_carefully
+from ...manifests.pictures.decoder import Limits, decode_picture
+from ...manifests.pictures.sources import read_source
 from ..stage import RowResult, Work
 from .fitting import Colour, FitOrCrop, fitted
 

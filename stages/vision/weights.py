@@ -13,8 +13,8 @@ import torch
 from timm.models import PretrainedCfg
 from torch import Tensor
 
-from ...manifests.artifact import open_artifact
-from ...manifests.checkpoints import WEIGHTS
+from ...manifests.artifact.artifact import open_artifact
+from ...manifests.artifact.checkpoints import WEIGHTS
 from ...manifests.errors import ConfigError
 from . import builtin as builtin  # so that timm knows it
 from .checkpoints import State, read_checkpoint

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 from benchmarks.paired import ratios, seconds, show, write_photos
-from maskmill.manifests import digests
+from maskmill.manifests.artifact.quantized import quantized, restored
+from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.manifests.datasets import FolderSource
-from maskmill.manifests.pictures import decode_picture
-from maskmill.manifests.quantized import quantized, restored
-from maskmill.manifests.tokens import open_tokens
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import run
-from maskmill.pipeline.threads import num_cores
+from maskmill.manifests.files import digests
+from maskmill.manifests.pictures.decoder import decode_picture
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import run
+from maskmill.pipeline.running.threads import num_cores
 from maskmill.stages.extract.stage import STAGE, extract_config, prepare
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.vision.computing import Extractor

@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from maskmill.manifests.datasets import FolderSource
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import Outcome, run
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import Outcome, run
 from maskmill.stages.index.stage import STAGE, IndexConfig
 
 PAIRS = 7

@@ -21,11 +21,11 @@ from torch.utils.data import DataLoader, Dataset
 
 import small_labels
 from maskmill import Labels, open_labels
-from maskmill.manifests import frames
-from maskmill.manifests.artifact import open_artifact
+from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.datasets import FolderSource
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import run
+from maskmill.manifests.published import frames
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import run
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.paired import ratios, show
-from maskmill.manifests import digests
-from maskmill.manifests.artifact import open_artifact
-from maskmill.manifests.tokens import Tokens, open_tokens
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import run
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.artifact.tokens import Tokens, open_tokens
+from maskmill.manifests.files import digests
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import run
 from maskmill.stages.mask.stage import STAGE, mask_config
 from small_dataset import write_picture
 from small_runs import index

@@ -22,10 +22,10 @@ from PIL import Image
 from scipy.linalg import eigh  # type: ignore[import-untyped]
 
 from benchmarks.paired import seconds, show
-from maskmill.manifests.tokens import open_tokens
-from maskmill.stages.attention.eigenvectors import second_eigenvector
-from maskmill.stages.attention.key_graph import WEAK, KeyGraph, key_graph
-from maskmill.stages.attention.ncut import LEAST_GAP, MEAN, cut_by, maskcut_maps, ncut_map
+from maskmill.manifests.artifact.tokens import open_tokens
+from maskmill.stages.mask.eigenvectors import second_eigenvector
+from maskmill.stages.mask.key_graph import WEAK, KeyGraph, key_graph
+from maskmill.stages.mask.ncut import LEAST_GAP, MEAN, cut_by, maskcut_maps, ncut_map
 from structured_keys import structured_keys
 
 TAUS, PICTURES = (0.2, 0.15), 8

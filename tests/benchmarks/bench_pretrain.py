@@ -18,10 +18,10 @@ from unittest import mock
 import torch
 
 from benchmarks.paired import seconds, show, write_photos
+from maskmill.manifests.artifact.pixels import open_pixels
 from maskmill.manifests.datasets import FolderSource
-from maskmill.manifests.pixels import open_pixels
-from maskmill.pipeline.run import run
-from maskmill.pipeline.whole import run_whole
+from maskmill.pipeline.running.run import run
+from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.pixels.stage import STAGE as PIXELS, PixelsConfig
 from maskmill.stages.pretrain import stage, teaching

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.paired import ratios, seconds, show, write_photos
-from maskmill.manifests.artifact import Artifact, open_artifact
+from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.datasets import FolderSource
-from maskmill.manifests.palette import decode_label_map
-from maskmill.manifests.pictures import decode_picture
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import run
+from maskmill.manifests.pictures.decoder import decode_picture
+from maskmill.manifests.pictures.palette import decode_label_map
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import run
 from maskmill.stages.extract.stage import STAGE as EXTRACT, extract_config
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.mask.stage import STAGE as MASK, mask_config

@@ -20,13 +20,13 @@ from unittest import mock
 
 from benchmarks.paired import seconds, show, write_photos
 from maskmill.cli.answers import size
-from maskmill.manifests import shards
-from maskmill.manifests.artifact import open_artifact
+from maskmill.manifests.artifact import shards
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.artifact.tokens import open_tokens
+from maskmill.manifests.artifact.underway import Underway
 from maskmill.manifests.datasets import FolderSource
-from maskmill.manifests.place import place
-from maskmill.manifests.tokens import open_tokens
-from maskmill.manifests.underway import Underway
-from maskmill.pipeline.run import run
+from maskmill.manifests.files.place import place
+from maskmill.pipeline.running.run import run
 from maskmill.stages.extract.stage import STAGE as EXTRACT, extract_config
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.learning import loop

@@ -21,8 +21,8 @@ from skimage.filters import threshold_otsu
 
 import maskmill
 from benchmarks import masks_worth
-from maskmill.manifests.artifact import open_artifact
-from maskmill.manifests.palette import decode_label_map
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.pictures.palette import decode_label_map
 from maskmill.stages.scores.intervals import counts_interval
 from maskmill.stages.scores.iou import mean_iou, pixel_counts, stacked
 from maskmill.stages.vision.builtin import BUILTIN

@@ -17,10 +17,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from maskmill.manifests.artifact import open_artifact
+from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.datasets import FolderSource
-from maskmill.pipeline.run import run
-from maskmill.pipeline.whole import run_whole
+from maskmill.pipeline.running.run import run
+from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.pixels.stage import STAGE as PIXELS, PixelsConfig
 from maskmill.stages.pretrain.config import pretrain_config

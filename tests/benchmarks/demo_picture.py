@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from maskmill.manifests.checkpoints import seen_ids
+from maskmill.manifests.artifact.checkpoints import seen_ids
 from maskmill.pipeline.report.figures import figures
 from maskmill.pipeline.report.layers import HEAD, TRUTH, Layers
 

@@ -12,9 +12,9 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from maskmill.cli.main import main as maskmill
-from maskmill.manifests.place import place
-from maskmill.pipeline.demo import JUDGED, artifacts, gains
+from maskmill.manifests.files.place import place
 from maskmill.pipeline.recipes import shipped_recipe
+from maskmill.pipeline.recipes.demo import JUDGED, artifacts, gains
 
 REFERENCE = Path(os.environ["MASKMILL_REFERENCE"]) / "data"
 CALTECH, VOC, COCO = (REFERENCE / name for name in ("caltech-outlines", "voc-mini", "coco-mini"))

@@ -14,9 +14,9 @@ from statistics import mean
 from typing import Any
 
 from maskmill.cli.main import main as maskmill
-from maskmill.manifests.artifact import open_artifact
-from maskmill.pipeline.whole import run_whole
-from maskmill.stages.enhance.fit import FIT, EnhancerConfig, enhancer_config
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.pipeline.running.whole import run_whole
+from maskmill.stages.enhance.enhancer_fit import FIT, EnhancerConfig, enhancer_config
 from maskmill.stages.enhance.lessons import LOSSES
 
 REFERENCE = Path(os.environ["MASKMILL_REFERENCE"]) / "data"

@@ -26,8 +26,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from maskmill.cli.main import main as maskmill
-from maskmill.manifests.artifact import open_artifact
-from maskmill.manifests.checkpoints import seen_ids
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.artifact.checkpoints import seen_ids
 
 REFERENCE = Path(os.environ["MASKMILL_REFERENCE"]) / "data"
 FOLDS, LEAST = 4, 10

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from maskmill.cli.main import main as maskmill
-from maskmill.manifests.artifact import open_artifact
+from maskmill.manifests.artifact.artifact import open_artifact
 
 REFERENCE = Path(os.environ["MASKMILL_REFERENCE"]) / "data"
 INDEX = {

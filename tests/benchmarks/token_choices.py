@@ -36,10 +36,10 @@ from safetensors.torch import load
 
 from benchmarks.few_shot_worth import REFERENCE, command
 from maskmill.cli.answers import size
-from maskmill.manifests.artifact import open_artifact
-from maskmill.manifests.checkpoints import WEIGHTS, seen_ids
-from maskmill.manifests.published import class_indices
-from maskmill.manifests.tokens import open_tokens, stored_names
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.artifact.checkpoints import WEIGHTS, seen_ids
+from maskmill.manifests.artifact.tokens import open_tokens, stored_names
+from maskmill.manifests.published.schema import class_indices
 from maskmill.stages.evaluate.answering import Answerer
 from maskmill.stages.evaluate.episode_rows import answered, episode_row, truly_present
 from maskmill.stages.evaluate.folds import Fold, class_fold, shown_classes

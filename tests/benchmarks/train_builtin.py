@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load, save
 
 from maskmill.cli.main import main as maskmill
-from maskmill.manifests.artifact import open_artifact
-from maskmill.manifests.checkpoints import WEIGHTS
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.artifact.checkpoints import WEIGHTS
 from maskmill.stages.vision.builtin import BUILTIN, WEIGHTS_FILE
 
 PICTURES_PX = 96

@@ -13,12 +13,12 @@ import pytest
 from maskmill.cli import options
 from maskmill.cli.index import index
 from maskmill.cli.main import main
-from maskmill.manifests.artifact import open_artifact
+from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.datasets import SOURCES
-from maskmill.manifests.pictures import Limits
-from maskmill.manifests.place import place
-from maskmill.pipeline.demo import begin
-from maskmill.pipeline.job import RunOptions
+from maskmill.manifests.files.place import place
+from maskmill.manifests.pictures.decoder import Limits
+from maskmill.pipeline.recipes.demo import begin
+from maskmill.pipeline.running.job import RunOptions
 from small_dataset import tree, write_dataset, write_picture
 
 Capture = pytest.CaptureFixture[str]

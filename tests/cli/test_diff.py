@@ -13,7 +13,7 @@ from PIL import Image
 
 from maskmill.cli.main import main
 from maskmill.manifests.datasets import TableSource
-from maskmill.pipeline.run import run
+from maskmill.pipeline.running.run import run
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
 from small_dataset import tree

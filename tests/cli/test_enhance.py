@@ -14,8 +14,8 @@ import pytest
 from maskmill.cli.enhance import apply, fit
 from maskmill.cli.main import main
 from maskmill.cli.options import stage_options
-from maskmill.manifests.artifact import open_artifact
-from maskmill.stages.enhance import fit as fitting
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.stages.enhance import enhancer_fit as fitting
 from small_dataset import tree, write_dataset
 from small_recipe import SMALL, write_recipe
 

@@ -11,7 +11,7 @@ import pytest
 
 from maskmill.cli.evaluate import masks
 from maskmill.cli.main import main
-from maskmill.manifests.artifact import open_artifact
+from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.stages.evaluate.stage import EvaluateConfig
 from small_dataset import tree, write_dataset
 from small_labels import LABELS, make_images, make_labels, publish, true_mask, write_pictures

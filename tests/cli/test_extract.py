@@ -13,8 +13,8 @@ import small_runs
 from maskmill.cli.extract import extract
 from maskmill.cli.main import main
 from maskmill.cli.options import stage_options
-from maskmill.manifests import atomic
-from maskmill.manifests.tokens import open_tokens
+from maskmill.manifests.artifact.tokens import open_tokens
+from maskmill.manifests.files import atomic
 from maskmill.stages.extract.stage import ExtractConfig
 from small_dataset import tree, write_dataset
 

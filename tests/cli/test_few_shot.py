@@ -18,11 +18,11 @@ from torch.nn.functional import interpolate
 
 from maskmill.cli.evaluate import fscs
 from maskmill.cli.main import main
-from maskmill.manifests.artifact import open_artifact
-from maskmill.manifests.tokens import open_tokens
-from maskmill.stages.attention.cst import pair_masks
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.stages.evaluate import few_shot
 from maskmill.stages.evaluate.few_shot_config import FewShotConfig
+from maskmill.stages.maps.cst import pair_masks
 from maskmill.stages.students.correlation import correlation
 from small_dataset import tree
 from small_few_shot import BACKBONE, BASE, CLASSES, NOVEL, SIZE, mask_of, write_checkpoint, write_images, write_tokens

@@ -12,10 +12,10 @@ from maskmill import open_labels
 from maskmill.cli.main import main
 from maskmill.cli.manifest import manifest
 from maskmill.cli.options import stage_options
-from maskmill.manifests.artifact import open_artifact
-from maskmill.manifests.checkpoints import seen_json
-from maskmill.pipeline.run import retry
-from maskmill.pipeline.whole import run_whole
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.artifact.checkpoints import seen_json
+from maskmill.pipeline.running.run import retry
+from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.manifest.stage import ManifestConfig
 from maskmill.stages.stage import Findings, WholeStage
 from small_dataset import tree, write_dataset

@@ -17,10 +17,10 @@ from maskmill.cli.main import main
 from maskmill.cli.mask import mask
 from maskmill.cli.options import stage_options
 from maskmill.cli.refine import refine
-from maskmill.manifests.artifact import open_artifact
-from maskmill.manifests.checkpoints import SEEN, WEIGHTS, seen_json
-from maskmill.manifests.underway import Underway
-from maskmill.stages.mask.fit import FitConfig
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.artifact.checkpoints import SEEN, WEIGHTS, seen_json
+from maskmill.manifests.artifact.underway import Underway
+from maskmill.stages.mask.method_fit import FitConfig
 from maskmill.stages.mask.methods import METHODS, Given, Method
 from maskmill.stages.mask.stage import MaskConfig
 from maskmill.stages.refine.stage import RefineConfig

@@ -11,7 +11,7 @@ import small_runs
 from maskmill.cli.main import main
 from maskmill.cli.options import stage_options
 from maskmill.cli.pixels import pixels
-from maskmill.manifests.pixels import open_pixels
+from maskmill.manifests.artifact.pixels import open_pixels
 from maskmill.stages.pixels.stage import PixelsConfig
 from small_dataset import tree, write_dataset
 

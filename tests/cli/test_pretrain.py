@@ -13,7 +13,7 @@ import pytest
 import small_runs
 from maskmill.cli.main import main
 from maskmill.cli.pretrain import pretrain
-from maskmill.manifests.artifact import open_artifact
+from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.stages.pretrain.config import PretrainConfig, pretrain_config
 from small_dataset import tree, write_dataset
 

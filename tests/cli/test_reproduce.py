@@ -11,7 +11,7 @@ import click
 import pytest
 
 from maskmill.cli.main import load, main
-from maskmill.manifests.artifact import open_artifact
+from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.pipeline.recipes import SCRIPTS, shipped_recipe
 from small_voc import settings, write_voc
 

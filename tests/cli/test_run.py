@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from maskmill.cli.main import main
-from maskmill.manifests import sealed
-from maskmill.manifests.artifact import open_artifact
-from maskmill.manifests.place import place
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.recipe import Recipe, read_recipe
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.files import sealed
+from maskmill.manifests.files.place import place
 from maskmill.pipeline.recipes import SCRIPTS, SHIPPED, chain, shipped_recipe
+from maskmill.pipeline.recipes.recipe import Recipe, read_recipe
+from maskmill.pipeline.running.job import RunOptions
 from small_dataset import tree, write_dataset, write_picture
 from small_recipe import SMALL, write_recipe
 

@@ -20,11 +20,11 @@ from faults.crash import Fault, in_child, interrupt, kill, operations
 from maskmill.cli.main import main
 from maskmill.cli.run import run as run_command
 from maskmill.cli.sweep import sweep as sweep_command
-from maskmill.manifests.artifact import open_artifact
-from maskmill.manifests.frames import frame_rows
-from maskmill.pipeline.job import RunOptions
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.published.frames import frame_rows
 from maskmill.pipeline.recipes import chain
-from maskmill.pipeline.run import run
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import run
 from maskmill.stages.evaluate import judging
 from maskmill.stages.scores.floors import Ellipse, fitted_ellipses
 from maskmill.stages.stage import WholeStage

@@ -16,8 +16,8 @@ import pytest
 from safetensors.torch import load
 
 from maskmill.cli.main import main
-from maskmill.manifests.artifact import open_artifact
-from maskmill.pipeline.verify import verify
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.pipeline.answers.verify import verify
 from small_pretraining import BATCH, command, metrics, stopped_alone, write_home
 
 TESTS = Path(__file__).parents[1]

@@ -14,7 +14,7 @@ import pytest
 
 from maskmill.cli.main import main
 from maskmill.cli.train import train
-from maskmill.manifests.artifact import open_artifact
+from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.stages.train.config import TrainConfig, train_config
 from small_dataset import tree
 from small_recipe import SMALL, write_recipe

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 import small_runs
 from maskmill.cli.main import main
-from maskmill.manifests.tokens import open_tokens
+from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.stages.vision.weights import read_weights
 from small_dataset import write_dataset
 

@@ -16,13 +16,13 @@ from PIL import Image
 import toy
 import toy_tokens
 from faults.crash import Ended, as_command, in_child
-from maskmill.manifests import plan as plans
-from maskmill.manifests.artifact import open_artifact
+from maskmill.manifests.artifact import plan as plans
+from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.datasets import FolderSource
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import Outcome, finish_parts, run
-from maskmill.pipeline.verify import verify
-from maskmill.pipeline.whole import run_whole
+from maskmill.pipeline.answers.verify import verify
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import Outcome, finish_parts, run
+from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.enhance import stage as enhance
 from maskmill.stages.extract import stage as extract
 from maskmill.stages.index import stage as index

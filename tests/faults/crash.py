@@ -23,7 +23,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from maskmill.cli import main as command_line
-from maskmill.pipeline.threads import use_threads
+from maskmill.pipeline.running.threads import use_threads
 
 pa.array([""])  # at its first array pyarrow imports pandas where that is installed: half a second in every child
 PATIENCE_S = 120  # a child that takes longer hangs, and SIGALRM ends it

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from faults.crash import in_child
-from maskmill.manifests import sealed
 from maskmill.manifests.errors import MaskmillError
+from maskmill.manifests.files import sealed
 
 GROWTH_MB = 200  # what a bomb may cost
 

@@ -29,7 +29,7 @@ from faults.cases import (
 )
 from faults.crash import as_command, in_child
 from maskmill.manifests.datasets import SOURCES, Coco20iSource, CocoSource, DatasetSource, TableSource, VocSource
-from maskmill.manifests.sources import read_source
+from maskmill.manifests.pictures.sources import read_source
 from maskmill.stages.index import stage as index
 
 CHANGED = "dog/1"

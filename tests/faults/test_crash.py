@@ -15,10 +15,10 @@ import torch
 import toy
 from faults.cases import CASES, Subject, copied, home_of, make_picture, removed, tree
 from faults.crash import Ended, Fault, as_command, in_child, kill, no_space, operations, start
-from maskmill.manifests import atomic
-from maskmill.manifests.digests import FileDigest
-from maskmill.manifests.place import Place
-from maskmill.pipeline import units
+from maskmill.manifests.files import atomic
+from maskmill.manifests.files.digests import FileDigest
+from maskmill.manifests.files.place import Place
+from maskmill.pipeline.running import units
 
 # Where an operation may fail without harm: making a directory that is there already, tidying an empty one away.
 ABSORBED = ("os.mkdir", "os.rmdir")

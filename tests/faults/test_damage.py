@@ -14,12 +14,12 @@ import pytest
 from faults.cases import Subject, copied, files, read_everything, reading_code, removed, tree, verdict_code
 from faults.crash import as_command, in_child
 from faults.damage import assert_refused_in_little_memory, flip, resealed
-from maskmill.manifests import ledger
-from maskmill.manifests.digests import FileDigest
+from maskmill.manifests.artifact import ledger
+from maskmill.manifests.artifact.plan import read_plan
 from maskmill.manifests.errors import MaskmillError
-from maskmill.manifests.place import Place
-from maskmill.manifests.plan import read_plan
-from maskmill.pipeline.verify import verify
+from maskmill.manifests.files.digests import FileDigest
+from maskmill.manifests.files.place import Place
+from maskmill.pipeline.answers.verify import verify
 
 FLIPS = 30
 GIBIBYTE = 2**30

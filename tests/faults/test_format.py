@@ -9,9 +9,9 @@ import pytest
 from faults.cases import CASES, Home, assert_sound, copied, files, home_of, reading_code, tree
 from faults.crash import as_command, in_child
 from faults.damage import resealed
-from maskmill.manifests.artifact import open_artifact
-from maskmill.manifests.fingerprint import FORMAT_VERSION
-from maskmill.manifests.palette import decode_label_map
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.artifact.fingerprint import FORMAT_VERSION
+from maskmill.manifests.pictures.palette import decode_label_map
 
 FORMAT_1 = Path(__file__).parents[1] / "fixtures" / "format-1"
 

@@ -17,12 +17,12 @@ import picture_zoo
 from faults.cases import CASES, IDS, Case, Home, content, files, home_of, make_picture, picture_of, tree
 from faults.crash import as_command, in_child
 from faults.damage import GROWTH_MB, resealed
-from maskmill.manifests import tables
-from maskmill.manifests.artifact import ROWS, open_artifact
+from maskmill.manifests.artifact import tables
+from maskmill.manifests.artifact.artifact import ROWS, open_artifact
 from maskmill.manifests.datasets import FolderSource
 from maskmill.manifests.errors import Reason, RowFailed
-from maskmill.manifests.pictures import decode_picture
-from maskmill.manifests.place import Place
+from maskmill.manifests.files.place import Place
+from maskmill.manifests.pictures.decoder import decode_picture
 from maskmill.stages.index import stage as index
 
 VICTIM = "dog/1"

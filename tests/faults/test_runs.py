@@ -15,9 +15,9 @@ import pytest
 from faults.cases import CASES, MAX_BAD, UNIT_ROWS, Subject, removed, tree, with_run_unit
 from faults.crash import Fault, as_command, in_child, interrupt, kill, operations, start, terminate, together
 from maskmill.cli import main as command_line
-from maskmill.manifests import lock
 from maskmill.manifests.errors import InputError
-from maskmill.manifests.place import Place
+from maskmill.manifests.files import lock
+from maskmill.manifests.files.place import Place
 
 PARTS = 16
 TESTS = str(Path(__file__).parents[1])

@@ -22,9 +22,9 @@ from faults.cases import (
     with_run_unit,
 )
 from faults.crash import as_command, in_child
-from maskmill.pipeline.job import TRIES, RunOptions
-from maskmill.pipeline.run import retry
-from maskmill.pipeline.status import failed_rows, status
+from maskmill.pipeline.answers.status import failed_rows, status
+from maskmill.pipeline.running.job import TRIES, RunOptions
+from maskmill.pipeline.running.run import retry
 
 RAISING = 1  # the unit that raises
 ITS_IDS = IDS[UNIT_ROWS : 2 * UNIT_ROWS]

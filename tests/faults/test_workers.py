@@ -15,12 +15,12 @@ from PIL import Image
 
 import small_runs
 from faults.watched_extract import WATCHED, WINDOW
-from maskmill.manifests.tokens import open_tokens
-from maskmill.pipeline.executors.dask import IN_FLIGHT_PER_WORKER
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import Outcome, run
-from maskmill.pipeline.threads import num_cores
-from maskmill.pipeline.verify import verify
+from maskmill.manifests.artifact.tokens import open_tokens
+from maskmill.pipeline.answers.verify import verify
+from maskmill.pipeline.running.executors.dask import IN_FLIGHT_PER_WORKER
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import Outcome, run
+from maskmill.pipeline.running.threads import num_cores
 from maskmill.stages.extract.stage import STAGE, extract_config
 from small_dataset import tree, write_dataset
 

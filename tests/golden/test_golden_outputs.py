@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maskmill.manifests.artifact import open_artifact
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.artifact.pixels import open_pixels
+from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.manifests.datasets import FolderSource
-from maskmill.manifests.palette import decode_label_map
-from maskmill.manifests.pixels import open_pixels
-from maskmill.manifests.tokens import open_tokens
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import run
+from maskmill.manifests.pictures.palette import decode_label_map
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import run
 from maskmill.stages import find_stage
 from maskmill.stages.index.stage import IndexConfig
 
@@ -122,7 +122,7 @@ REFINED: Sequence[tuple[Any, str]] = (
 
 def enhance_output(work: Path) -> Any:
     """Rows and maps, by the mean of two networks and by one of them, whose weights a formula gives."""
-    from maskmill.pipeline.whole import run_whole  # torch takes seconds
+    from maskmill.pipeline.running.whole import run_whole  # torch takes seconds
     from maskmill.stages.enhance.stage import enhance_config
     from small_heads import TOY_HEADS, UNFITTED, HeadsConfig, UnfittedConfig
 

@@ -76,9 +76,9 @@ def test_each_file_is_one_module():
 
 
 def test_a_second_copy_is_seen():
-    store = str(ROOT / "manifests" / "store.py")
-    assert doubled({"maskmill.manifests.store": store, "manifests.store": store}) == [
-        ("manifests.store", "maskmill.manifests.store")
+    store = str(ROOT / "manifests" / "artifact" / "store.py")
+    assert doubled({"maskmill.manifests.artifact.store": store, "manifests.artifact.store": store}) == [
+        ("manifests.artifact.store", "maskmill.manifests.artifact.store")
     ]
 
 

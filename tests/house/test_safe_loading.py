@@ -95,6 +95,6 @@ def test_safe_loading_is_not_blamed(text):
 def test_decoding_half_a_picture_is_seen():
     assert list(
         truncated_faults(
-            source("manifests/pictures.py", "from PIL import ImageFile\nImageFile.LOAD_TRUNCATED_IMAGES = True")
+            source("manifests/pictures/decoder.py", "from PIL import ImageFile\nImageFile.LOAD_TRUNCATED_IMAGES = True")
         )
     )

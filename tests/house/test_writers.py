@@ -1,4 +1,4 @@
-"""Only manifests/atomic.py opens files for writing, so that no crash leaves half of one."""
+"""Only manifests/files/atomic.py opens files for writing, so that no crash leaves half of one."""
 
 import ast
 import re
@@ -8,7 +8,7 @@ import pytest
 
 from house.sources import Source, full_name, names_of, product, source
 
-WRITER = "manifests/atomic.py"
+WRITER = "manifests/files/atomic.py"
 OPENERS = {
     *("open", "io.open", "os.fdopen", "gzip.open", "bz2.open", "lzma.open", "codecs.open", "tarfile.open"),
     *("zipfile.ZipFile", "pyarrow.OSFile", "pyarrow.memory_map", "mmap.mmap"),

@@ -5,7 +5,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from maskmill.manifests.place import Place
+from maskmill.manifests.files.place import Place
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.manifests.place import Place, place
+from maskmill.manifests.files.place import Place, place
 from object_stores.buckets import Bucket, fresh_bucket
 from small_dataset import write_dataset
 from small_runs import index, toy

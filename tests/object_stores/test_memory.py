@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from maskmill.cli.main import main
-from maskmill.manifests import lock
 from maskmill.manifests.errors import ArtifactBusy, ConfigError
-from maskmill.manifests.place import place
-from maskmill.pipeline.status import status
-from maskmill.pipeline.verify import verify
+from maskmill.manifests.files import lock
+from maskmill.manifests.files.place import place
+from maskmill.pipeline.answers.status import status
+from maskmill.pipeline.answers.verify import verify
 from object_stores.buckets import tree_of
 from small_dataset import tree, write_dataset
 from small_runs import UNITS_OF_4, echo, index, toy

@@ -18,13 +18,13 @@ from botocore.exceptions import EndpointConnectionError  # type: ignore[import-u
 
 from faults.crash import in_child
 from maskmill.cli.main import main
-from maskmill.manifests import atomic, lock
-from maskmill.manifests.artifact import open_artifact
+from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.errors import ArtifactBusy, CorruptArtifact, EnvironmentFault, MissingArtifact
-from maskmill.manifests.place import Place, place
-from maskmill.pipeline.run import finish_parts
-from maskmill.pipeline.status import status
-from maskmill.pipeline.verify import verify
+from maskmill.manifests.files import atomic, lock
+from maskmill.manifests.files.place import Place, place
+from maskmill.pipeline.answers.status import status
+from maskmill.pipeline.answers.verify import verify
+from maskmill.pipeline.running.run import finish_parts
 from object_stores.buckets import Bucket, tree_of
 from object_stores.requests import READS, WRITES, free_requests, watched
 from small_dataset import write_picture

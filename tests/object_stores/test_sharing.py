@@ -11,11 +11,11 @@ import pytest
 from faults.crash import in_child
 from maskmill.cli.main import main
 from maskmill.manifests.errors import MissingArtifact
-from maskmill.manifests.place import Place, place
-from maskmill.manifests.versions import latest
-from maskmill.pipeline import sharing
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.sharing import pull, push
+from maskmill.manifests.files.place import Place, place
+from maskmill.manifests.published.versions import latest
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.sharing import sharing
+from maskmill.pipeline.sharing.sharing import pull, push
 from object_stores.buckets import Bucket, tree_of
 from object_stores.requests import READS, WRITES, free_requests, watched
 from small_dataset import write_dataset

@@ -9,9 +9,9 @@ import pytest
 
 import maskmill
 from maskmill.manifests.errors import ConfigError, MissingArtifact
-from maskmill.manifests.place import place
+from maskmill.manifests.files.place import place
 from maskmill.pipeline.from_python import RECORDS, record_of
-from maskmill.pipeline.recipe import parse_recipe
+from maskmill.pipeline.recipes.recipe import parse_recipe
 from small_dataset import write_dataset
 
 README = Path(__file__).parents[2] / "README.md"

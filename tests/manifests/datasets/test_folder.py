@@ -11,7 +11,7 @@ import pytest
 from maskmill.manifests.classes import ClassTable
 from maskmill.manifests.datasets import Entry, FolderSource, list_dataset
 from maskmill.manifests.errors import ConfigError, InputError, MaskmillError
-from maskmill.manifests.sources import read_source
+from maskmill.manifests.pictures.sources import read_source
 
 
 def entries_of(root: str, masks: str = "") -> list[Entry]:

@@ -13,7 +13,7 @@ from pyarrow import parquet
 from maskmill.manifests.classes import ClassTable
 from maskmill.manifests.datasets import Entry, TableSource, list_dataset
 from maskmill.manifests.errors import ConfigError, InputError
-from maskmill.manifests.sources import read_source
+from maskmill.manifests.pictures.sources import read_source
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.manifests import atomic
 from maskmill.manifests.errors import ArtifactBusy, ConfigError
 from maskmill.manifests.exports.folder import MARK, target_of, whole_folder
-from maskmill.manifests.place import Place
+from maskmill.manifests.files import atomic
+from maskmill.manifests.files.place import Place
 from small_dataset import tree
 
 

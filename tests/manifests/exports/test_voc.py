@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskmill.manifests.artifact import open_artifact
+from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.datasets import VocSource
 from maskmill.manifests.exports.run import Exported
-from maskmill.pipeline.run import run
+from maskmill.pipeline.running.run import run
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from small_export import CLASSES, PICTURES, decoded, mask_of, stem_of
 

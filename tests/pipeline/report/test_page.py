@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from chromium import complaints, headless, requested, width
-from maskmill.manifests.artifact import open_artifact
-from maskmill.manifests.labels import open_labels
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.published.dataset import open_labels
 from small_report import of_kind, reported
 
 # Of an image in the page, its pixels as they are drawn.

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from maskmill.cli.main import main
-from maskmill.manifests.artifact import open_artifact
-from maskmill.manifests.labels import open_labels
-from maskmill.pipeline.verify import verify
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.published.dataset import open_labels
+from maskmill.pipeline.answers.verify import verify
 from small_dataset import tree
 from small_report import NAMES, copied, of_kind, pictures_in, reported
 

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 from hypothesis import given, strategies as st
 
-from maskmill.pipeline.report.rows import Object, Row
+from maskmill.pipeline.report.artifact_rows import Object, Row
 from maskmill.pipeline.report.sampling import sample
 from maskmill.pipeline.report.survey import survey
 

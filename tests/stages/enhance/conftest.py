@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.stages.enhance import fit as fitting
+from maskmill.stages.enhance import enhancer_fit as fitting
 from small_heads import fit, make_maps, write_images
 
 QUICK = 60  # steps

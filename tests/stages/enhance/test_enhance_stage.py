@@ -14,17 +14,17 @@ import torch
 from PIL import Image
 
 import small_runs
-from maskmill.manifests.artifact import Artifact, open_artifact
-from maskmill.manifests.checkpoints import held_out_of, seen_ids
+from maskmill.manifests.artifact.artifact import Artifact, open_artifact
+from maskmill.manifests.artifact.checkpoints import held_out_of, seen_ids
 from maskmill.manifests.datasets import TableSource
 from maskmill.manifests.errors import ConfigError, InputError, MaskmillError, StaleArtifact
-from maskmill.pipeline.run import run
-from maskmill.pipeline.verify import verify
-from maskmill.pipeline.whole import run_whole
+from maskmill.pipeline.answers.verify import verify
+from maskmill.pipeline.running.run import run
+from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.enhance import lessons
 from maskmill.stages.enhance.applying import enhanced, loaded_networks
 from maskmill.stages.enhance.cells import cells_of
-from maskmill.stages.enhance.fit import FIT, METRICS, enhancer_config
+from maskmill.stages.enhance.enhancer_fit import FIT, METRICS, enhancer_config
 from maskmill.stages.evaluate.stage import STAGE as EVALUATE, evaluate_config
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.learning.draws import in_order

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 
-from maskmill.manifests.place import place
-from maskmill.manifests.underway import Underway
+from maskmill.manifests.artifact.underway import Underway
+from maskmill.manifests.files.place import place
 from maskmill.stages.enhance.examples import Examples
 from maskmill.stages.enhance.lessons import LOSSES, Best, Loss, foreground_share, loss_of, made_lesson, made_networks
 from maskmill.stages.learning.loop import Course, train

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskmill.manifests.artifact import Artifact, open_artifact
+from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.datasets import VocSource
 from maskmill.manifests.datasets.fold_lists import read_fold
 from maskmill.manifests.errors import ConfigError, InputError
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import run
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import run
 from maskmill.stages.evaluate.few_shot_config import FewShotConfig, few_shot_config
 from maskmill.stages.evaluate.few_shot_tables import comparison
 from maskmill.stages.evaluate.folds import base_episodes, benchmark_fold, named, refuse_untold

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskmill.manifests.artifact import open_artifact
-from maskmill.manifests.checkpoints import seen_json
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.artifact.checkpoints import seen_json
+from maskmill.manifests.artifact.underway import Underway
 from maskmill.manifests.errors import InputError
-from maskmill.manifests.underway import Underway
-from maskmill.pipeline.run import run
-from maskmill.pipeline.whole import run_whole
+from maskmill.pipeline.running.run import run
+from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.evaluate.stage import STAGE as EVALUATE, evaluate_config
 from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
 from maskmill.stages.stage import Findings, Inputs, WholeStage

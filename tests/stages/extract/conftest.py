@@ -13,9 +13,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import small_runs
-from maskmill.manifests.tokens import Tokens, open_tokens
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import Outcome, run
+from maskmill.manifests.artifact.tokens import Tokens, open_tokens
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import Outcome, run
 from maskmill.stages.extract.stage import STAGE, extract_config
 from maskmill.stages.vision.backbone import load_backbone
 from maskmill.stages.vision.fitting import as_input, fitted

@@ -18,15 +18,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import small_runs
-from maskmill.manifests.artifact import open_artifact
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.artifact.quantized import quantized, restored
+from maskmill.manifests.artifact.tokens import Tokens, open_tokens
 from maskmill.manifests.errors import ConfigError, EnvironmentFault, InputError, StaleArtifact
-from maskmill.manifests.quantized import quantized, restored
-from maskmill.manifests.tokens import Tokens, open_tokens
-from maskmill.pipeline import job
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.planning import ask
-from maskmill.pipeline.run import finish_parts, retry, run
-from maskmill.pipeline.verify import verify
+from maskmill.pipeline.answers.verify import verify
+from maskmill.pipeline.running import job
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.planning import ask
+from maskmill.pipeline.running.run import finish_parts, retry, run
 from maskmill.stages.extract.stage import STAGE, extract_config
 from maskmill.stages.vision import computing
 from maskmill.stages.vision.token_fields import FIELDS, token_fields

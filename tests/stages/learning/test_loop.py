@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from maskmill.manifests.artifact import open_artifact
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.artifact.underway import Underway
 from maskmill.manifests.errors import Diverged, StaleArtifact
-from maskmill.manifests.place import place
-from maskmill.manifests.underway import Underway
-from maskmill.pipeline.verify import verify
-from maskmill.pipeline.whole import run_whole
+from maskmill.manifests.files.place import place
+from maskmill.pipeline.answers.verify import verify
+from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.learning import loop
 from maskmill.stages.learning.lesson import Batch, Lesson, Losses
 from maskmill.stages.learning.loop import Course, train

@@ -6,8 +6,8 @@ import signal
 import pytest
 import torch
 
-from maskmill.manifests import torchrun
 from maskmill.manifests.errors import EnvironmentFault, Terminated
+from maskmill.manifests.files import torchrun
 from maskmill.stages.learning.gradients import Averaging
 from maskmill.stages.learning.processes import (
     WHOLE,

@@ -14,22 +14,22 @@ import pytest
 from PIL import Image
 
 import small_labels
-from maskmill.manifests.artifact import open_artifact
-from maskmill.manifests.checkpoints import seen_json
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.artifact.checkpoints import seen_json
+from maskmill.manifests.artifact.underway import Underway
 from maskmill.manifests.datasets import TableSource
 from maskmill.manifests.errors import ConfigError, InputError, StaleArtifact
-from maskmill.manifests.palette import decode_label_map
-from maskmill.manifests.published import frame_schema
-from maskmill.manifests.underway import Underway
-from maskmill.pipeline.estimate import estimate
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import finish_parts, run
-from maskmill.pipeline.verify import verify
-from maskmill.pipeline.whole import run_whole
-from maskmill.stages.attention.upsampling import upsampled
+from maskmill.manifests.pictures.palette import decode_label_map
+from maskmill.manifests.published.schema import frame_schema
+from maskmill.pipeline.answers.estimate import estimate
+from maskmill.pipeline.answers.verify import verify
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import finish_parts, run
+from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.manifest import stage as manifest
 from maskmill.stages.manifest.quality import measured_quality
+from maskmill.stages.maps.upsampling import upsampled
 from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
 from maskmill.stages.stage import Findings, Inputs, WholeStage, Work
 from small_labels import BROKEN, GRID, LABELS, OPTIONS, PATCH, MapsConfig, make_images, make_labels, publish, soft_map

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
-from maskmill.stages.attention.backgrounds import RowThresholds, parse_background
-from maskmill.stages.attention.object_classes import KnownClasses
 from maskmill.stages.manifest.soft_maps import SoftMaps, labels_before
+from maskmill.stages.maps.backgrounds import RowThresholds, parse_background
+from maskmill.stages.maps.object_classes import KnownClasses
 from maskmill.stages.refine.refinement import Refinement, refine_objects, refine_picture
 
 SIZE = (3, 4)

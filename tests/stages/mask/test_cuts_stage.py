@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from maskmill.manifests.artifact import Artifact, open_artifact
+from maskmill.manifests.artifact.artifact import Artifact, open_artifact
+from maskmill.manifests.artifact.tokens import Tokens, open_tokens
 from maskmill.manifests.errors import ConfigError, StaleArtifact
-from maskmill.manifests.palette import decode_label_map
-from maskmill.manifests.tokens import Tokens, open_tokens
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import run
-from maskmill.pipeline.verify import verify
-from maskmill.stages.attention.ncut import MEAN, maskcut_maps, ncut_map
-from maskmill.stages.attention.upsampling import upsampled
+from maskmill.manifests.pictures.palette import decode_label_map
+from maskmill.pipeline.answers.verify import verify
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import run
+from maskmill.stages.maps.upsampling import upsampled
 from maskmill.stages.mask import computing, methods
+from maskmill.stages.mask.ncut import MEAN, maskcut_maps, ncut_map
 from maskmill.stages.mask.stage import mask_config
 from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
 from small_dataset import tree

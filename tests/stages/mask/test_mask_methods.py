@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from maskmill.manifests.artifact import Artifact, open_artifact
-from maskmill.manifests.checkpoints import SEEN, WEIGHTS, seen_ids, seen_json
+from maskmill.manifests.artifact.artifact import Artifact, open_artifact
+from maskmill.manifests.artifact.checkpoints import SEEN, WEIGHTS, seen_ids, seen_json
+from maskmill.manifests.artifact.tokens import Tokens
+from maskmill.manifests.artifact.underway import Underway
 from maskmill.manifests.errors import ConfigError, MissingArtifact, StaleArtifact
-from maskmill.manifests.tokens import Tokens
-from maskmill.manifests.underway import Underway
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import Outcome, retry
-from maskmill.pipeline.status import failed_rows, status
-from maskmill.pipeline.verify import verify
-from maskmill.pipeline.whole import run_whole
-from maskmill.stages.mask.fit import FIT, FitConfig, fit_config
+from maskmill.pipeline.answers.status import failed_rows, status
+from maskmill.pipeline.answers.verify import verify
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import Outcome, retry
+from maskmill.pipeline.running.whole import run_whole
+from maskmill.stages.mask.method_fit import FIT, FitConfig, fit_config
 from maskmill.stages.mask.methods import METHODS, Given, Method
 from maskmill.stages.stage import Findings, Inputs
 from small_tokens import PICTURES, Bench

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from maskmill.manifests.artifact import Artifact, open_artifact
+from maskmill.manifests.artifact.artifact import Artifact, open_artifact
+from maskmill.manifests.artifact.ledger import record_name
+from maskmill.manifests.artifact.tokens import Tokens
 from maskmill.manifests.errors import ConfigError, StaleArtifact
-from maskmill.manifests.ledger import record_name
-from maskmill.manifests.tokens import Tokens
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.verify import verify
-from maskmill.stages.attention.cst import cosine_map, mean_of_queries, normalised_queries
-from maskmill.stages.attention.kept_mass import attention_map, kept_mass
-from maskmill.stages.attention.thresholds import otsu
+from maskmill.pipeline.answers.verify import verify
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.stages.maps.cst import cosine_map, mean_of_queries, normalised_queries
+from maskmill.stages.maps.kept_mass import attention_map, kept_mass
+from maskmill.stages.maps.thresholds import otsu
 from maskmill.stages.mask import computing
 from maskmill.stages.mask.stage import mask_config
 from small_dataset import tree, write_picture

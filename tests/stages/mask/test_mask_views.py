@@ -13,19 +13,19 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import toy_tokens
-from maskmill.manifests.artifact import Artifact, open_artifact
+from maskmill.manifests.artifact.artifact import Artifact, open_artifact
+from maskmill.manifests.artifact.plan import listing_batches
+from maskmill.manifests.artifact.tokens import Tokens, open_tokens
 from maskmill.manifests.datasets import FolderSource
 from maskmill.manifests.errors import ConfigError, StaleArtifact
-from maskmill.manifests.plan import listing_batches
-from maskmill.manifests.tokens import Tokens, open_tokens
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import Outcome, run
-from maskmill.pipeline.verify import verify
-from maskmill.stages.attention.cst import cosine_map, mean_of_queries, normalised_queries
-from maskmill.stages.attention.merging import Lattice, resampled
-from maskmill.stages.attention.thresholds import otsu
+from maskmill.pipeline.answers.verify import verify
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import Outcome, run
 from maskmill.stages.extract.stage import STAGE as EXTRACT, extract_config
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
+from maskmill.stages.maps.cst import cosine_map, mean_of_queries, normalised_queries
+from maskmill.stages.maps.thresholds import otsu
+from maskmill.stages.mask.merging import Lattice, resampled
 from maskmill.stages.mask.methods import METHODS
 from maskmill.stages.mask.stage import STAGE as MASK, mask_config
 from maskmill.stages.stage import Work

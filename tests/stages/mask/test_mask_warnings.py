@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 from safetensors.torch import save_file
 
-from maskmill.manifests.artifact import open_artifact
-from maskmill.manifests.tokens import Tokens
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.artifact.tokens import Tokens
 from maskmill.stages.mask.stage import MaskConfig, mask_config, warn
 from maskmill.stages.vision.weights import read_weights
 from small_tokens import BACKBONE, Bench

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskmill.manifests.artifact.pixels import Pixels, open_pixels
 from maskmill.manifests.errors import ConfigError, InputError, Reason, RowFailed
-from maskmill.manifests.pictures import decode_picture
-from maskmill.manifests.pixels import Pixels, open_pixels
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import finish_parts, retry
-from maskmill.pipeline.verify import verify
+from maskmill.manifests.pictures.decoder import decode_picture
+from maskmill.pipeline.answers.verify import verify
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import finish_parts, retry
 from maskmill.stages.pixels.stage import STAGE, PixelsConfig
 from maskmill.stages.stage import UnitResult, Work
 from maskmill.stages.vision import pictures

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load
 
 import small_runs
-from maskmill.manifests.artifact import open_artifact
-from maskmill.manifests.checkpoints import seen_ids
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.artifact.checkpoints import seen_ids
 from maskmill.manifests.errors import ConfigError, StaleArtifact
-from maskmill.pipeline.run import Outcome, run
-from maskmill.pipeline.verify import verify
-from maskmill.pipeline.whole import run_whole
+from maskmill.pipeline.answers.verify import verify
+from maskmill.pipeline.running.run import Outcome, run
+from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.extract.stage import STAGE as EXTRACT, extract_config
 from maskmill.stages.learning import loop
 from maskmill.stages.pixels.stage import STAGE as PIXELS, PixelsConfig

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from maskmill.manifests.errors import ConfigError
-from maskmill.stages.attention.one_thread import one_thread
+from maskmill.stages.maps.one_thread import one_thread
 from maskmill.stages.refine.guided import MEASURED, GuidedPreset, guided_filter, parse_guided
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 from torch.nn import functional
 
 from maskmill.manifests.errors import ConfigError
-from maskmill.stages.attention.one_thread import one_thread
+from maskmill.stages.maps.one_thread import one_thread
 from maskmill.stages.refine.par import PAR_PRESETS, adapted, pixel_adaptive, probabilities
 from maskmill.stages.refine.smoothing import find_par
 

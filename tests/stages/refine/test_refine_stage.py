@@ -13,20 +13,20 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from maskmill.manifests.artifact import Artifact, open_artifact
+from maskmill.manifests.artifact.artifact import Artifact, open_artifact
+from maskmill.manifests.artifact.layout import Unit
+from maskmill.manifests.artifact.ledger import record_name
 from maskmill.manifests.errors import ConfigError, StaleArtifact
-from maskmill.manifests.layout import Unit
-from maskmill.manifests.ledger import record_name
-from maskmill.manifests.palette import VOC_PALETTE, decode_label_map
-from maskmill.manifests.place import Place
-from maskmill.pipeline.job import Job, RunOptions
-from maskmill.pipeline.planning import unit_rows_for
-from maskmill.pipeline.run import Outcome, run
-from maskmill.pipeline.units import Computed, compute_unit
-from maskmill.pipeline.verify import verify
-from maskmill.stages.attention.backgrounds import parse_background
-from maskmill.stages.attention.object_classes import KnownClasses, object_labels
-from maskmill.stages.attention.upsampling import upsampled
+from maskmill.manifests.files.place import Place
+from maskmill.manifests.pictures.palette import VOC_PALETTE, decode_label_map
+from maskmill.pipeline.answers.verify import verify
+from maskmill.pipeline.running.job import Job, RunOptions
+from maskmill.pipeline.running.planning import unit_rows_for
+from maskmill.pipeline.running.run import Outcome, run
+from maskmill.pipeline.running.units import Computed, compute_unit
+from maskmill.stages.maps.backgrounds import parse_background
+from maskmill.stages.maps.object_classes import KnownClasses, object_labels
+from maskmill.stages.maps.upsampling import upsampled
 from maskmill.stages.refine.guided import parse_guided
 from maskmill.stages.refine.presets import find_preset
 from maskmill.stages.refine.refinement import Refinement, refine_picture

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
 
 from maskmill.manifests.errors import Reason, RowFailed
-from maskmill.stages.attention.backgrounds import (
+from maskmill.stages.maps.backgrounds import (
     ConstantScore,
     OwnRow,
     Rows,
@@ -21,7 +21,7 @@ from maskmill.stages.attention.backgrounds import (
     parse_background,
     soft_scores,
 )
-from maskmill.stages.attention.object_classes import KnownClasses
+from maskmill.stages.maps.object_classes import KnownClasses
 from maskmill.stages.refine.crf import crf_labels, crf_scores
 from maskmill.stages.refine.presets import find_preset
 from maskmill.stages.refine.refinement import Refined, RefinedClass, Refinement, refine_objects, refine_picture

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
 
 from maskmill.manifests.errors import EnvironmentFault, Reason, RowFailed
-from maskmill.stages.attention.backgrounds import (
+from maskmill.stages.maps.backgrounds import (
     ConstantScore,
     OwnRow,
     Rows,
@@ -19,7 +19,7 @@ from maskmill.stages.attention.backgrounds import (
     parse_background,
     soft_scores,
 )
-from maskmill.stages.attention.object_classes import KnownClasses
+from maskmill.stages.maps.object_classes import KnownClasses
 from maskmill.stages.refine import batches, smoothing
 from maskmill.stages.refine.batches import refined_in_batches
 from maskmill.stages.refine.guided import MEASURED, GuidedPreset, guided_filter

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from maskmill.stages.scores.few_shot import Answered, episode_counts, exact, few_shot_scores, mean_of_folds
-from maskmill.stages.scores.few_shot_floors import (
+from maskmill.stages.evaluate.few_shot_floors import (
     all_foreground,
     chosen_threshold,
     cls_similarity,
     constant,
     nearest_cls,
 )
+from maskmill.stages.scores.few_shot import Answered, episode_counts, exact, few_shot_scores, mean_of_folds
 from maskmill.stages.scores.iou import accumulated
 
 

@@ -4,7 +4,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from maskmill.stages.scores.boundary import boundary_scores, mean_boundary_f, stacked_boundaries
+from maskmill.stages.evaluate.boundary import boundary_scores, mean_boundary_f, stacked_boundaries
 from maskmill.stages.scores.intervals import Interval, bootstrap, counts_interval, difference_interval
 from maskmill.stages.scores.iou import Counts, mean_iou, pixel_counts, stacked
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from maskmill.cli.main import main
-from maskmill.manifests.artifact import open_artifact
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.artifact.tokens import Tokens, open_tokens
 from maskmill.manifests.errors import ConfigError, InputError, StaleArtifact
-from maskmill.manifests.tokens import Tokens, open_tokens
 from maskmill.stages.students.features import (
     LAST,
     PAIR_FIELDS,

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load
 
 from faults.crash import Fault, as_command, in_child, kill, operations
-from maskmill.manifests.artifact import Artifact, open_artifact
-from maskmill.manifests.checkpoints import seen_ids
+from maskmill.manifests.artifact.artifact import Artifact, open_artifact
+from maskmill.manifests.artifact.checkpoints import seen_ids
+from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.manifests.errors import ConfigError, Diverged, InputError, StaleArtifact
-from maskmill.manifests.tokens import open_tokens
-from maskmill.pipeline.verify import verify
+from maskmill.pipeline.answers.verify import verify
 from maskmill.stages.learning import loop
 from maskmill.stages.scores.truth import GroundTruth
 from maskmill.stages.students.episodes import Episode, made_pool, training_episode

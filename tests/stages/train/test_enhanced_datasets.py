@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.manifests.artifact import open_artifact
-from maskmill.manifests.checkpoints import held_out_of, seen_ids
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.artifact.checkpoints import held_out_of, seen_ids
 from maskmill.manifests.errors import InputError
-from maskmill.pipeline.run import run
-from maskmill.stages.enhance import fit as fitting
+from maskmill.pipeline.running.run import run
+from maskmill.stages.enhance import enhancer_fit as fitting
 from maskmill.stages.manifest.stage import STAGE as MANIFEST, manifest_config
 from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
 from small_heads import OPTIONS, apply, fit

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from maskmill.manifests.artifact import Artifact, open_artifact
-from maskmill.manifests.checkpoints import seen_ids
+from maskmill.manifests.artifact.artifact import Artifact, open_artifact
+from maskmill.manifests.artifact.checkpoints import seen_ids
 from maskmill.manifests.errors import ConfigError, InputError
-from maskmill.pipeline.verify import verify
+from maskmill.pipeline.answers.verify import verify
 from maskmill.stages.scores.truth import GroundTruth
 from maskmill.stages.students.features import LAST, Cached, seeing
 from maskmill.stages.students.linear import predicted_labels
@@ -76,7 +76,7 @@ def test_its_score_is_counted_pixel_by_pixel(home: Path) -> None:
 
 
 def _tokens(home: Path) -> Any:
-    from maskmill.manifests.tokens import open_tokens
+    from maskmill.manifests.artifact.tokens import open_tokens
 
     return open_tokens(home / "tokens")
 

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+from maskmill.manifests.artifact.tokens import Tokens, open_tokens
 from maskmill.manifests.datasets import FolderSource
-from maskmill.manifests.tokens import Tokens, open_tokens
-from maskmill.pipeline.run import run
+from maskmill.pipeline.running.run import run
 from maskmill.stages.extract.stage import STAGE as EXTRACT, extract_config
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.pretrain.config import pretrain_config

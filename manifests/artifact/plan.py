@@ -1,0 +1,228 @@
+"""plan.json: what an artifact is to hold, written before the first unit runs, and the listing of its rows.
+
+Everything a later process needs to go on is in here: a part on another machine, a retry next month, `finish`.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from ..errors import CorruptArtifact, MissingArtifact, StaleArtifact
+from ..files import sealed
+from ..files.digests import FileDigest
+from ..files.place import Place, place
+from ..files.sealed import Json
+from . import tables
+from .fields import Field
+from .fingerprint import FORMAT_VERSION
+from .layout import Layout, Unit
+from .ledger import record_name
+
+PLAN = "plan.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Fields that are computed together. Fields added later are a group of their own, with their own units."""
+
+    name: str  # "" for the first
+    unit_rows: int
+    fields: tuple[str, ...]
+
+    @property
+    def ledger(self) -> str:
+        return f"ledger-{self.name}" if self.name else "ledger"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Rows planned in one run, and the Parquet file that lists them."""
+
+    rows: int
+    listing: str
+    digest: FileDigest
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """An artifact that was read: where it lay, which of its fields, and what it was."""
+
+    role: str
+    uri: str  # relative to the artifact that reads it, where both lie on one disk
+    digest: str  # sha256 of its artifact.json
+    fields: Mapping[str, str]  # name → fingerprint
+    content: str = ""  # of those fields, row by row, where whoever reads it all at once was told
+
+    def place(self, reader: Place) -> Place:
+        return place(os.path.normpath(reader.path(self.uri))) if _is_relative(self.uri) else place(self.uri)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    stage: str
+    code_version: int
+    kind: str  # images, tokens, maps, …
+    config: Mapping[str, Json]
+    device: str  # device type that computes it: cpu, cuda; "" where it does not matter
+    libraries: Mapping[str, str]  # versions that change numbers
+    fingerprint: str
+    inputs: tuple[Input, ...]
+    fields: Mapping[str, Field]
+    field_fingerprints: Mapping[str, str]
+    columns: Mapping[str, str]  # the stage's scalars in rows.parquet: name → type (tables.TYPES)
+    groups: tuple[Group, ...]
+    segments: tuple[Segment, ...]
+    revision: int  # grows with every change of the listing, so that a new listing never overwrites an old one
+    facts: Mapping[str, Json]  # what else the stage found at planning: the class table, the root
+    settings: Mapping[str, Json] = field(default_factory=dict)  # no byte depends on them, and a retry needs them
+
+    @property
+    def num_rows(self) -> int:
+        return sum(segment.rows for segment in self.segments)
+
+    def layout(self, group: Group) -> Layout:
+        return Layout(group.unit_rows, tuple(segment.rows for segment in self.segments))
+
+    def group_of(self, field: str) -> Group:
+        return next(group for group in self.groups if field in group.fields)
+
+    def fields_of(self, group: Group) -> list[Field]:
+        """The fields of a group that have files of their own."""
+        return [self.fields[name] for name in group.fields if self.fields[name].kind != "columns"]
+
+    def fingerprints_of(self, group: Group) -> dict[str, str]:
+        return {name: self.field_fingerprints[name] for name in group.fields}
+
+    def input(self, role: str) -> Input:
+        return next(found for found in self.inputs if found.role == role)
+
+    def as_json(self) -> dict[str, Json]:
+        return {
+            "format": FORMAT_VERSION,
+            "stage": self.stage,
+            "code_version": self.code_version,
+            "kind": self.kind,
+            "config": dict(self.config),
+            "device": self.device,
+            "libraries": dict(self.libraries),
+            "fingerprint": self.fingerprint,
+            "inputs": [
+                {
+                    "role": each.role,
+                    "uri": each.uri,
+                    "digest": each.digest,
+                    "fields": dict(each.fields),
+                    **({"content": each.content} if each.content else {}),
+                }
+                for each in self.inputs
+            ],
+            "fields": {
+                name: {**field.as_json(), "fingerprint": self.field_fingerprints[name]}
+                for name, field in self.fields.items()
+            },
+            "columns": [[name, kind] for name, kind in self.columns.items()],
+            "groups": [
+                {"name": group.name, "unit_rows": group.unit_rows, "fields": list(group.fields)}
+                for group in self.groups
+            ],
+            "segments": [
+                {"rows": each.rows, "listing": each.listing, **each.digest.as_json()} for each in self.segments
+            ],
+            "revision": self.revision,
+            "facts": dict(self.facts),
+            **({"settings": dict(self.settings)} if self.settings else {}),
+            "counts": {"rows": self.num_rows, "units": [self.layout(group).num_units for group in self.groups]},
+        }
+
+
+def read_plan(at: Place) -> Plan:
+    """The plan of an artifact. Refuses what is no artifact, what is damaged, and what a newer maskmill wrote."""
+    try:
+        value = sealed.read(at, PLAN)
+    except FileNotFoundError:
+        raise MissingArtifact(f"no artifact at {at}: it has no {PLAN}; check the path") from None
+    except CorruptArtifact as error:
+        raise CorruptArtifact(
+            f"{at.path(PLAN)} does not hold the bytes that were written; restore it from a copy, "
+            "or run its stage again in a new directory"
+        ) from error
+    if "format" not in value:
+        raise CorruptArtifact(f"{at.path(PLAN)} is no plan; restore it, or run its stage again in a new directory")
+    if value["format"] != FORMAT_VERSION:
+        raise StaleArtifact(
+            f"{at} has artifact format {value['format']} and this maskmill reads format {FORMAT_VERSION}; "
+            "use the version of maskmill that wrote it, or make it again"
+        )
+    try:
+        return _from_json(value)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptArtifact(
+            f"{at.path(PLAN)} is no plan ({error!r}); run its stage again in a new directory"
+        ) from error
+
+
+def write_plan(at: Place, plan: Plan) -> None:
+    sealed.write(at, PLAN, plan.as_json())
+
+
+def listing_name(segment: int, revision: int) -> str:
+    return f"listing/{segment:03d}-{revision:03d}.parquet"
+
+
+def listed(at: Place, plan: Plan, unit: Unit) -> pa.Table:
+    """The planned rows of one unit."""
+    start = 0
+    for segment in plan.segments:
+        if unit.start < start + segment.rows:
+            file = tables.opened(at, segment.listing, segment.digest)
+            return tables.rows_between(file, unit.start - start, unit.stop - start)
+        start += segment.rows
+    raise IndexError(unit.index)
+
+
+def listing_batches(at: Place, plan: Plan) -> Iterator[pa.RecordBatch]:
+    for segment in plan.segments:
+        yield from tables.batches_of(tables.opened(at, segment.listing, segment.digest))
+
+
+def missing_units(at: Place, plan: Plan, group: Group) -> list[int]:
+    """Units without a record, by a look at the names alone."""
+    there = set(at.names(group.ledger))
+    return [unit for unit in range(plan.layout(group).num_units) if record_name(group.ledger, unit) not in there]
+
+
+def relative_uri(reader: Place, read: Place) -> str:
+    """How an artifact names one that it reads, so that a directory with both can be moved as a whole."""
+    return os.path.relpath(read.uri, reader.uri) if reader.is_local and read.is_local else read.uri
+
+
+def _is_relative(uri: str) -> bool:
+    return "://" not in uri and not uri.startswith("/")
+
+
+def _from_json(value: dict[str, Json]) -> Plan:
+    return Plan(
+        stage=value["stage"],
+        code_version=int(value["code_version"]),
+        kind=value["kind"],
+        config=value["config"],
+        device=value["device"],
+        libraries=value["libraries"],
+        fingerprint=value["fingerprint"],
+        inputs=tuple(
+            Input(each["role"], each["uri"], each["digest"], each["fields"], each.get("content", ""))
+            for each in value["inputs"]
+        ),
+        fields={name: Field.from_json(name, each) for name, each in value["fields"].items()},
+        field_fingerprints={name: each["fingerprint"] for name, each in value["fields"].items()},
+        columns=dict(value["columns"]),
+        groups=tuple(Group(each["name"], int(each["unit_rows"]), tuple(each["fields"])) for each in value["groups"]),
+        segments=tuple(
+            Segment(int(each["rows"]), each["listing"], FileDigest.from_json(each)) for each in value["segments"]
+        ),
+        revision=int(value["revision"]),
+        facts=value["facts"],
+        settings=value.get("settings", {}),
+    )

@@ -1,0 +1,1 @@
+"""Pictures and masks: where their bytes come from, and the one decoder."""

@@ -1,0 +1,59 @@
+"""Indexed label maps as palette PNG: the value of a pixel is its class, its colour is for people only.
+
+Shapes: H W the label map, upright unless said to be raw.
+"""
+
+import math
+from io import BytesIO
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from ..errors import Reason, RowFailed
+from .decoder import DEFAULT_LIMITS, Limits, decode_indices, turned
+
+
+def _voc_palette() -> bytes:
+    """Colours that differ most where indices are near: bit 0, 3, 6 of an index drive red, 1, 4, 7 green, 2, 5 blue.
+
+    Source: VOClabelcolormap.m of the PASCAL VOC development kit.
+    """
+    index = np.arange(256)
+    colours = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        colours[:, bit % 3] |= (((index >> bit) & 1) << (7 - bit // 3)).astype(np.uint8)
+    return colours.tobytes()
+
+
+VOC_PALETTE = _voc_palette()
+
+
+def encode_label_map(label_HW: UInt8[np.ndarray, "H W"]) -> bytes:
+    """A PNG of 8 bits with the VOC palette; equal maps give equal bytes under one version of Pillow."""
+    image = Image.fromarray(label_HW)
+    image.putpalette(VOC_PALETTE)
+    stream = BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def decode_label_map(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt8[np.ndarray, "H W"]:
+    """The indices of a mask exactly as stored, whatever its palette; raises RowFailed with a reason of masks.
+
+    Of the limits only the number of pixels holds: a mask of another size than its picture is found by comparing.
+    """
+    try:
+        index_HW = decode_indices(data, Limits(max_pixels=limits.max_pixels, min_side=1, max_aspect=math.inf))
+    except RowFailed as fault:
+        if fault.reason == Reason.TOO_LARGE:
+            raise
+        raise RowFailed(Reason.MASK_UNDECODABLE, fault.detail) from fault
+    if index_HW.size and index_HW.max() > 255:
+        raise RowFailed(Reason.MASK_VALUES, f"the mask holds {index_HW.max()}, and an index is at most 255")
+    return index_HW.astype(np.uint8)
+
+
+def rotate_label_map(label_HW: UInt8[np.ndarray, "raw_H raw_W"], orientation: int) -> UInt8[np.ndarray, "H W"]:
+    """A mask drawn without regard to EXIF, turned as its picture with this orientation (1–8) is."""
+    return np.array(turned(Image.fromarray(label_HW), orientation))

@@ -1,0 +1,1 @@
+"""The published dataset: its schema, its loader, and its versions at a URL."""

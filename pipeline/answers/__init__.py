@@ -1,0 +1,1 @@
+"""Answers about artifacts and machines: status, verify, plan, compare, diff, gc, doctor."""

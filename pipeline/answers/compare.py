@@ -1,0 +1,218 @@
+"""Two artifacts that say something of the same pictures, held against each other: where they differ, and by what.
+
+Letters: H W pixels, A B the values that the one and the other give.
+
+255 is undecided. It is a value like any other where pixels are compared, so one that both leave undecided is agreed on;
+classes are compared over the pixels that both have decided, and how many those are stands beside it.
+"""
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from ...manifests.artifact.artifact import Artifact, open_artifact, source_of
+from ...manifests.classes import IGNORE
+from ...manifests.errors import InputError
+from ...manifests.published.schema import class_names
+from ...stages.evaluate.predictions import LabelMaps
+from ...stages.maps.object_classes import NO_LABEL
+from ...stages.scores.iou import Counts, class_iou, class_precision, class_recall, mean_iou, mean_of_known, or_none
+from .lineage import Difference, lineage_differences
+
+KINDS = "maps|labels|dataset"
+_NAMED = 10  # ids that are given of pictures which are not compared
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    at: str
+    kind: str
+    fingerprint: str
+    pictures: int
+    failed: Mapping[str, int]  # of the pictures that both have: reason → how many have no label map here
+    alone: int  # pictures that the other does not have
+    alone_ids: Sequence[str]  # the first of them
+
+
+@dataclass(frozen=True, slots=True)
+class ClassComparison:
+    """Over the pixels that both have decided; None where there is nothing to divide by."""
+
+    label: int
+    name: str
+    iou: float | None
+    kept_of_a: float | None  # of the pixels that A gives the class, the share that B gives it too
+    kept_of_b: float | None
+    pixels_a: int
+    pixels_b: int
+
+
+@dataclass(frozen=True, slots=True)
+class PictureComparison:
+    id: str
+    iou: float  # the mean over the values that occur in either label map, 255 among them
+    agreement: float  # the share of pixels with the same value
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    a: Side
+    b: Side
+    compared: int  # pictures
+    other_size: int  # pictures whose label maps have different sizes, and are not compared
+    other_size_ids: Sequence[str]
+    agreement: float | None  # None where nothing was compared
+    undecided_a: float | None  # shares of all pixels
+    undecided_b: float | None
+    undecided_both: float | None
+    miou: float | None
+    miou_foreground: float | None
+    classes: Sequence[ClassComparison]
+    worst: Sequence[PictureComparison]  # those that differ most, by their IoU
+    matrix: Sequence[tuple[int, int, int]]  # value in A, value in B, pixels; of those that occur
+    differences: Sequence[Difference]
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What is counted while pictures pass by."""
+
+    worst_of: int
+    pixels_AB: Int64[np.ndarray, "256 256"] = field(default_factory=lambda: np.zeros((256, 256), np.int64))
+    compared: int = 0
+    failed: tuple[Counter[str], Counter[str]] = field(default_factory=lambda: (Counter(), Counter()))
+    other_size: list[str] = field(default_factory=list)
+    worst: list[tuple[float, float, int, str]] = field(default_factory=list)  # a heap, the least bad one first
+
+    def add(self, identifier: str, a_HW: UInt8[np.ndarray, "H W"], b_HW: UInt8[np.ndarray, "H W"]) -> None:
+        pairs = a_HW.ravel().astype(np.intp) * 256 + b_HW.ravel()
+        pixels_AB = np.bincount(pairs, minlength=256 * 256).reshape(256, 256)
+        self.pixels_AB += pixels_AB
+        self.compared += 1
+        entry = (-_value_iou(pixels_AB), -_agreement(pixels_AB), -self.compared, identifier)
+        if len(self.worst) < self.worst_of:
+            heapq.heappush(self.worst, entry)
+        elif self.worst:
+            heapq.heappushpop(self.worst, entry)
+
+
+def compare(a: Artifact, b: Artifact, worst: int, images: Artifact | None = None) -> Comparison:
+    """Reads files only; a picture at a time is in memory. `images` gives image-level labels where maps need them and
+    do not lead to their own."""
+    names = common_names(a, b)
+    maps_a, maps_b = _label_maps(a, images), _label_maps(b, images)
+    tally = _Tally(worst)
+    alone_a, alone_b = [each for each in maps_a if each not in maps_b], [each for each in maps_b if each not in maps_a]
+    for identifier in (each for each in maps_a if each in maps_b):
+        _add_picture(tally, identifier, maps_a, maps_b)
+    pixels_AB = tally.pixels_AB
+    decided = _decided(pixels_AB)
+    values = [(int(one), int(other), int(pixels_AB[one, other])) for one, other in np.argwhere(pixels_AB)]
+    total = int(pixels_AB.sum())
+    return Comparison(
+        a=_side(a, maps_a, tally.failed[0], alone_a),
+        b=_side(b, maps_b, tally.failed[1], alone_b),
+        compared=tally.compared,
+        other_size=len(tally.other_size),
+        other_size_ids=tally.other_size[:_NAMED],
+        agreement=_agreement(pixels_AB) if total else None,
+        undecided_a=int(pixels_AB[IGNORE].sum()) / total if total else None,
+        undecided_b=int(pixels_AB[:, IGNORE].sum()) / total if total else None,
+        undecided_both=int(pixels_AB[IGNORE, IGNORE]) / total if total else None,
+        miou=or_none(mean_iou(decided, True)),
+        miou_foreground=or_none(mean_iou(decided, False)),
+        classes=list(_classes(decided, names)),
+        worst=[PictureComparison(each[3], -each[0], -each[1]) for each in sorted(tally.worst, reverse=True)],
+        matrix=values,
+        differences=lineage_differences(a, b),
+    )
+
+
+def _add_picture(tally: _Tally, identifier: str, maps_a: LabelMaps, maps_b: LabelMaps) -> None:
+    reasons = maps_a.failure(identifier), maps_b.failure(identifier)
+    for reason, failed in zip(reasons, tally.failed, strict=True):
+        failed.update([reason] if reason else [])
+    if any(reasons):
+        return
+    a_HW, b_HW = maps_a.of(identifier).label_HW, maps_b.of(identifier).label_HW
+    assert a_HW is not None
+    assert b_HW is not None
+    if a_HW.shape != b_HW.shape:
+        tally.other_size.append(identifier)
+    else:
+        tally.add(identifier, a_HW, b_HW)
+
+
+def _label_maps(artifact: Artifact, images: Artifact | None) -> LabelMaps:
+    num_classes = len(artifact.plan.facts["classes"])
+    labels: dict[str, Sequence[int]] = {}
+    if artifact.plan.kind == "maps" and _has_objects(artifact):
+        known = images or open_artifact(source_of(artifact, "images"), "images")
+        for batch in known.row_batches(["id", "labels"]):
+            labels |= {row["id"]: row["labels"] or () for row in batch.to_pylist()}
+        strange = next((each for each in artifact.positions_by_id() if each not in labels), None)
+        if strange is not None:
+            raise InputError(
+                f"{known.place} has no row {strange!r}, of which {artifact.place} has maps; "
+                "pass as --images those that they were made from"
+            )
+    return LabelMaps(artifact, labels, num_classes)
+
+
+def _has_objects(maps: Artifact) -> bool:
+    """Whether something was found without a class, which only the picture's labels tell."""
+    rows = (row for batch in maps.row_batches(["class", "note"]) for row in batch.to_pylist())
+    return any(row["class"] is None and row["note"] != NO_LABEL for row in rows)
+
+
+def common_names(a: Artifact, b: Artifact) -> dict[int, str]:
+    """A class is a number, and both must mean the same by it."""
+    ours, theirs = class_names(a.plan.facts["classes"]), class_names(b.plan.facts["classes"])
+    for label in sorted(ours.keys() & theirs.keys()):
+        if ours[label] != theirs[label]:
+            raise InputError(
+                f"class {label} is {ours[label]} in {a.place} and {theirs[label]} in {b.place}; "
+                "compare artifacts of one class table"
+            )
+    return theirs | ours
+
+
+def _side(artifact: Artifact, maps: LabelMaps, failed: Mapping[str, int], alone: Sequence[str]) -> Side:
+    return Side(
+        at=artifact.place.uri,
+        kind=artifact.plan.kind,
+        fingerprint=artifact.plan.fingerprint,
+        pictures=sum(1 for _ in maps),
+        failed=dict(sorted(failed.items())),
+        alone=len(alone),
+        alone_ids=alone[:_NAMED],
+    )
+
+
+def _decided(pixels_AB: Int64[np.ndarray, "256 256"]) -> Counts:
+    """As the counts of scores, with B in the place of the prediction and A of the truth."""
+    kept_AB = pixels_AB[:IGNORE, :IGNORE]
+    pixels_K3 = np.stack([kept_AB.diagonal(), kept_AB.sum(axis=0), kept_AB.sum(axis=1)], axis=-1)
+    labels = np.flatnonzero(pixels_K3.any(axis=-1))
+    return Counts(labels.astype(np.uint8), pixels_K3[labels])
+
+
+def _classes(counts: Counts, names: Mapping[int, str]) -> Iterator[ClassComparison]:
+    columns = class_iou(counts.pixels), class_recall(counts.pixels), class_precision(counts.pixels)
+    for label, iou, of_a, of_b, pixels in zip(counts.classes.tolist(), *columns, counts.pixels, strict=True):
+        name = "background" if label == 0 else names.get(label, "")
+        both = (or_none(iou), or_none(of_a), or_none(of_b))
+        yield ClassComparison(label, name, *both, pixels_a=int(pixels[2]), pixels_b=int(pixels[1]))
+
+
+def _agreement(pixels_AB: Int64[np.ndarray, "256 256"]) -> float:
+    return int(np.trace(pixels_AB)) / int(pixels_AB.sum())
+
+
+def _value_iou(pixels_AB: Int64[np.ndarray, "256 256"]) -> float:
+    counts = np.stack([pixels_AB.diagonal(), pixels_AB.sum(axis=0), pixels_AB.sum(axis=1)], axis=-1)
+    return float(mean_of_known(class_iou(counts)))

@@ -1,0 +1,142 @@
+"""What became of a dataset from one version to another: rows that came, went and changed, and what they were made with.
+
+Masks are the same where their bytes are, or their pixels: another version of Pillow writes equal pixels in other bytes.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ...manifests.artifact.artifact import Artifact
+from ...manifests.files.sealed import Json
+from ...manifests.published.dataset import Labels, open_labels
+from ...manifests.published.frames import frame_row
+from ...manifests.published.schema import class_names
+from .compare import common_names
+from .lineage import Difference, lineage_differences
+
+RELABELLED = ("mask", "labels")
+_COMPARED = ("status", "labels", "kept", "split", "sha256", "sources")  # besides the mask
+_ROW = ("status", "reason", "labels", "kept", "split", "sha256", "objects")
+_NAMES = {"sha256": "picture"}  # as they are told
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Of what a row says of its picture; of a mask, its height and width."""
+
+    name: str
+    a: Json
+    b: Json
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedRow:
+    id: str
+    changes: Sequence[Change]
+    same_pixels: float | None = None  # share; of masks that differ and have one size
+
+    @property
+    def is_relabelled(self) -> bool:
+        return any(each.name in RELABELLED for each in self.changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    at: str
+    fingerprint: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    a: Version
+    b: Version
+    added: Sequence[str]  # ids
+    removed: Sequence[str]
+    relabelled: Sequence[ChangedRow]  # another mask or other image-level labels
+    changed: Sequence[ChangedRow]  # in something else alone
+    unchanged: int
+    classes_added: Sequence[str]
+    classes_removed: Sequence[str]
+    differences: Sequence[Difference]  # of settings, all the way up
+
+
+def diff_datasets(a: str, b: str) -> Diff:
+    """Reads files only, and no picture; rows are paired by id, whatever their order."""
+    before, after = _Rows(open_labels(a, keep="all")), _Rows(open_labels(b, keep="all"))
+    names = common_names(before.artifact, after.artifact)
+    changed = list(_changed(before, after, names))
+    common = sum(1 for identifier in before.positions if identifier in after.positions)
+    return Diff(
+        a=before.version,
+        b=after.version,
+        added=[each for each in after.positions if each not in before.positions],
+        removed=[each for each in before.positions if each not in after.positions],
+        relabelled=[each for each in changed if each.is_relabelled],
+        changed=[each for each in changed if not each.is_relabelled],
+        unchanged=common - len(changed),
+        classes_added=_only_in(after.artifact, before.artifact),
+        classes_removed=_only_in(before.artifact, after.artifact),
+        differences=lineage_differences(before.artifact, after.artifact),
+    )
+
+
+class _Rows:
+    """The rows of a version by id, failed ones too."""
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+        self.artifact = labels.artifact
+        ids = self.artifact.rows(["id"]).column("id").to_pylist()
+        self.positions = {identifier: position for position, identifier in enumerate(ids)}
+        self._indices = {labels.position(index): index for index in range(len(labels))}  # of rows with a mask
+
+    @property
+    def version(self) -> Version:
+        return Version(self.artifact.place.uri, self.artifact.plan.fingerprint, len(self.positions))
+
+    def row(self, identifier: str, names: Mapping[int, str]) -> dict[str, Json]:
+        """What is compared, classes by their names."""
+        cells = frame_row(self.artifact, self.positions[identifier], _ROW)
+        sources = {names.get(each["class"], str(each["class"])): each["source"] for each in cells["objects"] or ()}
+        labels = [names.get(label, str(label)) for label in cells["labels"] or ()]
+        status = cells["status"] if cells["status"] == "ok" else f"failed: {cells['reason']}"
+        return {**cells, "status": status, "labels": labels, "sources": sources}
+
+    def png(self, identifier: str) -> bytes | None:
+        found = frame_row(self.artifact, self.positions[identifier], ("mask",))["mask"]
+        return found["bytes"] if found else None
+
+    def index(self, identifier: str) -> int | None:
+        return self._indices.get(self.positions[identifier])
+
+
+def _changed(before: _Rows, after: _Rows, names: Mapping[int, str]) -> Iterator[ChangedRow]:
+    for identifier in before.positions:
+        if identifier not in after.positions:
+            continue
+        ours, theirs = before.row(identifier, names), after.row(identifier, names)
+        changes = [
+            Change(_NAMES.get(name, name), ours[name], theirs[name]) for name in _COMPARED if ours[name] != theirs[name]
+        ]
+        mask, same_pixels = _mask_change(before, after, identifier)
+        if changes := [*mask, *changes]:
+            yield ChangedRow(identifier, changes, same_pixels)
+
+
+def _mask_change(before: _Rows, after: _Rows, identifier: str) -> tuple[list[Change], float | None]:
+    """Where one has failed there is no mask to differ, and the status tells."""
+    ours, theirs = before.index(identifier), after.index(identifier)
+    if ours is None or theirs is None or before.png(identifier) == after.png(identifier):
+        return [], None
+    a_HW, b_HW = before.labels.mask(ours), after.labels.mask(theirs)
+    sizes = Change("mask", list(a_HW.shape), list(b_HW.shape))
+    if a_HW.shape != b_HW.shape:
+        return [sizes], None
+    same_pixels = float((a_HW == b_HW).double().mean())
+    return ([sizes], same_pixels) if same_pixels < 1 else ([], None)
+
+
+def _only_in(artifact: Artifact, other: Artifact) -> list[str]:
+    held = class_names(other.plan.facts["classes"]).values()
+    return [name for name in class_names(artifact.plan.facts["classes"]).values() if name not in held]

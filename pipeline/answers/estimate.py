@@ -1,0 +1,85 @@
+"""What a run would make, before it makes anything: rows, units, files, bytes, and memory per worker."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...manifests.artifact.artifact import open_artifact
+from ...manifests.artifact.layout import Layout
+from ...manifests.artifact.quantized import scale_name
+from ...manifests.artifact.shards import checking_s
+from ...stages.stage import Known, Probe, Stage, kind_of
+from ..running.job import RunOptions
+from ..running.planning import ask, row_bytes, unit_rows_for
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    stage: str
+    kind: str
+    fingerprint: str
+    rows: int
+    unit_rows: int
+    units: int
+    files: int
+    bytes_per_field: Mapping[str, int]
+    total_bytes: int
+    memory_per_worker_bytes: int  # of arrays: a unit computed, one written, its shards; a model comes on top
+    measured_rows: int = 0  # where the stage can be measured: so many rows took so many seconds in one process here
+    measured_s: float = 0.0
+    pair_bytes: int = 0  # of two pictures, where these tokens are what a student of pairs reads of them
+    pair_reading_s: float = 0.0  # to check and copy these in memory
+
+    @property
+    def pair_backbone_s(self) -> float:
+        return 2 * self.measured_s / self.measured_rows
+
+    @property
+    def break_even(self) -> float:
+        """Bytes a second that a store has to give for stored tokens to be the faster way; infinite where none can."""
+        saved_s = self.pair_backbone_s - self.pair_reading_s
+        return self.pair_bytes / saved_s if saved_s > 0 else float("inf")
+
+    @property
+    def hours(self) -> float:
+        """In one process on this machine."""
+        return self.rows * self.measured_s / self.measured_rows / 3600
+
+
+def estimate(stage: Stage, config: Any, inputs: Mapping[str, str], options: RunOptions) -> Estimate:
+    """Lists the rows as a run would, and multiplies. Writes nothing."""
+    asked = ask(stage, config, {role: open_artifact(uri, kind_of(stage, role)) for role, uri in inputs.items()})
+    rows = sum(batch.num_rows for batch in stage.plan(config, asked.inputs, Known()).batches)
+    stored = [field for field in asked.fields if field.kind != "columns"]
+    unit_rows = unit_rows_for(stage, config, stored, options)
+    units = Layout(unit_rows, (rows,)).num_units
+    per_field = {field.name: rows * field.bytes_per_row for field in stored}
+    arrays = sum(field.kind == "array" for field in stored)
+    measured = stage.probe(config, asked.inputs) if stage.probe and rows else Probe(0, 0.0)
+    of_pair = _pair_bytes({field.name: field.bytes_per_row for field in stored})
+    return Estimate(
+        stage=stage.name,
+        kind=stage.kind,
+        fingerprint=asked.fingerprint,
+        rows=rows,
+        unit_rows=unit_rows,
+        units=units,
+        # Besides units and arrays: plan, listing, rows and artifact.json, and a description where there is one.
+        files=units * (len(stored) + 1) + arrays + 4 + (stage.describe is not None),
+        bytes_per_field=per_field,
+        total_bytes=sum(per_field.values()),
+        memory_per_worker_bytes=3 * min(unit_rows, rows) * row_bytes(stored),
+        measured_rows=measured.rows,
+        measured_s=measured.seconds,
+        pair_bytes=of_pair,
+        pair_reading_s=checking_s(of_pair) if of_pair and measured.rows else 0.0,
+    )
+
+
+def _pair_bytes(of_row: Mapping[str, int]) -> int:
+    """The query's tokens and the support's support tokens, and what there is to supervise them by: keys of both and the
+    support's class query; of signed bytes the scales as well."""
+    if not {"tokens", "support_tokens"} <= of_row.keys():
+        return 0
+    times = {"tokens": 1, "support_tokens": 1, "keys": 2, "cls_query": 1}
+    return sum(count * (of_row.get(name, 0) + of_row.get(scale_name(name), 0)) for name, count in times.items())

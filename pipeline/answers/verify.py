@@ -1,0 +1,95 @@
+"""Whether an artifact is what was written, file by file. Reads files only, and all of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from ...manifests.artifact import ledger, store
+from ...manifests.artifact.artifact import ARTIFACT, Summary, read_summary
+from ...manifests.artifact.fingerprint import ids_digest
+from ...manifests.artifact.plan import PLAN, Group, Plan, listed, read_plan
+from ...manifests.errors import CorruptArtifact
+from ...manifests.files.digests import FileDigest, fault
+from ...manifests.files.lock import LOCK
+from ...manifests.files.place import Place, place
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    at: Place
+    finished: bool
+    files: int  # that were read and found right
+    faults: tuple[str, ...]  # one sentence each
+    strangers: tuple[str, ...]  # files that nothing vouches for; no reader looks at them
+
+    @property
+    def exit_code(self) -> Literal[0, 2, 4]:
+        return 4 if self.faults else 0 if self.finished else 2
+
+
+def verify(uri: str) -> Verdict:
+    """Reads every file of an artifact against the digests written with it."""
+    at = place(uri)
+    faults: list[str] = []
+    try:
+        plan = read_plan(at)
+        summary = read_summary(at)
+    except CorruptArtifact as error:
+        return Verdict(at, True, 0, (str(error),), ())
+    expected = {PLAN, LOCK, *(segment.listing for segment in plan.segments)}
+    if summary is not None:
+        expected.add(ARTIFACT)
+        faults += _faults_of_summary(at, plan, summary)
+        expected |= set(summary.files)
+    for group in plan.groups:
+        for names, wrong in _checked_units(at, plan, group, summary is not None):
+            expected |= names
+            faults += wrong
+        expected |= {f"{field.name}.zarr/{store.METADATA}" for field in plan.fields_of(group) if field.kind == "array"}
+    strangers = [name for name in at.names() if name not in expected and not name.startswith("log/")]
+    return Verdict(at, summary is not None, len(expected) - 1 - len(faults), tuple(faults), tuple(strangers))
+
+
+def _faults_of_summary(at: Place, plan: Plan, summary: Summary) -> Iterator[str]:
+    if FileDigest.of(at.read(PLAN)).sha256 != summary.plan_sha256:
+        yield f"{at.path(PLAN)} is not the plan that {ARTIFACT} vouches for"
+    for name, digest in summary.files.items():
+        wrong = fault(at, name, digest)
+        if wrong:
+            yield wrong
+    for group in plan.groups:
+        layout = plan.layout(group)
+        for field in plan.fields_of(group):
+            name = f"{field.name}.zarr/{store.METADATA}"
+            if field.kind == "array" and at.exists(name):
+                wrong = store.metadata_fault(at.read(name), field, group.unit_rows, layout.num_slots)
+                if wrong:
+                    yield f"{at.path(name)} is not this plan's: {wrong}"
+        try:
+            if ledger.ledger_digest(at, group.ledger, layout.num_units) != summary.ledgers[group.ledger]:
+                yield f"{at.path(group.ledger)} holds other records than those that {ARTIFACT} vouches for"
+        except FileNotFoundError:
+            continue  # told with its unit
+
+
+def _checked_units(at: Place, plan: Plan, group: Group, finished: bool) -> Iterator[tuple[set[str], list[str]]]:
+    """For each unit the files that belong to it, and what is wrong with them."""
+    for unit in plan.layout(group).units():
+        name = ledger.record_name(group.ledger, unit.index)
+        wanted = {name, *(field.shard(unit.index) for field in plan.fields_of(group))}
+        try:
+            record = ledger.read_record(at, group.ledger, unit.index)
+        except CorruptArtifact as error:
+            yield wanted, [str(error)]
+            continue
+        if record is None:
+            yield wanted, [f"{at.path(name)} is missing"] if finished else []
+            continue
+        found = [fault(at, file, digest) for file, digest in record.files.items()]
+        wrong = [each for each in found if each]
+        try:
+            if ids_digest(listed(at, plan, unit).column("id").to_pylist()) != ids_digest(record.rows["id"]):
+                wrong.append(f"{at.path(name)} is of other rows than were planned")
+        except CorruptArtifact as error:
+            wrong.append(str(error)) if not finished else None  # a finished artifact's listings are told once
+        yield wanted, wrong

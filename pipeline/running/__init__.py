@@ -1,0 +1,1 @@
+"""Running one stage: planning, units, whole stages, executors, finishing."""

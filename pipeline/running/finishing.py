@@ -1,0 +1,153 @@
+"""From a full ledger to a finished artifact: the row list, the count of what failed, and artifact.json last."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import pyarrow as pa
+
+from ...manifests.artifact import ledger, store, tables
+from ...manifests.artifact.artifact import ARTIFACT, ROWS, Summary, read_summary, rows_schema
+from ...manifests.artifact.layout import Layout
+from ...manifests.artifact.plan import PLAN, Group, Plan
+from ...manifests.errors import CorruptArtifact, TooManyFailed, UnfinishedArtifact
+from ...manifests.files import atomic, sealed
+from ...manifests.files.digests import FileDigest, fault
+from ...manifests.files.place import Place
+from ...manifests.files.sealed import Json
+
+Warn = Callable[[Iterator[pa.RecordBatch]], Sequence[str]]
+Describe = Callable[[Plan, Mapping[str, Json], Mapping[str, FileDigest]], Mapping[str, bytes]]
+
+
+def finish(
+    at: Place, plan: Plan, max_bad: float, warn: Warn | None = None, describe: Describe | None = None
+) -> Summary:
+    """Gathers the rows and writes artifact.json; changes nothing where it stands and is right."""
+    finished = standing(at)
+    if finished is not None:
+        return finished
+    counts: Counter[str] = Counter()
+    digest, _ = tables.write_batches(at, ROWS, rows_schema(plan), _counted(gathered_rows(at, plan), counts))
+    summary = Summary(
+        plan_sha256=FileDigest.of(at.read(PLAN)).sha256,
+        fingerprint=plan.fingerprint,
+        counts=_counts(counts),
+        warnings=tuple(warn(tables.batches_of(tables.opened(at, ROWS, digest)))) if warn else (),
+        files={ROWS: digest, **_planned_files(at, plan), **_described(at, plan, _counts(counts), describe)},
+        ledgers={g.ledger: ledger.ledger_digest(at, g.ledger, plan.layout(g).num_units) for g in plan.groups},
+    )
+    _refuse_too_many_failed(at, plan, summary, max_bad)
+    sealed.write(at, ARTIFACT, summary.as_json())
+    return summary
+
+
+def gathered_rows(at: Place, plan: Plan) -> Iterator[pa.RecordBatch]:
+    """The row list as the ledger has it, unit by unit, in bounded memory."""
+    schema = rows_schema(plan)
+    first, *others = [_GroupRows(at, plan, group) for group in plan.groups]
+    layout = plan.layout(first.group)
+    for unit in layout.units():
+        columns = first.take(unit.num_rows)
+        columns["unit"] = [unit.index] * unit.num_rows
+        columns["row"] = list(range(unit.index * layout.unit_rows, unit.index * layout.unit_rows + unit.num_rows))
+        for other in others:
+            _merge(columns, other.take(unit.num_rows))
+        yield pa.RecordBatch.from_pydict({name: columns[name] for name in schema.names}, schema)
+
+
+class _GroupRows:
+    """The rows of one group in order, taken in any portions; holds one record at a time."""
+
+    def __init__(self, at: Place, plan: Plan, group: Group) -> None:
+        self.group = group
+        self._records = self._all(at, plan.layout(group), group)
+        self._waiting: dict[str, list[object]] = {}
+
+    def take(self, rows: int) -> dict[str, list[object]]:
+        while len(self._waiting.get("id", ())) < rows:
+            for name, values in next(self._records).items():
+                self._waiting.setdefault(name, []).extend(values)
+        taken = {name: values[:rows] for name, values in self._waiting.items()}
+        self._waiting = {name: values[rows:] for name, values in self._waiting.items()}
+        return taken
+
+    @staticmethod
+    def _all(at: Place, layout: Layout, group: Group) -> Iterator[dict[str, list[object]]]:
+        for unit, record in enumerate(ledger.records(at, group.ledger, layout.num_units)):
+            if record is None:
+                raise UnfinishedArtifact(f"{at} has no record of unit {unit}; run the same command again")
+            yield dict(record.rows)
+
+
+def _merge(columns: dict[str, list[object]], more: dict[str, list[object]]) -> None:
+    """Adds a later group's digests; a row that failed in any group has failed, for the first reason there is."""
+    if columns["id"] != more["id"]:
+        raise CorruptArtifact("the groups of fields list different rows; make the artifact anew")
+    for index, status in enumerate(more["status"]):
+        if columns["status"][index] == "ok" and status != "ok":
+            columns["status"][index], columns["reason"][index] = status, more["reason"][index]
+    columns.update({name: values for name, values in more.items() if name not in columns})
+
+
+def _counted(batches: Iterator[pa.RecordBatch], counts: Counter[str]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        for status, reason in zip(batch.column("status").to_pylist(), batch.column("reason").to_pylist(), strict=True):
+            counts["rows"] += 1
+            counts[status] += 1
+            if status == "failed":
+                counts[f"failed: {reason}"] += 1
+        yield batch
+
+
+def _counts(counts: Counter[str]) -> dict[str, object]:
+    reasons = {name.removeprefix("failed: "): n for name, n in sorted(counts.items()) if name.startswith("failed: ")}
+    return {**{name: counts[name] for name in ("rows", "ok", "failed", "upstream")}, "reasons": reasons}
+
+
+def _refuse_too_many_failed(at: Place, plan: Plan, summary: Summary, max_bad: float) -> None:
+    failed = int(summary.counts["failed"])
+    tried = int(summary.counts["rows"]) - int(summary.counts["upstream"])
+    if failed > max_bad * tried:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in summary.counts["reasons"].items())
+        raise TooManyFailed(
+            f"{failed} of {tried} rows failed in {at} ({reasons}), more than --max-bad {max_bad:g} allows; "
+            f"list them with `maskmill status {at} --failed`, mend them and run `maskmill retry {at}`, "
+            "or raise --max-bad"
+        )
+
+
+def _planned_files(at: Place, plan: Plan) -> dict[str, FileDigest]:
+    """Files that planning wrote, besides plan.json: the listings and the arrays' metadata."""
+    files = {segment.listing: segment.digest for segment in plan.segments}
+    for group in plan.groups:
+        for field in plan.fields_of(group):
+            if field.kind == "array":
+                name = f"{field.name}.zarr/{store.METADATA}"
+                files[name] = FileDigest.of(at.read(name))
+    return files
+
+
+def _described(at: Place, plan: Plan, counts: Mapping[str, Json], describe: Describe | None) -> dict[str, FileDigest]:
+    """Writes the files that describe the artifact, from the digests of everything that its units wrote."""
+    if describe is None:
+        return {}
+    written: dict[str, FileDigest] = {}
+    for group in plan.groups:
+        for record in ledger.records(at, group.ledger, plan.layout(group).num_units):
+            written |= record.files if record else {}
+    files = describe(plan, counts, written)
+    for name, data in files.items():
+        atomic.write(at, name, data)
+    return {name: FileDigest.of(data) for name, data in files.items()}
+
+
+def standing(at: Place) -> Summary | None:
+    """The summary of an artifact that is finished and whose own files are right; None where it must be written."""
+    try:
+        summary = read_summary(at)
+    except CorruptArtifact:
+        return None
+    if summary is None or summary.plan_sha256 != FileDigest.of(at.read(PLAN)).sha256:
+        return None
+    sound = all(fault(at, name, digest) is None for name, digest in summary.files.items())
+    return summary if sound else None

@@ -1,0 +1,173 @@
+"""One stage, from a command to a finished artifact: lock, plan, units, finish."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from ...manifests.artifact.artifact import Summary, open_artifact
+from ...manifests.artifact.fingerprint import config_from, ids_digest
+from ...manifests.artifact.layout import Unit
+from ...manifests.artifact.plan import PLAN, Group, Plan, listing_batches, missing_units, read_plan
+from ...manifests.errors import ConfigError, MaskmillError, UnfinishedArtifact
+from ...manifests.files import atomic, lock
+from ...manifests.files.digests import FileDigest
+from ...manifests.files.place import Place, place
+from ...stages import find_stage
+from ...stages.stage import Stage, kind_of
+from .executors import Executor, executor_for
+from .finishing import finish
+from .job import Job, RunOptions
+from .planning import Asked, ask, beside_held, planned
+from .progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run did, for the one line at its end."""
+
+    at: Place
+    kind: str
+    rows: int
+    counts: Mapping[str, Any]  # empty where the run was a part
+    units_run: int
+    units_skipped: int
+    warnings: tuple[str, ...]
+    seconds: float
+    finished: bool
+
+    @property
+    def exit_code(self) -> int:
+        return 6 if self.warnings else 0
+
+
+def run(stage: Stage, config: Any, inputs: Mapping[str, str], out: str, options: RunOptions | None = None) -> Outcome:
+    """Makes an artifact, or goes on with it, or finds that it is done."""
+    options = options or RunOptions()
+    at = place(out)
+    asked = ask(stage, config, {role: open_artifact(uri, kind_of(stage, role)) for role, uri in inputs.items()})
+    execute = executor_for(options, at, *(artifact.place for artifact in asked.inputs.values()))
+    refuse_strangers(at)
+    atomic.check_can_write(at)
+    with lock.held(at, shared=options.part is not None, break_lock=options.break_lock):
+        return _run_locked(at, asked, options, execute)
+
+
+def retry(out: str, options: RunOptions | None = None) -> Outcome:
+    """Runs again the units of an artifact that hold failed rows, with the configuration they were planned with."""
+    at = place(out)
+    stage, config, inputs = _as_planned(at, read_plan(at))
+    return run(stage, config, inputs, at.uri, replace(options or RunOptions(), retry_failed=True))
+
+
+def finish_parts(out: str, options: RunOptions | None = None) -> Outcome:
+    """Finishes what parts have done: every unit must have its record; one whose files differ from it is done again."""
+    options = options or RunOptions()
+    at = place(out)
+    plan = read_plan(at)
+    for group in plan.groups:
+        missing = missing_units(at, plan, group)
+        if missing:
+            raise UnfinishedArtifact(
+                f"{at} lacks {len(missing)} of {plan.layout(group).num_units} units (the first is unit {missing[0]}); "
+                "run the missing parts, then finish again"
+            )
+    stage, config, inputs = _as_planned(at, plan)
+    asked = ask(stage, config, {role: open_artifact(uri) for role, uri in inputs.items()})
+    with lock.held(at, break_lock=options.break_lock):
+        atomic.sweep_temporaries(at)
+        plan = planned(at, asked, plan, replace(options, part=(1, 1)))  # refuses what a run would refuse
+        return _run_units(at, asked, plan, options, executor_for(options, at), time.monotonic())
+
+
+def numbered_units(at: Place, plan: Plan, group: Group) -> Iterator[Unit]:
+    """The units of a group, each with the digest of its ids, read in one pass over the listing."""
+    waiting: list[str] = []
+    batches = listing_batches(at, plan)
+    for unit in plan.layout(group).units():
+        while len(waiting) < unit.num_rows:
+            waiting.extend(next(batches).column("id").to_pylist())
+        ids, waiting = waiting[: unit.num_rows], waiting[unit.num_rows :]
+        yield Unit(unit.index, unit.start, unit.stop, ids_digest(ids))
+
+
+def _run_locked(at: Place, asked: Asked, options: RunOptions, execute: Executor) -> Outcome:
+    began = time.monotonic()
+    if options.part is None:
+        atomic.sweep_temporaries(at)
+    existing = read_plan(at) if at.exists(PLAN) else None
+    asked = beside_held(asked, existing)
+    try:
+        plan = planned(at, asked, existing, options)
+    except MaskmillError:
+        if existing is None and options.part is None:  # what other parts have written meanwhile is theirs
+            leave_nothing(at)
+        raise
+    return _run_units(at, asked, plan, options, execute, began)
+
+
+def _run_units(at: Place, asked: Asked, plan: Plan, options: RunOptions, execute: Executor, began: float) -> Outcome:
+    progress = Progress(asked.stage.name, sum(plan.layout(group).num_units for group in plan.groups), options.log)
+    inputs = {role: artifact.place for role, artifact in asked.inputs.items()}
+    plan_digest = FileDigest.of(at.read(PLAN)).sha256
+    with progress:
+        for group in plan.groups:
+            job = Job(
+                asked.stage, asked.config, at, inputs, group.name, plan_digest, options.trust, options.retry_failed
+            )
+            units = _of_part(numbered_units(at, plan, group), options.part)
+            execute(job, units, progress.report)
+    if options.part is not None:
+        return _outcome(at, plan, None, progress, began)
+    if options.on_workers:  # one that was killed may have been writing
+        atomic.sweep_temporaries(at)
+    warn = asked.stage.warn and partial(asked.stage.warn, asked.config, plan.facts)
+    return _outcome(at, plan, finish(at, plan, options.max_bad, warn, asked.stage.describe), progress, began)
+
+
+def _of_part(units: Iterator[Unit], part: tuple[int, int] | None) -> Iterator[Unit]:
+    """Every N-th unit: parts are disjoint, and each sees pictures from all over the list."""
+    if part is None:
+        return units
+    number, parts = part
+    return (unit for unit in units if unit.index % parts == number - 1)
+
+
+def _outcome(at: Place, plan: Plan, summary: Summary | None, progress: Progress, began: float) -> Outcome:
+    return Outcome(
+        at=at,
+        kind=plan.kind,
+        rows=plan.num_rows,
+        counts=summary.counts if summary else {},
+        units_run=progress.run,
+        units_skipped=progress.skipped,
+        warnings=summary.warnings if summary else (),
+        seconds=time.monotonic() - began,
+        finished=summary is not None,
+    )
+
+
+def refuse_strangers(at: Place) -> None:
+    """A directory with other things in it is not ours to write into."""
+    if at.exists(PLAN):
+        return
+    strangers = (name for name in at.names() if name.partition("/")[0] not in {".lock", "listing", "log"})
+    found = next((name for name in strangers if not name.endswith(atomic.TEMPORARY_SUFFIX)), None)
+    if found is not None and not at.exists(PLAN):  # another part or run may have begun it between the two looks
+        raise ConfigError(f"{at} is no artifact and not empty (it holds {found}); choose another --out")
+
+
+def leave_nothing(at: Place) -> None:
+    """Undoes the beginning of an artifact that could not be planned."""
+    for name in list(at.names()):
+        atomic.remove(at, name)
+    atomic.remove_directory(at)
+
+
+def _as_planned(at: Place, plan: Plan) -> tuple[Stage, Any, dict[str, str]]:
+    if not plan.groups:
+        raise ConfigError(f"{at} was made in one go and has no units; run `maskmill {plan.stage}` again")
+    stage = find_stage(plan.stage)
+    config = config_from(stage.config, {**plan.config, **plan.settings})
+    return stage, config, {each.role: each.place(at).uri for each in plan.inputs}

@@ -1,0 +1,30 @@
+"""A stage without units, computed by as many processes as torchrun started.
+
+The first runs it as if it were alone. The others compute with it: they read the same inputs, and neither look at what
+is in `--out` nor write there, so on other machines it need not be.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...manifests.artifact.artifact import open_artifact
+from ...manifests.artifact.underway import Beside, Show, nothing_shown
+from ...manifests.files.torchrun import number
+from ...stages.stage import WholeStage
+from .run import Outcome
+from .whole import run_whole
+
+
+def run_together(
+    stage: WholeStage,
+    config: Any,
+    inputs: Mapping[str, str],
+    out: str,
+    break_lock: bool = False,
+    show: Show = nothing_shown,
+) -> Outcome | None:
+    """What `run_whole` gives, to the first process alone."""
+    if number() == 0:
+        return run_whole(stage, config, inputs, out, break_lock, show)
+    stage.compute(config, {role: open_artifact(uri, stage.roles[role]) for role, uri in inputs.items()}, Beside())
+    return None

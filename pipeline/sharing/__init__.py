@@ -1,0 +1,1 @@
+"""Datasets that teams share: push and pull."""

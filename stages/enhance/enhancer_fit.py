@@ -1,0 +1,266 @@
+"""An enhancer is fitted: from the heads' maps and a few ground-truth masks to a checkpoint for `enhance apply`."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.checkpoints import SEEN, WEIGHTS, SeenByNetwork, networks_seen_json
+from ...manifests.artifact.underway import Underway
+from ...manifests.errors import ConfigError, InputError
+from ...manifests.files.sealed import Json
+from ...manifests.published.schema import class_indices, class_names
+from ..learning.draws import drawn, in_order
+from ..learning.loop import Course, train
+from ..maps.one_thread import one_thread
+from ..scores.truth import GroundTruth, refuse_other_classes
+from ..stage import Findings, Inputs, WholeStage
+from .applying import enhanced, weights_bytes
+from .cells import Cells, cells_of
+from .draws import Part, parts
+from .examples import Example, Examples, examples_by_id, read_examples
+from .kinds import HEAD_MAPS, KIND, kind_of, refuse_without_heads
+from .lessons import STEPS, WATCHED_EVERY, Best, Loss, made_lesson, made_networks
+from .report import Judged, Maps, judged, told
+
+METRICS = "metrics.jsonl"
+Pictures = Mapping[str, Sequence[Example]]  # id → its rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnhancerConfig:
+    gt_fraction: float  # of the pictures of each class; 0 where another of the three says which
+    gt_per_class: int
+    gt_list: tuple[str, ...]
+    classes: tuple[str, ...]  # names or numbers; all where there are none
+    cross_fit: int  # networks; 0: one, that is not for the pictures it has seen
+    seed: int
+    loss: Loss = "balanced"
+    cells: int = 1  # of a patch along each side; these two are chosen by measuring, and are no options
+
+
+def enhancer_config(
+    gt_fraction: float = 0.0,
+    gt_per_class: int = 0,
+    gt_list: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    cross_fit: int = 0,
+    seed: int = 0,
+) -> EnhancerConfig:
+    """What a user asks for; raises ConfigError for what cannot work."""
+    if not 0 <= gt_fraction <= 1:
+        raise ConfigError(f"gt-fraction is {gt_fraction:g} and must be above 0 and at most 1")
+    if gt_per_class < 0:
+        raise ConfigError(f"gt-per-class is {gt_per_class} and must be at least 1")
+    if sum(map(bool, (gt_fraction, gt_per_class, gt_list))) != 1:
+        raise ConfigError(
+            "which ground truth the enhancer may learn from is said by one of gt-fraction (such as 0.1), gt-per-class "
+            "(such as 5) and gt-list (a file of ids); give one of them"
+        )
+    if seed < 0:
+        raise ConfigError(f"seed is {seed} and must be at least 0")
+    if cross_fit < 0 or cross_fit == 1:
+        raise ConfigError(f"cross-fit is {cross_fit} and must be at least 2, or left out")
+    return EnhancerConfig(
+        gt_fraction=gt_fraction,
+        gt_per_class=gt_per_class,
+        gt_list=tuple(sorted(set(gt_list))),
+        classes=tuple(sorted(set(classes))),
+        cross_fit=cross_fit,
+        seed=seed,
+    )
+
+
+def reads(config: EnhancerConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
+    refuse_without_heads(inputs["maps"])
+    truth = ("mask", "labels") if "mask" in inputs["images"].plan.fields else ("labels",)
+    return {"maps": (HEAD_MAPS, "map", "cut"), "images": truth}
+
+
+def compute(config: EnhancerConfig, inputs: Inputs, underway: Underway) -> Findings:
+    maps, truth = inputs["maps"], GroundTruth(inputs["images"], "--images")
+    refuse_other_classes(maps, inputs["images"].plan.facts["classes"])
+    classes = class_indices(config.classes, maps.plan.facts["classes"], "the maps")
+    pictures = examples_by_id(maps, truth, classes)
+    if not pictures:
+        raise InputError(
+            f"no picture of {maps.place} has a mask in {inputs['images'].place}"
+            f"{' and shows one of the classes named' if classes else ''}; index the pictures with their masks, or pass "
+            "as --images those that have some"
+        )
+    names = class_names(maps.plan.facts["classes"])
+    ids = drawn_ids(config, pictures, truth, classes, names, underway)
+    learned = parts(ids, config.cross_fit or 1)
+    cells = cells_of(maps.plan.facts, config.cells)
+    with one_thread():  # so that a checkpoint does not depend on the machine's threads
+        best, lines = _fitted(config, maps, truth, pictures, learned, cells, underway)
+        reported = _judged(maps, truth, pictures, classes, learned, cells, best.networks)
+    held_out = told(reported, config.seed)
+    seen = [SeenByNetwork(part.fitting, part.stopping, part.held_out) for part in learned]
+    return Findings(
+        files={
+            WEIGHTS: weights_bytes(best.networks),
+            METRICS: "".join(line + "\n" for line in lines).encode(),
+            SEEN: networks_seen_json(seen),
+        },
+        facts={
+            "kind": KIND,
+            **kind_of(maps),
+            "networks": len(learned),
+            "cells": config.cells,
+            "fitting": len({each for part in learned for each in part.fitting}),
+            "stopping": len({each for part in learned for each in part.stopping}),
+            "best_steps": [int(step) + 1 for step in best.step_N],
+            "held_out": held_out,
+        },
+        warnings=_warnings(held_out, len(ids), len(reported.before)),
+    )
+
+
+def drawn_ids(
+    config: EnhancerConfig,
+    pictures: Pictures,
+    truth: GroundTruth,
+    classes: Sequence[int],
+    names: Mapping[int, str],
+    underway: Underway,
+) -> list[str]:
+    """In the order of their hashes."""
+    if config.gt_list:
+        chosen = in_order(_listed(config.gt_list, pictures, truth, classes, underway), config.seed)
+    else:
+        shown = {
+            identifier: [each for each in truth.labels[identifier] if not classes or each in classes] or [0]
+            for identifier in pictures
+        }
+        chosen = drawn(shown, _wanted(config), config.seed)
+        _tell_of_few(config, shown, names, underway)
+    if len(chosen) < config.cross_fit:
+        raise ConfigError(
+            f"cross-fit is {config.cross_fit} and {len(chosen)} pictures with ground truth were drawn; draw at "
+            "least as many as there are networks"
+        )
+    return chosen
+
+
+def _wanted(config: EnhancerConfig) -> Callable[[int], int]:
+    """Of so many pictures of a class, how many."""
+    return lambda number: config.gt_per_class or max(1, round(config.gt_fraction * number))
+
+
+def _listed(
+    ids: Sequence[str], pictures: Pictures, truth: GroundTruth, classes: Sequence[int], underway: Underway
+) -> list[str]:
+    found = [identifier for identifier in ids if identifier in pictures]
+    others = [identifier for identifier in ids if identifier not in pictures]
+    strangers = [identifier for identifier in others if identifier not in truth.ids] if classes else others
+    if strangers:
+        raise InputError(
+            f"{len(strangers)} ids of gt-list have no mask, or no map that is ok, the first is {strangers[0]!r}; "
+            "correct the list (an id is a picture's path without its extension)"
+        )
+    if not found:
+        raise InputError("no picture of gt-list shows one of the classes named; name others, or leave classes out")
+    if others:
+        underway.say(f"{len(others)} pictures of gt-list show none of the classes named and are left out")
+    return found
+
+
+def _tell_of_few(
+    config: EnhancerConfig, shown: Mapping[str, Collection[int]], names: Mapping[int, str], underway: Underway
+) -> None:
+    counts = Counter(index for indices in shown.values() for index in indices)
+    few = sorted(index for index, count in counts.items() if count < config.gt_per_class)
+    if few:
+        named = ", ".join(f"{names.get(index, 'without class')}: {counts[index]}" for index in few[:8])
+        named += " …" if len(few) > 8 else ""
+        underway.say(
+            f"{len(few)} classes have fewer than {config.gt_per_class} pictures with ground truth, all of which are "
+            f"drawn ({named})"
+        )
+
+
+def _fitted(
+    config: EnhancerConfig,
+    maps: Artifact,
+    truth: GroundTruth,
+    pictures: Pictures,
+    learned: Sequence[Part],
+    cells: Cells,
+    underway: Underway,
+) -> tuple[Best, list[str]]:
+    def read(ids: Sequence[str]) -> Examples:
+        return read_examples(maps, truth, [row for identifier in ids for row in pictures[identifier]], cells)
+
+    fitting = [read(part.fitting) for part in learned]
+    for part, examples in zip(learned, fitting, strict=True):
+        if not examples.weight.any():
+            raise InputError(
+                f"the masks of the {len(part.fitting)} pictures to fit on, the first is {part.fitting[0]!r}, are 255 "
+                "(undecided) everywhere; draw more, or name others in gt-list"
+            )
+    stopping = [read(part.stopping) for part in learned]
+    networks = made_networks(maps.plan.fields[HEAD_MAPS].shape[0], fitting, config.seed)
+    best, course = Best(networks), Course(steps=STEPS, steps_per_epoch=WATCHED_EVERY, seed=config.seed)
+    lines = train(made_lesson(networks, best, fitting, stopping, course, config.loss), course, underway)
+    return best, lines
+
+
+def _judged(
+    maps: Artifact,
+    truth: GroundTruth,
+    pictures: Pictures,
+    classes: Sequence[int],
+    learned: Sequence[Part],
+    cells: Cells,
+    networks: nn.ModuleList,
+) -> Judged:
+    """On pictures that were not drawn; where all were, on each by the network that has not seen it, if there is one."""
+    seen = {identifier for part in learned for identifier in (*part.fitting, *part.stopping)}
+    own = {identifier: number for number, part in enumerate(learned) for identifier in part.held_out}
+    unseen = {identifier: rows for identifier, rows in pictures.items() if identifier not in seen}
+
+    def enhance(rows: Sequence[Example], heads_KHRC: np.ndarray) -> Maps:
+        used = [networks[own[rows[0].id]]] if rows[0].id in own else list(networks)
+        return np.stack(
+            [enhanced(used, heads_HRC, row.box, cells) for row, heads_HRC in zip(rows, heads_KHRC, strict=True)]
+        )
+
+    held_out = unseen or {identifier: pictures[identifier] for identifier in own}
+    return judged(maps, truth, held_out, classes, cells, enhance)
+
+
+def _warnings(held_out: Mapping[str, Json], num_drawn: int, num_left: int) -> list[str]:
+    if not held_out["pictures"]:
+        why = (
+            f"the masks of the {num_left} pictures that were not seen are 255 (undecided) everywhere"
+            if num_left
+            else f"all {num_drawn} pictures with ground truth were drawn"
+        )
+        sentence = (
+            f"{why}, so nothing tells whether the enhanced maps are better; draw fewer, or have each judged by a "
+            "network that has not seen it, with cross-fit"
+        )
+        return [sentence]
+    before, after, by = (held_out[name]["estimate"] for name in ("before", "after", "difference"))
+    sentence = (
+        f"the enhanced maps are not better: on {held_out['pictures']} pictures that were not seen mIoU was "
+        f"{before:.3f} and is {after:.3f}; give it more masks, or refine the maps as they are"
+    )
+    return [] if by > 0 else [sentence]
+
+
+FIT = WholeStage(
+    name="enhancer",
+    kind="checkpoint",
+    code_version=1,
+    config=EnhancerConfig,
+    roles={"maps": "maps", "images": "images"},
+    compute=compute,
+    reads=reads,
+    takes_long=True,
+    libraries=("numpy", "torch"),
+)

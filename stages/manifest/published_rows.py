@@ -1,0 +1,182 @@
+"""One row as it is published: the label map of a picture, where it came from, and how good each class in it looks.
+
+Letters: K soft maps of a picture, H W its pixels.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ...manifests.classes import BACKGROUND, IGNORE
+from ...manifests.errors import Reason, RowFailed
+from ...manifests.files.sealed import Json
+from ...manifests.pictures.palette import decode_label_map
+from ...manifests.pictures.sources import TAR_SCHEME, read_source
+from ...manifests.published.schema import class_names
+from ..maps.backgrounds import Background, parse_background
+from ..maps.upsampling import upsampled
+from ..stage import Work
+from .quality import Quality, Rule, measured_quality
+from .soft_maps import SoftMaps, labels_before
+
+NOTHING_FOUND = "nothing found"
+_PICTURE = ("uri", "sha256", "labels", "split")
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """What the rows of a unit have in common, and what was read for each of them."""
+
+    work: Work
+    rule: Rule
+    embed_images: bool
+    names: Mapping[int, str]
+    images: Sequence[Mapping[str, Json]]
+    labels: Sequence[Mapping[str, Json]]
+    maps: Sequence[Sequence[Mapping[str, Json]]]
+    positions: Mapping[str, Sequence[int]]  # in the row lists of labels and of images
+    background: Background | None  # the rule before refining; None where nothing was refined
+    threshold: float | None  # of all maps, in the place of their own
+    source: str  # of classes that are not of the ground truth
+
+
+def published_rows(work: Work, rule: Rule, embed_images: bool) -> Iterator[dict[str, Json]]:
+    """Every row of a unit. One that cannot be done is there, and says why."""
+    refined = work.inputs["labels"].plan.config
+    is_truth = work.listing.column("is_truth").to_pylist()
+    unit = _Unit(
+        work=work,
+        rule=rule,
+        embed_images=embed_images,
+        names=class_names(work.facts["classes"]),
+        images=work.upstream["images"].to_pylist(),
+        labels=work.upstream["labels"].to_pylist(),
+        maps=[rows.to_pylist() for rows in work.gathered("maps")],
+        positions={
+            "labels": work.inputs["labels"].positions(work.ids),
+            "images": work.inputs["images"].positions(work.ids) if any(is_truth) else (),
+        },
+        background=None if refined["refiner"] == "none" else parse_background(refined["background"]),
+        threshold=refined["threshold"],
+        source="enhanced" if work.inputs["maps"].plan.stage == "enhance" else "pseudo",
+    )
+    for index, truth in enumerate(is_truth):
+        known = {"id": work.ids[index], **{name: unit.images[index][name] for name in _PICTURE}}
+        try:
+            if work.blocked[index]:
+                yield failed_row(known, work.blocked[index])
+            else:
+                yield known | _labelled(unit, index, truth)
+        except RowFailed as failed:
+            yield failed_row(known, str(failed.reason))
+
+
+def failed_row(known: Mapping[str, Json], reason: str) -> dict[str, Json]:
+    """A row without mask; `known` is at least its id."""
+    return {**known, "status": "failed", "reason": reason, "kept": False, "dropped": "", "objects": []}
+
+
+def _labelled(unit: _Unit, index: int, is_truth: bool) -> dict[str, Json]:
+    png = _png(unit, index, is_truth)
+    label_HW = decode_label_map(png)
+    size = (unit.images[index]["height"], unit.images[index]["width"])
+    if label_HW.shape != size or any((row["height"], row["width"]) != size for row in unit.maps[index]):
+        raise RowFailed(Reason.CHANGED)
+    objects = list(_objects(unit, index, label_HW, is_truth))
+    dropped = "" if is_truth else _refusal(unit.rule, objects)
+    row = unit.images[index]
+    return {
+        "status": "ok",
+        "reason": "",
+        "kept": not dropped,
+        "dropped": dropped,
+        "image": {"bytes": _picture(unit.work, row), "path": _file_name(row["uri"])} if unit.embed_images else None,
+        "mask": {"bytes": png, "path": f"{unit.work.ids[index]}.png"},
+        "height": size[0],
+        "width": size[1],
+        "objects": objects,
+    }
+
+
+def _png(unit: _Unit, index: int, is_truth: bool) -> bytes:
+    role, field = ("images", "mask") if is_truth else ("labels", "label")
+    (png,) = unit.work.inputs[role].cells(field, [unit.positions[role][index]])
+    if png is None:
+        raise RowFailed(Reason.MASK_MISSING)
+    return png
+
+
+def _objects(unit: _Unit, index: int, label_HW: UInt8[np.ndarray, "H W"], is_truth: bool) -> Iterator[dict[str, Json]]:
+    """Each class that is there or was looked for; in the truth, that is there or is said to be."""
+    there = {int(label) for label in np.unique(label_HW)} - {BACKGROUND, IGNORE}
+    row = unit.labels[index]
+    scores: dict[int, float | None] = dict(zip(row["classes"] or (), row["scores"] or (), strict=True))
+    classes = sorted(there | set((unit.images[index]["labels"] or ()) if is_truth else scores))
+    soft = _soft_maps(unit, index) if classes else None
+    before_HW = None
+    if soft is not None and unit.background is not None and not is_truth:
+        before_HW = labels_before(soft, unit.background, classes)
+    other_HW = None if is_truth else _other_labels(unit.work, index, label_HW.shape)
+    for label in classes:
+        quality = measured_quality(label_HW, label, None if soft is None else soft.of(label), before_HW, other_HW)
+        yield {
+            "class": label,
+            "name": unit.names.get(label, str(label)),
+            "source": "gt" if is_truth else unit.source,
+            "score": None if is_truth else scores.get(label),
+            **{each.name: getattr(quality, each.name) for each in fields(Quality)},
+        }
+
+
+def _other_labels(work: Work, index: int, size: tuple[int, ...]) -> UInt8[np.ndarray, "H W"] | None:
+    """Another method's label map. None where it has none, or one of another size: of a picture that has changed."""
+    positions = work.listing.column("compared")[index].as_py()
+    if not positions:
+        return None
+    (png,) = work.inputs["compared"].cells("label", positions)
+    other_HW = None if png is None else decode_label_map(png)
+    return other_HW if other_HW is not None and other_HW.shape == size else None
+
+
+def _soft_maps(unit: _Unit, index: int) -> SoftMaps | None:
+    rows = unit.maps[index]
+    if not rows:
+        return None
+    maps = unit.work.inputs["maps"]
+    maps_KHW = upsampled(
+        maps.read("map", unit.work.listing.column("maps")[index].as_py()),
+        (rows[0]["height"], rows[0]["width"]),
+        tuple(rows[0]["box"]),
+        tuple(maps.plan.facts["patch"]),
+        maps.plan.facts["align_corners"],
+    )
+    thresholds = [row["threshold"] if unit.threshold is None else unit.threshold for row in rows]
+    return SoftMaps(maps_KHW, np.array(thresholds, np.float64), [row["class"] for row in rows])
+
+
+def _refusal(rule: Rule, objects: Sequence[Mapping[str, Json]]) -> str:
+    """Why a picture is dropped: the first of its classes that the rule refuses, or that there is none to judge."""
+    if not rule.conditions:
+        return ""
+    if not objects:
+        return NOTHING_FOUND
+    for each in objects:
+        why = rule.refusal(Quality(**{field.name: each[field.name] for field in fields(Quality)}))
+        if why:
+            return f"{each['name']}: {why}"
+    return ""
+
+
+def _picture(work: Work, row: Mapping[str, Json]) -> bytes:
+    data = read_source(work.inputs["images"].plan.facts["root"], row["uri"])
+    if hashlib.sha256(data).hexdigest() != row["sha256"]:
+        raise RowFailed(Reason.CHANGED)
+    return data
+
+
+def _file_name(uri: str) -> str:
+    path = uri.removeprefix(TAR_SCHEME).rpartition("::")[0] if uri.startswith(TAR_SCHEME) else uri
+    return path.rpartition("/")[2]

@@ -1,0 +1,54 @@
+"""The rows of a labels artifact: one per picture, with the maps that it is made of."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import pyarrow as pa
+
+from ...manifests.artifact import tables
+from ...manifests.artifact.artifact import Artifact
+from ...manifests.errors import ConfigError
+
+LISTED: Mapping[str, str] = {"id": "string", "maps": "ints", "class_maps": "ints"}  # positions in their row lists
+
+
+def picture_rows(maps: Artifact, images: Artifact, class_maps: Artifact | None) -> Iterator[pa.RecordBatch]:
+    """In the order in which the maps have the pictures first. Raises ConfigError for artifacts of other datasets."""
+    by_id = maps.positions_by_id()
+    others = class_maps.positions_by_id() if class_maps is not None else {}
+    identifiers = list(by_id)
+    _refuse_other_pictures(maps, images, identifiers)
+    _refuse_other_classes(maps, images)
+    if class_maps is not None:
+        _refuse_other_classes(maps, class_maps)
+        if others.keys().isdisjoint(identifiers):
+            raise ConfigError(
+                f"{class_maps.place} has no map of any picture of {maps.place}; "
+                "pass as --class-maps maps of the same pictures"
+            )
+    schema = tables.schema_of(LISTED)
+    for start in range(0, len(identifiers), tables.ROW_GROUP):
+        some = identifiers[start : start + tables.ROW_GROUP]
+        columns = {"id": some, "maps": [by_id[i] for i in some], "class_maps": [others.get(i, []) for i in some]}
+        yield pa.RecordBatch.from_pydict(columns, schema)
+
+
+def _refuse_other_pictures(maps: Artifact, images: Artifact, identifiers: Sequence[str]) -> None:
+    try:
+        images.positions(identifiers)
+    except KeyError as error:
+        raise ConfigError(
+            f"{error.args[0]}, of which {maps.place} has maps; pass as --images those that they were made from"
+        ) from error
+
+
+def _refuse_other_classes(maps: Artifact, other: Artifact) -> None:
+    """A class is a number, and every input must mean the same by it."""
+    held, found = (
+        {each["index"]: each["name"] for each in artifact.plan.facts["classes"]} for artifact in (maps, other)
+    )
+    for index in sorted(held.keys() & found.keys()):
+        if held[index] != found[index]:
+            raise ConfigError(
+                f"class {index} is {held[index]} in {maps.place} and {found[index]} in {other.place}; "
+                "give artifacts of one class table"
+            )

@@ -1,0 +1,437 @@
+"""What a recipe may say, and that everything that is wrong with one is named at once."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from hypothesis import given, strategies as st
+
+from maskmill.cli import main as shell
+from maskmill.cli.options import stage_options
+from maskmill.manifests.datasets import SOURCES
+from maskmill.manifests.errors import ConfigError, InputError
+from maskmill.manifests.files.place import place
+from maskmill.manifests.pictures.decoder import Limits
+from maskmill.pipeline.recipes import SCRIPTS, SHIPPED, shipped_recipe
+from maskmill.pipeline.recipes.recipe import Recipe, parse_recipe, read_recipe
+from maskmill.pipeline.recipes.steps import INDEX_PATHS, STEPS, steps_with
+from maskmill.stages.mask.methods import METHODS
+from maskmill.stages.stage import Findings
+from small_recipe import SMALL, write_recipe
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the pictures that the small recipe names."""
+    made = tmp_path_factory.mktemp("home")
+    write_recipe(made)
+    return made
+
+
+def parsed(home: Path, text: str, *settings: str) -> Recipe:
+    return parse_recipe(text.encode(), "recipe.toml", place(home), settings)
+
+
+def mistakes(home: Path, text: str, *settings: str) -> list[str]:
+    """What is said to be wrong, line by line."""
+    with pytest.raises(ConfigError) as raised:
+        parsed(home, text, *settings)
+    assert raised.value.exit_code == 2
+    first, *rest = str(raised.value).split("\n")
+    if not rest:
+        return [first.removeprefix("recipe.toml: ")]
+    assert first == f"recipe.toml has {len(rest)} mistakes:"
+    return [line.removeprefix("  ") for line in rest]
+
+
+def test_a_recipe_holds_what_it_says_with_its_paths_made_absolute(home: Path) -> None:
+    recipe = parsed(home, SMALL + '[run]\nworkers = 2\nmax_bad = 1\n"trust" = true')
+    assert [step.name for step in recipe.steps] == ["index", "extract", "mask", "refine"]
+    assert recipe.tables["index"] == {
+        "layout": "folder",
+        "root": str(home / "pictures"),
+        "masks": str(home / "masks"),
+    }
+    assert recipe.tables["extract"]["image_size"] == (32, 32)
+    assert dataclasses.astuple(recipe.run) == (2, 1.0, True)
+    assert recipe.heading.title == "small"
+
+
+def test_steps_run_in_their_own_order_however_the_file_has_them(home: Path) -> None:
+    tables = SMALL.split("\n\n")
+    recipe = parsed(home, "\n\n".join([tables[0], *reversed(tables[1:])]))
+    assert [step.name for step in recipe.steps] == ["index", "extract", "mask", "refine"]
+
+
+def test_every_mistake_is_named_at_once(home: Path) -> None:
+    text = """
+    titel = "x"
+    refine = 3
+    [index]
+    layout = "folder"
+    root = "picturs"
+    [extract]
+    backbone = "test_vit.r160_in1k"
+    weights = "random:0"
+    image_size = "32x32"
+    fit = "pda"
+    flip = "no"
+    fields = ["keys", 3]
+    batch = true
+    [msak]
+    supports = 0
+    [mask]
+    threshold = 1.5
+    [run]
+    workers = -1
+    """
+    assert mistakes(home, text) == [
+        "titel is no key; did you mean title?",
+        "refine must be a table; write [refine] above its keys",
+        "[msak] is no table of a recipe; did you mean mask?",
+        "title is missing and must be text",
+        "[run] workers is -1 and must be at least 0",
+        f"[index] root is {home}/picturs, which is not there; check the path",
+        '[extract] image_size is "32x32" (text) and must be a whole number or a list of 2',
+        '[extract] fit is "pda" (text) and must be pad or squash; did you mean pad?',
+        '[extract] flip is "no" (text) and must be true or false',
+        '[extract] fields is ["keys", 3] (a list) and must be a list, each of it text',
+        "[extract] batch is true and must be a whole number",
+        "[mask] threshold is '1.5' and must be otsu, a number from 0 to 1, or kept-mass: with a share above 0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("", "title is missing and must be text"),
+        ('title = "x"', "there is no stage in it; give it tables such as [index]"),
+        ('title = "x"\n[index]', "[index] layout is missing and must be voc or coco or coco20i or folder or table"),
+        ('title = "x"\n[index]\nlayout = "vok"\nroot = "."', 'layout is "vok" (text) and must be voc or coco'),
+        ('title = "x"\n[index]\nlayout = "folder"', "[index] root is missing and must be text"),
+        ('title = "x"\n[index]\nlayout = "folder"\nroot = ""', "[index] root is empty and must be a path"),
+        ('title = "x"\n[index]\nlayout = "folder"\nroot = "."\nsplit = "a"', "split is no key; it can be layout, root"),
+        ('title = "x"\n[refine]', "[refine] reads the maps that [mask] makes, and there is no [mask]; add it"),
+        ('title = "x', "recipe.toml is not TOML: "),
+        ("x = " + "[" * 5000, "recipe.toml is not TOML: "),
+        ("title = 2026-01-01\n[index]", 'title is "2026-01-01" (a date or time) and must be text'),
+    ],
+)
+def test_a_mistake_says_what_is_expected(home: Path, wrong: str, said: str) -> None:
+    assert any(said in line for line in mistakes(home, wrong))
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("index.masks=msaks", "msaks, which is not there"),
+        ("extract.weights=pictures", "no artifact at"),
+        ("manifest.ground_truth=pictures", "must be a file; name the file in it"),
+        ("extract.weights=weights.pth", "weights.pth, which is not there"),
+        ("extract.backbone=test_vit.r161_in1k", "did you mean test_vit.r160_in1k"),
+        ("extract.image_size=[32, 33]", "is not whole patches"),
+        ("extract.fields=['kyes']", "there is no field 'kyes'"),
+        ("mask.method=cts", "did you mean cst?"),
+        ("mask.supports=-1", "supports is '-1' and must be a number from 0, or all"),
+        ("mask.model=pictures", "no artifact at"),
+        ("refine.preset=irn", "a preset is for --refiner crf"),
+        ("refine.background=constant:2", "its score must be from 0 to 1"),
+        ("refine.class_maps=gone", "gone, which is not there"),
+        ("refine.threshold=nan", "threshold is nan and must be from 0 to 1"),
+        ("evaluate.against=gone", "gone, which is not there"),
+        ("manifest.ground_truth=[1]", "must be text or a list, each of it text"),
+        ("run.max_bad=2", "max_bad is 2 and must be from 0 to 1"),
+        ("refine", "--set refine is not of the form STAGE.KEY=VALUE"),
+        ("a.b.c=1", "--set a.b.c=1 is not of the form STAGE.KEY=VALUE"),
+        ("title.x=1", "--set title.x=1 names title, which is no table"),
+        ("refine.treshold=0.5", "treshold is no key; did you mean threshold?"),
+    ],
+)
+def test_a_setting_is_checked_like_the_file(
+    home: Path, setting: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    (found,) = mistakes(home, SMALL, setting)
+    assert said in found
+
+
+def test_a_fitted_method_needs_its_checkpoint(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = dataclasses.replace(METHODS["cst"], name="fitted", fit=lambda *_: Findings({}))
+    monkeypatch.setitem(METHODS, "fitted", fitted)
+    (found,) = mistakes(home, SMALL, "mask.method=fitted")
+    assert "[mask] method fitted is fitted first" in found
+
+
+def test_masks_are_needed_to_judge_by(home: Path) -> None:
+    (found,) = mistakes(home, SMALL, "index.masks=", "evaluate.seed=1")
+    assert "have no masks to judge by" in found
+    parsed(home, SMALL, "evaluate.seed=1")
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [
+        ("refine.threshold=0.5", 0.5),
+        ("refine.threshold=1", 1.0),
+        ("mask.threshold=otsu", "otsu"),
+        ("mask.threshold=0.25", 0.25),
+        ("mask.threshold='0.25'", "0.25"),
+        ("mask.supports=all", "all"),
+        ("extract.fields=['keys', 'tokens:all', 'cls_query']", ("keys", "tokens:all", "cls_query")),
+        ("extract.image_size=[32, 48]", (32, 48)),
+        ("extract.flip=true", True),
+    ],
+)
+def test_a_setting_is_toml_or_else_text(home: Path, typed: str, value: object) -> None:
+    table, _, key = typed.partition("=")[0].partition(".")
+    assert parsed(home, SMALL, typed).tables[table][key] == value
+
+
+def test_the_last_setting_of_a_key_counts(home: Path) -> None:
+    recipe = parsed(home, SMALL, "refine.threshold=0.5", "refine.threshold=0.6")
+    assert recipe.tables["refine"]["threshold"] == 0.6
+
+
+def test_a_path_that_is_typed_is_relative_to_where_it_is_typed(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "others").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert parsed(home, SMALL, "index.root=others").tables["index"]["root"] == str(tmp_path / "others")
+    absolute = parsed(home, SMALL.replace('"pictures"', f'"{tmp_path}/others"'))
+    assert absolute.tables["index"]["root"] == str(tmp_path / "others")
+    upwards = parsed(home, SMALL.replace('"pictures"', '"masks/../pictures"'))
+    assert upwards.tables["index"]["root"] == str(home / "pictures")
+
+
+def test_a_folder_inside_root_is_looked_for_there(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "voc" / "Segmentation").mkdir(parents=True)
+    text = 'title = "x"\n[index]\nlayout = "voc"\nroot = "voc"\nsplit = "train"\nmasks = "{}"'
+    assert parsed(tmp_path, text.format("Segmentation")).tables["index"]["masks"] == "Segmentation"
+    (found,) = mistakes(tmp_path, text.format("SegmentationClass"))
+    assert f"masks is {tmp_path}/voc/SegmentationClass, which is not there" in found
+
+
+def test_pictures_in_an_object_store_are_looked_for_when_they_are_listed(home: Path) -> None:
+    recipe = parsed(home, SMALL.replace('"pictures"', '"s3://bucket/pictures"'))
+    assert recipe.tables["index"]["root"] == "s3://bucket/pictures"
+    remote = parse_recipe(
+        SMALL.replace('masks = "masks"', "").encode(), "recipe.toml", place("memory://bucket/recipes")
+    )
+    assert remote.tables["index"]["root"] == "memory://bucket/recipes/pictures"
+
+
+def test_extract_keeps_what_later_steps_read(home: Path) -> None:
+    def fields(*settings: str) -> Any:
+        return parsed(home, SMALL, *settings).tables["extract"]["fields"]
+
+    assert fields() == ("keys", "cls_query")
+    assert fields("mask.method=cls-attention", "mask.supports=") == ("cls_attention",)
+    assert fields("extract.fields=['tokens']") == ("tokens", "keys", "cls_query")
+    asked = "extract.fields=['cls_attention:all']"
+    assert fields(asked, "mask.method=cls-attention", "mask.supports=") == ("cls_attention:all",)
+
+
+def test_ids_can_stand_in_a_file(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("cat/0\ndog/1\n")
+    parsed(home, SMALL, f"manifest.ground_truth={tmp_path}/ids.txt")
+    parsed(home, SMALL, "manifest.ground_truth=['cat/0']")
+    (found,) = mistakes(home, SMALL, f"manifest.ground_truth={tmp_path}/idz.txt")
+    assert "idz.txt, which is not there" in found
+
+
+@pytest.mark.parametrize("missing", ["pydensecrf.utils", "pydensecrf.densecrf"])
+def test_the_crf_is_refused_where_its_extra_is_missing(
+    home: Path, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    (found,) = mistakes(home, SMALL, "refine.refiner=crf")
+    assert "[refine] the refiner crf needs pydensecrf" in found
+    assert "maskmill[crf]" in found
+
+
+# ------------------------------------------------------------------------------------------------------------ views
+
+VIEWED = SMALL.replace("supports = 0", "supports = 0\nviews = [{flip = true}, {image_size = [48, 64], fit = 'squash'}]")
+
+
+def test_each_view_is_an_extraction_more(home: Path) -> None:
+    recipe = parsed(home, VIEWED)
+    steps = {step.name: step for step in recipe.steps}
+    assert list(steps) == ["index", "extract", "extract-view2", "extract-view3", "mask", "refine"]
+    assert steps["extract-view2"].stage is steps["extract"].stage
+    extract = recipe.tables["extract"]
+    assert recipe.tables["extract-view2"] == {**extract, "flip": True}
+    assert recipe.tables["extract-view3"] == {**extract, "image_size": (48, 64), "fit": "squash"}
+    assert extract["fields"] == ("keys", "cls_query")
+    assert recipe.tables["mask"] == {"supports": 0}
+    assert recipe.source_of(steps["mask"], "view3") == "extract-view3"
+    set_by_hand = parsed(home, SMALL, "mask.views=[{flip = true}]")
+    assert set_by_hand.tables["extract-view2"] == recipe.tables["extract-view2"]
+
+
+@pytest.mark.parametrize(
+    ("views", "said"),
+    [
+        ("3", "[mask] views is 3 (a whole number) and must be a list, each of it a table"),
+        ("[3]", "[mask] views is [3] (a list) and must be a list, each of it a table"),
+        ("[{flop = true}]", '[mask] views, the view {"flop": true}: flop is no key; did you mean flip?'),
+        ("[{flip = 1}]", '[mask] views, the view {"flip": 1}: flip is 1 (a whole number) and must be true or false'),
+        (
+            "[{flip = 1979-05-27}]",
+            '[mask] views, the view {"flip": "1979-05-27"}: flip is "1979-05-27" (a date or time)',
+        ),
+        ("[{}]", "[mask] views has one view twice, or that of [extract]; give each another image_size, fit or flip"),
+        ("[{image_size = 32}]", "[mask] views has one view twice, or that of [extract]; give each another"),
+        ("[{flip = true}, {flip = true}]", "[mask] views has one view twice, or that of [extract]; give each another"),
+        ("[{image_size = 33}]", "[extract-view2] image size 33x33 is not whole patches of 16x16 pixels"),
+    ],
+)
+def test_a_view_that_cannot_be_is_told(home: Path, views: str, said: str) -> None:
+    (mistake,) = mistakes(home, SMALL, f"mask.views={views}")
+    assert mistake.removeprefix("recipe.toml: ").startswith(said)
+
+
+def test_what_is_wrong_with_extract_is_told_once(home: Path) -> None:
+    (mistake,) = mistakes(home, VIEWED, "extract.image_size=33", "mask.views=[{flip = true}]")
+    assert "[extract] image size 33x33 is not whole patches" in mistake
+
+
+def test_a_method_that_takes_one_view_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "cst", dataclasses.replace(METHODS["cst"], merge=None))
+    (mistake,) = mistakes(home, VIEWED)
+    assert "[mask] method cst does not merge maps of several views; give it one" in mistake
+
+
+ENHANCED = SMALL.replace("supports = 0", "supports = 2\nper_head = true") + "[enhancer]\ngt_per_class = 1\n[enhance]\n"
+
+
+def test_an_enhancer_may_stand_between_mask_and_refine(home: Path) -> None:
+    recipe = parsed(home, ENHANCED)
+    assert [step.name for step in recipe.steps] == ["index", "extract", "mask", "enhancer", "enhance", "refine"]
+    refine = next(step for step in recipe.steps if step.name == "refine")
+    assert recipe.source_of(refine, "maps") == "enhance"
+    assert recipe.source_of(next(step for step in recipe.steps if step.name == "enhance"), "maps") == "mask"
+
+
+def test_an_enhancer_without_heads_or_truth_is_told_before_anything_runs(home: Path) -> None:
+    without = [f"[{name}] reads the maps of heads; set per_head = true in [mask]" for name in ("enhancer", "enhance")]
+    assert mistakes(home, ENHANCED, "mask.per_head=false") == without
+    (mistake,) = mistakes(home, ENHANCED.replace('masks = "masks"', ""))
+    assert mistake == "[enhancer] the pictures of [index] have no masks to learn from; give it masks"
+    (mistake,) = mistakes(home, ENHANCED.replace("[enhancer]\ngt_per_class = 1\n", ""))
+    assert mistake == "[enhance] reads the model that [enhancer] makes, and there is no [enhancer]; add it"
+    (mistake,) = mistakes(home, ENHANCED, "enhancer.gt_fraction=0.5")
+    assert mistake.startswith("[enhancer] which ground truth the enhancer may learn from is said by one of")
+
+
+@given(st.binary(max_size=200))
+def test_bytes_that_are_no_recipe_are_told(data: bytes) -> None:
+    with pytest.raises(ConfigError, match=r"TOML|title|no stage"):
+        parse_recipe(data, "recipe.toml", place("/nowhere"))
+
+
+# ----------------------------------------------------------------------------------------------------- the schema
+
+
+ENHANCE = {"enhancer": "fit", "enhance": "apply"}  # two stages of one command
+
+
+def commands_of(step: str) -> dict[str, click.Command]:
+    """The commands of a stage, by the layout where there are several."""
+    if step in ENHANCE:
+        return {"": shell.load("enhance").commands[ENHANCE[step]]}  # type: ignore[attr-defined]
+    if step == "evaluate":
+        return {"": shell.load("evaluate").commands["masks"]}  # type: ignore[attr-defined]
+    command = shell.load(step)
+    return dict(command.commands) if isinstance(command, click.Group) else {"": command}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_keys_are_the_options_of_the_stages_command(step: str) -> None:
+    @click.command()
+    @stage_options
+    def run(**values: Any) -> None: ...
+
+    shared = {each.name for each in run.params}
+    places = {"images", "maps"}  # of inputs that were moved, which a run has where it made them
+    if step == "train":  # a run has stored tokens, and draws no curves
+        places |= {"tokens", "features", "backbone", "weights", "image_size", "fit", "tensorboard"}
+    for layout, command in commands_of(step).items():
+        is_layout = layout in SOURCES
+        options = STEPS[step].options({"layout": layout} if is_layout else {})
+        names = {p.name for p in command.params if is_layout or isinstance(p, click.Option)}
+        wanted = names - shared - (set() if is_layout else places) - {"update", "break_lock"}
+        made_before = {"layout", "seen", "views"}  # what a command is given as an argument
+        made_before |= {"model"} if step == "enhance" else set()
+        assert set(options) - made_before == wanted, layout
+
+
+def test_every_layout_of_a_dataset_has_its_paths() -> None:
+    assert set(INDEX_PATHS) == set(SOURCES)
+    for layout, paths in INDEX_PATHS.items():
+        assert set(paths) <= {each.name for each in dataclasses.fields(SOURCES[layout])}
+
+
+def test_limits_and_sources_share_no_key() -> None:
+    limits = {each.name for each in dataclasses.fields(Limits)}
+    assert all(limits.isdisjoint(each.name for each in dataclasses.fields(source)) for source in SOURCES.values())
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_roles_that_a_step_fills_are_its_stages(step: str) -> None:
+    steps = steps_with(views=2)
+    found = steps[step]
+    roles = {role.rstrip("0123456789") for role in (*found.reads, *found.given.values())}
+    assert roles == set(getattr(found.stage, "roles", {}))
+    order = list(steps)
+    for sources in found.reads.values():
+        assert all(order.index(source) < order.index(step) for source in sources)
+
+
+# ----------------------------------------------------------------------------------------------- those that ship
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_recipe_that_ships_is_right_but_for_its_paths(name: str, home: Path) -> None:
+    (home / "annotations.json").write_text("{}")
+    (home / "pictures.csv").write_text("path,labels,mask\ncat/a.jpg,disc,a.png\n")
+    paths = {"root": home / "pictures", "images": home / "pictures", "annotations": home / "annotations.json"}
+    paths["file"] = home / "pictures.csv"
+    said = shipped_recipe(name).decode()
+    settings = [f"index.{key}={path}" for key, path in paths.items() if f"\n{key} = " in said]
+    masks = ["index.masks=cat"] if name == "voc-cst" else []  # a folder in root
+    recipe = parse_recipe(said.encode(), name, place(home), [*settings, *masks, "extract.weights=random:0"])
+    plain = ["index", "extract", "mask", "refine", "manifest"]
+    assert [step.name for step in recipe.steps if step.name in plain] == plain
+    if name.endswith("-cst"):
+        assert recipe.tables["mask"] == {"method": "cst", "supports": 8, "threshold": 0.4}
+        assert recipe.tables["extract"]["image_size"] == (400, 400)
+        assert recipe.tables["extract"]["fit"] == "squash"
+
+
+def test_weights_that_a_recipe_names_must_be_there(home: Path) -> None:
+    found = "\n".join(mistakes(home, shipped_recipe("voc-cst").decode()))
+    assert f"weights is {home}/dino_deitsmall8_300ep_pretrain.pth, which is not there" in found
+
+
+def test_a_recipe_is_read_from_its_file(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path)
+    assert read_recipe(str(path)).tables["index"]["root"] == str(tmp_path / "pictures")
+    with pytest.raises(InputError, match="there is no recipe"):
+        read_recipe(str(tmp_path / "gone.toml"))
+    with pytest.raises(InputError, match="maskmill recipe write folder"):
+        read_recipe("folder")
+    with pytest.raises(InputError, match=r"run that with `sh reproduce-cst-coco\.sh`"):
+        read_recipe("reproduce-cst-coco")
+
+
+def test_the_recipes_that_ship_are_told_without_torch() -> None:
+    script = "import sys; from maskmill.cli.main import main; main(['recipe', 'list']); print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert [line.split()[0] for line in ran.stdout.splitlines()[:-1]] == [*SHIPPED, *SCRIPTS]
+    assert {"torch", "numpy", "timm", "click"} & set(ran.stdout.splitlines()[-1].split()) == {"click"}

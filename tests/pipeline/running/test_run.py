@@ -1,0 +1,271 @@
+"""A run and its artifact: made once, recognised, grown, refused by name, and read by id."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.datasets import FolderSource
+from maskmill.manifests.errors import (
+    ConfigError,
+    EnvironmentFault,
+    InputError,
+    MissingArtifact,
+    StaleArtifact,
+    TooManyFailed,
+    UnfinishedArtifact,
+)
+from maskmill.pipeline.answers.estimate import estimate
+from maskmill.pipeline.answers.status import failed_rows, status
+from maskmill.pipeline.answers.verify import verify
+from maskmill.pipeline.running.job import PreparationError, RunOptions
+from maskmill.pipeline.running.run import Outcome, finish_parts, retry, run
+from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
+from maskmill.stages.stage import Inputs
+from small_dataset import tree, write_dataset, write_picture
+from toy import ECHO, FAULTS, TOY, EchoConfig, Inner, ToyConfig
+
+UNITS_OF_4 = RunOptions(unit_rows=4, max_bad=0.5)
+
+
+def index(root: Path, out: Path, options: RunOptions = UNITS_OF_4) -> Outcome:
+    return run(INDEX, IndexConfig(source=FolderSource(root=str(root))), {}, str(out), options)
+
+
+def toy(images: Path, out: Path, config: ToyConfig | None = None, options: RunOptions = UNITS_OF_4) -> Outcome:
+    return run(TOY, config or ToyConfig(), {"images": str(images)}, str(out), options)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    index(write_dataset(tmp_path / "pictures"), tmp_path / "images")
+    return tmp_path / "images"
+
+
+def expected(pictures: Path, identifier: str, length: int = 12) -> np.ndarray:
+    """What the toy computes, from the file itself."""
+    from PIL import Image
+
+    with Image.open(pictures / f"{identifier}.png") as picture:
+        return np.resize(np.asarray(picture, np.float32).ravel(), length) + 1
+
+
+def test_every_row_reads_back_by_its_id(images: Path, tmp_path: Path) -> None:
+    outcome = toy(images, tmp_path / "toys")
+    assert (outcome.units_run, outcome.counts["ok"]) == (3, 10)
+    toys = open_artifact(str(tmp_path / "toys"), "toys")
+    ids = ["dog/9", "cat/0", "dog/3"]
+    squares = toys.read("square", toys.positions(ids))
+    for identifier, square in zip(ids, squares, strict=True):
+        np.testing.assert_array_equal(square.ravel(), expected(tmp_path / "pictures", identifier))
+    means = toys.rows_of(ids, ["mean"]).column("mean").to_pylist()
+    assert means == pytest.approx([float(expected(tmp_path / "pictures", i, 20).mean()) for i in ids])
+
+
+def test_a_second_run_does_nothing_and_changes_nothing(images: Path, tmp_path: Path) -> None:
+    toy(images, tmp_path / "toys")
+    before = tree(tmp_path / "toys")
+    for trust in (False, True):
+        outcome = toy(images, tmp_path / "toys", options=replace(UNITS_OF_4, trust=trust))
+        assert (outcome.units_run, outcome.units_skipped) == (0, 3)
+    assert tree(tmp_path / "toys") == before
+
+
+def test_the_same_run_elsewhere_gives_the_same_bytes(images: Path, tmp_path: Path) -> None:
+    toy(images, tmp_path / "one")
+    toy(images, tmp_path / "two")
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+
+
+def test_another_configuration_is_refused_by_the_name_of_the_field(images: Path, tmp_path: Path) -> None:
+    toy(images, tmp_path / "toys")
+    before = tree(tmp_path / "toys")
+    for config, name in [
+        (ToyConfig(scale=2.0), "scale = 1.0"),
+        (ToyConfig(word="b"), "word = a"),
+        (ToyConfig(inner=Inner(power=2)), "inner.power = 1"),
+    ]:
+        with pytest.raises(StaleArtifact, match=name):
+            toy(images, tmp_path / "toys", config)
+    with pytest.raises(StaleArtifact, match="unit_rows = 4"):
+        toy(images, tmp_path / "toys", options=RunOptions(unit_rows=3))
+    assert toy(images, tmp_path / "toys", ToyConfig(threads=8)).units_run == 0  # changes no byte
+    assert tree(tmp_path / "toys") == before
+
+
+def test_a_changed_stage_is_refused(images: Path, tmp_path: Path) -> None:
+    toy(images, tmp_path / "toys")
+    with pytest.raises(StaleArtifact, match="code_version = 1 and this run asks for 2"):
+        run(replace(TOY, code_version=2), ToyConfig(), {"images": str(images)}, str(tmp_path / "toys"), UNITS_OF_4)
+
+
+def test_fields_are_added_without_touching_those_that_are_there(images: Path, tmp_path: Path) -> None:
+    toys = tmp_path / "toys"
+    toy(images, toys)
+    shards = {name: digest for name, digest in tree(toys).items() if name.startswith(("square.zarr", "ledger/"))}
+    both = ToyConfig(fields=("square", "wide"))
+    outcome = toy(images, toys, both, RunOptions(unit_rows=3))
+    assert (outcome.units_run, outcome.units_skipped) == (4, 3)  # units of 3 for the new field, of 4 for the old
+    assert {name: tree(toys)[name] for name in shards} == shards
+    opened = open_artifact(str(toys))
+    wide = opened.read("wide", opened.positions(["dog/5"]))[0]
+    np.testing.assert_array_equal(wide.ravel(), expected(tmp_path / "pictures", "dog/5", 10))
+    assert toy(images, toys, both).units_run == 0
+    assert toy(images, toys).units_run == 0  # fewer fields than are there is done, too
+
+
+def test_an_added_picture_is_a_new_unit_at_the_end(images: Path, tmp_path: Path) -> None:
+    toys, echoes = tmp_path / "toys", tmp_path / "echoes"
+    toy(images, toys, ToyConfig(fields=("square", "wide")))
+    run(ECHO, EchoConfig(), {"toys": str(toys)}, str(echoes), UNITS_OF_4)
+    shards = {name: digest for name, digest in tree(toys).items() if "/c/" in name or name.startswith("ledger")}
+    write_picture(tmp_path / "pictures/cat/0a.png", 99)  # sorts between the others
+    with pytest.raises(StaleArtifact, match="1 new ones and 0 have gone; pass --update"):
+        index(tmp_path / "pictures", images)
+    assert index(tmp_path / "pictures", images, replace(UNITS_OF_4, update=True)).units_run == 1
+    assert toy(images, toys).units_run == 1
+    assert run(ECHO, EchoConfig(), {"toys": str(toys)}, str(echoes), UNITS_OF_4).units_run == 1
+    assert {name: tree(toys)[name] for name in shards} == shards
+    opened = open_artifact(str(toys))
+    assert opened.rows(["id"]).column("id").to_pylist()[-1] == "cat/0a"
+    assert opened.rows(["row"]).column("row").to_pylist()[-1] == 12  # ten rows fill slots 0–9, units begin at 12
+    np.testing.assert_array_equal(opened.read("square", [10])[0].ravel(), expected(tmp_path / "pictures", "cat/0a"))
+    assert verify(str(toys)).faults == verify(str(echoes)).faults == ()
+
+
+def test_a_changed_picture_rebuilds_its_unit_and_no_other(images: Path, tmp_path: Path) -> None:
+    toy(images, tmp_path / "toys")
+    write_picture(tmp_path / "pictures/dog/3.png", 77, (23, 16))
+    assert index(tmp_path / "pictures", images).units_run == 1
+    assert toy(images, tmp_path / "toys").units_run == 1
+    opened = open_artifact(str(tmp_path / "toys"))
+    square = opened.read("square", opened.positions(["dog/3"]))[0]
+    np.testing.assert_array_equal(square.ravel(), expected(tmp_path / "pictures", "dog/3"))
+
+
+def test_a_picture_that_changed_since_index_fails_its_row(images: Path, tmp_path: Path) -> None:
+    write_picture(tmp_path / "pictures/dog/3.png", 77, (23, 16))
+    assert toy(images, tmp_path / "toys").counts["reasons"] == {"changed": 1}
+    opened = open_artifact(str(tmp_path / "toys"))
+    assert not opened.read("square", opened.positions(["dog/3"])).any()
+
+
+def test_a_vanished_picture_keeps_its_row(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "pictures/dog/3.png").unlink()
+    with pytest.raises(StaleArtifact, match="0 new ones and 1 have gone"):
+        index(tmp_path / "pictures", images)
+    outcome = index(tmp_path / "pictures", images, replace(UNITS_OF_4, update=True))
+    assert (outcome.rows, outcome.counts["reasons"]) == (10, {"missing": 1})
+    assert toy(images, tmp_path / "toys").counts["upstream"] == 1
+    assert [(row.id, row.status, row.reason) for row in failed_rows(str(tmp_path / "toys"))] == [
+        ("dog/3", "upstream", "missing")
+    ]
+
+
+def test_retry_runs_only_units_with_failed_rows(images: Path, tmp_path: Path) -> None:
+    write_picture(tmp_path / "pictures/dog/3.png", 77, (23, 16))
+    toy(images, tmp_path / "toys")
+    assert retry(str(tmp_path / "toys"), UNITS_OF_4).units_run == 1
+    write_picture(tmp_path / "pictures/dog/3.png", 3, (23, 16))  # as it was
+    outcome = retry(str(tmp_path / "toys"), UNITS_OF_4)
+    assert (outcome.units_run, outcome.counts["failed"]) == (1, 0)
+    toy(images, tmp_path / "untroubled")
+    assert tree(tmp_path / "toys") == tree(tmp_path / "untroubled")
+
+
+def test_too_many_failed_rows_leave_the_artifact_unfinished(tmp_path: Path) -> None:
+    pictures = write_dataset(tmp_path / "pictures", 9)
+    (pictures / "cat/bad.jpg").write_bytes(b"no picture")
+    with pytest.raises(TooManyFailed, match=r"1 of 10 rows failed .* \(1 undecodable\), more than --max-bad 0.05"):
+        index(pictures, tmp_path / "images", RunOptions())
+    with pytest.raises(UnfinishedArtifact, match="unfinished"):
+        open_artifact(str(tmp_path / "images"))
+    assert [row.id for row in failed_rows(str(tmp_path / "images"))] == ["cat/bad"]
+    assert index(pictures, tmp_path / "images", RunOptions(max_bad=0.2)).units_run == 0
+
+
+def test_parts_make_what_one_run_makes(images: Path, tmp_path: Path) -> None:
+    toy(images, tmp_path / "whole")
+    for part in (3, 1):
+        assert not toy(images, tmp_path / "parts", options=replace(UNITS_OF_4, part=(part, 3))).finished
+    with pytest.raises(UnfinishedArtifact, match=r"lacks 1 of 3 units \(the first is unit 1\); run the missing parts"):
+        finish_parts(str(tmp_path / "parts"))
+    toy(images, tmp_path / "parts", options=replace(UNITS_OF_4, part=(2, 3)))
+    assert finish_parts(str(tmp_path / "parts")).finished
+    assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
+
+
+def test_status_and_estimate_say_what_is_there(images: Path, tmp_path: Path) -> None:
+    planned = estimate(TOY, ToyConfig(), {"images": str(images)}, UNITS_OF_4)
+    outcome = toy(images, tmp_path / "toys")
+    files = tree(tmp_path / "toys")
+    assert (planned.rows, planned.units, planned.files) == (10, 3, len(files))
+    assert planned.bytes_per_field == {"square": 10 * 12 * 4}
+    found = status(str(tmp_path / "toys"))
+    assert (found.state, found.units_done, found.counts) == ("finished", 3, outcome.counts)
+    assert found.fingerprint == planned.fingerprint
+    assert found.inputs == ({"role": "images", "uri": str(images), "state": "as read"},)
+    write_picture(tmp_path / "pictures/cat/0.png", 98)
+    index(tmp_path / "pictures", images)
+    assert status(str(tmp_path / "toys")).inputs[0]["state"] == "changed since"
+
+
+def test_what_cannot_work_is_refused_before_anything_is_made(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        index(tmp_path / "nowhere", tmp_path / "out")
+    with pytest.raises(MissingArtifact, match="no artifact at"):
+        toy(tmp_path / "nowhere", tmp_path / "out")
+    with pytest.raises(ConfigError, match="holds images where toys are wanted"):
+        run(ECHO, EchoConfig(), {"toys": str(images)}, str(tmp_path / "out"))
+    (images / "artifact.json").unlink()
+    with pytest.raises(UnfinishedArtifact):
+        toy(images, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ConfigError, match="is no artifact and not empty"):
+        index(tmp_path / "pictures", tmp_path / "pictures")
+    with pytest.raises(EnvironmentFault, match="is a file, not a directory"):
+        index(tmp_path / "pictures", tmp_path / "pictures/cat/0.png/out")
+
+
+def test_two_names_for_one_id_are_refused(tmp_path: Path) -> None:
+    write_picture(tmp_path / "pictures/a.png", 0)
+    write_picture(tmp_path / "pictures/a.jpg", 1)
+    with pytest.raises(InputError, match=r"'a' \('a.jpg' and 'a.png'\)"):
+        index(tmp_path / "pictures", tmp_path / "images")
+    assert not (tmp_path / "images").exists()
+
+
+def test_a_unit_that_was_given_up_is_tried_again_and_no_other(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toys, faults = tmp_path / "toys", tmp_path / "faults"
+    faults.mkdir()
+    monkeypatch.setenv(FAULTS, str(faults))
+    (faults / "raise-cat-0").write_text("1000")
+    assert toy(images, toys).counts["reasons"] == {"error": 4}
+    assert "unit 0 was given up after every try: ValueError: told to raise at cat/0" in capsys.readouterr().err
+    echo = {"toys": str(toys)}
+    assert run(ECHO, EchoConfig(), echo, str(tmp_path / "echoes"), UNITS_OF_4).counts["upstream"] == 4
+    assert run(ECHO, EchoConfig(), echo, str(tmp_path / "echoes"), UNITS_OF_4).units_run == 0
+    (faults / "raise-cat-0").unlink()
+    outcome = toy(images, toys, options=replace(UNITS_OF_4, trust=True))
+    assert (outcome.units_run, outcome.units_skipped, outcome.counts["ok"]) == (1, 2, 10)
+
+
+def test_a_model_is_loaded_only_when_a_unit_runs(images: Path, tmp_path: Path) -> None:
+    loaded = []
+    loading = replace(TOY, prepare=lambda config, inputs: loaded.append(config))
+    for _ in range(2):
+        run(loading, ToyConfig(), {"images": str(images)}, str(tmp_path / "toys"), UNITS_OF_4)
+    assert loaded == [ToyConfig()]
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_run_at_once(images: Path, tmp_path: Path) -> None:
+    def fail(config: ToyConfig, inputs: Inputs) -> None:
+        raise ValueError("no such layer")
+
+    with pytest.raises(PreparationError, match="toy could not load what its units need: no such layer"):
+        run(replace(TOY, prepare=fail), ToyConfig(), {"images": str(images)}, str(tmp_path / "toys"), UNITS_OF_4)
+    assert status(str(tmp_path / "toys")).units_done == 0
