@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..pipeline.answers.estimate import Estimate
-from ..pipeline.answers.lineage import Difference
+from ..pipeline.answers.lineage import LineageDifference
 from ..pipeline.running.run import Outcome
 
 _LISTED = 8  # of a setting that is a list
@@ -22,7 +22,7 @@ def show_outcome(outcome: Outcome, as_json: bool) -> int:
     units = f"{outcome.units_run} units run" if outcome.rows else "done"
     done = "already done" if outcome.finished and not outcome.units_run else units
     skipped = f", {outcome.units_skipped} skipped" if outcome.units_skipped and outcome.units_run else ""
-    made = counted(outcome.counts) if outcome.finished else "part done, finish with `maskmill finish`"
+    made = counts_text(outcome.counts) if outcome.finished else "part done, finish with `maskmill finish`"
     said = "; ".join(part for part in (made, f"{done}{skipped} in {outcome.seconds:.1f} s") if part)
     click.echo(f"{outcome.kind}: {said} → {outcome.at}")
     show_warnings(outcome)
@@ -114,12 +114,12 @@ def with_interval(found: Mapping[str, Any] | None) -> str:
     return f"{found['estimate']:.3f} ({found['low']:.3f}–{found['high']:.3f})"
 
 
-def show_differences(differences: Sequence[Difference]) -> None:
+def show_differences(differences: Sequence[LineageDifference]) -> None:
     """The settings in which two artifacts differ, all the way up."""
     if not differences:
         click.echo("made with the same settings, all the way up")
         return
-    rows = [(f"{each.of}: {each.name}", _told(each.a), _told(each.b)) for each in differences]
+    rows = [(f"{each.of}: {each.name}", _value_text(each.a), _value_text(each.b)) for each in differences]
     print_table(("made with", "A", "B"), rows, last_right=False)
 
 
@@ -137,14 +137,14 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], last_right
     click.echo("")
 
 
-def _told(value: Any) -> str:
+def _value_text(value: Any) -> str:
     """A list of many, such as of ids, by its first."""
     if isinstance(value, list) and len(value) > _LISTED:
         return f"{', '.join(map(str, value[:_LISTED]))}, … ({len(value)} in all)"
     return "–" if value in (None, "", []) else str(value)
 
 
-def counted(counts: Mapping[str, Any]) -> str:
+def counts_text(counts: Mapping[str, Any]) -> str:
     """Counts of rows as one phrase: `20 rows, 18 ok, 2 failed (1 missing, 1 truncated)`; of an artifact without rows
     what its stage says of it in a word: `kind classifier, method cam`."""
     if "rows" not in counts:
@@ -157,7 +157,7 @@ def counted(counts: Mapping[str, Any]) -> str:
     return text
 
 
-def counted_files(count: int) -> str:
+def files_text(count: int) -> str:
     return f"{count:,} file{'' if count == 1 else 's'}"
 
 

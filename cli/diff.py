@@ -55,24 +55,24 @@ def _show(found: "Diff") -> None:
 def _show_rows(what: str, rows: Sequence["ChangedRow"]) -> None:
     if not rows:
         return
-    lines = [(row.id, "; ".join(_said(each, row.same_pixels) for each in row.changes)) for row in rows[:_SHOWN]]
+    lines = [(row.id, "; ".join(_change_text(each, row.same_pixels) for each in row.changes)) for row in rows[:_SHOWN]]
     if len(rows) > _SHOWN:
         lines.append(("…", f"and {len(rows) - _SHOWN} more, see --json"))
     print_table((what, "how"), lines, last_right=False)
 
 
-def _said(change: "Change", same_pixels: float | None) -> str:
+def _change_text(change: "Change", same_pixels: float | None) -> str:
     if change.name == "picture":
         return "another picture"
     if change.name == "mask":
         height, width = change.b
         return f"mask of {width}×{height} now" if same_pixels is None else f"mask, {same_pixels:.3f} of pixels the same"
-    return f"{change.name} {_told(change.a)} → {_told(change.b)}"
+    return f"{change.name} {_value_text(change.a)} → {_value_text(change.b)}"
 
 
-def _told(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if isinstance(value, dict):
-        return _told([f"{name} {source}" for name, source in value.items()])
+        return _value_text([f"{name} {source}" for name, source in value.items()])
     if isinstance(value, list):
         return ", ".join(value) or "none"
     return {True: "yes", False: "no", None: "none", "": "none"}.get(value, str(value))

@@ -24,10 +24,10 @@ def doctor(directory: str, as_json: bool) -> int:
     Exits 0 if everything that every run needs is there, and 7 if not.
     """
     from ..manifests.files.place import place
-    from ..pipeline.answers.doctor import Status, examine
+    from ..pipeline.answers.doctor import CheckStatus, examine
 
     checks = examine(place(directory))
-    failed = [check.name for check in checks if check.status == Status.FAILED]
+    failed = [check.name for check in checks if check.status == CheckStatus.FAILED]
     if as_json:
         click.echo(json.dumps({"ok": not failed, "checks": [asdict(check) for check in checks]}, indent=2))
     else:

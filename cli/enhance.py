@@ -48,12 +48,12 @@ def fit(
     Exits 6 where the maps do not become better. Stopped and started again it goes on from its last checkpoint.
     """
     from ..manifests.artifact.artifact import open_artifact, source_of
-    from ..manifests.published.schema import listed_ids
+    from ..manifests.published.schema import read_id_list
     from ..pipeline.running.whole import run_whole
     from ..stages.enhance.enhancer_fit import FIT, enhancer_config
 
     named = [name.strip() for name in classes.split(",") if name.strip()]
-    config = enhancer_config(gt_list=listed_ids(gt_list) if gt_list else (), classes=named, **asked)
+    config = enhancer_config(gt_list=read_id_list(gt_list) if gt_list else (), classes=named, **asked)
     opened = open_artifact(maps, "maps")
     inputs = {"maps": opened.place.uri, "images": place(images).uri if images else source_of(opened, "images")}
     outcome = run_whole(FIT, config, inputs, out, break_lock)

@@ -144,7 +144,7 @@ def fscs(
     from ..pipeline.running.whole import run_whole
     from ..stages.evaluate.few_shot import FSCS
     from ..stages.evaluate.few_shot_config import few_shot_config, few_shot_inputs
-    from ..stages.students.features import seeing
+    from ..stages.students.features import backbone_config
 
     is_online = features == "online"
     if is_online != bool(backbone) or is_online == bool(tokens) or ((weights or image_size) and not is_online):
@@ -156,7 +156,7 @@ def fscs(
     config = few_shot_config(
         files,
         classes=[[name.strip() for name in each.split(",") if name.strip()] for each in classes],
-        seeing=seeing(backbone, weights, image_size, device=asked["device"]) if is_online else None,
+        seeing=backbone_config(backbone, weights, image_size, device=asked["device"]) if is_online else None,
         **asked,
     )
     outcome = run_whole(FSCS, config, inputs, out, break_lock)

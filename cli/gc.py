@@ -21,7 +21,7 @@ def gc(work: str, yes: bool, as_json: bool) -> int:
     from ..pipeline.answers.gc import clean
 
     found = clean(work, yes)
-    going = sum(each.bytes for each in found.gone)
+    going = sum(each.bytes for each in found.to_delete)
     if as_json:
         echo_json({**dataclasses.asdict(found), "bytes": going})
         return 0
@@ -29,10 +29,10 @@ def gc(work: str, yes: bool, as_json: bool) -> int:
         (each.name, each.kind, size(each.bytes), each.why or ("deleted" if yes else "can go")) for each in found.entries
     ]
     print_table(("artifact", "kind", "bytes", ""), rows, last_right=False)
-    kept = f"{len(found.kept)} kept ({size(sum(each.bytes for each in found.kept))})"
+    kept = f"{len(found.to_keep)} kept ({size(sum(each.bytes for each in found.to_keep))})"
     if yes:
-        click.echo(f"{len(found.gone)} deleted, {size(going)}; {kept} in {found.at}")
+        click.echo(f"{len(found.to_delete)} deleted, {size(going)}; {kept} in {found.at}")
     else:
-        more = "; --yes deletes them" if found.gone else ""
-        click.echo(f"{len(found.gone)} can go, {size(going)}; {kept} in {found.at}{more}")
+        more = "; --yes deletes them" if found.to_delete else ""
+        click.echo(f"{len(found.to_delete)} can go, {size(going)}; {kept} in {found.at}{more}")
     return 0

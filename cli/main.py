@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and gives its exit code; nothing but a bug leaves a traceback."""
     typed = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with _signals_raised(), torchrun.ended_by_the_first():
+        with _raise_signals(), torchrun.exit_with_first():
             code = _run(typed)
         sys.stdout.flush()
         return code
@@ -111,13 +111,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return USAGE
     except (KeyboardInterrupt, click.Abort):
-        _say(f"stopped by Ctrl-C; {_what_stays(typed)}")
+        _say(f"stopped by Ctrl-C; {_resume_hint(typed)}")
         return INTERRUPTED
     except Terminated:
-        _say(f"stopped by SIGTERM; {_what_stays(typed)}")
+        _say(f"stopped by SIGTERM; {_resume_hint(typed)}")
         return TERMINATED
     except OSError as error:
-        if isinstance(error, BrokenPipeError) and (left := _without_reader()):
+        if isinstance(error, BrokenPipeError) and (left := _streams_without_reader()):
             _silence(left)
             return READER_LEFT
         if error.errno in (errno.ENOSPC, errno.EDQUOT):  # only what is printed comes here as a bare OSError
@@ -145,7 +145,7 @@ def _run(arguments: list[str]) -> int:
 
 
 @contextmanager
-def _signals_raised() -> Iterator[None]:
+def _raise_signals() -> Iterator[None]:
     """SIGINT and SIGTERM as exceptions in the main thread; whoever presses Ctrl-C again does not wait for clean-up."""
     asked_to_stop = False
 
@@ -170,7 +170,7 @@ def _signals_raised() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _what_stays(typed: Sequence[str]) -> str:
+def _resume_hint(typed: Sequence[str]) -> str:
     if not ANEW.isdisjoint(typed[:1]) or tuple(typed[:2]) in ANEW_OF_SEVERAL:
         return "nothing was changed, and the same command begins anew"
     return "what is finished stays, and the same command goes on from there"
@@ -186,7 +186,7 @@ def _bug(error: Exception) -> int:
     return BUG
 
 
-def _without_reader() -> list[int]:
+def _streams_without_reader() -> list[int]:
     """Which of stdout and stderr nobody reads any more, as behind `| head`."""
     poll = select.poll()
     for descriptor in (STDOUT, STDERR):

@@ -51,7 +51,7 @@ def manifest(
     """Publish LABELS, a labels artifact, as a dataset that can be shared."""
     from ..manifests.artifact.artifact import open_artifact, source_of
     from ..manifests.artifact.plan import PLAN
-    from ..manifests.published.schema import listed_ids
+    from ..manifests.published.schema import read_id_list
     from ..stages.manifest.stage import STAGE, manifest_config
 
     opened = open_artifact(labels, "labels")
@@ -61,6 +61,6 @@ def manifest(
         inputs["compared"] = place(compare_with).uri
     if is_checkpoint := bool(ground_truth) and place(ground_truth).exists(PLAN):
         inputs["seen"] = place(ground_truth).uri
-    ids = listed_ids(ground_truth) if ground_truth and not is_checkpoint else []
+    ids = read_id_list(ground_truth) if ground_truth and not is_checkpoint else []
     config = manifest_config(min_score, embed_images, title, licence, ids)
     return run_stage(STAGE, config, {"labels": opened.place.uri, **inputs}, values)

@@ -86,13 +86,13 @@ def pretrain(
     """
     from ..manifests.artifact.artifact import open_artifact, source_of
     from ..pipeline.running.together import run_together
-    from ..stages.learning.curves import curves
+    from ..stages.learning.curves import open_curves
     from ..stages.pretrain.config import pretrain_config
     from ..stages.pretrain.stage import STAGE
 
     config = pretrain_config(backbone, **asked)
     opened = open_artifact(pixels, "pixels")
     inputs = {"pixels": opened.place.uri, "images": place(images).uri if images else source_of(opened, "images")}
-    with curves(tensorboard) as show:
+    with open_curves(tensorboard) as show:
         outcome = run_together(STAGE, config, inputs, out, break_lock, show)
     return show_outcome(outcome, as_json) if outcome else 0

@@ -4,7 +4,7 @@ import dataclasses
 
 import click
 
-from .answers import counted_files, echo_json, size
+from .answers import echo_json, files_text, size
 
 
 @click.command()
@@ -24,7 +24,7 @@ def pull(url: str, directory: str, as_json: bool) -> int:
         echo_json(dataclasses.asdict(found))
         return 0
     click.echo(
-        f"{found.kind}: version {found.version[:12]}, {counted_files(found.files)}, {size(found.bytes)}, all verified; "
-        f"fetched {counted_files(found.moved_files)}, {size(found.moved_bytes)} in {found.seconds:.1f} s → {found.at}"
+        f"{found.kind}: version {found.version[:12]}, {files_text(found.files)}, {size(found.bytes)}, all verified; "
+        f"fetched {files_text(found.moved_files)}, {size(found.moved_bytes)} in {found.seconds:.1f} s → {found.at}"
     )
     return 0

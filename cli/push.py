@@ -4,7 +4,7 @@ import dataclasses
 
 import click
 
-from .answers import counted_files, echo_json, size
+from .answers import echo_json, files_text, size
 
 
 @click.command()
@@ -24,7 +24,7 @@ def push(dataset: str, url: str, as_json: bool) -> int:
         echo_json(dataclasses.asdict(found))
         return 0
     click.echo(
-        f"{found.kind}: {counted_files(found.files)}, {size(found.bytes)}; sent {counted_files(found.moved_files)}, "
+        f"{found.kind}: {files_text(found.files)}, {size(found.bytes)}; sent {files_text(found.moved_files)}, "
         f"{size(found.moved_bytes)} in {found.seconds:.1f} s → {found.at}@{found.version[:12]}"
     )
     return 0

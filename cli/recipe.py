@@ -5,7 +5,7 @@ import click
 from ..manifests.errors import ConfigError
 from ..manifests.files import atomic
 from ..manifests.files.place import split
-from ..pipeline.recipes import SCRIPTS, shipped_recipe, shipped_titles
+from ..pipeline.recipes import SCRIPTS, read_shipped_recipe, recipe_titles
 
 
 @click.group()
@@ -16,7 +16,7 @@ def recipe() -> None:
 @recipe.command("list")
 def list_recipes() -> None:
     """Name every recipe, with its title."""
-    titles = shipped_titles()
+    titles = recipe_titles()
     for name, title in titles.items():
         click.echo(f"{name:{max(map(len, titles))}}  {title}")
 
@@ -25,7 +25,7 @@ def list_recipes() -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Print a recipe."""
-    click.echo(shipped_recipe(name).decode(), nl=False)
+    click.echo(read_shipped_recipe(name).decode(), nl=False)
 
 
 @recipe.command()
@@ -33,7 +33,7 @@ def show(name: str) -> None:
 @click.argument("file")
 def write(name: str, file: str) -> None:
     """Write a recipe to FILE, whose paths are then yours to edit."""
-    text = shipped_recipe(name)
+    text = read_shipped_recipe(name)
     folder, base = split(file)
     if folder.exists(base):
         raise ConfigError(f"{folder.path(base)} is there already; choose another name")

@@ -74,19 +74,19 @@ def run(
 
 def recipe_reader(recipe: str | None, images: str) -> "Callable[[Sequence[str | Setting]], Recipe]":
     """From settings to the recipe that is asked for with them."""
-    from ..pipeline.recipes import shipped_recipe
+    from ..pipeline.recipes import read_shipped_recipe
     from ..pipeline.recipes.recipe import parse_recipe, recipe_bytes
 
     if bool(recipe) == bool(images):
         raise click.UsageError("Give either a recipe or --images DIR.", click.get_current_context())
     if recipe:
         return partial(parse_recipe, recipe_bytes(recipe), recipe, split(recipe)[0])
-    data, root = shipped_recipe("folder"), f"index.root={place(images).uri}"
+    data, root = read_shipped_recipe("folder"), f"index.root={place(images).uri}"
     return lambda settings: parse_recipe(data, f"--images {images}", place("."), (root, *settings))
 
 
 def work_place(recipe: str | None, work: str) -> Place:
-    return place(work) if work else (split(recipe)[0] if recipe else place(".")).joined(WORK)
+    return place(work) if work else (split(recipe)[0] if recipe else place(".")).join(WORK)
 
 
 def recipe_options(told: Mapping[str, Any], values: Mapping[str, Any]) -> RunOptions:

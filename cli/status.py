@@ -5,7 +5,7 @@ import dataclasses
 import click
 
 from ..pipeline.answers import status as state
-from .answers import counted, echo_json
+from .answers import counts_text, echo_json
 
 
 @click.command()
@@ -15,7 +15,7 @@ from .answers import counted, echo_json
 def status(artifact: str, failed: bool, as_json: bool) -> int:
     """Say how far ARTIFACT is, what failed, and what it was made from. Reads files only."""
     found = state.status(artifact)
-    rows = state.failed_rows(artifact) if failed else iter(())
+    rows = state.list_failed_rows(artifact) if failed else iter(())
     if as_json:
         answer = dataclasses.asdict(found)
         echo_json({**answer, "failed_rows": [dataclasses.asdict(row) for row in rows]} if failed else answer)
@@ -23,9 +23,9 @@ def status(artifact: str, failed: bool, as_json: bool) -> int:
     click.echo(f"{found.at}: {found.kind} by {found.stage}, {found.state}")
     if found.units:
         click.echo(f"  units: {found.units_done} of {found.units} done; rows: {found.rows} planned")
-        click.echo(f"  {'rows' if found.state == 'finished' else 'so far'}: {counted(found.counts)}")
+        click.echo(f"  {'rows' if found.state == 'finished' else 'so far'}: {counts_text(found.counts)}")
     elif found.counts:
-        click.echo(f"  holds: {counted(found.counts)}")
+        click.echo(f"  holds: {counts_text(found.counts)}")
     for each in found.inputs:
         click.echo(f"  {each['role']}: {each['uri']} ({each['state']})")
     for warning in found.warnings:

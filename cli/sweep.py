@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..pipeline.recipes.chain import Made
     from ..pipeline.recipes.sweep.grid import Axes, Combination
     from ..pipeline.recipes.sweep.running import GridForeseen, Ran
-    from ..pipeline.recipes.sweep.worth import Row
+    from ..pipeline.recipes.sweep.worth import SweepRow
 
 
 @click.command()
@@ -42,20 +42,20 @@ def sweep(
     they have in common is made once. One that fails ends only itself; the exit code is the highest of the failures',
     else 6 where there is a warning. Stopped and started again it goes on, and the table is whole.
     """
-    from ..pipeline.recipes.sweep.grid import checked_grid, parse_axes
+    from ..pipeline.recipes.sweep.grid import build_grid, parse_axes
     from ..pipeline.recipes.sweep.running import foresee_grid, run_grid, worst_code
     from ..pipeline.recipes.sweep.worth import Judge
 
     as_json = values["as_json"]
     axes, read = parse_axes(settings), recipe_reader(recipe, images)
     if not as_json:
-        click.echo(_told(axes))
-    grid, at = checked_grid(axes, read), work_place(recipe, work)
+        click.echo(_axes_text(axes))
+    grid, at = build_grid(axes, read), work_place(recipe, work)
     if dry_run:
         return _show_foreseen(axes, grid, foresee_grid(grid, at, start), as_json)
     options = recipe_options(dataclasses.asdict(grid[0].recipe.run), {**values, "update": update})
-    begun, ended = (_nothing, _nothing) if as_json else (partial(_show_begun, len(grid)), _show_ended)
-    ran, rows, judge = list["Ran"](), list["Row"](), Judge()
+    begun, ended = (_ignore, _ignore) if as_json else (partial(_show_begun, len(grid)), _show_ended)
+    ran, rows, judge = list["Ran"](), list["SweepRow"](), Judge()
     for each in run_grid(grid, at, options, start, begun, ended):
         if each.error:
             click.echo(f"maskmill: combination {each.combination.number}, {each.combination}: {each.error}", err=True)
@@ -68,7 +68,7 @@ def sweep(
     return worst_code(ran)
 
 
-def _told(axes: "Axes") -> str:
+def _axes_text(axes: "Axes") -> str:
     """How many there are, before they are checked: of many that takes a while."""
     lists = " × ".join(f"{len(each)} of {each[0].name}" for each in axes.swept)
     fixed = f", all with {' '.join(map(str, axes.fixed))}" if axes.fixed else ""
@@ -86,7 +86,7 @@ def _axes_json(axes: "Axes") -> dict[str, Any]:
     }
 
 
-def _nothing(each: Any) -> None: ...
+def _ignore(each: Any) -> None: ...
 
 
 def _show_begun(number: int, combination: "Combination") -> None:

@@ -82,8 +82,8 @@ def train(
     """
     from ..manifests.artifact.artifact import open_artifact
     from ..pipeline.running.whole import run_whole
-    from ..stages.learning.curves import curves
-    from ..stages.students.features import seeing
+    from ..stages.learning.curves import open_curves
+    from ..stages.students.features import backbone_config
     from ..stages.train.config import train_config
     from ..stages.train.stage import STAGE
 
@@ -98,12 +98,12 @@ def train(
     named = [name.strip() for name in classes.split(",") if name.strip()]
     config = train_config(student, classes=named, device=learns_on, **asked)
     if is_online:
-        config = replace(config, seeing=seeing(backbone, weights, image_size, fit, device))
+        config = replace(config, seeing=backbone_config(backbone, weights, image_size, fit, device))
     opened = open_artifact(dataset, "dataset")
     inputs = {"dataset": opened.place.uri, **({"tokens": place(tokens).uri} if tokens else {})}
     if found := place(images).uri if images else _images_of(opened):
         inputs["images"] = found
-    with curves(tensorboard) as show:
+    with open_curves(tensorboard) as show:
         outcome = run_whole(STAGE, config, inputs, out, break_lock, show)
     if not as_json:
         _show_worth(outcome.counts.get("judged", {}))

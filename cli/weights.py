@@ -24,11 +24,11 @@ def convert(source: str, target: str) -> None:
     Nothing of IN is run. Allowed beside tensors and plain values, and replaced by objects that keep nothing, are
     argparse.Namespace, paths, and numpy's arrays, dtypes and scalars; any other class is refused.
     """
-    from ..stages.vision.checkpoints import converted
+    from ..stages.vision.checkpoints import convert_weights
 
     if not target.endswith(".safetensors"):
         raise ConfigError(f"{target} should be the name of a safetensors file; write {Path(target).stem}.safetensors")
-    data, forgotten = converted(Path(source))
+    data, forgotten = convert_weights(Path(source))
     folder, name = split(target)
     atomic.write(folder, name, data)
     left = f"; forgot what it held of {', '.join(forgotten)}" if forgotten else ""

@@ -36,7 +36,7 @@ class ClassTable:
     def name_of(self, index: int) -> str:
         return self.rows[index - 1].name
 
-    def extended(self, classes: Iterable[tuple[str, str]]) -> "ClassTable":
+    def with_classes(self, classes: Iterable[tuple[str, str]]) -> "ClassTable":
         """This table with (source id, name) pairs that it lacks appended; what it has keeps its index."""
         rows = list(self.rows)
         seen = {row.source_id for row in rows}

@@ -66,7 +66,7 @@ def run_recipe(
 ) -> list[Made]:
     """Runs every step, each skipping what is done; `settings` are such as "refine.threshold=0.5"."""
     uri = os.fspath(recipe)
-    at = place(work) if work else split(uri)[0].joined("maskmill-work")
+    at = place(work) if work else split(uri)[0].join("maskmill-work")
     return list(run_each(read_recipe(uri, settings), at, options or RunOptions()))
 
 

@@ -62,7 +62,7 @@ class Work:
     careful: bool = False  # the last try after a worker died: whatever may crash the process belongs in a child
     gathers: Mapping[str, str] = field(default_factory=dict)  # as the stage has it
 
-    def gathered(self, role: str) -> list[pa.Table]:
+    def gather_rows(self, role: str) -> list[pa.Table]:
         """Of an input with several rows per image: for each row of the unit, the rows that were planned for it."""
         counts = [len(each) for each in self.listing.column(self.gathers[role]).to_pylist()]
         starts = accumulate(counts, initial=0)
@@ -95,7 +95,7 @@ class Probe:
     seconds: float
 
 
-def reads_nothing(config: Any, inputs: Inputs) -> Mapping[str, Sequence[str]]:
+def no_reads(config: Any, inputs: Inputs) -> Mapping[str, Sequence[str]]:
     return {}
 
 
@@ -103,7 +103,7 @@ def no_device(config: Any) -> str:
     return ""
 
 
-def as_asked(config: Any, held: Mapping[str, Json]) -> Any:
+def keep_config(config: Any, held: Mapping[str, Json]) -> Any:
     return config
 
 
@@ -120,7 +120,7 @@ class Stage:
     fields: Callable[[Any, Inputs], Sequence[Field]]
     columns: Callable[[Any], Mapping[str, str]]  # a row's scalars; of its planned columns those that readers need
     run_unit: Callable[[Work, Any, Any], UnitResult]  # work, config, what `prepare` gave
-    reads: Callable[[Any, Inputs], Mapping[str, Sequence[str]]] = reads_nothing  # role → fields; of a checkpoint, files
+    reads: Callable[[Any, Inputs], Mapping[str, Sequence[str]]] = no_reads  # role → fields; of a checkpoint, files
     prepare: Callable[[Any, Inputs], Any] | None = None  # once per process: loads the model
     probe: Callable[[Any, Inputs], Probe] | None = None  # a few rows, computed to tell how long all of them will take
     # For stages that read the outside world: the digest of every row's sources now. Given a record and the time it was
@@ -129,7 +129,7 @@ class Stage:
     selects: Sequence[str] = ()  # config fields that choose which fields are made, and are in no field's content
     # A config, and that of an artifact of the same otherwise → the config that asks for what is held as well, so that
     # units which have to be made again are made whole.
-    with_held: Callable[[Any, Mapping[str, Json]], Any] = as_asked
+    with_held: Callable[[Any, Mapping[str, Json]], Any] = keep_config
     libraries: Sequence[str] | Callable[[Any], Sequence[str]] = ()  # whose versions change numbers
     device: Callable[[Any], str] = no_device
     max_unit_rows: int | Callable[[Any], int] = MAX_UNIT_ROWS  # of a config, where it depends
@@ -162,7 +162,7 @@ class WholeStage:
     config: type[Any]
     roles: Mapping[str, str]  # input role → kinds of artifact it may be, separated by |
     compute: Callable[[Any, Inputs, Underway], Findings]  # by several processes at once, where torchrun started them
-    reads: Callable[[Any, Inputs], Mapping[str, Sequence[str]]] = reads_nothing
+    reads: Callable[[Any, Inputs], Mapping[str, Sequence[str]]] = no_reads
     libraries: Sequence[str] = ()
     device: Callable[[Any], str] = no_device
     takes_long: bool = False  # where its inputs have changed since, a run is refused rather than what was made lost

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from maskmill.manifests.artifact.checkpoints import SEEN, WEIGHTS, seen_json
+from maskmill.manifests.artifact.checkpoints import SEEN, WEIGHTS, training_ids_json
 from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.manifests.artifact.underway import Underway
 from maskmill.manifests.datasets import TableSource
@@ -90,7 +90,7 @@ def decide(learner: Learner, features: Cached) -> None:
     read = features.read([f"p{number:02d}" for number in range(24)], ("tokens", "support_tokens")).fields
     sight = features.sight
     tokens, supports = read["tokens"].float(), read["support_tokens"].float().roll(1, 0)
-    logits = learner.of_tokens(tokens, supports, None, sight.grid, sight.heads)
+    logits = learner.forward_tokens(tokens, supports, None, sight.grid, sight.heads)
     for head, found in ((learner.presence, logits.presence), (learner.segmentation, logits.segmentation)):
         margin = found[:, 1] - found[:, 0]
         last = head[-1]
@@ -121,7 +121,10 @@ def untaught(config: UntaughtConfig, inputs: Inputs, underway: Underway) -> Find
     if not config.channels:
         decide(learner, features)
     stopped_on = list(config.stopped_on)
-    files = {WEIGHTS: save(official_state(learner)), SEEN: seen_json(list(config.seen), stopped_on, [], stopped_on)}
+    files = {
+        WEIGHTS: save(official_state(learner)),
+        SEEN: training_ids_json(list(config.seen), stopped_on, [], stopped_on),
+    }
     facts = {
         "kind": "student",
         "student": "cst",

@@ -26,7 +26,7 @@ from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.enhance.applying import weights_bytes
 from maskmill.stages.enhance.enhancer import Enhancer
 from maskmill.stages.enhance.enhancer_fit import FIT, EnhancerConfig, enhancer_config
-from maskmill.stages.enhance.kinds import KIND, kind_of
+from maskmill.stages.enhance.kinds import KIND, maps_kind
 from maskmill.stages.enhance.stage import STAGE as ENHANCE, enhance_config
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.stage import Findings, Inputs, Known, RowList, RowResult, Stage, UnitResult, WholeStage, Work
@@ -146,7 +146,7 @@ def unfitted(config: UnfittedConfig, inputs: Inputs, underway: Underway) -> Find
         weights.data = chirp.view(weights.shape) * (2 / math.prod(weights.shape[1:])) ** 0.5
     seen = [SeenByNetwork([], [], [config.held_out] if config.held_out else []), SeenByNetwork([], [], [])]
     files = {WEIGHTS: weights_bytes(networks), SEEN: networks_seen_json(seen)}
-    return Findings(files, {"kind": KIND, **kind_of(inputs["maps"]), "networks": 2, "cells": 1})
+    return Findings(files, {"kind": KIND, **maps_kind(inputs["maps"]), "networks": 2, "cells": 1})
 
 
 UNFITTED = WholeStage(

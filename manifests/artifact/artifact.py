@@ -19,7 +19,7 @@ from ..files.place import Place, place
 from ..files.sealed import Json
 from . import ledger, shards, store, tables
 from .fields import Field
-from .plan import PLAN, Group, Plan, read_plan
+from .plan import PLAN, FieldGroup, Plan, read_plan
 
 ARTIFACT = "artifact.json"
 ROWS = "rows.parquet"
@@ -92,11 +92,11 @@ class Artifact:
         near = tables.rows_between(file, hint, stop, wanted) if hint < stop else None
         if near is not None and near.column("id").to_pylist() == list(ids):
             return near
-        return tables.rows_taken(file, self.positions(ids), wanted)
+        return tables.take_rows(file, self.positions(ids), wanted)
 
     def rows_at(self, positions: Sequence[int], columns: Sequence[str]) -> pa.Table:
         """Rows by their position in the row list, in the order asked for."""
-        return tables.rows_taken(self._rows_file(), positions, list(dict.fromkeys(["id", *columns])))
+        return tables.take_rows(self._rows_file(), positions, list(dict.fromkeys(["id", *columns])))
 
     def positions_by_id(self) -> dict[str, list[int]]:
         """Where the rows of each image stand, images in the order in which they come first."""
@@ -152,7 +152,7 @@ class Artifact:
     def frame(self, field: str, unit: int) -> pq.ParquetFile:
         """The Parquet file of a frame field's unit, checked."""
         digest = self._check_shard(self._group(field, "frame"), unit, field)
-        return _opened(self.place, self.plan.fields[field].shard(unit), digest)
+        return _open_table(self.place, self.plan.fields[field].shard(unit), digest)
 
     def file(self, name: str) -> bytes:
         """One of the files of an artifact without units."""
@@ -163,20 +163,20 @@ class Artifact:
         return self.place.read(name)
 
     def _rows_file(self) -> pq.ParquetFile:
-        return _opened(self.place, ROWS, self.summary.files[ROWS])
+        return _open_table(self.place, ROWS, self.summary.files[ROWS])
 
-    def _group(self, field: str, kind: str) -> Group:
+    def _group(self, field: str, kind: str) -> FieldGroup:
         found = self.plan.fields.get(field)
         if found is None or found.kind != kind:
             held = sorted(name for name, each in self.plan.fields.items() if each.kind == kind)
             raise ConfigError(f"{self.place} holds no {kind} {field!r}, only {held}; make it with this field")
         return self.plan.group_of(field)
 
-    def _check_metadata(self, group: Group, field: Field) -> None:
+    def _check_metadata(self, group: FieldGroup, field: Field) -> None:
         digest = self.summary.files[f"{field.name}.zarr/{store.METADATA}"]
         _check_metadata(self.place, field, group.unit_rows, self.plan.layout(group).num_slots, digest)
 
-    def _check_shard(self, group: Group, unit: int, name: str) -> FileDigest:
+    def _check_shard(self, group: FieldGroup, unit: int, name: str) -> FileDigest:
         """Checks the one file that holds a field's rows of a unit, and gives its digest."""
         field = self.plan.fields[name]
         digest = _digest(self.place, group.ledger, unit, self.digest, field.shard(unit))
@@ -252,7 +252,7 @@ def rows_schema(plan: Plan) -> pa.Schema:
     return tables.schema_of({**BASE_COLUMNS, **digests, **plan.columns})
 
 
-def _opened(at: Place, name: str, digest: FileDigest) -> pq.ParquetFile:
+def _open_table(at: Place, name: str, digest: FileDigest) -> pq.ParquetFile:
     """Two threads cannot read through one handle of pyarrow's, nor a process through its parent's."""
     return _handle(at, name, digest, (os.getpid(), threading.get_ident()))
 
@@ -260,13 +260,13 @@ def _opened(at: Place, name: str, digest: FileDigest) -> pq.ParquetFile:
 # Handles are bounded, so that a long run holds a constant number of open files.
 @lru_cache(maxsize=8)
 def _handle(at: Place, name: str, digest: FileDigest, reader: tuple[int, int]) -> pq.ParquetFile:
-    return tables.opened(at, name, digest)
+    return tables.open_table(at, name, digest)
 
 
 @lru_cache(maxsize=4)
 def _column(at: Place, name: str, digest: FileDigest, column: str) -> pa.ChunkedArray:
     """A unit's cells, which are mostly asked for one by one."""
-    return tables.opened(at, name, digest).read(columns=[column]).column(column)
+    return tables.open_table(at, name, digest).read(columns=[column]).column(column)
 
 
 class _IdIndex:
@@ -291,14 +291,14 @@ class _IdIndex:
 
 @lru_cache(maxsize=4)
 def _id_index(at: Place, digest: FileDigest) -> _IdIndex:
-    return _IdIndex(_opened(at, ROWS, digest).read(columns=["id"]).column("id"))
+    return _IdIndex(_open_table(at, ROWS, digest).read(columns=["id"]).column("id"))
 
 
 @lru_cache(maxsize=4)
 def _failures(at: Place, digest: FileDigest) -> Mapping[int, str]:
     failed: dict[int, str] = {}
     start = 0
-    for batch in tables.batches_of(_opened(at, ROWS, digest), ["status", "reason"]):
+    for batch in tables.batches_of(_open_table(at, ROWS, digest), ["status", "reason"]):
         for offset in np.flatnonzero(np.asarray(pc.not_equal(batch.column("status"), "ok"))).tolist():
             failed[start + offset] = batch.column("reason")[offset].as_py() or batch.column("status")[offset].as_py()
         start += batch.num_rows

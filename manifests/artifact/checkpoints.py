@@ -28,7 +28,7 @@ class SeenByNetwork:
     held_out: Sequence[str]
 
 
-def seen_ids(
+def training_ids(
     checkpoint: Artifact, what: Literal["labels", "masks"], purposes: Collection[str] = ("fitting", "stopping")
 ) -> frozenset[str]:
     """The images whose labels or masks something was fitted or stopped on."""
@@ -39,7 +39,7 @@ def seen_ids(
         raise CorruptArtifact(f"{checkpoint.place.path(SEEN)} lists no {what} ({error!r}); train it again") from error
 
 
-def held_out_of(checkpoint: Artifact) -> dict[str, int]:
+def network_by_held_out_id(checkpoint: Artifact) -> dict[str, int]:
     """Id → the network that has not seen its mask, of the pictures that others have."""
     try:
         networks = json.loads(checkpoint.file(SEEN)).get("networks", [])
@@ -50,12 +50,12 @@ def held_out_of(checkpoint: Artifact) -> dict[str, int]:
         ) from error
 
 
-def flattered_ids(checkpoint: Artifact) -> frozenset[str]:
+def ids_seen_in_training(checkpoint: Artifact) -> frozenset[str]:
     """The images whose masks were seen by whatever scores them."""
-    return seen_ids(checkpoint, "masks") - frozenset(held_out_of(checkpoint))
+    return training_ids(checkpoint, "masks") - frozenset(network_by_held_out_id(checkpoint))
 
 
-def seen_json(
+def training_ids_json(
     labels_fitting: list[str], labels_stopping: list[str], masks_fitting: list[str], masks_stopping: list[str]
 ) -> bytes:
     seen = {

@@ -40,7 +40,7 @@ def config_json(config: Any) -> dict[str, Json]:
     return values
 
 
-def kept_settings(config: Any) -> dict[str, Json]:
+def settings_json(config: Any) -> dict[str, Json]:
     """What a later run needs of a config besides what changes bytes, such as where the weights lay."""
     fields = [field for field in dataclasses.fields(config) if field.metadata.get("is_kept")]
     return {field.name: _json(getattr(config, field.name)) for field in fields}
@@ -55,7 +55,7 @@ def config_from(cls: type[T], values: Mapping[str, Json]) -> T:
         raise CorruptArtifact(
             f"the stored configuration has unknown fields {unknown}; it was written by a newer maskmill"
         )
-    return cls(**{name: _parsed(hints[name], value) for name, value in values.items() if name in fields})
+    return cls(**{name: _parse_value(hints[name], value) for name, value in values.items() if name in fields})
 
 
 def differences(old: Json, new: Json, path: str = "") -> Iterable[tuple[str, Json, Json]]:
@@ -96,7 +96,7 @@ def _json(value: Any) -> Json:
     return value
 
 
-def _parsed(hint: Any, value: Json) -> Any:
+def _parse_value(hint: Any, value: Json) -> Any:
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         members = [member for member in typing.get_args(hint) if dataclasses.is_dataclass(member)]
@@ -108,5 +108,5 @@ def _parsed(hint: Any, value: Json) -> Any:
         return config_from(typing.cast(type[Any], hint), value)
     if origin is tuple and isinstance(value, list):
         inner = typing.get_args(hint)[0]
-        return tuple(_parsed(inner, item) for item in value)
+        return tuple(_parse_value(inner, item) for item in value)
     return value

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ..errors import MaskmillError
 from ..files.sealed import Json
 from .artifact import Artifact, open_artifact
-from .checkpoints import flattered_ids, seen_ids
+from .checkpoints import ids_seen_in_training, training_ids
 from .plan import Input
 
 _SEEN_NO_MASK = ("images", "tokens", "view")  # roles of what is made before any mask is looked at
@@ -20,19 +20,19 @@ class FittedOn:
     unknown: Sequence[str]  # of what has gone, or was made anew since: where it lay
 
 
-def fitted_on(artifact: Artifact) -> FittedOn:
+def find_training_ids(artifact: Artifact) -> FittedOn:
     """All the way up. A dataset's own account tells of what has gone whether it was fitted on anything."""
     told = {step["digest"]: step for step in artifact.plan.facts.get("provenance", ())}
     found = list(_checkpoints(artifact, told))
     checkpoints = [each for each in found if isinstance(each, Artifact)]
     return FittedOn(
-        frozenset[str]().union(*map(flattered_ids, checkpoints)),
-        frozenset[str]().union(*(seen_ids(each, "masks") for each in checkpoints)),
+        frozenset[str]().union(*map(ids_seen_in_training, checkpoints)),
+        frozenset[str]().union(*(training_ids(each, "masks") for each in checkpoints)),
         list(dict.fromkeys(each for each in found if isinstance(each, str))),
     )
 
 
-def doubts(artifact: Artifact, found: FittedOn) -> list[str]:
+def leakage_warnings(artifact: Artifact, found: FittedOn) -> list[str]:
     """A warning for who judges it, where something that may have been fitted is not to be had."""
     if not found.unknown:
         return []
@@ -46,7 +46,7 @@ def doubts(artifact: Artifact, found: FittedOn) -> list[str]:
 def _checkpoints(artifact: Artifact, told: Steps) -> Iterator[Artifact | str]:
     """Each that was needed; in the place of one that may have been, where it lay."""
     for each in artifact.plan.inputs:
-        above = _opened(each, artifact)
+        above = _open_input(each, artifact)
         is_checkpoint = above is not None and above.plan.kind == "checkpoint"
         if above is None or (is_checkpoint and above.digest != each.digest):
             if not each.role.startswith(_SEEN_NO_MASK) and _may_be_fitted(each.digest, told):
@@ -57,7 +57,7 @@ def _checkpoints(artifact: Artifact, told: Steps) -> Iterator[Artifact | str]:
         yield from _checkpoints(above, told)
 
 
-def _opened(each: Input, reader: Artifact) -> Artifact | None:
+def _open_input(each: Input, reader: Artifact) -> Artifact | None:
     try:
         return open_artifact(each.place(reader.place))
     except MaskmillError:

@@ -13,7 +13,7 @@ from jaxtyping import Int64, UInt8
 
 from ..files.place import Place, place
 from .artifact import Artifact, open_artifact
-from .rows_by_id import held_positions
+from .rows_by_id import ok_row_positions
 
 FIELD = "pixels"
 
@@ -63,7 +63,7 @@ class Pixels:
 
         The first read of a shard checks its sha256. A picture that failed raises, and so does an unknown id.
         """
-        pixels_R = self.at(held_positions(self.artifact, [ids] if isinstance(ids, str) else list(ids), FIELD))
+        pixels_R = self.at(ok_row_positions(self.artifact, [ids] if isinstance(ids, str) else list(ids), FIELD))
         return pixels_R[0] if isinstance(ids, str) else pixels_R
 
     def at(self, positions: Sequence[int] | Int64[np.ndarray, " R"]) -> UInt8[np.ndarray, "R rows columns 3"]:

@@ -24,7 +24,7 @@ PLAN = "plan.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class FieldGroup:
     """Fields that are computed together. Fields added later are a group of their own, with their own units."""
 
     name: str  # "" for the first
@@ -72,7 +72,7 @@ class Plan:
     fields: Mapping[str, Field]
     field_fingerprints: Mapping[str, str]
     columns: Mapping[str, str]  # the stage's scalars in rows.parquet: name → type (tables.TYPES)
-    groups: tuple[Group, ...]
+    groups: tuple[FieldGroup, ...]
     segments: tuple[Segment, ...]
     revision: int  # grows with every change of the listing, so that a new listing never overwrites an old one
     facts: Mapping[str, Json]  # what else the stage found at planning: the class table, the root
@@ -82,17 +82,17 @@ class Plan:
     def num_rows(self) -> int:
         return sum(segment.rows for segment in self.segments)
 
-    def layout(self, group: Group) -> Layout:
+    def layout(self, group: FieldGroup) -> Layout:
         return Layout(group.unit_rows, tuple(segment.rows for segment in self.segments))
 
-    def group_of(self, field: str) -> Group:
+    def group_of(self, field: str) -> FieldGroup:
         return next(group for group in self.groups if field in group.fields)
 
-    def fields_of(self, group: Group) -> list[Field]:
+    def fields_of(self, group: FieldGroup) -> list[Field]:
         """The fields of a group that have files of their own."""
         return [self.fields[name] for name in group.fields if self.fields[name].kind != "columns"]
 
-    def fingerprints_of(self, group: Group) -> dict[str, str]:
+    def fingerprints_of(self, group: FieldGroup) -> dict[str, str]:
         return {name: self.field_fingerprints[name] for name in group.fields}
 
     def input(self, role: str) -> Input:
@@ -171,12 +171,12 @@ def listing_name(segment: int, revision: int) -> str:
     return f"listing/{segment:03d}-{revision:03d}.parquet"
 
 
-def listed(at: Place, plan: Plan, unit: Unit) -> pa.Table:
+def read_unit_rows(at: Place, plan: Plan, unit: Unit) -> pa.Table:
     """The planned rows of one unit."""
     start = 0
     for segment in plan.segments:
         if unit.start < start + segment.rows:
-            file = tables.opened(at, segment.listing, segment.digest)
+            file = tables.open_table(at, segment.listing, segment.digest)
             return tables.rows_between(file, unit.start - start, unit.stop - start)
         start += segment.rows
     raise IndexError(unit.index)
@@ -184,10 +184,10 @@ def listed(at: Place, plan: Plan, unit: Unit) -> pa.Table:
 
 def listing_batches(at: Place, plan: Plan) -> Iterator[pa.RecordBatch]:
     for segment in plan.segments:
-        yield from tables.batches_of(tables.opened(at, segment.listing, segment.digest))
+        yield from tables.batches_of(tables.open_table(at, segment.listing, segment.digest))
 
 
-def missing_units(at: Place, plan: Plan, group: Group) -> list[int]:
+def missing_units(at: Place, plan: Plan, group: FieldGroup) -> list[int]:
     """Units without a record, by a look at the names alone."""
     there = set(at.names(group.ledger))
     return [unit for unit in range(plan.layout(group).num_units) if record_name(group.ledger, unit) not in there]
@@ -218,7 +218,9 @@ def _from_json(value: dict[str, Json]) -> Plan:
         fields={name: Field.from_json(name, each) for name, each in value["fields"].items()},
         field_fingerprints={name: each["fingerprint"] for name, each in value["fields"].items()},
         columns=dict(value["columns"]),
-        groups=tuple(Group(each["name"], int(each["unit_rows"]), tuple(each["fields"])) for each in value["groups"]),
+        groups=tuple(
+            FieldGroup(each["name"], int(each["unit_rows"]), tuple(each["fields"])) for each in value["groups"]
+        ),
         segments=tuple(
             Segment(int(each["rows"]), each["listing"], FileDigest.from_json(each)) for each in value["segments"]
         ),

@@ -9,7 +9,7 @@ from jaxtyping import Float, Float32, Int8
 LARGEST = 127  # −128 is the fill of an array that holds nothing yet
 
 
-def quantized(
+def quantize(
     values: Float[np.ndarray, "*tokens D"],
 ) -> tuple[Int8[np.ndarray, "*tokens D"], Float32[np.ndarray, " *tokens"]]:
     """Bytes and scales of finite values; off by half a scale at most, which is 1/254 of the token's largest value."""
@@ -22,7 +22,7 @@ def quantized(
     return np.clip(np.rint(exact / divisor[..., None]), -LARGEST, LARGEST).astype(np.int8), scale
 
 
-def restored(
+def dequantize(
     values: Int8[np.ndarray, "*tokens D"], scale: Float32[np.ndarray, " *tokens"]
 ) -> Float32[np.ndarray, "*tokens D"]:
     return values.astype(np.float32) * scale[..., None]

@@ -7,10 +7,10 @@ import os
 
 from ..errors import StaleArtifact
 from ..files import atomic
-from ..files.lock import LOCK, held
+from ..files.lock import LOCK, hold_lock
 from ..files.place import Place
 from .artifact import Artifact, open_artifact
-from .vouched import vouched_files
+from .vouched import read_file_digests
 
 MARK = ".maskmill-gone"  # at the end of the name of a folder that is being removed
 
@@ -21,7 +21,7 @@ def is_going(name: str) -> bool:
 
 def strangers(artifact: Artifact) -> list[str]:
     """The files in an artifact's folder that are not its own; a link is one, wherever it leads."""
-    return sorted(name for name in set(artifact.place.names()) - set(vouched_files(artifact)) if not _is_ours(name))
+    return sorted(name for name in set(artifact.place.names()) - set(read_file_digests(artifact)) if not _is_ours(name))
 
 
 def _is_ours(name: str) -> bool:
@@ -35,7 +35,7 @@ def remove_artifact(artifact: Artifact) -> None:
     at = artifact.place
     parent, _, name = at.uri.rpartition("/")
     going = Place(f"{parent}/.{name}{MARK}")
-    with held(at):
+    with hold_lock(at):
         if open_artifact(at).digest != artifact.digest or strangers(artifact):
             raise StaleArtifact(f"{at} changed meanwhile, so it was left; look again at what can go")
         remove_going(going)  # of an artifact of that name that went before

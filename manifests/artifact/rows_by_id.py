@@ -6,7 +6,7 @@ from ..errors import InputError
 from .artifact import Artifact
 
 
-def held_positions(artifact: Artifact, ids: Sequence[str], what: str) -> list[int]:
+def ok_row_positions(artifact: Artifact, ids: Sequence[str], what: str) -> list[int]:
     """Where the rows of ids stand in the row list; an unknown id raises, and so does one whose row holds no `what`."""
     try:
         positions = artifact.positions(ids) if ids else []

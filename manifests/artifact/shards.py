@@ -34,7 +34,7 @@ def chunks_per_row(field: Field) -> int:
     return field.shape[0] // chunk[0] if chunk else 1
 
 
-def encoded(field: Field, unit_rows: int, values: Shaped[np.ndarray, "R ..."]) -> bytes:
+def encode_rows(field: Field, unit_rows: int, values: Shaped[np.ndarray, "R ..."]) -> bytes:
     """The bytes that Zarr would write of a field whose rows are one chunk each."""
     assert chunks_per_row(field) == 1, field
     length = field.bytes_per_row + _CRC_BYTES
@@ -79,7 +79,7 @@ def _read_chunks(place: Place, name: str, spans_C2: UInt64[np.ndarray, "C 2"], c
     else:
         pieces = [memoryview(_range(place, name, int(at), int(at) + length)) for at in spans_C2[:, 0]]
     for chunk, piece in zip(chunks, pieces, strict=True):
-        chunk[:] = np.frombuffer(_checked(place, name, piece), chunks.dtype)
+        chunk[:] = np.frombuffer(_strip_crc(place, name, piece), chunks.dtype)
 
 
 def checking_s(num_bytes: int) -> float:
@@ -88,7 +88,7 @@ def checking_s(num_bytes: int) -> float:
     began = time.perf_counter()
     piece = memoryview(bytearray(data))
     values = np.empty(len(data) - _CRC_BYTES, np.uint8)
-    values[:] = np.frombuffer(_checked(Place(""), "", piece), np.uint8)
+    values[:] = np.frombuffer(_strip_crc(Place(""), "", piece), np.uint8)
     return (time.perf_counter() - began) * num_bytes / max(1, values.size)
 
 
@@ -98,10 +98,10 @@ def _index(
 ) -> UInt64[np.ndarray, "rows C 2"]:
     size = unit_rows * num_chunks * _ENTRY_BYTES + _CRC_BYTES
     data = memoryview(_range(place, name, digest.size - size, digest.size))
-    return np.frombuffer(_checked(place, name, data), "<u8").reshape(unit_rows, num_chunks, 2)
+    return np.frombuffer(_strip_crc(place, name, data), "<u8").reshape(unit_rows, num_chunks, 2)
 
 
-def _checked(place: Place, name: str, data: memoryview) -> memoryview:
+def _strip_crc(place: Place, name: str, data: memoryview) -> memoryview:
     """The bytes without the CRC-32C behind them."""
     content = np.frombuffer(data[:-_CRC_BYTES], np.uint8)
     if google_crc32c.value(content) != int.from_bytes(data[-_CRC_BYTES:], "little"):

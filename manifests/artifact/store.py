@@ -45,7 +45,7 @@ def encode_shard(field: Field, unit_rows: int, values_R: Shaped[np.ndarray, "R .
             f"not {values_R.dtype} {values_R.shape}"
         )
     if shards.chunks_per_row(field) == 1:
-        return shards.encoded(field, unit_rows, values_R)
+        return shards.encode_rows(field, unit_rows, values_R)
     array, files = _in_memory(field, unit_rows, unit_rows)
     array[: len(values_R)] = values_R
     return files[field.shard(0).partition("/")[2]].to_bytes()
@@ -74,7 +74,7 @@ def max_shard_bytes(field: Field, unit_rows: int) -> int:
 
 def open_array(place: Place, field: Field) -> "zarr.Array[Any]":
     """A field opened for reading. Its files must have been checked against the ledger by the caller."""
-    return zarr.open_array(_ReadOnly(place.joined(f"{field.name}.zarr")), mode="r", zarr_format=3)
+    return zarr.open_array(_ReadOnly(place.join(f"{field.name}.zarr")), mode="r", zarr_format=3)
 
 
 def read_slots(array: "zarr.Array[Any]", slots: Sequence[int]) -> Shaped[np.ndarray, "R ..."]:

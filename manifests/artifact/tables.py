@@ -39,13 +39,13 @@ def write_batches(
     """Writes a table as it comes, in bounded memory; gives the file's digest and the number of rows."""
     rows = 0
     with atomic.replacing(place, name) as stream, _writer(stream, schema) as writer:
-        for group in _regrouped(batches, schema):
+        for group in _regroup_rows(batches, schema):
             writer.write_table(group, row_group_size=ROW_GROUP)
             rows += group.num_rows
     return FileDigest(stream.sha256, stream.size), rows
 
 
-def encoded(table: pa.Table, row_group: int = ROW_GROUP) -> bytes:
+def encode_table(table: pa.Table, row_group: int = ROW_GROUP) -> bytes:
     """A small table as the bytes of a Parquet file."""
     stream = io.BytesIO()
     with _writer(stream, table.schema) as writer:
@@ -53,7 +53,7 @@ def encoded(table: pa.Table, row_group: int = ROW_GROUP) -> bytes:
     return stream.getvalue()
 
 
-def opened(place: Place, name: str, expected: FileDigest) -> pq.ParquetFile:
+def open_table(place: Place, name: str, expected: FileDigest) -> pq.ParquetFile:
     """A Parquet file whose sha256 has been checked, to be read by parts."""
     check(place, name, expected)
     try:
@@ -84,7 +84,7 @@ def _by_digest(value: Any) -> Json:
     return [_by_digest(each) for each in value] if isinstance(value, list) else value
 
 
-def rows_taken(file: pq.ParquetFile, positions: Sequence[int], columns: Sequence[str]) -> pa.Table:
+def take_rows(file: pq.ParquetFile, positions: Sequence[int], columns: Sequence[str]) -> pa.Table:
     """Rows by position, in the order asked for, reading each row group that holds one of them once."""
     groups = sorted({position // ROW_GROUP for position in positions})
     place_of = {group: index for index, group in enumerate(groups)}
@@ -102,7 +102,7 @@ def _writer(stream: object, schema: pa.Schema) -> pq.ParquetWriter:
     return pq.ParquetWriter(stream, schema, compression="zstd", write_page_checksum=True, store_schema=True)
 
 
-def _regrouped(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterable[pa.Table]:
+def _regroup_rows(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterable[pa.Table]:
     """The same rows in tables of exactly ROW_GROUP (the last one less), so that a position tells its row group."""
     waiting: list[pa.RecordBatch] = []
     rows = 0

@@ -16,8 +16,8 @@ from ..errors import ConfigError
 from ..files.place import Place, place
 from ..files.sealed import Json
 from .artifact import Artifact, open_artifact
-from .quantized import restored, scale_name
-from .rows_by_id import held_positions
+from .quantized import dequantize, scale_name
+from .rows_by_id import ok_row_positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Tokens:
 
     def blocks(self, field: str) -> tuple[int, ...]:
         """Which blocks a field is of, counted from 0, in the order of its first axis."""
-        return tuple(self.artifact.plan.fields[self._held(field)].detail["blocks"])
+        return tuple(self.artifact.plan.fields[self._require_field(field)].detail["blocks"])
 
     def read(self, field: str, ids: str | Sequence[str]) -> Float[np.ndarray, "..."]:
         """A field of one picture, or of several in the order asked for, along a first axis R.
@@ -56,17 +56,17 @@ class Tokens:
         The first read of a shard checks its sha256. A picture that failed raises, and so does an unknown id.
         """
         wanted = [ids] if isinstance(ids, str) else list(ids)
-        values_R = self.at(field, held_positions(self.artifact, wanted, "tokens"))
+        values_R = self.at(field, ok_row_positions(self.artifact, wanted, "tokens"))
         return values_R[0] if isinstance(ids, str) else values_R
 
     def at(self, field: str, positions: Sequence[int]) -> Float[np.ndarray, "R ..."]:
         """The same by position in the row list; a row that failed is zeros."""
-        values_R = self.artifact.read(self._held(field), positions)
+        values_R = self.artifact.read(self._require_field(field), positions)
         if self.artifact.plan.fields[field].dtype != "int8":
             return values_R
-        return restored(values_R, self.artifact.read(scale_name(field), positions))
+        return dequantize(values_R, self.artifact.read(scale_name(field), positions))
 
-    def _held(self, field: str) -> str:
+    def _require_field(self, field: str) -> str:
         self.require([field])
         return field
 
@@ -88,19 +88,19 @@ class Tokens:
         words = ["maskmill", "extract", plan.input("images").place(self.artifact.place).uri]
         for name, value in {**plan.config, **plan.settings, **other}.items():
             if value and name not in ("fields", "weights_sha256"):
-                words += [f"--{name.replace('_', '-')}", *_written(value)]
+                words += [f"--{name.replace('_', '-')}", *_option_values(value)]
         out = self.artifact.place.uri + (f"-{beside}" if beside else "")
         return shlex.join([*words, "--fields", ",".join(fields), "--out", out])
 
 
-def _written(value: Json) -> list[str]:
+def _option_values(value: Json) -> list[str]:
     """A setting as it stands behind its option; a flag has nothing there."""
     if value is True:
         return []
     return ["x".join(map(str, value))] if isinstance(value, list) else [str(value)]
 
 
-def stored_names(tokens: Artifact, fields: Sequence[str]) -> tuple[str, ...]:
+def array_names(tokens: Artifact, fields: Sequence[str]) -> tuple[str, ...]:
     """The arrays behind fields: what a stage that reads them declares."""
     scales = [scale_name(name) for name in fields if scale_name(name) in tokens.plan.fields]
     return (*fields, *scales)

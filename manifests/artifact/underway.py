@@ -15,7 +15,7 @@ FOLDER = "underway"
 Show = Callable[[int, Mapping[str, object]], None]
 
 
-def nothing_shown(step: int, values: Mapping[str, object]) -> None: ...
+def no_progress(step: int, values: Mapping[str, object]) -> None: ...
 
 
 class Underway:
@@ -29,7 +29,7 @@ class Underway:
         begin: Callable[[], None] = lambda: None,
         log: Callable[[dict[str, object]], None] = lambda event: None,
         say: Callable[[str], None] = lambda text: None,
-        show: Show = nothing_shown,
+        show: Show = no_progress,
     ) -> None:
         self._at, self._begin = at, begin
         self.log = log  # a line in the artifact's log
@@ -61,13 +61,13 @@ class Underway:
         for kept in self.names():
             atomic.remove(self._at, kept)
         if self._at.is_local:
-            atomic.remove_directory(self._at.joined(FOLDER))
+            atomic.remove_directory(self._at.join(FOLDER))
 
     def names(self) -> list[str]:
         return sorted(name for name in self._at.names(FOLDER) if not name.endswith(atomic.TEMPORARY_SUFFIX))
 
 
-class Beside(Underway):
+class SilentUnderway(Underway):
     """Of a process that computes beside the one that writes: it has nothing, keeps nothing and says nothing."""
 
     keeps = False
@@ -75,7 +75,7 @@ class Beside(Underway):
     def __init__(self) -> None:
         self.log = lambda event: None
         self.say = lambda text: None
-        self.show = nothing_shown
+        self.show = no_progress
 
     def keep(self, name: str, data: bytes) -> None: ...
 

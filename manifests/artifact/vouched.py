@@ -9,7 +9,7 @@ from .artifact import ARTIFACT, Artifact
 from .plan import PLAN
 
 
-def vouched_files(artifact: Artifact) -> dict[str, FileDigest]:
+def read_file_digests(artifact: Artifact) -> dict[str, FileDigest]:
     """By name, in the order of names. Reads the records alone; raises CorruptArtifact where they are not the ones that
     were finished with."""
     at, plan, summary = artifact.place, artifact.plan, artifact.summary

@@ -6,7 +6,7 @@ from ..classes import ClassTable
 from .coco import CocoSource, list_coco
 from .coco20i import Coco20iSource, list_coco20i
 from .folder import FolderSource, list_folder
-from .listing import Entry, Listing
+from .listing import Listing, PictureEntry
 from .table import TableSource, list_table
 from .voc import VocSource, list_voc
 
@@ -15,9 +15,9 @@ __all__ = [
     "Coco20iSource",
     "CocoSource",
     "DatasetSource",
-    "Entry",
     "FolderSource",
     "Listing",
+    "PictureEntry",
     "TableSource",
     "VocSource",
     "list_dataset",

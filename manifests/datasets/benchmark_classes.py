@@ -26,12 +26,12 @@ COCO_CLASSES = (
 # fmt: on
 
 
-def numbered_table(known: ClassTable, names: Sequence[str]) -> ClassTable:
+def number_classes(known: ClassTable, names: Sequence[str]) -> ClassTable:
     """A table in which the n-th name has index n, as its masks' pixels say; source ids are "1", "2", …"""
-    return checked_order(known.extended((str(number), name) for number, name in enumerate(names, 1)), names)
+    return check_order(known.with_classes((str(number), name) for number, name in enumerate(names, 1)), names)
 
 
-def checked_order(table: ClassTable, names: Sequence[str]) -> ClassTable:
+def check_order(table: ClassTable, names: Sequence[str]) -> ClassTable:
     """The table, if the n-th name has index n in it."""
     for number, name in enumerate(names, 1):
         if table.name_of(number) != name:

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from ..classes import ClassTable
 from ..errors import InputError
 from ..files.place import place
-from ..pictures.sources import given_file, path_fault
-from .listing import Entry, Listing, image_id
+from ..pictures.sources import open_user_file, path_fault
+from .listing import Listing, PictureEntry, image_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ def list_coco(source: CocoSource, known: ClassTable) -> Listing:
     file, root = source.annotations, place(source.images)
     if root.is_local and not root.exists():
         raise InputError(f"there is no folder {root} to hold the pictures of {file}; check the path")
-    content = _parsed(file)
+    content = _read_annotations(file)
     table, indices = _classes(file, content["categories"], known)
     images = _images(file, content["images"])
     segments = _segments_by_image(file, content["annotations"], images, indices)
@@ -42,7 +42,7 @@ def _classes(
     names = {_integer(file, "a category", category, "id"): str(category.get("name")) for category in categories}
     if len(names) < len(categories):
         raise InputError(f"{file} gives the same id to two categories; correct the annotations")
-    table = known.extended((str(number), names[number]) for number in sorted(names))
+    table = known.with_classes((str(number), names[number]) for number in sorted(names))
     indices = {number: table.index_of(str(number)) for number in names}
     for number, index in indices.items():
         if index and table.name_of(index) != names[number]:
@@ -53,7 +53,7 @@ def _classes(
     return table, indices
 
 
-def _entries(images: dict[int, Any], segments: dict[int, list[Any]], has_shapes: bool) -> Iterator[Entry]:
+def _entries(images: dict[int, Any], segments: dict[int, list[Any]], has_shapes: bool) -> Iterator[PictureEntry]:
     """Lazily, since the segments of a whole dataset as text would double what the JSON takes."""
     for number, image in images.items():
         of_image = segments.pop(number, [])
@@ -61,7 +61,7 @@ def _entries(images: dict[int, Any], segments: dict[int, list[Any]], has_shapes:
         # An object known by its box alone would be background in a mask drawn without it.
         is_drawable = has_shapes and all(segment["segmentation"] for segment in of_image)
         name = image["file_name"]
-        yield Entry(image_id(name), name, labels, shapes=_as_shapes(image, of_image) if is_drawable else "")
+        yield PictureEntry(image_id(name), name, labels, shapes=_as_shapes(image, of_image) if is_drawable else "")
 
 
 def _as_shapes(image: dict[str, Any], segments: list[dict[str, Any]]) -> str:
@@ -119,8 +119,8 @@ def _integer(file: str, who: str, holder: dict[str, Any], key: str) -> int:
     return value
 
 
-def _parsed(file: str) -> dict[str, list[dict[str, Any]]]:
-    with given_file(file, "annotations file") as stream:
+def _read_annotations(file: str) -> dict[str, list[dict[str, Any]]]:
+    with open_user_file(file, "annotations file") as stream:
         text = stream.read()
     try:
         content = json.loads(text)

@@ -10,8 +10,8 @@ from ..classes import ClassTable
 from ..errors import ConfigError, InputError
 from ..files.place import Place, place
 from ..pictures.sources import path_fault
-from .benchmark_classes import COCO_CLASSES, numbered_table
-from .listing import Entry, Listing, image_id
+from .benchmark_classes import COCO_CLASSES, number_classes
+from .listing import Listing, PictureEntry, image_id
 
 _FOLDERS = ("train2014", "val2014")
 
@@ -43,13 +43,13 @@ def list_coco20i(source: Coco20iSource, known: ClassTable) -> Listing:
                     f"for {' and '.join(folders)} (found {found}); complete it or choose another --split"
                 )
     entries = chain.from_iterable(_entries(root, folder) for folder in folders)
-    return Listing(root.uri, numbered_table(known, COCO_CLASSES), entries, "indexed")
+    return Listing(root.uri, number_classes(known, COCO_CLASSES), entries, "indexed")
 
 
-def _entries(root: Place, folder: str) -> Iterator[Entry]:
+def _entries(root: Place, folder: str) -> Iterator[PictureEntry]:
     for name in root.names(folder):
         if PurePosixPath(name).suffix.lower() not in (".jpg", ".jpeg"):
             continue
         if fault := path_fault(name):
             raise InputError(f"the name of {root.path(name)!a} {fault}; rename the file")
-        yield Entry(image_id(name), name, None, folder, f"annotations/{name.rpartition('.')[0]}.png")
+        yield PictureEntry(image_id(name), name, None, folder, f"annotations/{name.rpartition('.')[0]}.png")

@@ -13,7 +13,7 @@ from typing import Literal
 
 from ..errors import ConfigError, InputError
 from ..files.place import place
-from ..pictures.sources import given_file, given_lines
+from ..pictures.sources import open_user_file, read_user_lines
 from .benchmark_classes import COCO_CLASSES, VOC_CLASSES
 from .listing import image_id
 from .pickled import plain_values
@@ -22,7 +22,7 @@ FOLDS = 4
 FOLD_LINE = re.compile(r"(.+)__(\d\d)")  # 2007_000032__01: a picture and one of its classes
 
 Benchmark = Literal["pascal-5i", "coco-20i"]
-Part = Literal["base", "novel"]
+FoldPart = Literal["base", "novel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class FoldList:
     lines: tuple[tuple[str, int], ...]  # an id and one of its classes, in the order of the files
 
 
-def read_fold(benchmark: Benchmark, folder: str, fold: int, part: Part) -> FoldList:
+def read_fold(benchmark: Benchmark, folder: str, fold: int, part: FoldPart) -> FoldList:
     """The pictures to learn from (of the other folds' classes) or to be judged on (of the fold's own)."""
     if not 0 <= fold < FOLDS:
         raise ConfigError(f"the fold is {fold}, and {benchmark} has folds 0 to {FOLDS - 1}; choose one of them")
@@ -42,7 +42,7 @@ def read_fold(benchmark: Benchmark, folder: str, fold: int, part: Part) -> FoldL
     return FoldList(classes, tuple(line for each in folds for line in _pascal(folder, each, part)))
 
 
-def fold_classes(benchmark: Benchmark, fold: int, part: Part) -> tuple[int, ...]:
+def fold_classes(benchmark: Benchmark, fold: int, part: FoldPart) -> tuple[int, ...]:
     """Pascal-5i holds out five classes in a row; COCO-20i every fourth."""
     if benchmark == "pascal-5i":
         count = len(VOC_CLASSES)
@@ -53,9 +53,9 @@ def fold_classes(benchmark: Benchmark, fold: int, part: Part) -> tuple[int, ...]
     return tuple(novel) if part == "novel" else tuple(each for each in range(1, count + 1) if each not in novel)
 
 
-def _pascal(folder: str, fold: int, part: Part) -> Iterator[tuple[str, int]]:
+def _pascal(folder: str, fold: int, part: FoldPart) -> Iterator[tuple[str, int]]:
     file, own = _file(folder, fold, part, "txt"), fold_classes("pascal-5i", fold, "novel")
-    for number, line in given_lines(file, "fold list"):
+    for number, line in read_user_lines(file, "fold list"):
         found = FOLD_LINE.fullmatch(line)
         if found is None or int(found[2]) not in own:
             raise InputError(
@@ -65,9 +65,9 @@ def _pascal(folder: str, fold: int, part: Part) -> Iterator[tuple[str, int]]:
         yield image_id(found[1]), int(found[2])
 
 
-def _coco(folder: str, fold: int, part: Part) -> Iterator[tuple[str, int]]:
+def _coco(folder: str, fold: int, part: FoldPart) -> Iterator[tuple[str, int]]:
     file = _file(folder, fold, part, "pkl")
-    with given_file(file, "fold list") as stream:
+    with open_user_file(file, "fold list") as stream:
         held = plain_values(stream.read(), file)
     expected = fold_classes("coco-20i", fold, part)
     if not isinstance(held, dict):
@@ -83,5 +83,5 @@ def _coco(folder: str, fold: int, part: Part) -> Iterator[tuple[str, int]]:
         yield from ((image_id(name), label) for name in held.get(label - 1, ()))
 
 
-def _file(folder: str, fold: int, part: Part, suffix: str) -> str:
+def _file(folder: str, fold: int, part: FoldPart, suffix: str) -> str:
     return place(folder).path(f"{'val' if part == 'novel' else 'trn'}/fold{fold}.{suffix}")

@@ -12,7 +12,7 @@ from ..errors import ConfigError, InputError
 from ..files.place import Place, place, split
 from ..pictures.sources import path_fault, tar_uri
 from ..pictures.tars import PACKED_TAR_SUFFIXES, tar_index
-from .listing import PICTURE_SUFFIXES, Entry, Listing, image_id
+from .listing import PICTURE_SUFFIXES, Listing, PictureEntry, image_id
 
 _ONLY_CLASS = "object"  # of a dataset that has masks and no class folders
 
@@ -28,7 +28,7 @@ class FolderSource:
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
+class _FolderPicture:
     path: str  # below the folder, or inside the tar
     archive: str = ""  # the tar, relative to the listing's root
 
@@ -49,7 +49,7 @@ def list_folder(source: FolderSource, known: ClassTable) -> Listing:
     """
     root = place(source.root)
     if root.uri.lower().endswith(PACKED_TAR_SUFFIXES) and not os.path.isdir(root.uri):
-        raise _packed(root.uri)
+        raise _tar_error(root.uri)
     base, tar = split(root.uri) if _is_tar(root.uri) else (root, "")
     masks = place(source.masks) if source.masks else None
     if masks == root:
@@ -59,7 +59,7 @@ def list_folder(source: FolderSource, known: ClassTable) -> Listing:
     if not classes:
         raise InputError(_nothing_found(root, tar))
     named = sorted(classes - {""}) or ([_ONLY_CLASS] if masks else [])
-    table = known.extended((name, name) for name in named)
+    table = known.with_classes((name, name) for name in named)
     unnamed = table.index_of(_ONLY_CLASS) if named == [_ONLY_CLASS] and classes == {""} else None
     return Listing(base.uri, table, _entries(tree, table, unnamed), "binary" if masks else "none")
 
@@ -72,7 +72,7 @@ class _Tree:
     masks: Place | None
     tar: str  # the tar that is the dataset; "" where the folder is
 
-    def pictures(self) -> Iterator[_Picture]:
+    def pictures(self) -> Iterator[_FolderPicture]:
         if self.tar:
             yield from self._members(self.tar)
             return
@@ -81,7 +81,7 @@ class _Tree:
             lower = name.lower()
             if os.path.splitext(lower)[1] in PICTURE_SUFFIXES:
                 plain = plain or name
-                yield _Picture(name)
+                yield _FolderPicture(name)
             elif lower.endswith(".tar"):
                 for picture in self._members(name):
                     archive = name
@@ -93,7 +93,7 @@ class _Tree:
                     f"{self.base} holds both pictures ({plain}) and tar files ({archive}); give one or the other"
                 )
         if packed and not plain:
-            raise _packed(self.base.path(packed))
+            raise _tar_error(self.base.path(packed))
 
     def _files(self) -> Iterator[str]:
         own_masks = f"{self.masks}/".removeprefix(f"{self.base.uri.rstrip('/')}/") if self.masks else ""
@@ -104,7 +104,7 @@ class _Tree:
                 raise InputError(f"the name of {self.base.path(name)!a} {fault}; rename the file")
             yield name
 
-    def _members(self, archive: str) -> Iterator[_Picture]:
+    def _members(self, archive: str) -> Iterator[_FolderPicture]:
         path = self.base.path(archive)
         if "::" in archive:
             raise InputError(f"the name of {path} holds '::', which parts a member from its tar; rename the tar")
@@ -122,9 +122,9 @@ class _Tree:
             if fault := path_fault(name):
                 raise InputError(f"{path} holds {name!a}, which {fault}; pack it with other names")
             if not _is_hidden(name):
-                yield _Picture(name, archive)
+                yield _FolderPicture(name, archive)
 
-    def mask_of(self, picture: _Picture) -> str:
+    def mask_of(self, picture: _FolderPicture) -> str:
         """The mask's uri: relative where masks lie inside the dataset, a URL of its own elsewhere."""
         if self.masks is None:
             return ""
@@ -138,7 +138,7 @@ class _Tree:
         return inside if inside != path or not self.masks.is_local else f"file://{quote(path)}"
 
 
-def _entries(tree: _Tree, table: ClassTable, unnamed: int | None) -> Iterator[Entry]:
+def _entries(tree: _Tree, table: ClassTable, unnamed: int | None) -> Iterator[PictureEntry]:
     """`unnamed` is the class of pictures that lie in no class folder, if they have one."""
     indices = {row.source_id: row.index for row in table.rows}
     for picture in tree.pictures():
@@ -153,7 +153,7 @@ def _entries(tree: _Tree, table: ClassTable, unnamed: int | None) -> Iterator[En
                 f"move it into the folder of its class"
             )
         path = picture.path if tree.tar or not picture.archive else f"{picture.archive[:-4]}/{picture.path}"
-        yield Entry(image_id(path), picture.uri, () if index is None else (index,), mask=tree.mask_of(picture))
+        yield PictureEntry(image_id(path), picture.uri, () if index is None else (index,), mask=tree.mask_of(picture))
 
 
 def _is_tar(uri: str) -> bool:
@@ -164,7 +164,7 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or "/." in name
 
 
-def _packed(path: str) -> InputError:
+def _tar_error(path: str) -> InputError:
     return InputError(
         f"{path} is a compressed tar, in which no picture can be read alone; unpack it or make a plain .tar"
     )

@@ -16,7 +16,7 @@ PICTURE_SUFFIXES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class PictureEntry:
     """One picture of a dataset. `uri` and `mask` are relative to the listing's root, or URLs of their own."""
 
     id: str
@@ -31,7 +31,7 @@ class Entry:
 class Listing:
     root: str  # absolute path or URL that relative uris start from
     classes: ClassTable
-    entries: Iterator[Entry]  # read once, in the dataset's own stable order
+    entries: Iterator[PictureEntry]  # read once, in the dataset's own stable order
     # "indexed": pixel = class index; "binary": one object, painted with the entry's first label; "shapes": see Entry
     mask_kind: Literal["none", "indexed", "binary", "shapes"] = "none"
 

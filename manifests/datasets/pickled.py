@@ -20,14 +20,14 @@ _REMEMBER, _RECALL = {"PUT", "BINPUT", "LONG_BINPUT"}, {"GET", "BINGET", "LONG_B
 def plain_values(data: bytes, where: str) -> object:
     """What a pickle of nothing but dicts, lists, whole numbers and text holds."""
     try:
-        return _followed(pickletools.genops(data), where)
+        return _run_instructions(pickletools.genops(data), where)
     except InputError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{where} is no whole pickle ({str(error)[:80]}); copy or download it again") from error
 
 
-def _followed(instructions: Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]], where: str) -> object:
+def _run_instructions(instructions: Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]], where: str) -> object:
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}

@@ -24,7 +24,7 @@ def draw_shapes(shapes: str, width: int, height: int) -> UInt8[np.ndarray, "H W"
 
     The row fails as mask_size where the segments are of another size, as mask_undecodable where they cannot be drawn.
     """
-    content = _parsed(shapes)
+    content = _parse_shapes(shapes)
     declared = (content.get("width"), content.get("height"))
     if any(given not in (None, actual) for given, actual in zip(declared, (width, height), strict=True)):
         raise RowFailed(
@@ -35,13 +35,13 @@ def draw_shapes(shapes: str, width: int, height: int) -> UInt8[np.ndarray, "H W"
     objects = [segment for segment in content["segments"] if not segment["crowd"]]
     for segment in content["segments"]:
         if segment["crowd"]:
-            labels_HW[_drawn(segment, width, height)] = IGNORE
+            labels_HW[_draw_segment(segment, width, height)] = IGNORE
     for segment in sorted(objects, key=lambda segment: -_area(segment, width, height)):
-        labels_HW[_drawn(segment, width, height)] = segment["class"]
+        labels_HW[_draw_segment(segment, width, height)] = segment["class"]
     return labels_HW
 
 
-def _parsed(shapes: str) -> dict[str, Any]:
+def _parse_shapes(shapes: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(shapes)
         known = {"area", "class", "crowd", "segmentation"}
@@ -59,7 +59,7 @@ def _undecodable(detail: str) -> RowFailed:
 def _area(segment: dict[str, Any], width: int, height: int) -> float:
     """As annotated, since that is what other tools sort by; counted where it is not."""
     if segment["area"] is None:
-        return float(_drawn(segment, width, height).sum())
+        return float(_draw_segment(segment, width, height).sum())
     if not _is_number(segment["area"]):
         raise _undecodable(f"the area {segment['area']!a} is not a number")
     return float(segment["area"])
@@ -70,7 +70,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and -1e12 < value < 1e12
 
 
-def _drawn(segment: dict[str, Any], width: int, height: int) -> Bool[np.ndarray, "H W"]:
+def _draw_segment(segment: dict[str, Any], width: int, height: int) -> Bool[np.ndarray, "H W"]:
     segmentation = segment["segmentation"]
     if isinstance(segmentation, list):
         return _from_polygons(segmentation, width, height)
@@ -81,7 +81,7 @@ def _drawn(segment: dict[str, Any], width: int, height: int) -> Bool[np.ndarray,
             Reason.MASK_SIZE, f"run lengths of size {segmentation.get('size')!a}, the picture is {[height, width]}"
         )
     counts = segmentation.get("counts")
-    runs_R = _decompressed(counts) if isinstance(counts, str) else _plain(counts)
+    runs_R = _decompress_runs(counts) if isinstance(counts, str) else _plain(counts)
     return _from_runs(runs_R, width, height)
 
 
@@ -91,7 +91,7 @@ def _from_polygons(polygons: list[Any], width: int, height: int) -> Bool[np.ndar
     for polygon in polygons:
         _check_polygon(polygon, width, height)
     runs: Any = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-    return _from_runs(_decompressed(runs["counts"].decode()), width, height)
+    return _from_runs(_decompress_runs(runs["counts"].decode()), width, height)
 
 
 def _check_polygon(polygon: Any, width: int, height: int) -> None:
@@ -114,7 +114,7 @@ def _plain(counts: Any) -> Int64[np.ndarray, " R"]:
     return np.array(counts, dtype=np.int64)
 
 
-def _decompressed(counts: str) -> Int64[np.ndarray, " R"]:
+def _decompress_runs(counts: str) -> Int64[np.ndarray, " R"]:
     """The runs of a compressed string: five bits a character, low ones first, 32 says more follow, 16 is the sign.
 
     From the fourth run on, what is written is the difference to the run before the last (maskApi.c, rleToString).

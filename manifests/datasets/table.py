@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Literal, cast
 from ..classes import ClassTable
 from ..errors import ConfigError, InputError
 from ..files.place import Place, place, split
-from ..pictures.sources import TAR_SCHEME, given_file, path_fault
-from .benchmark_classes import checked_order
-from .listing import Entry, Listing, image_id
+from ..pictures.sources import TAR_SCHEME, open_user_file, path_fault
+from .benchmark_classes import check_order
+from .listing import Listing, PictureEntry, image_id
 
 COLUMNS = ("path", "uri", "id", "label", "labels", "split", "mask")  # path = uri, label = labels
 LABEL_SEPARATOR = "|"  # not the semicolon, which parts columns where commas are decimal
@@ -72,11 +72,11 @@ def list_table(source: TableSource, known: ClassTable) -> Listing:
 
 
 def _table(source: TableSource, known: ClassTable, found: Sequence[str]) -> ClassTable:
-    table = known.extended((name, name) for name in source.classes or found)
-    return checked_order(table, source.classes)
+    table = known.with_classes((name, name) for name in source.classes or found)
+    return check_order(table, source.classes)
 
 
-def _entries(source: TableSource, root: Place, table: ClassTable) -> Iterator[Entry]:
+def _entries(source: TableSource, root: Place, table: ClassTable) -> Iterator[PictureEntry]:
     indices = {row.source_id: row.index for row in table.rows}
     for row in _rows(source, root):
         names = row.labels
@@ -89,7 +89,7 @@ def _entries(source: TableSource, root: Place, table: ClassTable) -> Iterator[En
                 f"{row.where} of {source.file} has a new label {unknown[0]}, it changed while read; start again"
             )
         labels = None if names is None else tuple(sorted(indices[name] for name in names))
-        yield Entry(row.id, row.path, labels, row.split, row.mask)
+        yield PictureEntry(row.id, row.path, labels, row.split, row.mask)
 
 
 def _check_labels(source: TableSource, row: _Row) -> None:
@@ -167,7 +167,7 @@ def _relative(root: Place, path: str, what: str) -> str:
 
 
 def _csv_rows(file: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    with given_file(file, "table") as stream, io.TextIOWrapper(cast(Any, stream), "utf-8-sig", newline="") as text:
+    with open_user_file(file, "table") as stream, io.TextIOWrapper(cast(Any, stream), "utf-8-sig", newline="") as text:
         lines = csv.reader(text, strict=True, skipinitialspace=True)
         try:
             header = [name.strip() for name in next(lines, [])]
@@ -188,7 +188,7 @@ def _parquet_rows(file: str) -> Iterator[tuple[str, dict[str, Any]]]:
     import pyarrow
     from pyarrow import parquet
 
-    with given_file(file, "table") as stream:
+    with open_user_file(file, "table") as stream:
         try:
             table = parquet.ParquetFile(stream, page_checksum_verification=True)
             _check_columns(file, table.schema_arrow.names)

@@ -10,10 +10,10 @@ from typing import ClassVar, Literal
 from ..classes import ClassTable
 from ..errors import ConfigError, InputError
 from ..files.place import Place, place
-from ..pictures.sources import given_lines, path_fault
-from .benchmark_classes import VOC_CLASSES, numbered_table
+from ..pictures.sources import path_fault, read_user_lines
+from .benchmark_classes import VOC_CLASSES, number_classes
 from .fold_lists import FOLD_LINE
-from .listing import Entry, Listing, image_id
+from .listing import Listing, PictureEntry, image_id
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 _CLASS_LIST_LINE = re.compile(r"\S+\s+(-1|0|1)")  # ImageSets/Main/cat_train.txt
@@ -47,14 +47,14 @@ class VocSource:
 def list_voc(source: VocSource, known: ClassTable) -> Listing:
     """The pictures of one split or list, in its order; a listed picture that is absent is listed all the same."""
     root = place(source.root)
-    pictures = frozenset(root.joined("JPEGImages").names())
+    pictures = frozenset(root.join("JPEGImages").names())
     if not pictures:
         found = ", ".join(islice(root.names(), 3)) or "nothing"
         raise InputError(f"no pictures in {root}/JPEGImages; give the folder that holds JPEGImages (found {found})")
     if source.masks and next(root.names(source.masks), None) is None:
         raise InputError(f"no masks in {root}/{source.masks}; check --masks (SegmentationClass, SegmentationClassAug)")
-    table = numbered_table(known, VOC_CLASSES)
-    listed = _listed_ids(root, source)
+    table = number_classes(known, VOC_CLASSES)
+    listed = _read_ids(root, source)
     labels = _labels(root, source, listed)
     return Listing(root.uri, table, _entries(source, listed, labels, pictures), "indexed" if source.masks else "none")
 
@@ -64,30 +64,30 @@ def _entries(
     listed: dict[str, set[int]],
     labels: Iterable[tuple[int, ...] | None],
     pictures: frozenset[str],
-) -> Iterator[Entry]:
+) -> Iterator[PictureEntry]:
     for name, of_picture in zip(listed, labels, strict=True):
         file = next((name + suffix for suffix in _SUFFIXES if name + suffix in pictures), f"{name}.jpg")
         mask = f"{source.masks.rstrip('/')}/{name}.png" if source.masks else ""
-        yield Entry(image_id(file), f"JPEGImages/{file}", of_picture, source.split, mask)
+        yield PictureEntry(image_id(file), f"JPEGImages/{file}", of_picture, source.split, mask)
 
 
-def _listed_ids(root: Place, source: VocSource) -> dict[str, set[int]]:
+def _read_ids(root: Place, source: VocSource) -> dict[str, set[int]]:
     """Ids in order of first appearance, each with the classes that the list itself gives it."""
     file = source.list_file or _split_file(root, source.split)
-    lines = list(given_lines(file, "list file"))
+    lines = list(read_user_lines(file, "list file"))
     if not lines:
         raise InputError(f"{file} lists no pictures; it should hold one id per line")
     is_fold = FOLD_LINE.fullmatch(lines[0][1]) is not None
     listed: dict[str, set[int]] = {}
     for number, line in lines:
-        name, labels = _parsed(line, is_fold, f"{file} line {number}")
+        name, labels = _parse_line(line, is_fold, f"{file} line {number}")
         if name in listed and not is_fold:
             raise InputError(f"{file} line {number} lists {name} a second time; list each picture once")
         listed.setdefault(name, set()).update(labels)
     return listed
 
 
-def _parsed(line: str, is_fold: bool, where: str) -> tuple[str, set[int]]:
+def _parse_line(line: str, is_fold: bool, where: str) -> tuple[str, set[int]]:
     labels: set[int] = set()
     if match := FOLD_LINE.fullmatch(line) if is_fold else None:
         name, labels = match[1], {int(match[2])}
@@ -127,7 +127,7 @@ def _labels(root: Place, source: VocSource, listed: dict[str, set[int]]) -> Iter
         return (None for _ in listed)
     if any(listed.values()):
         return (tuple(sorted(labels)) for labels in listed.values())
-    annotated = frozenset(root.joined("Annotations").names())
+    annotated = frozenset(root.join("Annotations").names())
     without = [name for name in listed if f"{name}.xml" not in annotated]
     image_sets = _image_set_labels(root, source.split) if without else {}
     missing = [name for name in without if name not in image_sets]
@@ -166,7 +166,7 @@ def _image_set_labels(root: Place, split: str) -> dict[str, tuple[int, ...]]:
             continue
         of_part: dict[str, set[int]] = {}
         for index, name in enumerate(names, 1):
-            for number, line in given_lines(root.path(name), "list file"):
+            for number, line in read_user_lines(root.path(name), "list file"):
                 picture, _, value = line.replace("\t", " ").rpartition(" ")
                 if value not in ("1", "0", "-1"):
                     raise InputError(f"{root.path(name)} line {number} is {line!a}, expected an id and 1, 0 or -1")

@@ -22,7 +22,7 @@ _INSIDE = 255
 def encode_brush(inside_HW: Bool[np.ndarray, "H W"]) -> list[int]:
     """The bytes of a mask, all four channels 255 inside and 0 outside."""
     lengths_R, is_inside_R = _runs(inside_HW.ravel())
-    return _packed(inside_HW.size * _CHANNELS, lengths_R, is_inside_R).tolist()
+    return _pack_runs(inside_HW.size * _CHANNELS, lengths_R, is_inside_R).tolist()
 
 
 def _runs(inside: Bool[np.ndarray, " N"]) -> tuple[Int64[np.ndarray, " R"], Bool[np.ndarray, " R"]]:
@@ -35,7 +35,7 @@ def _runs(inside: Bool[np.ndarray, " N"]) -> tuple[Int64[np.ndarray, " R"], Bool
     return lengths_R, np.repeat(inside[ends], pieces)
 
 
-def _packed(
+def _pack_runs(
     num_values: int, lengths_R: Int64[np.ndarray, " R"], is_inside_R: Bool[np.ndarray, " R"]
 ) -> UInt8[np.ndarray, " bytes"]:
     kind_R = np.searchsorted(2**_LENGTH_BITS, lengths_R)

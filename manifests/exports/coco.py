@@ -19,7 +19,7 @@ from pycocotools import mask as coco_mask  # type: ignore[import-untyped]
 from ..classes import IGNORE
 from ..files.atomic import HashingWriter
 from ..files.sealed import Json
-from .export import Example, Export
+from .export import Export, ExportPicture
 
 _IDS = 1024  # kept free for the annotations of each picture
 _FIRST_CROWD = 512  # among them
@@ -35,12 +35,12 @@ class _Instances:
         self._between = b""
         stream.write(head + b',"annotations":[\n')
 
-    def add(self, example: Example, annotations: Iterator[dict[str, Json]]) -> None:
+    def add(self, example: ExportPicture, annotations: Iterator[dict[str, Json]]) -> None:
         size = {"height": example.height, "width": example.width}
         image = {"id": example.number, "file_name": example.picture_name, **size, "maskmill_id": example.id}
-        self._images.append(_encoded(image))
+        self._images.append(_json_bytes(image))
         for annotation in annotations:
-            self._stream.write(self._between + _encoded(annotation))
+            self._stream.write(self._between + _json_bytes(annotation))
             self._between = b",\n"
 
     def end(self) -> None:
@@ -73,10 +73,10 @@ def _head(export: Export) -> bytes:
             for label, name in export.class_names().items()
         ],
     }
-    return _encoded(told)[:-1]
+    return _json_bytes(told)[:-1]
 
 
-def _annotations(example: Example, export: Export) -> Iterator[dict[str, Json]]:
+def _annotations(example: ExportPicture, export: Export) -> Iterator[dict[str, Json]]:
     told = {each["class"]: {"source": each["source"], "score": each["score"]} for each in example.row["objects"]}
     for label in example.classes():
         segment = segment_of(example.label_HW == label)
@@ -93,7 +93,9 @@ def _annotations(example: Example, export: Export) -> Iterator[dict[str, Json]]:
         yield _annotation(example, _FIRST_CROWD + label, label, 1, segment)
 
 
-def _annotation(example: Example, number: int, label: int, crowd: int, segment: dict[str, Json]) -> dict[str, Json]:
+def _annotation(
+    example: ExportPicture, number: int, label: int, crowd: int, segment: dict[str, Json]
+) -> dict[str, Json]:
     ids = {"id": example.number * _IDS + number, "image_id": example.number, "category_id": label}
     return {**ids, "iscrowd": crowd, **segment}
 
@@ -108,5 +110,5 @@ def segment_of(inside_HW: Bool[np.ndarray, "H W"]) -> dict[str, Json]:
     }
 
 
-def _encoded(value: Json) -> bytes:
+def _json_bytes(value: Json) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

@@ -30,7 +30,7 @@ _RENAMED = "class names changed"
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class ExportPicture:
     """A picture with its mask, and the names that it has in files."""
 
     number: int  # from 1, its place in the dataset's row list, whatever rows are left out
@@ -67,7 +67,7 @@ class Export:
         self.folder = folder
         self.lost: Counter[str] = Counter()  # what → how many
 
-    def examples(self) -> Iterator[Example]:
+    def examples(self) -> Iterator[ExportPicture]:
         """In the dataset's order; one is in memory at a time."""
         taken: set[str] = set()
         for index in range(len(self.labels)):
@@ -80,7 +80,7 @@ class Export:
             label_HW = self.labels.mask(index).numpy()
             split = file_name(row["split"] or NO_SPLIT)
             number = self.labels.position(index) + 1
-            yield Example(number, row["id"], stem, split, picture, extension, label_HW, row)
+            yield ExportPicture(number, row["id"], stem, split, picture, extension, label_HW, row)
 
     def class_names(self, clean: Callable[[str], str] = str, reserved: Iterable[str] = ()) -> dict[int, str]:
         """Names that differ from each other, as `clean` makes them fit for a format; those that change are counted."""

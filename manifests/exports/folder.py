@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from ..errors import ConfigError
 from ..files import atomic
 from ..files.atomic import HashingWriter
-from ..files.lock import LOCK, held
+from ..files.lock import LOCK, hold_lock
 from ..files.place import Place, place
 from ..files.sealed import Json
 
@@ -52,7 +52,7 @@ def whole_folder(target: Place, overwrite: bool, mark: dict[str, Json]) -> Itera
     `mark` is told in the list of what was written, and may still grow while the block runs.
     """
     part, replaced = _beside(target, "part"), _beside(target, "replaced")
-    with held(part):
+    with hold_lock(part):
         try:
             _recover(target, replaced)
             check_target(target, overwrite)
@@ -87,14 +87,14 @@ def check_target(target: Place, overwrite: bool) -> None:
         raise ConfigError(
             f"{target} holds no {MARK}, so no export wrote it and --overwrite leaves it alone; choose another --out"
         )
-    if strangers := sorted(found - written(target)):
+    if strangers := sorted(found - read_file_list(target)):
         raise ConfigError(
             f"{target} holds {len(strangers)} files that its export did not write, the first is {strangers[0]!r}; "
             "move them away or choose another --out"
         )
 
 
-def written(folder: Place) -> frozenset[str]:
+def read_file_list(folder: Place) -> frozenset[str]:
     """The files that an export has written there, as its list says."""
     try:
         files = json.loads(folder.read(MARK))["files"]
@@ -125,7 +125,7 @@ def _recover(target: Place, replaced: Place) -> None:
 
 def _remove_written(folder: Place) -> None:
     """The list of what was written goes last, so that a second try knows what the first did."""
-    found, ours = list(folder.names()), written(folder)
+    found, ours = list(folder.names()), read_file_list(folder)
     atomic.discard(folder, [each for each in found if each in ours and each != MARK])
     if MARK in found:
         atomic.remove(folder, MARK)

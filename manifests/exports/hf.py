@@ -15,7 +15,7 @@ from ..classes import BACKGROUND, IGNORE
 from ..files.sealed import Json
 from ..pictures.palette import encode_label_map
 from ..published.schema import IMAGE, OBJECT, schema_for_hugging_face
-from .export import Example, Export, one_line
+from .export import Export, ExportPicture, one_line
 
 _FILE_BYTES = 500 * 10**6  # as the Hub wants them
 _GROUP_BYTES = 32 * 2**20  # what a reader of one row decodes at most
@@ -91,7 +91,7 @@ def _schema(names: Mapping[int, str]) -> pa.Schema:
     return schema_for_hugging_face(_COLUMNS, {"labels": labels})
 
 
-def _row(example: Example) -> dict[str, Json]:
+def _row(example: ExportPicture) -> dict[str, Json]:
     return {
         "id": example.id,
         "image": {"bytes": example.picture, "path": example.picture_name},

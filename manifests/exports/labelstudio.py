@@ -13,7 +13,7 @@ from ..classes import IGNORE
 from ..files.sealed import Json
 from ..pictures.palette import VOC_PALETTE
 from .brush import encode_brush
-from .export import Example, Export, one_line
+from .export import Export, ExportPicture, one_line
 from .parts import Parts
 
 _FILE_BYTES = 100 * 10**6  # less than what a server takes at once unless told otherwise
@@ -31,7 +31,7 @@ def write(export: Export) -> None:
     export.folder.write("config.xml", _config(names).encode())
 
 
-def _task(example: Example, names: Mapping[int, str], version: str) -> dict[str, Json]:
+def _task(example: ExportPicture, names: Mapping[int, str], version: str) -> dict[str, Json]:
     data = {
         "image": f"/data/local-files/?d={quote(f'images/{example.picture_name}')}",
         "id": example.id,
@@ -40,7 +40,7 @@ def _task(example: Example, names: Mapping[int, str], version: str) -> dict[str,
     return {"data": data, "predictions": [{"model_version": version, "result": list(_brushes(example, names))}]}
 
 
-def _brushes(example: Example, names: Mapping[int, str]) -> Iterator[dict[str, Json]]:
+def _brushes(example: ExportPicture, names: Mapping[int, str]) -> Iterator[dict[str, Json]]:
     for label, name in names.items():
         inside_HW = example.label_HW == label
         if inside_HW.any():

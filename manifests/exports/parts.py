@@ -22,10 +22,10 @@ class Parts:
         if split in self._open and self._open[split][1].size + len(piece) > self._max_bytes:
             self._close(split)
         is_first = split not in self._open
-        stream = self._begun(split) if is_first else self._open[split][1]
+        stream = self._begin_part(split) if is_first else self._open[split][1]
         stream.write(piece if is_first else self._between + piece)
 
-    def _begun(self, split: str) -> HashingWriter:
+    def _begin_part(self, split: str) -> HashingWriter:
         number = self._count.get(split, 0)
         self._count[split] = number + 1
         stack = ExitStack()

@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Iterator
 
 from ..files.sealed import Json
-from .export import Example, Export
+from .export import Export, ExportPicture
 from .grey import encode_grey
 from .parts import Parts
 
@@ -22,14 +22,14 @@ def write(export: Export) -> None:
     with Parts(export.folder, "{split}-{number:06}.tar", _SHARD_BYTES, end=_TAR_END) as shards:
         for example in export.examples():
             shards.write(example.split, b"".join(_sample(example)))
-    export.folder.write("classes.json", _encoded(names))
+    export.folder.write("classes.json", _json_bytes(names))
 
 
-def _sample(example: Example) -> Iterator[bytes]:
+def _sample(example: ExportPicture) -> Iterator[bytes]:
     known = {name: example.row[name] for name in ("id", "labels", "split", "height", "width", "objects")}
     yield from _member(example.picture_name, example.picture)
     yield from _member(f"{example.stem}.mask.png", encode_grey(example.label_HW))
-    yield from _member(f"{example.stem}.json", _encoded(known))
+    yield from _member(f"{example.stem}.json", _json_bytes(known))
 
 
 def _member(name: str, data: bytes) -> Iterator[bytes]:
@@ -40,5 +40,5 @@ def _member(name: str, data: bytes) -> Iterator[bytes]:
     yield bytes(-len(data) % tarfile.BLOCKSIZE)
 
 
-def _encoded(value: Json) -> bytes:
+def _json_bytes(value: Json) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode()

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from ..classes import IGNORE
-from .export import Example, Export
+from .export import Export, ExportPicture
 from .outlines import pieces_of
 
 _HOLES = "holes closed"
@@ -36,7 +36,7 @@ def write(export: Export) -> None:
     export.folder.write("data.yaml", _data_yaml(export, splits).encode())
 
 
-def _lines(example: Example, export: Export) -> Iterator[str]:
+def _lines(example: ExportPicture, export: Export) -> Iterator[str]:
     size = np.array([example.height, example.width])
     for label in example.classes():
         for piece in pieces_of(example.label_HW == label):
@@ -56,12 +56,12 @@ def _data_yaml(export: Export, splits: Mapping[str, int]) -> str:
     folders = {"train": training, "val": "val" if "val" in splits else training, **{each: each for each in splits}}
     export.lost[_NO_TRAIN] += 0 if "train" in splits else splits[training]
     export.lost[_NO_VAL] += 0 if "val" in splits else splits[training]
-    lines = [f"{_quoted(split)}: {_quoted(f'images/{folder}')}" for split, folder in folders.items()]
-    names = [f"  {label - 1}: {_quoted(name)}" for label, name in export.class_names().items()]
+    lines = [f"{_quote(split)}: {_quote(f'images/{folder}')}" for split, folder in folders.items()]
+    names = [f"  {label - 1}: {_quote(name)}" for label, name in export.class_names().items()]
     return "\n".join([*lines, "names:", *names]) + "\n"
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     """A YAML string; what is not to be seen is written as its number."""
     escaped = (each if each.isprintable() and each not in '"\\' else f"\\U{ord(each):08x}" for each in text)
     return f'"{"".join(escaped)}"'

@@ -20,15 +20,15 @@ LOCK = ".lock"
 
 
 @contextmanager
-def held(place: Place, *, shared: bool = False, break_lock: bool = False) -> Iterator[None]:
+def hold_lock(place: Place, *, shared: bool = False, break_lock: bool = False) -> Iterator[None]:
     """Holds an artifact's lock; raises ArtifactBusy at once, without waiting, where another holds it."""
     if place.is_local:
-        with _held_by_flock(place, shared):
+        with _hold_flock(place, shared):
             yield
     elif shared:  # parts write different units, and a store without flock offers nothing that many could share
         yield
     else:
-        with _held_by_object(place, break_lock):
+        with _hold_lock_object(place, break_lock):
             yield
 
 
@@ -50,8 +50,8 @@ def is_held(place: Place) -> bool:
 
 
 @contextmanager
-def _held_by_flock(place: Place, shared: bool) -> Iterator[None]:
-    descriptor = _locked_descriptor(place, shared)
+def _hold_flock(place: Place, shared: bool) -> Iterator[None]:
+    descriptor = _lock_file(place, shared)
     try:
         atomic.overwrite_descriptor(descriptor, place.path(LOCK), _holder())
         yield
@@ -59,7 +59,7 @@ def _held_by_flock(place: Place, shared: bool) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _locked_descriptor(place: Place, shared: bool) -> int:
+def _lock_file(place: Place, shared: bool) -> int:
     while True:
         atomic.make_directory(place)
         descriptor = atomic.open_for_locking(place.path(LOCK))
@@ -78,7 +78,7 @@ def _locked_descriptor(place: Place, shared: bool) -> int:
 
 
 @contextmanager
-def _held_by_object(place: Place, break_lock: bool) -> Iterator[None]:
+def _hold_lock_object(place: Place, break_lock: bool) -> Iterator[None]:
     if break_lock:
         atomic.remove(place, LOCK)
     mine = _holder()

@@ -44,7 +44,7 @@ class Place:
         """The full path or URL of a file in this place."""
         return f"{self.uri.rstrip('/')}/{name}" if name else self.uri
 
-    def joined(self, name: str) -> "Place":
+    def join(self, name: str) -> "Place":
         return Place(self.path(name))
 
     def open(self, name: str) -> io.IOBase:
@@ -86,7 +86,7 @@ class Place:
                     found = os.stat(self.path(name))
                     return FileStat(found.st_size, found.st_mtime)
                 info = filesystem_of(self.uri).info(key_of(self.path(name)))
-                return FileStat(int(info.get("size") or 0), _modified(info))
+                return FileStat(int(info.get("size") or 0), _modification_time(info))
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -208,7 +208,7 @@ def _is_from_client(error: Exception) -> bool:
     return type(error).__module__.partition(".")[0] in {"botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "s3fs"}
 
 
-def _modified(info: dict[str, Any]) -> float:
+def _modification_time(info: dict[str, Any]) -> float:
     value = info.get("LastModified") or info.get("mtime") or info.get("modified") or info.get("created")
     if value is None:
         return float("inf")

@@ -37,21 +37,21 @@ def number() -> int:
 def begin() -> None:
     """Of the first: the others may come. They wait for this, since the first may have nothing to do, or be refused."""
     if number() == 0:
-        with _asked():
+        with _report_lost_store():
             store().set(_WORD, _BEGINS)
-    elif _awaited(_BEGINS, WAIT_S) == _ENDED:
+    elif _await_word(_BEGINS, WAIT_S) == _ENDED:
         raise EnvironmentFault("the first process ended before there was anything to compute")
 
 
 def end() -> None:
     """Of the first, once it has said how its command ended: the others need not say it too."""
     if num_processes() > 1 and number() == 0:
-        with suppress(EnvironmentFault), _asked():  # where torchrun is gone, so are those who would ask
+        with suppress(EnvironmentFault), _report_lost_store():  # where torchrun is gone, so are those who would ask
             store().set(_WORD, _ENDED)
 
 
 @contextmanager
-def ended_by_the_first() -> Iterator[None]:
+def exit_with_first() -> Iterator[None]:
     """What ends a process beside the first is not said where the first has ended too and said why: then the exit code
     is 0, so that torchrun tells of the first's and no other."""
     try:
@@ -72,7 +72,7 @@ def store() -> "Store":
 
 
 @contextmanager
-def _asked() -> Iterator[None]:
+def _report_lost_store() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch's errors of connections are no others
@@ -82,17 +82,17 @@ def _asked() -> Iterator[None]:
 def _first_has_ended(wait_s: float) -> bool:
     """After its beginning it is waited for so long; before that, until it begins or ends."""
     try:
-        return _awaited(_BEGINS, WAIT_S) == _ENDED or _awaited(_ENDED, wait_s) == _ENDED
+        return _await_word(_BEGINS, WAIT_S) == _ENDED or _await_word(_ENDED, wait_s) == _ENDED
     except EnvironmentFault:
         return False
 
 
-def _awaited(word: str, wait_s: float) -> str:
+def _await_word(word: str, wait_s: float) -> str:
     """The first's word, once it is this one or the end. Asked for again and again, because no signal interrupts a wait
     within torch."""
     until = time.monotonic() + wait_s
     while time.monotonic() < until:
-        with _asked():
+        with _report_lost_store():
             found = store().get(_WORD).decode() if store().check([_WORD]) else ""
         if found in (word, _ENDED):
             return found

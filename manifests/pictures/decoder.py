@@ -13,7 +13,7 @@ from jaxtyping import UInt8, UInt16
 from PIL import Image, ImageFile
 
 from ..errors import ConfigError, Reason, RowFailed
-from .pillow import opened, orientation_of, reading
+from .pillow import open_image, orientation_of, reading
 
 BACKGROUND = 255  # what shows through transparent pixels, in each channel: white
 
@@ -80,19 +80,19 @@ def inspect_picture(data: bytes, limits: Limits = DEFAULT_LIMITS) -> PictureFact
     Damage behind the header, such as a JPEG's missing end, shows in `decode_picture` alone.
     """
     with reading(data, limits.max_pixels):
-        image, num_frames = opened(data, with_pixels=False)
+        image, num_frames = open_image(data, with_pixels=False)
         return _fit(_facts(image, num_frames), limits)
 
 
 def decode_picture(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[UInt8[np.ndarray, "H W 3"], PictureFacts]:
     """The picture upright, and its facts, the same that `inspect_picture` gives; raises RowFailed."""
     with reading(data, limits.max_pixels):
-        image, num_frames = opened(data, with_pixels=True)
+        image, num_frames = open_image(data, with_pixels=True)
         facts = _fit(_facts(image, num_frames), limits)
         image.load()
         rgb = _rgb(image, data)
         # Pillow turns a TIFF while it loads it, and nothing else.
-        upright = rgb if facts.format == "TIFF" else turned(rgb, facts.orientation)
+        upright = rgb if facts.format == "TIFF" else apply_orientation(rgb, facts.orientation)
         if upright.size != (facts.width, facts.height):
             found = f"{upright.width}×{upright.height}"
             raise RowFailed(Reason.UNDECODABLE, f"{found} pixels, and {facts.width}×{facts.height} in the header")
@@ -106,7 +106,7 @@ def decode_indices(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt16[np.nd
     in which 0 is white, where programs disagree about the index.
     """
     with reading(data, limits.max_pixels):
-        image, num_frames = opened(data, with_pixels=True)
+        image, num_frames = open_image(data, with_pixels=True)
         facts = _fit(_facts(image, num_frames), limits)
         full, is_white_zero = _grey_scale(image, data)
         if not (facts.mode in ("1", "L", "P") or facts.mode.startswith("I;16")):
@@ -122,7 +122,7 @@ def decode_indices(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt16[np.nd
         return stored // (255 // full) if facts.mode == "L" and full < 255 else stored
 
 
-def turned(image: Image.Image, orientation: int) -> Image.Image:
+def apply_orientation(image: Image.Image, orientation: int) -> Image.Image:
     """The image with an EXIF orientation applied."""
     method = _TRANSPOSE.get(orientation)
     return image if method is None else image.transpose(method)

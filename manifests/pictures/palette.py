@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ..errors import Reason, RowFailed
-from .decoder import DEFAULT_LIMITS, Limits, decode_indices, turned
+from .decoder import DEFAULT_LIMITS, Limits, apply_orientation, decode_indices
 
 
 def _voc_palette() -> bytes:
@@ -56,4 +56,4 @@ def decode_label_map(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt8[np.n
 
 def rotate_label_map(label_HW: UInt8[np.ndarray, "raw_H raw_W"], orientation: int) -> UInt8[np.ndarray, "H W"]:
     """A mask drawn without regard to EXIF, turned as its picture with this orientation (1–8) is."""
-    return np.array(turned(Image.fromarray(label_HW), orientation))
+    return np.array(apply_orientation(Image.fromarray(label_HW), orientation))

@@ -76,7 +76,7 @@ _max_pixels_before: list[int] = []  # what the application had set, while it is 
 _load_truncated_before: list[bool] = []
 
 
-def opened(data: bytes, with_pixels: bool) -> tuple[ImageFile.ImageFile, int]:
+def open_image(data: bytes, with_pixels: bool) -> tuple[ImageFile.ImageFile, int]:
     """The file's header as Pillow reads it, found by content, and its number of frames; no pixel is decoded.
 
     `with_pixels=False` may leave the pixels out, so that `load` fails. Call it, and whatever is done with the image,
@@ -113,7 +113,7 @@ def reading(data: bytes, max_pixels: int) -> Iterator[None]:
     """Inside, Pillow is quiet and strict, knows no pixel limit below `max_pixels`, and fails as RowFailed only."""
     if not warnings.filters or warnings.filters[0] != _QUIET:
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-    with _switched(max_pixels):
+    with _lift_pillow_limits(max_pixels):
         try:
             yield
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -141,7 +141,7 @@ def _num_frames(image: ImageFile.ImageFile) -> int:
 
 
 @contextmanager
-def _switched(max_pixels: int) -> Iterator[None]:
+def _lift_pillow_limits(max_pixels: int) -> Iterator[None]:
     """Pillow's two process-wide switches as needed here, where they are not; the last to leave puts them back.
 
     Only an application that lowered the pixel limit or asked for truncated pictures, or a user who raised ours, makes

@@ -88,7 +88,7 @@ def path_fault(relative: str) -> str:
 
 
 @contextmanager
-def given_file(uri: str, what: str) -> Iterator[io.IOBase]:
+def open_user_file(uri: str, what: str) -> Iterator[io.IOBase]:
     """A file that the user named, opened for reading; not finding it is the user's mistake."""
     folder, name = split(uri)
     try:
@@ -103,9 +103,9 @@ def given_file(uri: str, what: str) -> Iterator[io.IOBase]:
         yield stream
 
 
-def given_lines(uri: str, what: str) -> Iterator[tuple[int, str]]:
+def read_user_lines(uri: str, what: str) -> Iterator[tuple[int, str]]:
     """The lines of such a file that hold something, with their numbers."""
-    with given_file(uri, what) as stream:
+    with open_user_file(uri, what) as stream:
         try:
             text = stream.read().decode("utf-8-sig")
         except UnicodeDecodeError as error:

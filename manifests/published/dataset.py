@@ -28,8 +28,8 @@ from .frames import frame_row
 from .schema import COLUMNS, class_names
 
 Keep = Literal["kept", "all"]
-Row = Mapping[str, Json]
-Example = tuple[Tensor, Tensor, dict[str, Json]]
+LabelRow = Mapping[str, Json]
+LabelExample = tuple[Tensor, Tensor, dict[str, Json]]
 # Whoever made a dataset chose its URLs, and whoever opens it reads them: none that could mean a file of this machine.
 REMOTE = frozenset(
     ("abfs", "abfss", "az", "gcs", "gs", "hdfs", "hf", "http", "https", "memory", "s3", "s3a", "sftp", "webhdfs")
@@ -38,7 +38,7 @@ _ROOT_OPTION = "images_root= (--images-root of a command)"
 _WITHOUT_PICTURE = tuple(name for name in COLUMNS if name != "image")
 
 
-class Labels(Dataset[Example]):
+class Labels(Dataset[LabelExample]):
     """(image, mask, row) of each picture, in the dataset's order. Holds no open file: it can be sent to workers.
 
     The image is uint8 [3, H, W], upright, with its channels last in memory, as it was decoded; the mask, uint8 [H, W],
@@ -63,7 +63,7 @@ class Labels(Dataset[Example]):
             raise self._corrupt(row, f"has a mask of {tuple(mask.shape)} on a picture of {tuple(image.shape[1:])}")
         return image, mask, row
 
-    def __iter__(self) -> Iterator[Example]:
+    def __iter__(self) -> Iterator[LabelExample]:
         return (self[index] for index in range(len(self)))
 
     @property
@@ -116,12 +116,12 @@ class Labels(Dataset[Example]):
         """Where the picture stands in `rows`, which also lists what is not given."""
         return int(self._positions[range(len(self))[index]])  # also from the end; IndexError beyond
 
-    def _row(self, cells: Row) -> dict[str, Json]:
+    def _row(self, cells: LabelRow) -> dict[str, Json]:
         if fault := _uri_fault(cells["uri"] or ""):
             raise self._corrupt(cells, f"names {cells['uri']!a} as its picture, which {fault}")
         return {name: value for name, value in cells.items() if name != "mask"}
 
-    def _mask(self, cells: Row) -> UInt8[Tensor, "H W"]:
+    def _mask(self, cells: LabelRow) -> UInt8[Tensor, "H W"]:
         png = (cells["mask"] or {}).get("bytes")
         if png is None:
             raise self._corrupt(cells, "has no mask")
@@ -136,7 +136,7 @@ class Labels(Dataset[Example]):
             raise self._corrupt(cells, f"has a mask with {highest}, which is no class")
         return torch.from_numpy(label_HW)
 
-    def _image(self, index: int, row: Row) -> UInt8[Tensor, "3 H W"]:
+    def _image(self, index: int, row: LabelRow) -> UInt8[Tensor, "3 H W"]:
         data, where = self._picture(index, row)
         try:
             picture_HW3, _ = decode_picture(data, self._limits)
@@ -144,9 +144,9 @@ class Labels(Dataset[Example]):
             raise self._undecodable(row, where, failed) from failed
         return torch.from_numpy(picture_HW3).permute(2, 0, 1)
 
-    def _picture(self, index: int, row: Row) -> tuple[bytes, str]:
+    def _picture(self, index: int, row: LabelRow) -> tuple[bytes, str]:
         """The bytes that the mask was made for, and where they were found."""
-        inside = self._embedded(index)
+        inside = self._picture_bytes(index)
         data = self._read(row) if inside is None else inside
         where = self._path(row["uri"]) if inside is None else f"the picture in {self.artifact.place}"
         found = hashlib.sha256(data).hexdigest()
@@ -157,18 +157,18 @@ class Labels(Dataset[Example]):
             )
         return data, where
 
-    def _undecodable(self, row: Row, where: str, failed: RowFailed) -> InputError:
+    def _undecodable(self, row: LabelRow, where: str, failed: RowFailed) -> InputError:
         if failed.reason is Reason.TOO_LARGE:
             return self._too_large(row, failed)
         return InputError(f"{where}, of {row['id']!r}, cannot be decoded: {failed.detail}; leave it out")
 
-    def _embedded(self, index: int) -> bytes | None:
+    def _picture_bytes(self, index: int) -> bytes | None:
         if not self.artifact.plan.config["embed_images"]:
             return None
         found: bytes | None = (self._cells(index, ("image",))["image"] or {}).get("bytes")
         return found
 
-    def _read(self, row: Row) -> bytes:
+    def _read(self, row: LabelRow) -> bytes:
         if not self.images_root and "://" not in _outermost(row["uri"]):
             raise InputError(
                 f"{self.artifact.place} is without its pictures and does not lead to them, so {row['uri']} of "
@@ -191,10 +191,10 @@ class Labels(Dataset[Example]):
     def _cells(self, index: int, columns: Sequence[str] = _WITHOUT_PICTURE) -> dict[str, Json]:
         return frame_row(self.artifact, self.position(index), columns)
 
-    def _corrupt(self, row: Row, what: str) -> CorruptArtifact:
+    def _corrupt(self, row: LabelRow, what: str) -> CorruptArtifact:
         return CorruptArtifact(f"{self.artifact.place}: the row of {row['id']!r} {what}; do not trust this dataset")
 
-    def _too_large(self, row: Row, failed: RowFailed) -> InputError:
+    def _too_large(self, row: LabelRow, failed: RowFailed) -> InputError:
         return InputError(
             f"the picture or mask of {row['id']!r} in {self.artifact.place} is too large ({failed.detail}); "
             "pass more as max_pixels= if this dataset is to be trusted"
@@ -216,16 +216,16 @@ def open_labels(
         raise ConfigError(f'keep is {keep!r} and can be "kept" or "all"')
     artifact = open_artifact(path if isinstance(path, Place) else place(path), "dataset")
     rows = artifact.rows(["id", "status", "kept"])
-    if twice := _repeated(rows.column("id")):
+    if twice := _first_duplicate(rows.column("id")):
         raise CorruptArtifact(f"{artifact.place} has two rows of {twice!r}; do not trust this dataset")
     is_wanted = pc.equal(rows.column("status"), "ok")
     if keep == "kept":
         is_wanted = pc.and_(is_wanted, rows.column("kept"))
-    root = _indexed_root(artifact) if images_root is None else place(images_root).uri
+    root = _pictures_root(artifact) if images_root is None else place(images_root).uri
     return Labels(artifact, root, np.flatnonzero(is_wanted.to_numpy()).tolist(), max_pixels)
 
 
-def _indexed_root(artifact: Artifact) -> str:
+def _pictures_root(artifact: Artifact) -> str:
     """Where the pictures lay when they were indexed; "" where that is no longer known: labels open all the same."""
     try:
         images = read_plan(artifact.plan.input("images").place(artifact.place))
@@ -234,7 +234,7 @@ def _indexed_root(artifact: Artifact) -> str:
     return str(images.facts.get("root", ""))
 
 
-def _repeated(ids: pa.ChunkedArray) -> str:
+def _first_duplicate(ids: pa.ChunkedArray) -> str:
     counts = pc.value_counts(ids)
     twice = counts.filter(pc.greater(counts.field("counts"), 1))
     return str(twice[0]["values"].as_py()) if len(twice) else ""

@@ -30,7 +30,7 @@ def frame_row(artifact: Artifact, position: int, columns: Sequence[str]) -> dict
     unit = layout.unit(layout.unit_of(position))
     number, row = divmod(position - unit.start, FRAME_ROW_GROUP)
     key = (artifact.place, artifact.digest, unit.index, number, tuple(columns))
-    table = _kept(key)
+    table = _recall(key)
     if table is None:
         with _refusing(artifact.place):
             table = _file(artifact, unit).read_row_group(number, columns=list(columns), use_threads=False)
@@ -47,7 +47,7 @@ def frame_rows(artifact: Artifact, columns: Sequence[str]) -> Iterator[dict[str,
                 yield from batch.to_pylist()
 
 
-def _kept(key: Hashable) -> pa.Table | None:
+def _recall(key: Hashable) -> pa.Table | None:
     with _lock:
         if key in _groups:
             _groups.move_to_end(key)

@@ -17,7 +17,7 @@ from ..artifact.artifact import Artifact, open_artifact
 from ..artifact.plan import listing_batches
 from ..errors import ConfigError, CorruptArtifact, InputError, MissingArtifact, StaleArtifact, UnfinishedArtifact
 from ..files.sealed import Json
-from ..pictures.sources import given_file
+from ..pictures.sources import open_user_file
 
 FRAME = "data"  # the field, and the folder of its files
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -151,9 +151,9 @@ def class_indices(named: Sequence[str], table: Sequence[Mapping[str, Json]], who
     return sorted({by_name[name] for name in named})
 
 
-def listed_ids(uri: str) -> list[str]:
+def read_id_list(uri: str) -> list[str]:
     """The image ids of a text file that a user wrote, one in each line."""
-    with given_file(uri, "list of ids") as opened:
+    with open_user_file(uri, "list of ids") as opened:
         stream: Any = opened
         try:
             lines = stream.read().decode("utf-8-sig").replace("\r\n", "\n").split("\n")

@@ -109,7 +109,7 @@ def _numbers(url: Place) -> Iterator[int]:
             yield int(number)
 
 
-def named_version(url: Place, digest: str) -> str:
+def resolve_version(url: Place, digest: str) -> str:
     """The whole digest of a version that is named by its first digits, or of the latest."""
     if len(digest) == 64:
         return digest
@@ -196,12 +196,12 @@ def whole_file(at: Place, name: str, digest: FileDigest) -> Iterator[bytes]:
 Passed = Callable[[int], None]  # is told of so many bytes more, and may raise to stop there
 
 
-def nobody_told(num_bytes: int) -> None: ...
+def no_transfer_progress(num_bytes: int) -> None: ...
 
 
-def send(source: Place, name: str, url: Place, digest: FileDigest, passed: Passed = nobody_told) -> None:
+def send(source: Place, name: str, url: Place, digest: FileDigest, passed: Passed = no_transfer_progress) -> None:
     """Puts a file under its sha256; puts nothing where it holds other bytes."""
-    blocks = _told(whole_file(source, name, digest), passed)
+    blocks = _report_blocks(whole_file(source, name, digest), passed)
     if digest.size < _BLOCK:  # one request, where a stream takes three
         atomic.write(url, file_name(digest), b"".join(blocks))
         return
@@ -210,14 +210,14 @@ def send(source: Place, name: str, url: Place, digest: FileDigest, passed: Passe
             stream.write(block)
 
 
-def fetch(url: Place, digest: FileDigest, target: Place, name: str, passed: Passed = nobody_told) -> None:
+def fetch(url: Place, digest: FileDigest, target: Place, name: str, passed: Passed = no_transfer_progress) -> None:
     """Writes a file of a URL into a folder that is being built."""
     with atomic.building(target, name) as stream:
-        for block in _told(whole_file(url, file_name(digest), digest), passed):
+        for block in _report_blocks(whole_file(url, file_name(digest), digest), passed):
             stream.write(block)
 
 
-def _told(blocks: Iterator[bytes], passed: Passed) -> Iterator[bytes]:
+def _report_blocks(blocks: Iterator[bytes], passed: Passed) -> Iterator[bytes]:
     for block in blocks:
         passed(len(block))
         yield block

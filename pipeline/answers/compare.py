@@ -20,8 +20,8 @@ from ...manifests.errors import InputError
 from ...manifests.published.schema import class_names
 from ...stages.evaluate.predictions import LabelMaps
 from ...stages.maps.object_classes import NO_LABEL
-from ...stages.scores.iou import Counts, class_iou, class_precision, class_recall, mean_iou, mean_of_known, or_none
-from .lineage import Difference, lineage_differences
+from ...stages.scores.iou import Counts, class_iou, class_precision, class_recall, mean_iou, mean_of_known, nan_to_none
+from .lineage import LineageDifference, lineage_differences
 
 KINDS = "maps|labels|dataset"
 _NAMED = 10  # ids that are given of pictures which are not compared
@@ -74,7 +74,7 @@ class Comparison:
     classes: Sequence[ClassComparison]
     worst: Sequence[PictureComparison]  # those that differ most, by their IoU
     matrix: Sequence[tuple[int, int, int]]  # value in A, value in B, pixels; of those that occur
-    differences: Sequence[Difference]
+    differences: Sequence[LineageDifference]
 
 
 @dataclass(slots=True)
@@ -110,7 +110,7 @@ def compare(a: Artifact, b: Artifact, worst: int, images: Artifact | None = None
     for identifier in (each for each in maps_a if each in maps_b):
         _add_picture(tally, identifier, maps_a, maps_b)
     pixels_AB = tally.pixels_AB
-    decided = _decided(pixels_AB)
+    decided = _confusion_counts(pixels_AB)
     values = [(int(one), int(other), int(pixels_AB[one, other])) for one, other in np.argwhere(pixels_AB)]
     total = int(pixels_AB.sum())
     return Comparison(
@@ -123,8 +123,8 @@ def compare(a: Artifact, b: Artifact, worst: int, images: Artifact | None = None
         undecided_a=int(pixels_AB[IGNORE].sum()) / total if total else None,
         undecided_b=int(pixels_AB[:, IGNORE].sum()) / total if total else None,
         undecided_both=int(pixels_AB[IGNORE, IGNORE]) / total if total else None,
-        miou=or_none(mean_iou(decided, True)),
-        miou_foreground=or_none(mean_iou(decided, False)),
+        miou=nan_to_none(mean_iou(decided, True)),
+        miou_foreground=nan_to_none(mean_iou(decided, False)),
         classes=list(_classes(decided, names)),
         worst=[PictureComparison(each[3], -each[0], -each[1]) for each in sorted(tally.worst, reverse=True)],
         matrix=values,
@@ -138,7 +138,7 @@ def _add_picture(tally: _Tally, identifier: str, maps_a: LabelMaps, maps_b: Labe
         failed.update([reason] if reason else [])
     if any(reasons):
         return
-    a_HW, b_HW = maps_a.of(identifier).label_HW, maps_b.of(identifier).label_HW
+    a_HW, b_HW = maps_a.prediction(identifier).label_HW, maps_b.prediction(identifier).label_HW
     assert a_HW is not None
     assert b_HW is not None
     if a_HW.shape != b_HW.shape:
@@ -193,7 +193,7 @@ def _side(artifact: Artifact, maps: LabelMaps, failed: Mapping[str, int], alone:
     )
 
 
-def _decided(pixels_AB: Int64[np.ndarray, "256 256"]) -> Counts:
+def _confusion_counts(pixels_AB: Int64[np.ndarray, "256 256"]) -> Counts:
     """As the counts of scores, with B in the place of the prediction and A of the truth."""
     kept_AB = pixels_AB[:IGNORE, :IGNORE]
     pixels_K3 = np.stack([kept_AB.diagonal(), kept_AB.sum(axis=0), kept_AB.sum(axis=1)], axis=-1)
@@ -205,7 +205,7 @@ def _classes(counts: Counts, names: Mapping[int, str]) -> Iterator[ClassComparis
     columns = class_iou(counts.pixels), class_recall(counts.pixels), class_precision(counts.pixels)
     for label, iou, of_a, of_b, pixels in zip(counts.classes.tolist(), *columns, counts.pixels, strict=True):
         name = "background" if label == 0 else names.get(label, "")
-        both = (or_none(iou), or_none(of_a), or_none(of_b))
+        both = (nan_to_none(iou), nan_to_none(of_a), nan_to_none(of_b))
         yield ClassComparison(label, name, *both, pixels_a=int(pixels[2]), pixels_b=int(pixels[1]))
 
 

@@ -12,7 +12,7 @@ from ...manifests.published.dataset import Labels, open_labels
 from ...manifests.published.frames import frame_row
 from ...manifests.published.schema import class_names
 from .compare import common_names
-from .lineage import Difference, lineage_differences
+from .lineage import LineageDifference, lineage_differences
 
 RELABELLED = ("mask", "labels")
 _COMPARED = ("status", "labels", "kept", "split", "sha256", "sources")  # besides the mask
@@ -41,7 +41,7 @@ class ChangedRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
+class DatasetVersion:
     at: str
     fingerprint: str
     rows: int
@@ -49,8 +49,8 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    a: Version
-    b: Version
+    a: DatasetVersion
+    b: DatasetVersion
     added: Sequence[str]  # ids
     removed: Sequence[str]
     relabelled: Sequence[ChangedRow]  # another mask or other image-level labels
@@ -58,14 +58,14 @@ class Diff:
     unchanged: int
     classes_added: Sequence[str]
     classes_removed: Sequence[str]
-    differences: Sequence[Difference]  # of settings, all the way up
+    differences: Sequence[LineageDifference]  # of settings, all the way up
 
 
 def diff_datasets(a: str, b: str) -> Diff:
     """Reads files only, and no picture; rows are paired by id, whatever their order."""
     before, after = _Rows(open_labels(a, keep="all")), _Rows(open_labels(b, keep="all"))
     names = common_names(before.artifact, after.artifact)
-    changed = list(_changed(before, after, names))
+    changed = list(_find_changes(before, after, names))
     common = sum(1 for identifier in before.positions if identifier in after.positions)
     return Diff(
         a=before.version,
@@ -92,8 +92,8 @@ class _Rows:
         self._indices = {labels.position(index): index for index in range(len(labels))}  # of rows with a mask
 
     @property
-    def version(self) -> Version:
-        return Version(self.artifact.place.uri, self.artifact.plan.fingerprint, len(self.positions))
+    def version(self) -> DatasetVersion:
+        return DatasetVersion(self.artifact.place.uri, self.artifact.plan.fingerprint, len(self.positions))
 
     def row(self, identifier: str, names: Mapping[int, str]) -> dict[str, Json]:
         """What is compared, classes by their names."""
@@ -111,7 +111,7 @@ class _Rows:
         return self._indices.get(self.positions[identifier])
 
 
-def _changed(before: _Rows, after: _Rows, names: Mapping[int, str]) -> Iterator[ChangedRow]:
+def _find_changes(before: _Rows, after: _Rows, names: Mapping[int, str]) -> Iterator[ChangedRow]:
     for identifier in before.positions:
         if identifier not in after.positions:
             continue

@@ -20,7 +20,7 @@ RESULTS = ("dataset", "checkpoint")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class WorkFolderEntry:
     """A folder of the work folder that is an artifact, or what is left of one."""
 
     name: str
@@ -32,21 +32,21 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class Cleaning:
     at: str
-    entries: Sequence[Entry]
+    entries: Sequence[WorkFolderEntry]
     deleted: bool
 
     @property
-    def kept(self) -> list[Entry]:
+    def to_keep(self) -> list[WorkFolderEntry]:
         return [each for each in self.entries if each.why]
 
     @property
-    def gone(self) -> list[Entry]:
+    def to_delete(self) -> list[WorkFolderEntry]:
         """Those that can go, or have gone."""
         return [each for each in self.entries if not each.why]
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Inspection:
     """An artifact as it lies there."""
 
     at: Place
@@ -75,13 +75,13 @@ def clean(uri: str, delete: bool) -> Cleaning:
             "restore it or move it away"
         )
     why = _reasons(work, found)
-    entries = [Entry(name, "", _size(work.joined(name)), "") for name in left]
+    entries = [WorkFolderEntry(name, "", _size(work.join(name)), "") for name in left]
     for at, each in found.items():
         name, kind = at.rpartition("/")[2], each.plan.kind if each.plan else ""
-        entries.append(Entry(name, kind, _size(each.at), why.get(at, "")))
+        entries.append(WorkFolderEntry(name, kind, _size(each.at), why.get(at, "")))
     if delete:
         for name in left:
-            gone.remove_going(work.joined(name))
+            gone.remove_going(work.join(name))
         for artifact in _readers_first([each for at, each in found.items() if at not in why]):
             gone.remove_artifact(artifact)
     return Cleaning(work.uri, entries, delete)
@@ -97,35 +97,35 @@ def _folders(work: Place) -> list[str]:
         raise InputError(f"cannot look into {work}: {error.strerror}; check its rights") from error
 
 
-def _artifacts(work: Place) -> Iterator[_Found]:
+def _artifacts(work: Place) -> Iterator[_Inspection]:
     for name in _folders(work):
-        at = work.joined(name)
+        at = work.join(name)
         if not name.startswith(".") and at.exists(PLAN):  # hidden is what is still on its way, such as a pull's
-            yield _found(at)
+            yield _inspect_folder(at)
 
 
-def _found(at: Place) -> _Found:
+def _inspect_folder(at: Place) -> _Inspection:
     plan: Plan | None = None
     try:
         plan = read_plan(at)
         artifact = open_artifact(at)
         others = gone.strangers(artifact)
     except UnfinishedArtifact:
-        return _Found(at, plan, None, "held by a run" if lock.is_held(at) else "unfinished")
+        return _Inspection(at, plan, None, "held by a run" if lock.is_held(at) else "unfinished")
     except (MaskmillError, FileNotFoundError) as error:
-        return _Found(at, plan, None, f"cannot be read: {error}")
+        return _Inspection(at, plan, None, f"cannot be read: {error}")
     if lock.is_held(at):
-        return _Found(at, plan, artifact, "held by a run")
+        return _Inspection(at, plan, artifact, "held by a run")
     if others:
-        return _Found(at, plan, artifact, f"holds {len(others)} files that are not its own, first {others[0]!r}")
-    return _Found(at, plan, artifact, f"a {plan.kind}" if plan.kind in RESULTS else "")
+        return _Inspection(at, plan, artifact, f"holds {len(others)} files that are not its own, first {others[0]!r}")
+    return _Inspection(at, plan, artifact, f"a {plan.kind}" if plan.kind in RESULTS else "")
 
 
-def _reasons(work: Place, found: Mapping[str, _Found]) -> dict[str, str]:
+def _reasons(work: Place, found: Mapping[str, _Inspection]) -> dict[str, str]:
     """Path → why it stays."""
     why = {at: each.why for at, each in found.items() if each.why}
     for name, reason in _last_run(work):
-        at = work.joined(name).uri
+        at = work.join(name).uri
         if at in found:
             why.setdefault(at, reason)
     waiting = list(why)
@@ -138,7 +138,7 @@ def _reasons(work: Place, found: Mapping[str, _Found]) -> dict[str, str]:
     return why | dict(_judging(found, why))
 
 
-def _judging(found: Mapping[str, _Found], why: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _judging(found: Mapping[str, _Inspection], why: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for at, each in found.items():
         if at in why or each.plan is None or each.plan.kind != "metrics":
             continue
@@ -149,7 +149,7 @@ def _judging(found: Mapping[str, _Found], why: Mapping[str, str]) -> Iterator[tu
             yield at, f"judges {' and '.join(names)}"
 
 
-def _above(reader: _Found, found: Mapping[str, _Found]) -> list[str]:
+def _above(reader: _Inspection, found: Mapping[str, _Inspection]) -> list[str]:
     """What an artifact was made from: what lies where an input lay; what it was, wherever that was moved; and what a
     dataset tells of all that is above it, since what lies between may have gone."""
     if reader.plan is None:
@@ -176,7 +176,7 @@ def _last_run(work: Place) -> list[tuple[str, str]]:
     return [(str(name), "made or used by the last run") for name in last.get("artifacts", {}).values()]
 
 
-def _readers_first(going: Sequence[_Found]) -> list[Artifact]:
+def _readers_first(going: Sequence[_Inspection]) -> list[Artifact]:
     """Nothing stays, were this stopped, that was made from what has gone."""
     left = {each.at.uri: each for each in going}
     order: list[Artifact] = []

@@ -15,7 +15,7 @@ from ...manifests.files.place import Place, place
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class RunStatus:
     at: str
     kind: str
     stage: str
@@ -37,13 +37,13 @@ class FailedRow:
     reason: str
 
 
-def status(uri: str) -> Status:
+def status(uri: str) -> RunStatus:
     at = place(uri)
     plan = read_plan(at)
     summary = read_summary(at)
     units = sum(plan.layout(group).num_units for group in plan.groups)
     missing = 0 if summary else sum(len(missing_units(at, plan, group)) for group in plan.groups)
-    return Status(
+    return RunStatus(
         at=at.uri,
         kind=plan.kind,
         stage=plan.stage,
@@ -59,7 +59,7 @@ def status(uri: str) -> Status:
     )
 
 
-def failed_rows(uri: str) -> Iterator[FailedRow]:
+def list_failed_rows(uri: str) -> Iterator[FailedRow]:
     """Rows that are not ok, in the order of the row list; of an unfinished artifact those that are known so far."""
     at = place(uri)
     plan = read_plan(at)

@@ -7,7 +7,7 @@ from typing import Literal
 from ...manifests.artifact import ledger, store
 from ...manifests.artifact.artifact import ARTIFACT, Summary, read_summary
 from ...manifests.artifact.fingerprint import ids_digest
-from ...manifests.artifact.plan import PLAN, Group, Plan, listed, read_plan
+from ...manifests.artifact.plan import PLAN, FieldGroup, Plan, read_plan, read_unit_rows
 from ...manifests.errors import CorruptArtifact
 from ...manifests.files.digests import FileDigest, fault
 from ...manifests.files.lock import LOCK
@@ -42,7 +42,7 @@ def verify(uri: str) -> Verdict:
         faults += _faults_of_summary(at, plan, summary)
         expected |= set(summary.files)
     for group in plan.groups:
-        for names, wrong in _checked_units(at, plan, group, summary is not None):
+        for names, wrong in _check_units(at, plan, group, summary is not None):
             expected |= names
             faults += wrong
         expected |= {f"{field.name}.zarr/{store.METADATA}" for field in plan.fields_of(group) if field.kind == "array"}
@@ -72,7 +72,7 @@ def _faults_of_summary(at: Place, plan: Plan, summary: Summary) -> Iterator[str]
             continue  # told with its unit
 
 
-def _checked_units(at: Place, plan: Plan, group: Group, finished: bool) -> Iterator[tuple[set[str], list[str]]]:
+def _check_units(at: Place, plan: Plan, group: FieldGroup, finished: bool) -> Iterator[tuple[set[str], list[str]]]:
     """For each unit the files that belong to it, and what is wrong with them."""
     for unit in plan.layout(group).units():
         name = ledger.record_name(group.ledger, unit.index)
@@ -88,7 +88,7 @@ def _checked_units(at: Place, plan: Plan, group: Group, finished: bool) -> Itera
         found = [fault(at, file, digest) for file, digest in record.files.items()]
         wrong = [each for each in found if each]
         try:
-            if ids_digest(listed(at, plan, unit).column("id").to_pylist()) != ids_digest(record.rows["id"]):
+            if ids_digest(read_unit_rows(at, plan, unit).column("id").to_pylist()) != ids_digest(record.rows["id"]):
                 wrong.append(f"{at.path(name)} is of other rows than were planned")
         except CorruptArtifact as error:
             wrong.append(str(error)) if not finished else None  # a finished artifact's listings are told once

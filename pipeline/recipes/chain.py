@@ -16,13 +16,13 @@ from ..running.job import RunOptions
 from ..running.planning import is_as_read
 from ..running.run import Outcome, run as run_units
 from ..running.whole import run_whole
-from .homes import as_before, home_of
+from .homes import home_of, reuse_inputs
 from .recipe import Recipe
 from .schema import nearest
 from .steps import Step
 
 LAST_RUN = "last-run.json"
-State = Literal["done", "would run", "cannot be told"]
+StepState = Literal["done", "would run", "cannot be told"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Foreseen:
     """What would become of a step."""
 
     stage: str
-    state: State
+    state: StepState
     why: str
     at: str = ""  # where its artifact is or would be made, where that can be told
 
@@ -75,9 +75,9 @@ def run_steps(
     ended = ended or Ended()
     made: dict[str, Artifact] = {}
     for step in recipe.steps:
-        with _named(step):
+        with _name_step_in_errors(step):
             target = _target(recipe, step, work, made)
-            run = partial(_found, target, start) if step.name in early else partial(_run, target, options)
+            run = partial(_existing_outcome, target, start) if step.name in early else partial(_run, target, options)
             outcome = ended.once(target, run)
             made[step.name] = open_artifact(outcome.at, target.stage.kind)
         yield Made(step.name, outcome)
@@ -127,10 +127,10 @@ def foresee_recipe(recipe: Recipe, work: Place, start: str = "") -> Iterator[For
         if undone:
             yield Foreseen(step.name, "cannot be told", f"before {undone} has run")
             continue
-        with _named(step):
+        with _name_step_in_errors(step):
             target = _target(recipe, step, work, made)
             if step.name in early:
-                _found(target, start)
+                _existing_outcome(target, start)
             missing = _missing(target)
             if not missing:
                 made[step.name] = open_artifact(target.at, target.stage.kind)
@@ -149,7 +149,7 @@ def _before(recipe: Recipe, start: str) -> list[str]:
 
 
 @contextmanager
-def _named(step: Step) -> Iterator[None]:
+def _name_step_in_errors(step: Step) -> Iterator[None]:
     """Says of an error which stage it was."""
     try:
         yield
@@ -163,7 +163,7 @@ def _target(recipe: Recipe, step: Step, work: Place, made: Mapping[str, Artifact
     inputs = {role: made[recipe.source_of(step, role)] for role in step.reads if role not in given} | dict(given)
     config = step.config(values, inputs)
     at = home_of(work, stage, config, inputs)
-    return _Target(stage, config, as_before(at, inputs), at)
+    return _Target(stage, config, reuse_inputs(at, inputs), at)
 
 
 def _run(target: _Target, options: RunOptions) -> Outcome:
@@ -173,7 +173,7 @@ def _run(target: _Target, options: RunOptions) -> Outcome:
     return run_units(target.stage, target.config, inputs, target.at.uri, options)
 
 
-def _found(target: _Target, start: str) -> Outcome:
+def _existing_outcome(target: _Target, start: str) -> Outcome:
     """The outcome of an artifact that a run starts behind."""
     missing = _missing(target)
     if missing:

@@ -23,7 +23,7 @@ from ...manifests.errors import ConfigError
 from ...manifests.files import atomic, sealed
 from ...manifests.files.place import Place
 from ...manifests.pictures.palette import encode_label_map
-from . import shipped_recipe
+from . import read_shipped_recipe
 from .chain import foresee_recipe
 from .recipe import read_recipe
 
@@ -39,7 +39,7 @@ _NO_BACKBONE_DOWNLOADED = ("--set", "extract.backbone=builtin", "--set", "extrac
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class DemoCommand:
     """One command of the demo, as a user would type it after `maskmill`, and why."""
 
     why: str
@@ -51,7 +51,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Gain:
+class StepGain:
     """What came out of a step was worth, on pictures whose masks nothing was fitted on."""
 
     what: str
@@ -65,7 +65,7 @@ def begin(work: Place) -> bool:
     """Marks a folder as a demo's, and says whether it was one before; one that holds anything else is refused."""
     atomic.check_can_write(work)
     if work.exists(MARK):
-        if work.exists(RECIPE) and work.read(RECIPE) != shipped_recipe("demo"):
+        if work.exists(RECIPE) and work.read(RECIPE) != read_shipped_recipe("demo"):
             recipe = work.path(RECIPE)
             raise ConfigError(
                 f"{recipe} is not the recipe that ships any more; run it as it is with `maskmill run "
@@ -79,33 +79,33 @@ def begin(work: Place) -> bool:
     return False
 
 
-def steps(work: Place) -> Iterator[Step]:
+def steps(work: Place) -> Iterator[DemoCommand]:
     """The commands, in order. Between some of them the pictures change, as they do in life; a demo that was stopped
     after that, or is run again, goes on with the pictures as they are."""
-    images, recipe, inside = work.path("images"), work.path(RECIPE), work.joined("maskmill-work")
+    images, recipe, inside = work.path("images"), work.path(RECIPE), work.join("maskmill-work")
     index = ("index", "table", work.path(TABLE), "--out", images, "--unit-rows", "8")
     run, again = ("run", recipe), ("run", recipe, "--set", "refine.threshold=0.6")
     if not _has_grown(work):
         make_pictures(work, PICTURES)
-        yield Step("list the pictures, with two worker processes", (*index, "--workers", "2"))
+        yield DemoCommand("list the pictures, with two worker processes", (*index, "--workers", "2"))
         atomic.write(work, f"pictures/{BROKEN}.jpg", b"not a picture")
         make_pictures(work, PICTURES + ADDED, broken=(BROKEN,))
-        yield Step("pictures were added: a changed list is refused", index, REFUSED)
-    yield Step("until it is told to append them; the broken one is one failed row", (*index, "--update"))
-    yield Step("how far it is, and what failed", ("status", images, "--failed"))
+        yield DemoCommand("pictures were added: a changed list is refused", index, REFUSED)
+    yield DemoCommand("until it is told to append them; the broken one is one failed row", (*index, "--update"))
+    yield DemoCommand("how far it is, and what failed", ("status", images, "--failed"))
     if not work.exists(RECIPE):
-        yield Step("a recipe that ships, to copy and edit", ("recipe", "write", "demo", recipe))
-    yield Step("what a run of it would do", (*run, "--dry-run"))
-    yield Step("every stage of it, with the small backbone that comes with the package", run, DONE)
-    yield Step("another threshold: other labels, of the tokens and maps that there are", again, DONE)
+        yield DemoCommand("a recipe that ships, to copy and edit", ("recipe", "write", "demo", recipe))
+    yield DemoCommand("what a run of it would do", (*run, "--dry-run"))
+    yield DemoCommand("every stage of it, with the small backbone that comes with the package", run, DONE)
+    yield DemoCommand("another threshold: other labels, of the tokens and maps that there are", again, DONE)
     made = artifacts(recipe, inside)
-    yield Step("every byte of the dataset against its digest", ("verify", made["manifest"]))
+    yield DemoCommand("every byte of the dataset against its digest", ("verify", made["manifest"]))
     for name, what in JUDGED.items():
         out = inside.path(f"worth-{name}")
-        yield Step(
+        yield DemoCommand(
             f"what {what} are worth", ("evaluate", "masks", made[name], "--resamples", "200", "--out", out), DONE
         )
-    yield Step("all of it to look at", ("report", inside.uri, "--out", work.path(REPORT)), DONE)
+    yield DemoCommand("all of it to look at", ("report", inside.uri, "--out", work.path(REPORT)), DONE)
 
 
 def _has_grown(work: Place) -> bool:
@@ -120,12 +120,12 @@ JUDGED = {
 }
 
 
-def own_steps(work: Place, pictures: str) -> Iterator[Step]:
+def own_steps(work: Place, pictures: str) -> Iterator[DemoCommand]:
     """The same on a person's own pictures, of which nothing is known but the folders that they lie in."""
-    inside = work.joined("maskmill-work")
+    inside = work.join("maskmill-work")
     run = ("run", "--images", pictures, "--work", inside.uri, "--update", *_NO_BACKBONE_DOWNLOADED)
-    yield Step("every stage, with the small backbone that comes with the package", run, DONE)
-    yield Step("all of it to look at", ("report", inside.uri, "--out", work.path(REPORT)), DONE)
+    yield DemoCommand("every stage, with the small backbone that comes with the package", run, DONE)
+    yield DemoCommand("all of it to look at", ("report", inside.uri, "--out", work.path(REPORT)), DONE)
 
 
 def better(pictures: str) -> str:
@@ -139,12 +139,12 @@ def artifacts(recipe: str, work: Place) -> dict[str, str]:
     return {each.stage: each.at for each in foresee_recipe(read_recipe(recipe), work)}
 
 
-def gains(work: Place) -> list[Gain]:
+def gains(work: Place) -> list[StepGain]:
     """Of every step that makes masks; then what has learned from them, and its floors."""
-    inside = work.joined("maskmill-work")
-    found, floors = list[Gain](), list[Gain]()
+    inside = work.join("maskmill-work")
+    found, floors = list[StepGain](), list[StepGain]()
     for name, what in JUDGED.items():
-        results = json.loads(open_artifact(inside.joined(f"worth-{name}"), "metrics").file("metrics.json"))["results"]
+        results = json.loads(open_artifact(inside.join(f"worth-{name}"), "metrics").file("metrics.json"))["results"]
         found.append(_gain(f"{name}: {what}", results[0], results[0]["pictures"]))
         floors = [_gain(f"floor: {each['name']}", each, each["pictures"]) for each in results[-NUM_FLOORS:]]
     trained = open_artifact(artifacts(work.path(RECIPE), inside)["train"], "checkpoint").summary.counts["judged"]
@@ -152,8 +152,8 @@ def gains(work: Place) -> list[Gain]:
     return [*found, *floors, *students]
 
 
-def _gain(what: str, result: Mapping[str, Any], pictures: int) -> Gain:
-    return Gain(what, pictures, *(float(result["miou"][key]) for key in ("estimate", "low", "high")))
+def _gain(what: str, result: Mapping[str, Any], pictures: int) -> StepGain:
+    return StepGain(what, pictures, *(float(result["miou"][key]) for key in ("estimate", "low", "high")))
 
 
 def make_pictures(at: Place, count: int, broken: tuple[str, ...] = (), seed: int = 0) -> None:

@@ -15,8 +15,8 @@ from ...manifests.errors import MaskmillError
 from ...manifests.files.place import Place
 from ...manifests.files.sealed import digest_of
 from ...stages.stage import Inputs, Stage, WholeStage
-from ..running.planning import ask, beside_held, content_of, header_of, held_otherwise, inputs_of
-from ..running.whole import changed_inputs
+from ..running.planning import ask, conflicting_fields, header_of, input_digest, inputs_of, merge_existing_fields
+from ..running.whole import find_changed_inputs
 
 
 def home_of(work: Place, stage: Stage | WholeStage, config: Any, inputs: Inputs) -> Place:
@@ -29,30 +29,32 @@ def home_of(work: Place, stage: Stage | WholeStage, config: Any, inputs: Inputs)
     if not stage.selects:
         return at
     asked = ask(stage, config, inputs)
-    while at.exists(PLAN) and (others := held_otherwise(beside_held(asked, plan := read_plan(at)), plan)):
+    while at.exists(PLAN) and (others := conflicting_fields(merge_existing_fields(asked, plan := read_plan(at)), plan)):
         name += f"-{digest_of({each.name: asked.field_fingerprint(each) for each in others})[:12]}"
         at = _home(work, name, inputs.get("images"))
     return at
 
 
 def _long_home(work: Place, name: str, at: Place, stage: WholeStage, config: Any, inputs: Inputs) -> Place:
-    if not at.exists(PLAN) or not changed_inputs(read_plan(at), as_before(at, inputs)):
+    if not at.exists(PLAN) or not find_changed_inputs(read_plan(at), reuse_inputs(at, inputs)):
         return at
     read = inputs_of(at, inputs, header_of(stage, config, inputs))
-    contents = {each.role: content_of(inputs[each.role], each.fields) or each.digest for each in read}
-    return work.joined(f"{name}-{digest_of(contents)[:12]}")
+    contents = {each.role: input_digest(inputs[each.role], each.fields) or each.digest for each in read}
+    return work.join(f"{name}-{digest_of(contents)[:12]}")
 
 
-def as_before(at: Place, inputs: Inputs) -> Inputs:
+def reuse_inputs(at: Place, inputs: Inputs) -> Inputs:
     """What an artifact was made from stays its input, in the place of one that holds the same fields and others: what
     was made of it need not be gone through again, and keeps its bytes."""
     if not at.exists(PLAN):
         return inputs
-    kept = {each.role: _standing(each, at, inputs[each.role]) for each in read_plan(at).inputs if each.role in inputs}
+    kept = {
+        each.role: _reusable_input(each, at, inputs[each.role]) for each in read_plan(at).inputs if each.role in inputs
+    }
     return {**inputs, **{role: artifact for role, artifact in kept.items() if artifact is not None}}
 
 
-def _standing(before: Input, at: Place, now: Artifact) -> Artifact | None:
+def _reusable_input(before: Input, at: Place, now: Artifact) -> Artifact | None:
     """An input as it was, where it is there, of the same configuration and itself made of the same as the one now."""
     if before.place(at) == now.place or not now.has_rows:
         return None
@@ -71,13 +73,13 @@ def _home(work: Place, name: str, images: Artifact | None) -> Place:
     A fingerprint is of what is asked for and not of the pictures, so that one that is added or mended goes into the
     artifact that there is. The same stages over another dataset, or another split, are told apart here.
     """
-    at = work.joined(name)
+    at = work.join(name)
     if images is None or not at.exists(PLAN):
         return at
     before = read_plan(at).input("images").place(at)
     if before == images.place or _has_pictures(before, images):
         return at
-    return work.joined(f"{name}-{images.plan.fingerprint[:12]}")
+    return work.join(f"{name}-{images.plan.fingerprint[:12]}")
 
 
 def _has_pictures(before: Place, images: Artifact) -> bool:

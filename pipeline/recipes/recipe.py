@@ -14,9 +14,9 @@ from typing import Any
 
 from ...manifests.errors import ConfigError, InputError, MaskmillError
 from ...manifests.files.place import Place, place, split
-from ...manifests.pictures.sources import given_file
+from ...manifests.pictures.sources import open_user_file
 from ..running.job import MAX_BAD
-from . import SCRIPTS, SHIPPED, shipped_file
+from . import SCRIPTS, SHIPPED, recipe_file
 from .schema import nearest, options_of, read_table
 from .steps import EXTRACT, MASK, STEPS, VIEWS, PathKind, Step, steps_with, unmade_artifact, view_options
 
@@ -61,7 +61,7 @@ class Setting:
         return f"{self.table}.{self.key}"
 
     def __str__(self) -> str:
-        return f"{self.name}={shown_value(self.value)}"
+        return f"{self.name}={value_text(self.value)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +88,18 @@ def read_recipe(uri: str, settings: Sequence[str] = ()) -> Recipe:
 
 def recipe_bytes(uri: str) -> bytes:
     if uri in (*SHIPPED, *SCRIPTS) and not os.path.exists(uri):
-        file = shipped_file(uri)
+        file = recipe_file(uri)
         then = f", and run that with `sh {file}`" if uri in SCRIPTS else ""
         raise InputError(f"{uri} is a recipe that ships; write it down with `maskmill recipe write {uri} {file}`{then}")
-    with given_file(uri, "recipe") as stream:
+    with open_user_file(uri, "recipe") as stream:
         return stream.read()
 
 
 def parse_recipe(data: bytes, where: str, base: Place, settings: Sequence[str | Setting] = ()) -> Recipe:
     """Raises ConfigError with everything that is wrong, a line each."""
-    said = _parsed(data, where)
+    said = _parse_toml(data, where)
     mistakes, typed = _apply(settings, said)
-    heading, tables, unknown = _sorted_out(said)
+    heading, tables, unknown = _split_tables(said)
     mistakes += unknown
     values, wrong = read_table(heading, options_of(Heading))
     mistakes += wrong
@@ -116,17 +116,17 @@ def parse_recipe(data: bytes, where: str, base: Place, settings: Sequence[str | 
     _check(found, faults, steps_with(views))
     mistakes += [f"[{name}] {fault}" for name, of_table in faults.items() for fault in of_table]
     if mistakes:
-        raise ConfigError(_told(where, mistakes))
+        raise ConfigError(_mistakes_text(where, mistakes))
     return Recipe(Heading(**values), run, found, views)
 
 
-def _told(where: str, mistakes: Sequence[str]) -> str:
+def _mistakes_text(where: str, mistakes: Sequence[str]) -> str:
     if len(mistakes) == 1:
         return f"{where}: {mistakes[0]}"
     return "\n  ".join([f"{where} has {len(mistakes)} mistakes:", *mistakes])
 
 
-def _parsed(data: bytes, where: str) -> dict[str, Any]:
+def _parse_toml(data: bytes, where: str) -> dict[str, Any]:
     try:
         return tomllib.loads(data.decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -151,7 +151,7 @@ def toml_or_text(text: str) -> Any:
     return parsed["value"] if list(parsed) == ["value"] else text
 
 
-def shown_value(value: Any) -> str:
+def value_text(value: Any) -> str:
     """Text as it is, all else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
@@ -161,8 +161,8 @@ def _apply(settings: Sequence[str | Setting], said: dict[str, Any]) -> tuple[lis
     mistakes: list[str] = []
     typed: dict[str, set[str]] = {}
     for each in settings:
-        with _noted(mistakes):
-            setting = _typed(each) if isinstance(each, str) else each
+        with _collect_mistakes(mistakes):
+            setting = _parse_typed_setting(each) if isinstance(each, str) else each
             if not isinstance(said.setdefault(setting.table, {}), dict):
                 raise ConfigError(f"--set {setting} names {setting.table}, which is no table")
             said[setting.table][setting.key] = setting.value
@@ -170,12 +170,12 @@ def _apply(settings: Sequence[str | Setting], said: dict[str, Any]) -> tuple[lis
     return mistakes, typed
 
 
-def _typed(text: str) -> Setting:
+def _parse_typed_setting(text: str) -> Setting:
     setting = parse_setting(text)
     return replace(setting, value=toml_or_text(setting.value))
 
 
-def _sorted_out(said: Mapping[str, Any]) -> tuple[dict[str, Any], Tables, list[str]]:
+def _split_tables(said: Mapping[str, Any]) -> tuple[dict[str, Any], Tables, list[str]]:
     """The heading, the tables that there can be, and what is neither."""
     keys, known = list(options_of(Heading)), [*STEPS, RUN]
     heading: dict[str, Any] = {}
@@ -218,7 +218,7 @@ def _read_step(step: Step, said: Mapping[str, Any], base: Place, typed: set[str]
     for name in sorted(kinds, key=lambda name: kinds[name] == "inside root"):  # which is looked for when root is known
         if name in values and _is_path(values[name], kinds[name]):
             try:
-                values[name] = _resolved(values, name, kinds[name], place(".") if name in typed else base)
+                values[name] = _resolve_path(values, name, kinds[name], place(".") if name in typed else base)
             except ConfigError as error:
                 mistakes.append(str(error))
         elif name in values and not values[name] and step.options(said)[name].is_required:
@@ -230,12 +230,12 @@ def _is_path(value: Any, kind: PathKind) -> bool:
     return isinstance(value, str) and bool(value) and not (kind == "weights" and value.startswith("random:"))
 
 
-def _resolved(values: Mapping[str, Any], name: str, kind: PathKind, base: Place) -> str:
+def _resolve_path(values: Mapping[str, Any], name: str, kind: PathKind, base: Place) -> str:
     """The absolute path or URL; raises ConfigError where nothing is there. Folders in object stores are not looked
     for: there it may take as long as listing them, which the stage does."""
     value: str = values[name]
     if kind == "inside root":
-        inside = place(values["root"]).joined(value) if values.get("root") else None
+        inside = place(values["root"]).join(value) if values.get("root") else None
         if inside is not None and inside.is_local and not inside.exists():
             raise ConfigError(f"{name} is {inside}, which is not there; check the path")
         return value
@@ -250,7 +250,7 @@ def _resolved(values: Mapping[str, Any], name: str, kind: PathKind, base: Place)
 def _absolute(value: str, base: Place) -> Place:
     if "://" in value or value.startswith(("/", "~")):
         return place(value)
-    return Place(os.path.normpath(base.path(value))) if base.is_local else base.joined(value)
+    return Place(os.path.normpath(base.path(value))) if base.is_local else base.join(value)
 
 
 def _add_views(tables: Tables, faults: dict[str, list[str]]) -> int:
@@ -273,12 +273,12 @@ def _check(tables: Tables, faults: dict[str, list[str]], steps: dict[str, Step])
         step = steps[name]
         if EXTRACT in (name, step.folder):
             _add_fields(tables[name], wanted)
-        with _noted(faults[name]):
+        with _collect_mistakes(faults[name]):
             inputs = {role: unmade_artifact() for role in step.reads}
             configs[name] = step.config(tables[name], inputs)
             wanted += step.wants(configs[name])
     for name in configs:
-        with _noted(faults[name]):
+        with _collect_mistakes(faults[name]):
             steps[name].refuse(configs, steps[name].given_artifacts(tables[name]))
     for name in faults:
         if name != EXTRACT and name.startswith(EXTRACT):  # what is wrong with [extract] is told once
@@ -286,7 +286,7 @@ def _check(tables: Tables, faults: dict[str, list[str]], steps: dict[str, Step])
 
 
 @contextmanager
-def _noted(faults: list[str]) -> Iterator[None]:
+def _collect_mistakes(faults: list[str]) -> Iterator[None]:
     """Lists a mistake of the user's instead of raising it."""
     try:
         yield

@@ -15,7 +15,7 @@ from ...manifests.datasets import SOURCES
 from ...manifests.errors import ConfigError
 from ...manifests.files.place import Place
 from ...manifests.pictures.decoder import Limits
-from ...manifests.published.schema import listed_ids
+from ...manifests.published.schema import read_id_list
 from ...stages.stage import Inputs, Stage, WholeStage
 from .schema import Option, Said, Taker, artifacts_of, one_of, options_of
 
@@ -86,7 +86,7 @@ def step_of(
 
     def make(values: Said, inputs: Inputs) -> Any:
         told = {key: str(value) if key in numbers else value for key, value in values.items()}
-        told |= {key: listed_ids(told[key]) for key in lists if isinstance(told.get(key), str)}
+        told |= {key: read_id_list(told[key]) for key in lists if isinstance(told.get(key), str)}
         return function()(**{role: inputs[role] for role in artifacts_of(function())}, **told)
 
     kinds: Mapping[str, PathKind] = {**(paths or {}), **dict.fromkeys(lists, "file")}

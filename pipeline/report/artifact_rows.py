@@ -51,7 +51,7 @@ class Object:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ReportRow:
     id: str
     position: int  # the first in the row list
     status: str  # kept, dropped, failed, upstream
@@ -75,7 +75,7 @@ def measures_of(kind: str) -> Sequence[str]:
     return _MEASURES[kind]
 
 
-def rows_of(artifact: Artifact) -> Iterator[Row]:
+def rows_of(artifact: Artifact) -> Iterator[ReportRow]:
     """Every picture of an artifact, in its order."""
     match artifact.plan.kind:
         case "dataset":
@@ -87,58 +87,58 @@ def rows_of(artifact: Artifact) -> Iterator[Row]:
     return _of_images(artifact)
 
 
-def _of_dataset(artifact: Artifact) -> Iterator[Row]:
+def _of_dataset(artifact: Artifact) -> Iterator[ReportRow]:
     columns = ["id", "status", "reason", "kept", "dropped", "labels", "objects"]
     for position, row in enumerate(frame_rows(artifact, columns)):
-        objects = [_published(each) for each in row["objects"] or ()]
+        objects = [_object_of(each) for each in row["objects"] or ()]
         status = row["status"] if row["status"] != "ok" else "kept" if row["kept"] else "dropped"
         why = row["dropped"] if row["status"] == "ok" else row["reason"]
-        yield Row(row["id"], position, status, why or "", row["labels"] or (), objects)
+        yield ReportRow(row["id"], position, status, why or "", row["labels"] or (), objects)
 
 
-def _published(found: Mapping[str, Json]) -> Object:
+def _object_of(found: Mapping[str, Json]) -> Object:
     inside, outside = found["mean_inside"], found["mean_outside"]
     separation = None if inside is None or outside is None else inside - outside
     known = {SEPARATION: separation, **{name: found.get(name) for name in _MEASURES["dataset"][1:]}}
-    return Object(found["class"], found["source"], _defined(known))
+    return Object(found["class"], found["source"], _finite_measures(known))
 
 
-def _defined(measures: Mapping[str, Json]) -> dict[str, float]:
+def _finite_measures(measures: Mapping[str, Json]) -> dict[str, float]:
     return {name: float(value) for name, value in measures.items() if value is not None and math.isfinite(value)}
 
 
-def _of_labels(artifact: Artifact) -> Iterator[Row]:
+def _of_labels(artifact: Artifact) -> Iterator[ReportRow]:
     columns = ["id", "status", "reason", "classes", "areas", "scores", "height", "width"]
-    for position, row in enumerate(_listed(artifact, columns)):
+    for position, row in enumerate(_iterate_rows(artifact, columns)):
         pixels = (row["height"] or 0) * (row["width"] or 0)
         objects = [
-            Object(label, "", _defined({"score": score, "area": area / pixels}))
+            Object(label, "", _finite_measures({"score": score, "area": area / pixels}))
             for label, area, score in zip(row["classes"] or (), row["areas"] or (), row["scores"] or (), strict=True)
         ]
-        yield Row(row["id"], position, *_state(row), (), objects)
+        yield ReportRow(row["id"], position, *_state(row), (), objects)
 
 
-def _of_maps(artifact: Artifact) -> Iterator[Row]:
+def _of_maps(artifact: Artifact) -> Iterator[ReportRow]:
     """Rows of a picture are planned together."""
     columns = ["id", "status", "reason", "class", "foreground", "threshold"]
-    rows = enumerate(_listed(artifact, columns))
+    rows = enumerate(_iterate_rows(artifact, columns))
     for identifier, group in groupby(rows, key=lambda numbered: numbered[1]["id"]):
         some = list(group)
         failed = next((row for _, row in some if row["status"] != "ok"), None)
         objects = [
-            Object(row["class"], "", _defined({name: row[name] for name in _MEASURES["maps"]}))
+            Object(row["class"], "", _finite_measures({name: row[name] for name in _MEASURES["maps"]}))
             for _, row in some
             if row["status"] == "ok"
         ]
-        yield Row(identifier, some[0][0], *_state(failed or some[0][1]), (), objects)
+        yield ReportRow(identifier, some[0][0], *_state(failed or some[0][1]), (), objects)
 
 
-def _of_images(artifact: Artifact) -> Iterator[Row]:
-    for position, row in enumerate(_listed(artifact, ["id", "status", "reason", "labels"])):
-        yield Row(row["id"], position, *_state(row), row["labels"] or ())
+def _of_images(artifact: Artifact) -> Iterator[ReportRow]:
+    for position, row in enumerate(_iterate_rows(artifact, ["id", "status", "reason", "labels"])):
+        yield ReportRow(row["id"], position, *_state(row), row["labels"] or ())
 
 
-def _listed(artifact: Artifact, columns: Sequence[str]) -> Iterator[dict[str, Json]]:
+def _iterate_rows(artifact: Artifact, columns: Sequence[str]) -> Iterator[dict[str, Json]]:
     for batch in artifact.row_batches(columns):
         yield from batch.to_pylist()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ...manifests.artifact.artifact import Artifact, open_artifact
 from ...manifests.errors import MaskmillError
 from ...manifests.files.place import Place
-from ..answers.status import FailedRow, Status, failed_rows, status
+from ..answers.status import FailedRow, RunStatus, list_failed_rows, status
 
 NAMED = 20  # ids that are given of each reason
 
@@ -21,9 +21,9 @@ class Failures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class ArtifactStatus:
     at: Place
-    status: Status | None = None
+    status: RunStatus | None = None
     artifact: Artifact | None = None  # of one that is finished and whole
     fault: str = ""  # why no more is known
     seconds: float | None = None  # that its processes were at work; None where no log tells
@@ -40,21 +40,21 @@ class Step:
         return self.status is not None and any(each["state"] != "as read" for each in self.status.inputs)
 
 
-def read_step(at: Place) -> Step:
+def read_status(at: Place) -> ArtifactStatus:
     """From files alone; what is damaged is said, and the rest told all the same."""
     files, num_bytes = _size(at)
     try:
         found = status(at.uri)
     except MaskmillError as error:
-        return Step(at=at, fault=str(error), files=files, num_bytes=num_bytes)
+        return ArtifactStatus(at=at, fault=str(error), files=files, num_bytes=num_bytes)
     artifact, fault = None, ""
     failures: Sequence[Failures] = ()
     try:
         artifact = open_artifact(at) if found.state == "finished" else None
-        failures = _by_reason(failed_rows(at.uri))
+        failures = _by_reason(list_failed_rows(at.uri))
     except MaskmillError as error:
         artifact, fault = None, str(error)
-    return Step(
+    return ArtifactStatus(
         at=at,
         status=found,
         artifact=artifact,

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from .artifact_status import Step, log_lines
+from .artifact_status import ArtifactStatus, log_lines
 
 METRICS = "metrics.jsonl"
 POINTS = 300  # that are drawn of a curve
@@ -36,7 +36,7 @@ class Training:
     curves: Sequence[Curve]
 
 
-def trainings(steps: Iterable[Step]) -> Iterator[Training]:
+def trainings(steps: Iterable[ArtifactStatus]) -> Iterator[Training]:
     for step in steps:
         if step.status is None or step.status.kind != "checkpoint":
             continue
@@ -45,7 +45,7 @@ def trainings(steps: Iterable[Step]) -> Iterator[Training]:
             yield Training(step.at.uri, step.stage, step.artifact is not None, curves)
 
 
-def _lines(step: Step) -> Iterator[Mapping[str, object]]:
+def _lines(step: ArtifactStatus) -> Iterator[Mapping[str, object]]:
     if step.artifact is None:
         yield from (event for _, event in log_lines(step.at) if event.get("event") == "step")
         return

@@ -7,31 +7,31 @@ from ...manifests.artifact.artifact import Artifact
 from ...manifests.errors import MaskmillError
 from ...manifests.published.schema import class_names
 from .artifact_rows import KINDS, RANKED_BY, measures_of, rows_of
-from .artifact_status import Failures, Step, read_step
+from .artifact_status import ArtifactStatus, Failures, read_status
 from .curves import Training, trainings
 from .found import Found, find
 from .sampling import Sample, sample
-from .scores import Gain, Scores, gain_of, scores_of
+from .scores import EnhancerGain, MetricsScores, gain_of, scores_of
 from .survey import Survey, survey
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
     found: Found
-    steps: Sequence[Step]
-    others: Sequence[Step]
+    steps: Sequence[ArtifactStatus]
+    others: Sequence[ArtifactStatus]
     head: Artifact | None  # whose pictures are shown
     survey: Survey | None
     sample: Sample | None
     ranked_by: str | None
     classes: Mapping[int, str]
-    scores: Sequence[Scores]
-    gains: Sequence[Gain]
+    scores: Sequence[MetricsScores]
+    gains: Sequence[EnhancerGain]
     trainings: Sequence[Training]
     remarks: Sequence[str]
 
     @property
-    def failed(self) -> list[tuple[str, Failures]]:
+    def first_failures(self) -> list[tuple[str, Failures]]:
         """Stage and reason, where a row failed first."""
         return [(step.stage, each) for step in self.steps for each in step.failures if each.status == "failed"]
 
@@ -39,7 +39,7 @@ class Figures:
 def figures(uris: Sequence[str], count: int) -> Figures:
     found = find(uris)
     remarks = list(found.remarks)
-    steps = [read_step(at) for at in found.chain]
+    steps = [read_status(at) for at in found.chain]
     head = _head(steps)
     surveyed, sampled = None, None
     measures = measures_of(head.plan.kind) if head else ()
@@ -53,7 +53,7 @@ def figures(uris: Sequence[str], count: int) -> Figures:
     return Figures(
         found=found,
         steps=steps,
-        others=[read_step(at) for at in found.others],
+        others=[read_status(at) for at in found.others],
         head=head if sampled else None,
         survey=surveyed,
         sample=sampled,
@@ -66,13 +66,13 @@ def figures(uris: Sequence[str], count: int) -> Figures:
     )
 
 
-def _head(steps: Sequence[Step]) -> Artifact | None:
+def _head(steps: Sequence[ArtifactStatus]) -> Artifact | None:
     """The furthest along of what is finished and has a row for each picture; of several the last."""
     finished = [step.artifact for step in steps if step.artifact is not None]
     return next((a for kind in KINDS for a in reversed(finished) if a.plan.kind == kind), None)
 
 
-def _scores(steps: Sequence[Step], remarks: list[str]) -> Iterator[Scores]:
+def _scores(steps: Sequence[ArtifactStatus], remarks: list[str]) -> Iterator[MetricsScores]:
     stages = {step.at: step.stage for step in steps}
     for step in steps:
         if step.artifact is not None and step.artifact.plan.kind == "metrics":
@@ -83,7 +83,7 @@ def _scores(steps: Sequence[Step], remarks: list[str]) -> Iterator[Scores]:
                 remarks.append(str(error))
 
 
-def _gains(steps: Sequence[Step]) -> Iterator[Gain]:
+def _gains(steps: Sequence[ArtifactStatus]) -> Iterator[EnhancerGain]:
     for step in steps:
         if step.artifact is not None and step.artifact.plan.kind == "checkpoint":
             found = gain_of(step.artifact)
@@ -91,7 +91,7 @@ def _gains(steps: Sequence[Step]) -> Iterator[Gain]:
                 yield found
 
 
-def _trainings(steps: Sequence[Step], remarks: list[str]) -> Iterator[Training]:
+def _trainings(steps: Sequence[ArtifactStatus], remarks: list[str]) -> Iterator[Training]:
     for step in steps:
         try:
             yield from trainings([step])

@@ -51,7 +51,7 @@ def _plain(at: Place) -> Place:
 
 
 def _add_work(found: Found, work: Place) -> None:
-    folders = [work.joined(name) for name in _artifact_folders(work)]
+    folders = [work.join(name) for name in _artifact_folders(work)]
     if not folders:
         raise InputError(
             f"{work} is no artifact and no work folder: neither it nor a folder in it holds a {PLAN}; check the path"
@@ -84,7 +84,7 @@ def _last_run(found: Found, work: Place, folders: Sequence[Place]) -> list[Place
         found.remarks.append(f"{error}; these are all the artifacts that there are.")
         return []
     found.title = found.title or str(last.get("title", ""))
-    named = [work.joined(str(name)) for name in last.get("artifacts", {}).values()]
+    named = [work.join(str(name)) for name in last.get("artifacts", {}).values()]
     if missing := [each.uri for each in named if each not in folders]:
         found.remarks.append(f"Of the last run these are not there any more: {', '.join(missing)}.")
     return [each for each in named if each in folders]

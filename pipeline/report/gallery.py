@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from ...manifests.classes import IGNORE
 from ...manifests.errors import MaskmillError
 from ...manifests.files.sealed import Json
-from .artifact_rows import Row, measures_of
+from .artifact_rows import ReportRow, measures_of
 from .figures import Figures
 from .layers import Layers
 from .thumbnails import hex_colour
@@ -20,13 +20,13 @@ class Gallery:
         self.shown = self.without_picture = 0
         self.faults: list[str] = []
         self._found = found
-        self._rows: Sequence[Row] = found.sample.rows if found.sample else ()
+        self._rows: Sequence[ReportRow] = found.sample.rows if found.sample else ()
         self._measures = measures_of(found.head.plan.kind) if found.head else ()
-        self._layers = self._opened(images_root)
+        self._layers = self._open_layers(images_root)
 
     def __iter__(self) -> Iterator[dict[str, Json]]:
         for row in self._rows if self._layers else ():
-            yield self._told(row)
+            yield self._row_json(row)
 
     @property
     def changes(self) -> list[dict[str, Json]]:
@@ -60,7 +60,7 @@ class Gallery:
             "measures": list(self._measures),
         }
 
-    def _opened(self, images_root: str) -> Layers | None:
+    def _open_layers(self, images_root: str) -> Layers | None:
         head = self._found.head
         if head is None:
             return None
@@ -71,7 +71,7 @@ class Gallery:
             self.faults.append(f"The pictures of {head.place} cannot be shown: {error}")
             return None
 
-    def _told(self, row: Row) -> dict[str, Json]:
+    def _row_json(self, row: ReportRow) -> dict[str, Json]:
         assert self._layers is not None
         shown = self._layers.of(row)
         self.shown += 1

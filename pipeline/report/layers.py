@@ -16,8 +16,8 @@ from ...manifests.pictures.palette import decode_label_map
 from ...manifests.published.frames import frame_row
 from ...stages.evaluate.predictions import LabelMaps
 from ...stages.maps.object_classes import NO_LABEL
-from ...stages.maps.upsampling import upsampled
-from .artifact_rows import Row
+from ...stages.maps.upsampling import upsample_maps
+from .artifact_rows import ReportRow
 from .originals import Originals
 from .thumbnails import HEAT_PX, heat_url, mask_url, picture_url, small_size
 
@@ -34,7 +34,7 @@ class Layer:
 
 
 @dataclass(slots=True)
-class Shown:
+class PictureLayers:
     """One picture as the page has it."""
 
     size: tuple[int, int] = (3, 4)  # rows and columns of the small picture; where nothing is known, some
@@ -56,7 +56,9 @@ class Layers:
     """Of the pictures of one artifact, the head. What it was made from counts only where it is still what was read, so
     that nothing lies over a picture that it was not made for."""
 
-    def __init__(self, head: Artifact, artifacts: Iterable[Artifact], rows: Sequence[Row], images_root: str) -> None:
+    def __init__(
+        self, head: Artifact, artifacts: Iterable[Artifact], rows: Sequence[ReportRow], images_root: str
+    ) -> None:
         self._head = head
         above = [*_above(head, {each.digest: each for each in artifacts}), head]
         self._images = next((each for each in above if each.plan.kind == "images"), None)
@@ -87,8 +89,8 @@ class Layers:
         last = by_digest.get(_read_maps(self._head))
         return [*found, ("refine", last.cut, self._labels, last.heat)] if last and self._labels else found
 
-    def of(self, row: Row) -> Shown:
-        shown = Shown()
+    def of(self, row: ReportRow) -> PictureLayers:
+        shown = PictureLayers()
         masks = {layer: label_HW for layer, label_HW in self._masks(row, shown.faults) if label_HW is not None}
         picture_HW3, shown.why_not = self._originals.of(row)
         sizes = [each.shape for each in masks.values()]
@@ -107,20 +109,23 @@ class Layers:
             else:
                 shown.faults.append(f"{layer.name}: of another size than the labels, and left out")
         for maps in self._maps:
-            if url := _noted(shown.faults, _heat, maps, row):
+            if url := _call_or_note(shown.faults, _heat, maps, row):
                 shown.layers[maps.heat.key] = url
         return shown
 
-    def _masks(self, row: Row, faults: list[str]) -> Iterator[tuple[Layer, LabelMap | None]]:
+    def _masks(self, row: ReportRow, faults: list[str]) -> Iterator[tuple[Layer, LabelMap | None]]:
         if self._labels and row.status not in ("failed", "upstream"):
-            yield self._labels, _noted(faults, _label_map, self._head, row)
+            yield self._labels, _call_or_note(faults, _label_map, self._head, row)
         if self._images is not None and self._has_truth and row.id in self._positions:
-            yield Layer(TRUTH, "ground truth", "mask"), _noted(faults, _truth, self._images, self._positions[row.id])
+            yield (
+                Layer(TRUTH, "ground truth", "mask"),
+                _call_or_note(faults, _truth, self._images, self._positions[row.id]),
+            )
         for maps in self._maps:
-            yield maps.cut, _noted(faults, _cut, maps, row)
+            yield maps.cut, _call_or_note(faults, _cut, maps, row)
 
 
-def _noted(faults: list[str], function: Callable[..., T], *arguments: object) -> T | None:
+def _call_or_note(faults: list[str], function: Callable[..., T], *arguments: object) -> T | None:
     """What cannot be read is said with the picture, and the rest shown."""
     try:
         return function(*arguments)
@@ -144,7 +149,7 @@ def _read_maps(artifact: Artifact) -> str:
     return next((each.digest for each in artifact.plan.inputs if each.role == "maps"), "")
 
 
-def _positions(images: Artifact | None, rows: Sequence[Row]) -> dict[str, int]:
+def _positions(images: Artifact | None, rows: Sequence[ReportRow]) -> dict[str, int]:
     if images is None:
         return {}
     try:
@@ -154,7 +159,7 @@ def _positions(images: Artifact | None, rows: Sequence[Row]) -> dict[str, int]:
 
 
 def _image_labels(
-    images: Artifact | None, positions: Mapping[str, int], rows: Sequence[Row]
+    images: Artifact | None, positions: Mapping[str, int], rows: Sequence[ReportRow]
 ) -> dict[str, Sequence[int]]:
     if images is None or not positions:
         return {row.id: row.labels for row in rows}
@@ -173,7 +178,7 @@ def _maps(number: int, artifact: Artifact, labels: Mapping[str, Sequence[int]]) 
     )
 
 
-def _label_map(head: Artifact, row: Row) -> LabelMap | None:
+def _label_map(head: Artifact, row: ReportRow) -> LabelMap | None:
     if head.plan.kind == "labels":
         (png,) = head.cells("label", [row.position])
     else:
@@ -186,11 +191,11 @@ def _truth(images: Artifact, position: int) -> LabelMap | None:
     return None if png is None else decode_label_map(png)
 
 
-def _cut(maps: _Maps, row: Row) -> LabelMap | None:
-    return maps.label_maps.of(row.id).label_HW if row.id in maps.label_maps else None
+def _cut(maps: _Maps, row: ReportRow) -> LabelMap | None:
+    return maps.label_maps.prediction(row.id).label_HW if row.id in maps.label_maps else None
 
 
-def _heat(maps: _Maps, row: Row) -> str | None:
+def _heat(maps: _Maps, row: ReportRow) -> str | None:
     """The highest of a picture's soft maps."""
     if row.id not in maps.label_maps or maps.label_maps.failure(row.id):
         return None
@@ -199,7 +204,7 @@ def _heat(maps: _Maps, row: Row) -> str | None:
     if all(each["note"] == NO_LABEL for each in rows):
         return None
     facts = maps.artifact.plan.facts
-    soft_Khw = upsampled(
+    soft_Khw = upsample_maps(
         maps.artifact.read("map", positions),
         small_size((rows[0]["height"], rows[0]["width"]), HEAT_PX),
         tuple(rows[0]["box"]),

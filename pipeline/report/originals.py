@@ -15,7 +15,7 @@ from ...manifests.errors import EnvironmentFault, InputError, MaskmillError, Rea
 from ...manifests.pictures.decoder import DEFAULT_LIMITS, Limits, decode_picture
 from ...manifests.pictures.sources import read_source
 from ...manifests.published.dataset import Labels, open_labels
-from .artifact_rows import Row
+from .artifact_rows import ReportRow
 
 Picture = UInt8[np.ndarray, "H W 3"]
 
@@ -29,31 +29,35 @@ class Originals:
         self._dataset = _every_row(head, images_root) if head.plan.kind == "dataset" else None
         self._unreachable = ""
 
-    def of(self, row: Row) -> tuple[Picture | None, str]:
+    def of(self, row: ReportRow) -> tuple[Picture | None, str]:
         """The picture, or why there is none."""
         if self._unreachable:
             return None, self._unreachable
         try:
             if self._dataset is not None and row.status in ("kept", "dropped"):
                 return self._dataset.image(row.position).permute(1, 2, 0).contiguous().numpy(), ""
-            return self._indexed(row.id), ""
+            return self._read_picture(row.id), ""
         except EnvironmentFault as fault:  # of the disk or the network, and so of every other picture
             self._unreachable = f"pictures cannot be read: {fault}"
             return None, self._unreachable
         except RowFailed as failed:
-            return None, _said(failed)
+            return None, _reason_text(failed)
         except MaskmillError as error:
             return None, self._why(error)
 
     def _why(self, error: MaskmillError) -> str:
         if isinstance(error.__cause__, RowFailed):
-            return _said(error.__cause__)
+            return _reason_text(error.__cause__)
         if not isinstance(error, InputError):
             return f"no picture: {error}"
         root = self._dataset.images_root if self._dataset else self._root
-        return _said(RowFailed(Reason.CHANGED)) if root else "the picture is missing: where pictures lie is not known"
+        return (
+            _reason_text(RowFailed(Reason.CHANGED))
+            if root
+            else "the picture is missing: where pictures lie is not known"
+        )
 
-    def _indexed(self, identifier: str) -> Picture:
+    def _read_picture(self, identifier: str) -> Picture:
         if self._images is None or identifier not in self._positions:
             raise RowFailed(Reason.MISSING)
         (row,) = self._images.rows_at([self._positions[identifier]], ["uri", "sha256"]).to_pylist()
@@ -69,7 +73,7 @@ def _every_row(dataset: Artifact, images_root: str) -> Labels:
     return Labels(dataset, opened.images_root, range(dataset.plan.num_rows), DEFAULT_LIMITS.max_pixels)
 
 
-def _said(failed: RowFailed) -> str:
+def _reason_text(failed: RowFailed) -> str:
     match failed.reason:
         case Reason.MISSING:
             return "the picture is missing"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from .artifact_rows import Row
+from .artifact_rows import ReportRow
 
 _SHARE = 10
 
@@ -21,28 +21,28 @@ class Smallest:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._heap: list[tuple[float, int, Row]] = []  # keys and positions negated: the largest first
+        self._heap: list[tuple[float, int, ReportRow]] = []  # keys and positions negated: the largest first
 
-    def add(self, key: float, row: Row) -> None:
+    def add(self, key: float, row: ReportRow) -> None:
         entry = (-key, -row.position, row)
         if len(self._heap) < self._count:
             heapq.heappush(self._heap, entry)
         elif self._heap and entry[:2] > self._heap[0][:2]:
             heapq.heapreplace(self._heap, entry)
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[ReportRow]:
         return [row for _, _, row in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    rows: Sequence[Row]  # in the order of the row list
+    rows: Sequence[ReportRow]  # in the order of the row list
     worst: Sequence[str]  # ids, the very worst first
     best: Sequence[str]
     of: int
 
 
-def sample(rows: Iterable[Row], count: int, ranked_by: str | None) -> Sample:
+def sample(rows: Iterable[ReportRow], count: int, ranked_by: str | None) -> Sample:
     share = max(1, count // _SHARE)
     failed, dropped, worst, best = (Smallest(share) for _ in range(4))
     classes: dict[int, Smallest] = {}
@@ -60,7 +60,7 @@ def sample(rows: Iterable[Row], count: int, ranked_by: str | None) -> Sample:
             best.add(-score, row)
         for label in row.classes or [0]:
             classes.setdefault(label, Smallest(count)).add(key, row)
-    chosen: dict[int, Row] = {}
+    chosen: dict[int, ReportRow] = {}
     named = [worst.rows(), best.rows(), failed.rows(), dropped.rows()]
     for each in (*_in_turn(named), *_in_turn([classes[label].rows() for label in sorted(classes)])):
         if len(chosen) < count:
@@ -79,6 +79,6 @@ def _hash(identifier: str) -> float:
     return float(int.from_bytes(hashlib.sha256(identifier.encode()).digest()[:6], "big"))  # 48 bits, exact
 
 
-def _in_turn(lists: Sequence[Sequence[Row]]) -> Iterator[Row]:
+def _in_turn(lists: Sequence[Sequence[ReportRow]]) -> Iterator[ReportRow]:
     for some in zip_longest(*lists):
         yield from (each for each in some if each is not None)

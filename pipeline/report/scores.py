@@ -15,7 +15,7 @@ MEASURES: Mapping[str, str] = {"miou": "mIoU", "miou_foreground": "mIoU without 
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
+class MetricsScores:
     """One metrics artifact."""
 
     at: str
@@ -31,7 +31,7 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
-class Gain:
+class EnhancerGain:
     """What an enhancer does on pictures that it has not seen."""
 
     at: str
@@ -39,13 +39,13 @@ class Gain:
     intervals: Mapping[str, Mapping[str, Json]]  # before, after, difference
 
 
-def scores_of(metrics: Artifact, judged: str) -> Scores:
+def scores_of(metrics: Artifact, judged: str) -> MetricsScores:
     try:
         found = json.loads(metrics.file("metrics.json"))
         table = pq.read_table(pa.BufferReader(metrics.file("classes.parquet"))).to_pylist()
         lines = found["results"]
         classes = [row for row in table if row["result"] == lines[0]["name"]]
-        return Scores(
+        return MetricsScores(
             at=metrics.place.uri,
             judged=judged or str(found["judged"]),
             measures=[name for name in MEASURES if name in lines[0]],
@@ -74,10 +74,10 @@ def _floors(table: Sequence[Mapping[str, Json]]) -> dict[int, float]:
     return found
 
 
-def gain_of(checkpoint: Artifact) -> Gain | None:
+def gain_of(checkpoint: Artifact) -> EnhancerGain | None:
     """None of a checkpoint that is no enhancer, or was judged on no picture."""
     told = checkpoint.summary.counts.get("held_out")
     if not isinstance(told, dict) or not told.get("pictures"):
         return None
     intervals = {name: told[name] for name in ("before", "after", "difference") if name in told}
-    return Gain(checkpoint.place.uri, int(told["pictures"]), intervals)
+    return EnhancerGain(checkpoint.place.uri, int(told["pictures"]), intervals)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-from .artifact_rows import MEANINGS, Row
+from .artifact_rows import MEANINGS, ReportRow
 
 FINE = 1000  # bins while counting; those that are drawn are made of them
 BARS = 24  # at most
@@ -44,7 +44,7 @@ class Survey:
     dropped: Sequence[tuple[str, int]]  # why pictures were dropped, by the condition that failed
 
 
-def survey(rows: Iterable[Row], measures: Sequence[str]) -> Survey:
+def survey(rows: Iterable[ReportRow], measures: Sequence[str]) -> Survey:
     """Measures are of what was made: objects of the ground truth are left out of the distributions."""
     fine = {name: np.zeros((2, FINE), np.int64) for name in measures}
     statuses, sources, dropped = Counter[str](), set[str](), Counter[str]()

@@ -19,10 +19,10 @@ _QUALITY = 78
 _FILL, _OUTLINE = 110, 255  # opacity
 _UNDECIDED = (235, 235, 235)
 _HEAT_LEVELS = 16
-Size = tuple[int, int]  # rows and columns
+ThumbnailSize = tuple[int, int]  # rows and columns
 
 
-def small_size(size: Size, long_px: int = LONG_PX) -> Size:
+def small_size(size: ThumbnailSize, long_px: int = LONG_PX) -> ThumbnailSize:
     """Never larger than it is."""
     share = min(1.0, long_px / max(size))
     return max(1, round(size[0] * share)), max(1, round(size[1] * share))

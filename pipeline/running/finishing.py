@@ -8,7 +8,7 @@ import pyarrow as pa
 from ...manifests.artifact import ledger, store, tables
 from ...manifests.artifact.artifact import ARTIFACT, ROWS, Summary, read_summary, rows_schema
 from ...manifests.artifact.layout import Layout
-from ...manifests.artifact.plan import PLAN, Group, Plan
+from ...manifests.artifact.plan import PLAN, FieldGroup, Plan
 from ...manifests.errors import CorruptArtifact, TooManyFailed, UnfinishedArtifact
 from ...manifests.files import atomic, sealed
 from ...manifests.files.digests import FileDigest, fault
@@ -23,17 +23,21 @@ def finish(
     at: Place, plan: Plan, max_bad: float, warn: Warn | None = None, describe: Describe | None = None
 ) -> Summary:
     """Gathers the rows and writes artifact.json; changes nothing where it stands and is right."""
-    finished = standing(at)
+    finished = valid_summary(at)
     if finished is not None:
         return finished
     counts: Counter[str] = Counter()
-    digest, _ = tables.write_batches(at, ROWS, rows_schema(plan), _counted(gathered_rows(at, plan), counts))
+    digest, _ = tables.write_batches(at, ROWS, rows_schema(plan), _count_rows(gather_rows(at, plan), counts))
     summary = Summary(
         plan_sha256=FileDigest.of(at.read(PLAN)).sha256,
         fingerprint=plan.fingerprint,
         counts=_counts(counts),
-        warnings=tuple(warn(tables.batches_of(tables.opened(at, ROWS, digest)))) if warn else (),
-        files={ROWS: digest, **_planned_files(at, plan), **_described(at, plan, _counts(counts), describe)},
+        warnings=tuple(warn(tables.batches_of(tables.open_table(at, ROWS, digest)))) if warn else (),
+        files={
+            ROWS: digest,
+            **_files_of_planning(at, plan),
+            **_write_descriptions(at, plan, _counts(counts), describe),
+        },
         ledgers={g.ledger: ledger.ledger_digest(at, g.ledger, plan.layout(g).num_units) for g in plan.groups},
     )
     _refuse_too_many_failed(at, plan, summary, max_bad)
@@ -41,7 +45,7 @@ def finish(
     return summary
 
 
-def gathered_rows(at: Place, plan: Plan) -> Iterator[pa.RecordBatch]:
+def gather_rows(at: Place, plan: Plan) -> Iterator[pa.RecordBatch]:
     """The row list as the ledger has it, unit by unit, in bounded memory."""
     schema = rows_schema(plan)
     first, *others = [_GroupRows(at, plan, group) for group in plan.groups]
@@ -58,7 +62,7 @@ def gathered_rows(at: Place, plan: Plan) -> Iterator[pa.RecordBatch]:
 class _GroupRows:
     """The rows of one group in order, taken in any portions; holds one record at a time."""
 
-    def __init__(self, at: Place, plan: Plan, group: Group) -> None:
+    def __init__(self, at: Place, plan: Plan, group: FieldGroup) -> None:
         self.group = group
         self._records = self._all(at, plan.layout(group), group)
         self._waiting: dict[str, list[object]] = {}
@@ -72,7 +76,7 @@ class _GroupRows:
         return taken
 
     @staticmethod
-    def _all(at: Place, layout: Layout, group: Group) -> Iterator[dict[str, list[object]]]:
+    def _all(at: Place, layout: Layout, group: FieldGroup) -> Iterator[dict[str, list[object]]]:
         for unit, record in enumerate(ledger.records(at, group.ledger, layout.num_units)):
             if record is None:
                 raise UnfinishedArtifact(f"{at} has no record of unit {unit}; run the same command again")
@@ -89,7 +93,7 @@ def _merge(columns: dict[str, list[object]], more: dict[str, list[object]]) -> N
     columns.update({name: values for name, values in more.items() if name not in columns})
 
 
-def _counted(batches: Iterator[pa.RecordBatch], counts: Counter[str]) -> Iterator[pa.RecordBatch]:
+def _count_rows(batches: Iterator[pa.RecordBatch], counts: Counter[str]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         for status, reason in zip(batch.column("status").to_pylist(), batch.column("reason").to_pylist(), strict=True):
             counts["rows"] += 1
@@ -116,7 +120,7 @@ def _refuse_too_many_failed(at: Place, plan: Plan, summary: Summary, max_bad: fl
         )
 
 
-def _planned_files(at: Place, plan: Plan) -> dict[str, FileDigest]:
+def _files_of_planning(at: Place, plan: Plan) -> dict[str, FileDigest]:
     """Files that planning wrote, besides plan.json: the listings and the arrays' metadata."""
     files = {segment.listing: segment.digest for segment in plan.segments}
     for group in plan.groups:
@@ -127,7 +131,9 @@ def _planned_files(at: Place, plan: Plan) -> dict[str, FileDigest]:
     return files
 
 
-def _described(at: Place, plan: Plan, counts: Mapping[str, Json], describe: Describe | None) -> dict[str, FileDigest]:
+def _write_descriptions(
+    at: Place, plan: Plan, counts: Mapping[str, Json], describe: Describe | None
+) -> dict[str, FileDigest]:
     """Writes the files that describe the artifact, from the digests of everything that its units wrote."""
     if describe is None:
         return {}
@@ -141,7 +147,7 @@ def _described(at: Place, plan: Plan, counts: Mapping[str, Json], describe: Desc
     return {name: FileDigest.of(data) for name, data in files.items()}
 
 
-def standing(at: Place) -> Summary | None:
+def valid_summary(at: Place) -> Summary | None:
     """The summary of an artifact that is finished and whose own files are right; None where it must be written."""
     try:
         summary = read_summary(at)

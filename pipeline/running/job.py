@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from ...manifests.artifact.artifact import Artifact, open_artifact
 from ...manifests.artifact.fingerprint import config_json
-from ...manifests.artifact.plan import Group, Plan, read_plan
+from ...manifests.artifact.plan import FieldGroup, Plan, read_plan
 from ...manifests.errors import MaskmillError
 from ...manifests.files.place import Place
 from ...manifests.files.sealed import digest_of
@@ -61,11 +61,11 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenJob:
     """What every unit of a job reads, read once in each process."""
 
     plan: Plan
-    group: Group
+    group: FieldGroup
     inputs: Mapping[str, Artifact]
 
 
@@ -73,17 +73,17 @@ class PreparationError(Exception):
     """What a stage loads once per process could not be loaded: no unit can run, so none is tried again."""
 
 
-_open_jobs: dict[str, Opened] = {}
+_open_jobs: dict[str, OpenJob] = {}
 _prepared: dict[str, Any] = {}
 
 
-def opened(job: Job) -> Opened:
-    return _kept(_open_jobs, job.key(), lambda: _open(job))
+def open_job(job: Job) -> OpenJob:
+    return _get_or_make(_open_jobs, job.key(), lambda: _open(job))
 
 
-def prepared(job: Job) -> Any:
+def prepare_stage(job: Job) -> Any:
     """What the stage loads once per process, such as a model; loaded when the first unit is really run."""
-    return _kept(_prepared, job.key(), lambda: _prepare(job))
+    return _get_or_make(_prepared, job.key(), lambda: _prepare(job))
 
 
 def forget(job: Job) -> None:
@@ -92,7 +92,7 @@ def forget(job: Job) -> None:
     _prepared.pop(job.key(), None)
 
 
-def _kept(kept: dict[str, T], key: str, make: Callable[[], T]) -> T:
+def _get_or_make(kept: dict[str, T], key: str, make: Callable[[], T]) -> T:
     if key not in kept:
         while len(kept) >= 2:  # a job and the one after it: models are too large to collect
             kept.pop(next(iter(kept)))
@@ -100,17 +100,17 @@ def _kept(kept: dict[str, T], key: str, make: Callable[[], T]) -> T:
     return kept[key]
 
 
-def _open(job: Job) -> Opened:
+def _open(job: Job) -> OpenJob:
     plan = read_plan(job.at)
     group = next(group for group in plan.groups if group.name == job.group)
-    return Opened(plan, group, {role: open_artifact(where) for role, where in job.inputs.items()})
+    return OpenJob(plan, group, {role: open_artifact(where) for role, where in job.inputs.items()})
 
 
 def _prepare(job: Job) -> Any:
     if job.stage.prepare is None:
         return None
     try:
-        return job.stage.prepare(job.config, opened(job).inputs)
+        return job.stage.prepare(job.config, open_job(job).inputs)
     except MaskmillError:
         raise
     except Exception as error:

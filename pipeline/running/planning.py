@@ -11,9 +11,9 @@ from typing import Any
 from ...manifests.artifact import store
 from ...manifests.artifact.artifact import ARTIFACT, Artifact, read_summary
 from ...manifests.artifact.fields import Field
-from ...manifests.artifact.fingerprint import config_json, differences, fingerprint, kept_settings, unit_fingerprint
+from ...manifests.artifact.fingerprint import config_json, differences, fingerprint, settings_json, unit_fingerprint
 from ...manifests.artifact.layout import default_unit_rows
-from ...manifests.artifact.plan import Group, Input, Plan, listing_name, missing_units, relative_uri, write_plan
+from ...manifests.artifact.plan import FieldGroup, Input, Plan, listing_name, missing_units, relative_uri, write_plan
 from ...manifests.errors import ConfigError, CorruptArtifact, EnvironmentFault, InputError, StaleArtifact
 from ...manifests.files import atomic
 from ...manifests.files.digests import FileDigest, fault
@@ -25,7 +25,7 @@ from .row_lists import is_listed, remove_old_listings, with_rows, write_segment
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Request:
     """A command, with everything that decides bytes worked out."""
 
     stage: Stage
@@ -45,11 +45,11 @@ class Asked:
         return fingerprint({**basis, "field": field.name, **field.as_json()})
 
 
-def ask(stage: Stage, config: Any, inputs: Mapping[str, Artifact]) -> Asked:
-    return Asked(stage, config, inputs, tuple(stage.fields(config, inputs)), header_of(stage, config, inputs))
+def ask(stage: Stage, config: Any, inputs: Mapping[str, Artifact]) -> Request:
+    return Request(stage, config, inputs, tuple(stage.fields(config, inputs)), header_of(stage, config, inputs))
 
 
-def beside_held(asked: Asked, held: Plan | None) -> Asked:
+def merge_existing_fields(asked: Request, held: Plan | None) -> Request:
     """A command that means all fields of an artifact; of one that is refused for another configuration, as it is."""
     if held is None or held.fingerprint != asked.fingerprint:
         return asked
@@ -57,7 +57,7 @@ def beside_held(asked: Asked, held: Plan | None) -> Asked:
     return replace(asked, config=config, fields=tuple(asked.stage.fields(config, asked.inputs)))
 
 
-def held_otherwise(asked: Asked, held: Plan) -> list[Field]:
+def conflicting_fields(asked: Request, held: Plan) -> list[Field]:
     """The fields that a command asks for and an artifact holds with another content, such as of other blocks."""
     return [
         field
@@ -83,7 +83,7 @@ def header_of(stage: Stage | WholeStage, config: Any, inputs: Mapping[str, Artif
     }
 
 
-def planned(at: Place, asked: Asked, existing: Plan | None, options: RunOptions) -> Plan:
+def update_plan(at: Place, asked: Request, existing: Plan | None, options: RunOptions) -> Plan:
     """Writes what is new of the plan, the listing and the arrays' metadata; changes nothing that is as it should be."""
     if existing is None:
         plan = _fresh(at, asked, options)
@@ -142,7 +142,7 @@ def _fingerprint_of(artifact: Artifact, field: str) -> str:
     return found
 
 
-def _fresh(at: Place, asked: Asked, options: RunOptions) -> Plan:
+def _fresh(at: Place, asked: Request, options: RunOptions) -> Plan:
     stage = asked.stage
     rows = stage.plan(asked.config, asked.inputs, Known())
     segment = write_segment(at, listing_name(0, 0), rows)
@@ -158,14 +158,14 @@ def _fresh(at: Place, asked: Asked, options: RunOptions) -> Plan:
         libraries=asked.header["libraries"],
         fingerprint=asked.fingerprint,
         inputs=inputs_of(at, asked.inputs, asked.header),
-        fields=_kept({}, asked.fields),
+        fields=_merge_fields({}, asked.fields),
         field_fingerprints={field.name: asked.field_fingerprint(field) for field in asked.fields},
         columns=stage.columns(asked.config),
-        groups=(Group("", unit_rows, tuple(field.name for field in asked.fields)),),
+        groups=(FieldGroup("", unit_rows, tuple(field.name for field in asked.fields)),),
         segments=(segment,),
         revision=0,
         facts=rows.facts,
-        settings=kept_settings(asked.config),
+        settings=settings_json(asked.config),
     )
 
 
@@ -176,7 +176,7 @@ def inputs_of(at: Place, inputs: Mapping[str, Artifact], header: Mapping[str, Js
     )
 
 
-def content_of(artifact: Artifact, fields: Mapping[str, str]) -> str:
+def input_digest(artifact: Artifact, fields: Mapping[str, str]) -> str:
     """What is read of an artifact with rows, whatever fields were added to it or to what it was made from; else ""."""
     if not artifact.has_rows:
         return ""
@@ -193,15 +193,15 @@ def is_as_read(before: Input, now: Artifact) -> bool:
     if before.digest == now.digest:
         return True
     there = before.fields.items() <= now.fingerprints.items()
-    return bool(before.content) and there and before.content == content_of(now, before.fields)
+    return bool(before.content) and there and before.content == input_digest(now, before.fields)
 
 
-def _refuse_other(at: Place, asked: Asked, existing: Plan, options: RunOptions) -> None:
+def _refuse_other(at: Place, asked: Request, existing: Plan, options: RunOptions) -> None:
     refuse_other_header(at, existing, asked.header, asked.stage.selects)
-    for field in held_otherwise(asked, existing):
+    for field in conflicting_fields(asked, existing):
         raise StaleArtifact(
-            f"{at} holds {field.name} with {_described(existing.fields[field.name])} and this run asks for "
-            f"{_described(field)}; choose another --out for it"
+            f"{at} holds {field.name} with {_field_text(existing.fields[field.name])} and this run asks for "
+            f"{_field_text(field)}; choose another --out for it"
         )
     first = existing.groups[0]
     if (
@@ -227,8 +227,8 @@ def refuse_other_header(at: Place, existing: Plan, header: Mapping[str, Json], s
     found = sorted(differences(held, dict(header)), key=lambda difference: difference[0] != "stage")
     for name, old, new in found:  # of another stage every setting differs, and only the stage tells why
         raise StaleArtifact(
-            f"{at} was made with {name.removeprefix('config.')} = {_shown(old)} and this run asks for {_shown(new)}; "
-            "choose another --out, or delete the directory to make it anew"
+            f"{at} was made with {name.removeprefix('config.')} = {_value_text(old)} "
+            f"and this run asks for {_value_text(new)}; choose another --out, or delete the directory to make it anew"
         )
 
 
@@ -237,40 +237,40 @@ def _is_read(each: Input, header: Mapping[str, Json]) -> bool:
     return bool(each.fields) or each.role in header["inputs"]
 
 
-def _described(field: Field) -> str:
+def _field_text(field: Field) -> str:
     told = {"shape": list(field.shape), "dtype": field.dtype, **field.detail}
-    return ", ".join(f"{name} = {_shown(value)}" for name, value in told.items())
+    return ", ".join(f"{name} = {_value_text(value)}" for name, value in told.items())
 
 
-def _shown(value: Json) -> str:
+def _value_text(value: Json) -> str:
     told = ", ".join(value) if isinstance(value, Mapping) else str(value)
     text = "nothing" if value in (None, "", []) else told
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def _with_fields(asked: Asked, plan: Plan, options: RunOptions) -> Plan:
+def _with_fields(asked: Request, plan: Plan, options: RunOptions) -> Plan:
     """The plan with the fields that it lacks as a group of their own."""
     missing = [field for field in asked.fields if field.name not in plan.fields]
     if not missing:
         return plan
     unit_rows = unit_rows_for(asked.stage, asked.config, missing, options)
-    group = Group(missing[0].name, unit_rows, tuple(field.name for field in missing))
+    group = FieldGroup(missing[0].name, unit_rows, tuple(field.name for field in missing))
     return replace(
         plan,
         config={**plan.config, **_selections(asked)},
-        settings=kept_settings(asked.config),
-        fields=_kept(plan.fields, missing),
+        settings=settings_json(asked.config),
+        fields=_merge_fields(plan.fields, missing),
         field_fingerprints={**plan.field_fingerprints, **{f.name: asked.field_fingerprint(f) for f in missing}},
         groups=(*plan.groups, group),
     )
 
 
-def _kept(held: Mapping[str, Field], new: Sequence[Field]) -> dict[str, Field]:
+def _merge_fields(held: Mapping[str, Field], new: Sequence[Field]) -> dict[str, Field]:
     """In the order in which plan.json is read again: rows.parquet has its columns in it, whichever run finishes."""
     return dict(sorted({**held, **{each.name: replace(each, basis=None, row_bytes=0) for each in new}}.items()))
 
 
-def _selections(asked: Asked) -> dict[str, Json]:
+def _selections(asked: Request) -> dict[str, Json]:
     """The config's choice of fields with those that were held, so that a retry of the artifact means all of them."""
     values = config_json(asked.config)
     return {name: values[name] for name in asked.stage.selects}
@@ -278,7 +278,7 @@ def _selections(asked: Asked) -> dict[str, Json]:
 
 def _write_metadata(at: Place, plan: Plan) -> None:
     """zarr.json of every array, where it is not what it should be. A finished artifact's is kept byte for byte."""
-    vouched = _vouched_files(at)
+    vouched = _summary_files(at)
     for group in plan.groups:
         layout = plan.layout(group)
         for field in plan.fields_of(group):
@@ -293,7 +293,7 @@ def _write_metadata(at: Place, plan: Plan) -> None:
             atomic.write(at, name, wanted)
 
 
-def _vouched_files(at: Place) -> Mapping[str, FileDigest]:
+def _summary_files(at: Place) -> Mapping[str, FileDigest]:
     try:
         summary = read_summary(at)
     except CorruptArtifact:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from .units import UnitReport
 
 
-class Progress:
+class RunProgress:
     """Counts what units report, and shows it on standard error; standard output is for the result."""
 
     def __init__(self, title: str, num_units: int, log: Literal["progress", "json", "quiet"]) -> None:
@@ -20,7 +20,7 @@ class Progress:
         self._bar: Any = None
         self._task: Any = None
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "RunProgress":
         if self._log == "progress" and sys.stderr.isatty():
             self._bar = _bar()
             self._task = self._bar.add_task(self._title, total=self._num_units, rows=0, failed="")

@@ -25,7 +25,7 @@ def with_rows(at: Place, plan: Plan, rows: RowList, may_shrink: bool, may_change
 
     `may_shrink`: a row that has gone stays listed, for its unit to find it missing. `may_change`: the user said so.
     """
-    new = _checked_table(rows)
+    new = _unique_table(rows)
     new_keys = _keys(new, rows.key)
     try:
         old = pa.Table.from_batches(list(listing_batches(at, plan)), tables.schema_of(rows.columns))
@@ -54,7 +54,7 @@ def with_rows(at: Place, plan: Plan, rows: RowList, may_shrink: bool, may_change
         if before is not None and today.equals(before):
             segments.append(segment)
         elif before is None:
-            segments.append(_rewritten(at, segment, rows, today))
+            segments.append(_rewrite_segment(at, segment, rows, today))
         else:
             segments.append(write_segment(at, listing_name(number, revision), _of(rows, today)))
         start += segment.rows
@@ -79,7 +79,7 @@ def _today(before: pa.Table | None, new: pa.Table, at_new: pa.ChunkedArray) -> p
     return both.take(pc.coalesce(pc.cast(at_new, pa.int64()), own)).combine_chunks()
 
 
-def _rewritten(at: Place, segment: Segment, rows: RowList, today: pa.Table) -> Segment:
+def _rewrite_segment(at: Place, segment: Segment, rows: RowList, today: pa.Table) -> Segment:
     made = write_segment(at, segment.listing, _of(rows, today))
     if made.digest != segment.digest:
         raise CorruptArtifact(
@@ -88,7 +88,7 @@ def _rewritten(at: Place, segment: Segment, rows: RowList, today: pa.Table) -> S
     return made
 
 
-def _checked_table(rows: RowList) -> pa.Table:
+def _unique_table(rows: RowList) -> pa.Table:
     table = pa.Table.from_batches(list(rows.batches), tables.schema_of(rows.columns))
     _refuse_duplicates(table, rows.key)
     return table
@@ -100,7 +100,7 @@ def write_segment(at: Place, name: str, rows: RowList) -> Segment:
     digest, count = tables.write_batches(at, name, schema, _hashing_keys(rows, hashes))
     if len(np.unique(np.frombuffer(hashes, np.uint64))) < count:
         try:
-            _refuse_duplicates(tables.opened(at, name, digest).read(), rows.key)
+            _refuse_duplicates(tables.open_table(at, name, digest).read(), rows.key)
         except InputError:
             atomic.remove(at, name)
             raise

@@ -9,7 +9,7 @@ from typing import Any
 from ...manifests.artifact.artifact import Summary, open_artifact
 from ...manifests.artifact.fingerprint import config_from, ids_digest
 from ...manifests.artifact.layout import Unit
-from ...manifests.artifact.plan import PLAN, Group, Plan, listing_batches, missing_units, read_plan
+from ...manifests.artifact.plan import PLAN, FieldGroup, Plan, listing_batches, missing_units, read_plan
 from ...manifests.errors import ConfigError, MaskmillError, UnfinishedArtifact
 from ...manifests.files import atomic, lock
 from ...manifests.files.digests import FileDigest
@@ -19,8 +19,8 @@ from ...stages.stage import Stage, kind_of
 from .executors import Executor, executor_for
 from .finishing import finish
 from .job import Job, RunOptions
-from .planning import Asked, ask, beside_held, planned
-from .progress import Progress
+from .planning import Request, ask, merge_existing_fields, update_plan
+from .progress import RunProgress
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +50,14 @@ def run(stage: Stage, config: Any, inputs: Mapping[str, str], out: str, options:
     execute = executor_for(options, at, *(artifact.place for artifact in asked.inputs.values()))
     refuse_strangers(at)
     atomic.check_can_write(at)
-    with lock.held(at, shared=options.part is not None, break_lock=options.break_lock):
+    with lock.hold_lock(at, shared=options.part is not None, break_lock=options.break_lock):
         return _run_locked(at, asked, options, execute)
 
 
 def retry(out: str, options: RunOptions | None = None) -> Outcome:
     """Runs again the units of an artifact that hold failed rows, with the configuration they were planned with."""
     at = place(out)
-    stage, config, inputs = _as_planned(at, read_plan(at))
+    stage, config, inputs = _read_request(at, read_plan(at))
     return run(stage, config, inputs, at.uri, replace(options or RunOptions(), retry_failed=True))
 
 
@@ -73,15 +73,15 @@ def finish_parts(out: str, options: RunOptions | None = None) -> Outcome:
                 f"{at} lacks {len(missing)} of {plan.layout(group).num_units} units (the first is unit {missing[0]}); "
                 "run the missing parts, then finish again"
             )
-    stage, config, inputs = _as_planned(at, plan)
+    stage, config, inputs = _read_request(at, plan)
     asked = ask(stage, config, {role: open_artifact(uri) for role, uri in inputs.items()})
-    with lock.held(at, break_lock=options.break_lock):
+    with lock.hold_lock(at, break_lock=options.break_lock):
         atomic.sweep_temporaries(at)
-        plan = planned(at, asked, plan, replace(options, part=(1, 1)))  # refuses what a run would refuse
+        plan = update_plan(at, asked, plan, replace(options, part=(1, 1)))  # refuses what a run would refuse
         return _run_units(at, asked, plan, options, executor_for(options, at), time.monotonic())
 
 
-def numbered_units(at: Place, plan: Plan, group: Group) -> Iterator[Unit]:
+def units_with_digests(at: Place, plan: Plan, group: FieldGroup) -> Iterator[Unit]:
     """The units of a group, each with the digest of its ids, read in one pass over the listing."""
     waiting: list[str] = []
     batches = listing_batches(at, plan)
@@ -92,14 +92,14 @@ def numbered_units(at: Place, plan: Plan, group: Group) -> Iterator[Unit]:
         yield Unit(unit.index, unit.start, unit.stop, ids_digest(ids))
 
 
-def _run_locked(at: Place, asked: Asked, options: RunOptions, execute: Executor) -> Outcome:
+def _run_locked(at: Place, asked: Request, options: RunOptions, execute: Executor) -> Outcome:
     began = time.monotonic()
     if options.part is None:
         atomic.sweep_temporaries(at)
     existing = read_plan(at) if at.exists(PLAN) else None
-    asked = beside_held(asked, existing)
+    asked = merge_existing_fields(asked, existing)
     try:
-        plan = planned(at, asked, existing, options)
+        plan = update_plan(at, asked, existing, options)
     except MaskmillError:
         if existing is None and options.part is None:  # what other parts have written meanwhile is theirs
             leave_nothing(at)
@@ -107,8 +107,8 @@ def _run_locked(at: Place, asked: Asked, options: RunOptions, execute: Executor)
     return _run_units(at, asked, plan, options, execute, began)
 
 
-def _run_units(at: Place, asked: Asked, plan: Plan, options: RunOptions, execute: Executor, began: float) -> Outcome:
-    progress = Progress(asked.stage.name, sum(plan.layout(group).num_units for group in plan.groups), options.log)
+def _run_units(at: Place, asked: Request, plan: Plan, options: RunOptions, execute: Executor, began: float) -> Outcome:
+    progress = RunProgress(asked.stage.name, sum(plan.layout(group).num_units for group in plan.groups), options.log)
     inputs = {role: artifact.place for role, artifact in asked.inputs.items()}
     plan_digest = FileDigest.of(at.read(PLAN)).sha256
     with progress:
@@ -116,7 +116,7 @@ def _run_units(at: Place, asked: Asked, plan: Plan, options: RunOptions, execute
             job = Job(
                 asked.stage, asked.config, at, inputs, group.name, plan_digest, options.trust, options.retry_failed
             )
-            units = _of_part(numbered_units(at, plan, group), options.part)
+            units = _of_part(units_with_digests(at, plan, group), options.part)
             execute(job, units, progress.report)
     if options.part is not None:
         return _outcome(at, plan, None, progress, began)
@@ -134,7 +134,7 @@ def _of_part(units: Iterator[Unit], part: tuple[int, int] | None) -> Iterator[Un
     return (unit for unit in units if unit.index % parts == number - 1)
 
 
-def _outcome(at: Place, plan: Plan, summary: Summary | None, progress: Progress, began: float) -> Outcome:
+def _outcome(at: Place, plan: Plan, summary: Summary | None, progress: RunProgress, began: float) -> Outcome:
     return Outcome(
         at=at,
         kind=plan.kind,
@@ -165,7 +165,7 @@ def leave_nothing(at: Place) -> None:
     atomic.remove_directory(at)
 
 
-def _as_planned(at: Place, plan: Plan) -> tuple[Stage, Any, dict[str, str]]:
+def _read_request(at: Place, plan: Plan) -> tuple[Stage, Any, dict[str, str]]:
     if not plan.groups:
         raise ConfigError(f"{at} was made in one go and has no units; run `maskmill {plan.stage}` again")
     stage = find_stage(plan.stage)

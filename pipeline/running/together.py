@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...manifests.artifact.artifact import open_artifact
-from ...manifests.artifact.underway import Beside, Show, nothing_shown
+from ...manifests.artifact.underway import Show, SilentUnderway, no_progress
 from ...manifests.files.torchrun import number
 from ...stages.stage import WholeStage
 from .run import Outcome
@@ -21,10 +21,12 @@ def run_together(
     inputs: Mapping[str, str],
     out: str,
     break_lock: bool = False,
-    show: Show = nothing_shown,
+    show: Show = no_progress,
 ) -> Outcome | None:
     """What `run_whole` gives, to the first process alone."""
     if number() == 0:
         return run_whole(stage, config, inputs, out, break_lock, show)
-    stage.compute(config, {role: open_artifact(uri, stage.roles[role]) for role, uri in inputs.items()}, Beside())
+    stage.compute(
+        config, {role: open_artifact(uri, stage.roles[role]) for role, uri in inputs.items()}, SilentUnderway()
+    )
     return None

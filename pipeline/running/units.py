@@ -17,13 +17,13 @@ from ...manifests.artifact.fields import Field
 from ...manifests.artifact.fingerprint import ids_digest, unit_fingerprint
 from ...manifests.artifact.layout import Unit
 from ...manifests.artifact.ledger import Record
-from ...manifests.artifact.plan import listed
+from ...manifests.artifact.plan import read_unit_rows
 from ...manifests.errors import CorruptArtifact, Reason
 from ...manifests.files import atomic
 from ...manifests.files.digests import FileDigest, fault
 from ...manifests.files.sealed import Json, digest_of
 from ...stages.stage import RowResult, UnitResult, Work
-from .job import Job, Opened, libraries_of, opened, prepared, software
+from .job import Job, OpenJob, libraries_of, open_job, prepare_stage, software
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Computed:
     """A unit between its computation and its writing, which may be another thread's."""
 
     job: Job
-    state: Opened
+    state: OpenJob
     work: Work
     result: UnitResult
     reading_s: float
@@ -57,20 +57,20 @@ class Computed:
 def compute_unit(job: Job, unit: Unit, careful: bool = False) -> Computed | UnitReport:
     """What a unit holds, not yet written; or the report of one that is skipped."""
     began = time.perf_counter()
-    state = opened(job)
+    state = open_job(job)
     work = _work(job, state, unit, careful)
     record = _record_if_sound(job, state, unit)
     if record is not None and _is_done(job, state, work, record):
         return UnitReport(unit.index, unit.num_rows, record.num_failed, True, {}, 0, time.perf_counter() - began)
     read = time.perf_counter()
-    result = job.stage.run_unit(work, job.config, prepared(job))
+    result = job.stage.run_unit(work, job.config, prepare_stage(job))
     return Computed(job, state, work, result, read - began, time.perf_counter() - read)
 
 
 def write_unit(computed: Computed) -> UnitReport:
     began = time.perf_counter()
     unit = computed.work.unit
-    record = _stored(computed.job, computed.state, computed.work, computed.result)
+    record = _store_unit(computed.job, computed.state, computed.work, computed.result)
     return UnitReport(
         unit.index,
         unit.num_rows,
@@ -86,7 +86,7 @@ def write_unit(computed: Computed) -> UnitReport:
 
 def give_up(job: Job, unit: Unit, reason: Reason, error: str = "") -> UnitReport:
     """Records a unit that could not be done at any try, its rows as failed, so that all others can finish."""
-    state = opened(job)
+    state = open_job(job)
     work = _work(job, state, unit, careful=True)
     nothing = RowResult(reason=reason)
     arrays = {
@@ -97,7 +97,7 @@ def give_up(job: Job, unit: Unit, reason: Reason, error: str = "") -> UnitReport
     cells = {f.name: [None] * unit.num_rows for f in state.plan.fields_of(state.group) if f.kind == "table"}
     frames = {f.name: _blank(job, work) for f in state.plan.fields_of(state.group) if f.kind == "frame"}
     observed = [""] * unit.num_rows if job.stage.observe else ()
-    record = _stored(job, state, work, UnitResult([nothing] * unit.num_rows, arrays, cells, frames, observed))
+    record = _store_unit(job, state, work, UnitResult([nothing] * unit.num_rows, arrays, cells, frames, observed))
     return UnitReport(unit.index, unit.num_rows, record.num_failed, False, {}, 0, error=error)
 
 
@@ -106,8 +106,8 @@ def _blank(job: Job, work: Work) -> pa.Table:
     return job.stage.blank(work.ids)
 
 
-def _work(job: Job, state: Opened, unit: Unit, careful: bool) -> Work:
-    listing = listed(job.at, state.plan, unit)
+def _work(job: Job, state: OpenJob, unit: Unit, careful: bool) -> Work:
+    listing = read_unit_rows(job.at, state.plan, unit)
     ids = listing.column("id").to_pylist()
     if unit.ids_sha256 and ids_digest(ids) != unit.ids_sha256:
         raise CorruptArtifact(f"{job.at} lists other rows for unit {unit.index} than were planned; run it again")
@@ -120,7 +120,7 @@ def _work(job: Job, state: Opened, unit: Unit, careful: bool) -> Work:
             positions = listing.column(job.stage.gathers[role]).combine_chunks().flatten().to_pylist()
             upstream[role] = artifact.rows_at(positions, columns)
         else:
-            upstream[role] = _aligned(artifact.rows_of(list(dict.fromkeys(ids)), columns, unit.start), ids)
+            upstream[role] = _align_rows(artifact.rows_of(list(dict.fromkeys(ids)), columns, unit.start), ids)
     work = Work(
         unit=unit,
         ids=ids,
@@ -133,7 +133,7 @@ def _work(job: Job, state: Opened, unit: Unit, careful: bool) -> Work:
         careful=careful,
         gathers=job.stage.gathers,
     )
-    return replace(work, blocked=_blocked(work))
+    return replace(work, blocked=_blocking_reasons(work))
 
 
 def _columns_read(artifact: Artifact, fields: Mapping[str, str]) -> list[str]:
@@ -143,7 +143,7 @@ def _columns_read(artifact: Artifact, fields: Mapping[str, str]) -> list[str]:
     return ["status", "reason", "note", *digests, *artifact.plan.columns]
 
 
-def _aligned(rows: pa.Table, ids: Sequence[str]) -> pa.Table:
+def _align_rows(rows: pa.Table, ids: Sequence[str]) -> pa.Table:
     """Rows of an input repeated where several rows of the unit are of one image."""
     if rows.num_rows == len(ids):
         return rows
@@ -154,11 +154,11 @@ def _aligned(rows: pa.Table, ids: Sequence[str]) -> pa.Table:
 def _rows_read(work: Work, role: str) -> list[list[dict[str, Json]]]:
     """For each row of the unit, the rows of an input that it reads."""
     if role in work.gathers:
-        return [rows.to_pylist() for rows in work.gathered(role)]
+        return [rows.to_pylist() for rows in work.gather_rows(role)]
     return [[row] for row in work.upstream[role].to_pylist()]
 
 
-def _blocked(work: Work) -> list[str]:
+def _blocking_reasons(work: Work) -> list[str]:
     """Why each row cannot be done because of a row that it reads, or ""."""
     blocked = [""] * len(work.ids)
     for role in work.upstream:
@@ -169,7 +169,7 @@ def _blocked(work: Work) -> list[str]:
     return blocked
 
 
-def _fingerprint(state: Opened, work: Work, observed: Sequence[str]) -> str:
+def _fingerprint(state: OpenJob, work: Work, observed: Sequence[str]) -> str:
     """Of everything the unit reads: its planned rows, their content upstream, and what it saw of the outside world."""
     planned = work.listing.to_pylist()
     read: dict[str, list[Json]] = {}
@@ -194,7 +194,7 @@ def _content(artifact: Artifact, fields: Mapping[str, str], row: Mapping[str, Js
     ]
 
 
-def _record_if_sound(job: Job, state: Opened, unit: Unit) -> Record | None:
+def _record_if_sound(job: Job, state: OpenJob, unit: Unit) -> Record | None:
     """A unit's record; one that does not parse counts as none, and its unit is done again."""
     try:
         return ledger.read_record(job.at, state.group.ledger, unit.index)
@@ -202,7 +202,7 @@ def _record_if_sound(job: Job, state: Opened, unit: Unit) -> Record | None:
         return None
 
 
-def _is_done(job: Job, state: Opened, work: Work, record: Record) -> bool:
+def _is_done(job: Job, state: OpenJob, work: Work, record: Record) -> bool:
     if record.is_given_up or (job.retry_failed and record.num_failed):
         return False
     if {field.shard(work.unit.index) for field in state.plan.fields_of(state.group)} != set(record.files):
@@ -223,9 +223,9 @@ def _is_as_written(job: Job, name: str, digest: FileDigest, since: float) -> boo
     return found is not None and found.size == digest.size and found.modified <= since
 
 
-def _stored(job: Job, state: Opened, work: Work, result: UnitResult) -> Record:
+def _store_unit(job: Job, state: OpenJob, work: Work, result: UnitResult) -> Record:
     """Writes a unit's files and then its record."""
-    columns, files = _encoded(state, work, result)
+    columns, files = _encode_unit(state, work, result)
     if result.observed:
         columns["observed"] = list(result.observed)
     record = Record(
@@ -244,27 +244,27 @@ def _stored(job: Job, state: Opened, work: Work, result: UnitResult) -> Record:
     return record
 
 
-def _encoded(state: Opened, work: Work, result: UnitResult) -> tuple[dict[str, list[Json]], dict[str, bytes]]:
+def _encode_unit(state: OpenJob, work: Work, result: UnitResult) -> tuple[dict[str, list[Json]], dict[str, bytes]]:
     """What the record says of each row, and the bytes of the unit's files."""
     fields = state.plan.fields_of(state.group)
-    rows = _settled(work, result, fields)
+    rows = _fail_non_finite(work, result, fields)
     columns = _outcomes(work, rows)
     is_ok = [status == "ok" for status in columns["status"]]
     files: dict[str, bytes] = {}
     for field in fields:
         name = field.shard(work.unit.index)
         if field.kind == "array":
-            values = _zeroed_unless(is_ok, result.arrays[field.name])
+            values = _zero_failed(is_ok, result.arrays[field.name])
             columns[field.digest_column] = [hashlib.sha256(row.tobytes()).hexdigest() for row in values]
             files[name] = store.encode_shard(field, state.group.unit_rows, values)
         elif field.kind == "frame":
             columns[field.digest_column] = tables.row_digests(result.frames[field.name])
-            files[name] = tables.encoded(result.frames[field.name], tables.FRAME_ROW_GROUP)
+            files[name] = tables.encode_table(result.frames[field.name], tables.FRAME_ROW_GROUP)
         else:
             cells = [cell if ok else None for cell, ok in zip(result.cells[field.name], is_ok, strict=True)]
             columns[field.digest_column] = ["" if cell is None else hashlib.sha256(cell).hexdigest() for cell in cells]
             table = {"id": pa.array(work.ids, pa.string()), field.name: pa.array(cells, pa.binary())}
-            files[name] = tables.encoded(pa.table(table))
+            files[name] = tables.encode_table(pa.table(table))
     if not state.group.name:
         columns |= {name: _scalars(work, rows, name) for name in state.plan.columns}
     return columns, files
@@ -288,7 +288,7 @@ def _outcomes(work: Work, rows: Sequence[RowResult]) -> dict[str, list[Json]]:
     }
 
 
-def _settled(work: Work, result: UnitResult, fields: Sequence[Field]) -> list[RowResult]:
+def _fail_non_finite(work: Work, result: UnitResult, fields: Sequence[Field]) -> list[RowResult]:
     """What the stage said of its rows, with rows that hold NaN or infinity failed."""
     if len(result.rows) != len(work.ids):
         raise ValueError(f"the stage gave {len(result.rows)} rows for a unit of {len(work.ids)}")
@@ -303,7 +303,7 @@ def _settled(work: Work, result: UnitResult, fields: Sequence[Field]) -> list[Ro
     return rows
 
 
-def _zeroed_unless(is_ok: Sequence[bool], values: np.ndarray) -> np.ndarray:
+def _zero_failed(is_ok: Sequence[bool], values: np.ndarray) -> np.ndarray:
     """A failed row keeps its slot as zeros, so that its neighbours' bytes never move."""
     if all(is_ok):
         return values

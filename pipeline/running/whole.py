@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any
 
 from ...manifests.artifact.artifact import ARTIFACT, Artifact, Summary, open_artifact
-from ...manifests.artifact.fingerprint import config_json, fingerprint, kept_settings
+from ...manifests.artifact.fingerprint import config_json, fingerprint, settings_json
 from ...manifests.artifact.plan import PLAN, Plan, read_plan, write_plan
-from ...manifests.artifact.underway import Show, Underway, nothing_shown
+from ...manifests.artifact.underway import Show, Underway, no_progress
 from ...manifests.errors import MaskmillError, StaleArtifact, Terminated
 from ...manifests.files import atomic, lock, sealed
 from ...manifests.files.digests import FileDigest
@@ -23,8 +23,8 @@ from ...manifests.files.place import Place, place
 from ...manifests.files.sealed import Json
 from ...stages.stage import WholeStage, kind_of
 from .executors.attempts import close_log, log
-from .finishing import standing
-from .planning import content_of, header_of, inputs_of, is_as_read, refuse_other_header
+from .finishing import valid_summary
+from .planning import header_of, input_digest, inputs_of, is_as_read, refuse_other_header
 from .run import Outcome, leave_nothing, refuse_strangers
 
 
@@ -34,7 +34,7 @@ def run_whole(
     inputs: Mapping[str, str],
     out: str,
     break_lock: bool = False,
-    show: Show = nothing_shown,
+    show: Show = no_progress,
 ) -> Outcome:
     began = time.monotonic()
     at = place(out)
@@ -42,19 +42,19 @@ def run_whole(
     header = header_of(stage, config, read)
     refuse_strangers(at)
     atomic.check_can_write(at)
-    with lock.held(at, break_lock=break_lock):
+    with lock.hold_lock(at, break_lock=break_lock):
         atomic.sweep_temporaries(at)
         plan = _plan(at, stage, config, read, header)
         existing = read_plan(at) if at.exists(PLAN) else None
         if existing is not None:
             refuse_other_header(at, existing, header)
-        before = _standing(at, existing, read)
+        before = _existing_summary(at, existing, read)
         underway = Underway(at, partial(_begin, at, plan), partial(log, at), _say, show)
-        if existing is not None and before is None and changed_inputs(existing, read):
+        if existing is not None and before is None and find_changed_inputs(existing, read):
             _refuse_to_lose(at, stage, existing, read, underway)
             underway.clear()
         try:
-            summary = before or _made(at, stage, config, read, plan, underway)
+            summary = before or _compute(at, stage, config, read, plan, underway)
             if before is None:
                 log(at, {"event": "made", "seconds": time.monotonic() - began})
         except (MaskmillError, KeyboardInterrupt, Terminated):
@@ -89,7 +89,8 @@ def _plan(
         libraries=header["libraries"],
         fingerprint=fingerprint(header),
         inputs=tuple(
-            replace(each, content=content_of(inputs[each.role], each.fields)) for each in inputs_of(at, inputs, header)
+            replace(each, content=input_digest(inputs[each.role], each.fields))
+            for each in inputs_of(at, inputs, header)
         ),
         fields={},
         field_fingerprints={},
@@ -98,11 +99,11 @@ def _plan(
         segments=(),
         revision=0,
         facts={},
-        settings=kept_settings(config),
+        settings=settings_json(config),
     )
 
 
-def _made(
+def _compute(
     at: Place, stage: WholeStage, config: Any, inputs: Mapping[str, Artifact], plan: Plan, underway: Underway
 ) -> Summary:
     """Computes before it changes anything but what it keeps, so that what failed has left what was there."""
@@ -134,12 +135,12 @@ def _begin(at: Place, plan: Plan) -> None:
         write_plan(at, plan)
 
 
-def _standing(at: Place, existing: Plan | None, inputs: Mapping[str, Artifact]) -> Summary | None:
+def _existing_summary(at: Place, existing: Plan | None, inputs: Mapping[str, Artifact]) -> Summary | None:
     """What was made before, if it was made of what there is now and is whole."""
-    return standing(at) if existing is not None and not changed_inputs(existing, inputs) else None
+    return valid_summary(at) if existing is not None and not find_changed_inputs(existing, inputs) else None
 
 
-def changed_inputs(existing: Plan, inputs: Mapping[str, Artifact]) -> list[str]:
+def find_changed_inputs(existing: Plan, inputs: Mapping[str, Artifact]) -> list[str]:
     """The roles whose artifact is not what was read, wherever it lies and whatever else it holds by now."""
     before = {each.role: each for each in existing.inputs}
     return [
@@ -153,7 +154,7 @@ def _refuse_to_lose(
     at: Place, stage: WholeStage, existing: Plan, inputs: Mapping[str, Artifact], underway: Underway
 ) -> None:
     if stage.takes_long and (at.exists(ARTIFACT) or underway.names()):
-        changed = " and ".join(changed_inputs(existing, inputs))
+        changed = " and ".join(find_changed_inputs(existing, inputs))
         raise StaleArtifact(
             f"{at} was made of other {changed} than there are now, and making it anew would take as long again; choose "
             "another --out, or delete the directory"

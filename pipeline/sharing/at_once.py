@@ -20,7 +20,7 @@ class Stopped(BaseException):
     """Raised in calls that are to end because another has failed or the user stops all."""
 
 
-def at_once(
+def run_in_threads(
     call: Callable[[T, Callable[[int], None]], None],
     items: Iterable[T],
     moved: Callable[[int], None],
@@ -34,7 +34,7 @@ def at_once(
     waiting, stop = deque(items), threading.Event()
     ended: SimpleQueue[BaseException | None] = SimpleQueue()
 
-    def passed(number: int) -> None:
+    def pass_on(number: int) -> None:
         if stop.is_set():
             raise Stopped
         moved(number)
@@ -46,7 +46,7 @@ def at_once(
                     item = waiting.popleft()
                 except IndexError:  # another thread took the last
                     break
-                call(item, passed)
+                call(item, pass_on)
             ended.put(None)
         except BaseException as error:
             ended.put(error)

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...manifests.artifact.artifact import ARTIFACT, Artifact, open_artifact
-from ...manifests.artifact.vouched import vouched_files
+from ...manifests.artifact.vouched import read_file_digests
 from ...manifests.errors import ConfigError, CorruptArtifact, EnvironmentFault, MissingArtifact, StaleArtifact
 from ...manifests.files import atomic, sealed
 from ...manifests.files.digests import FileDigest, fault
-from ...manifests.files.lock import LOCK, held
+from ...manifests.files.lock import LOCK, hold_lock
 from ...manifests.files.place import Place, place
 from ...manifests.published.versions import (
     Version,
@@ -18,16 +18,16 @@ from ...manifests.published.versions import (
     fetch,
     file_name,
     latest,
-    named_version,
     point_to,
     read_version,
     remove_leftovers,
+    resolve_version,
     send,
     version_name,
 )
 from ..answers.verify import verify
 from ..running.progress import moving
-from .at_once import THREADS, at_once
+from .at_once import THREADS, run_in_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def push(uri: str, to: str, is_shown: bool = False) -> Shared:
     sent = sum(each.size for _, each in missing.values())
     try:
         with moving("push", sent, is_shown) as moved:
-            at_once(
+            run_in_threads(
                 lambda named, passed: send(artifact.place, named[0], url, named[1], passed),
                 missing.values(),
                 moved,
@@ -73,7 +73,7 @@ def push(uri: str, to: str, is_shown: bool = False) -> Shared:
         raise
     _refuse_changed(artifact)
     _publish(url, version)
-    return _done(version, url, len(missing), sent, began)
+    return _summarize(version, url, len(missing), sent, began)
 
 
 def pull(source: str, into: str, is_shown: bool = False) -> Shared:
@@ -87,21 +87,21 @@ def pull(source: str, into: str, is_shown: bool = False) -> Shared:
     if "://" in into and not into.startswith("file://"):
         raise ConfigError(f"{into} is a URL, and a pull makes a folder of this machine; give a path")
     target = Place(os.path.realpath(place(into).uri))
-    version = read_version(url, named_version(url, chosen))
+    version = read_version(url, resolve_version(url, chosen))
     if _holds(target, version):
         atomic.remove(target, LOCK)  # of a pull that was stopped by a signal as it ended
         _check_held(target, version)
-        return _done(version, target, 0, 0, began)
+        return _summarize(version, target, 0, 0, began)
     _refuse_filled(target)
     parent, _, name = target.uri.rpartition("/")
     part = Place(f"{parent}/.{name}.maskmill-pull")
-    with held(part):
+    with hold_lock(part):
         try:
             missing = _missing(part, version)
             to_come = sum(each.size for each in missing.values())
             _refuse_full(part, to_come)
             with moving("pull", to_come, is_shown) as moved:
-                at_once(
+                run_in_threads(
                     lambda named, passed: fetch(url, named[1], part, named[0], passed),
                     missing.items(),
                     moved,
@@ -112,16 +112,16 @@ def pull(source: str, into: str, is_shown: bool = False) -> Shared:
             atomic.move_directory(part, target)
             atomic.remove(target, LOCK)
         except BaseException:
-            _leave_what_came(part)
+            _keep_partial(part)
             raise
-    return _done(version, target, len(missing), to_come, began)
+    return _summarize(version, target, len(missing), to_come, began)
 
 
 def _threads(*places: Place) -> int:
     return THREADS if all(each.is_for_threads for each in places) else 1
 
 
-def _done(version: Version, at: Place, files: int, moved: int, began: float) -> Shared:
+def _summarize(version: Version, at: Place, files: int, moved: int, began: float) -> Shared:
     seconds = time.monotonic() - began
     return Shared(version.kind, version.digest, at.uri, len(version.files), version.bytes, files, moved, seconds)
 
@@ -140,7 +140,7 @@ def _refuse_url(url: Place, artifact: Artifact) -> None:
 
 def _version(artifact: Artifact) -> Version:
     try:
-        files = vouched_files(artifact)
+        files = read_file_digests(artifact)
     except (CorruptArtifact, FileNotFoundError):
         _refuse_changed(artifact)
         raise
@@ -218,7 +218,7 @@ def _check(part: Place, version: Version, url: Place) -> None:
     )
 
 
-def _leave_what_came(part: Place) -> None:
+def _keep_partial(part: Place) -> None:
     """For the same command to go on from; nothing where nothing came."""
     atomic.remove_directory(part)
     if set(part.names()) <= {LOCK}:

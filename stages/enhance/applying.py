@@ -25,7 +25,7 @@ def weights_bytes(networks: nn.ModuleList) -> bytes:
     return save({name: value.contiguous() for name, value in networks.state_dict().items()})
 
 
-def loaded_networks(checkpoint: Artifact) -> nn.ModuleList:
+def load_networks(checkpoint: Artifact) -> nn.ModuleList:
     heads, count = (checkpoint.summary.counts[name] for name in ("heads", "networks"))
     networks = nn.ModuleList(Enhancer(heads) for _ in range(count))
     try:
@@ -39,12 +39,12 @@ def loaded_networks(checkpoint: Artifact) -> nn.ModuleList:
 
 
 @torch.no_grad()
-def enhanced(
+def enhance_map(
     networks: Sequence[nn.Module], maps: Float32[np.ndarray, "H R C"], box: Box, cells: Cells
 ) -> Float32[np.ndarray, "P Q"]:
     """The mean of what the networks make of it. Each row by itself and on one thread, so that its bytes depend neither
     on its neighbours nor on the machine's threads."""
     with one_thread():
-        maps_1HPQ, valid_1PQ = torch.from_numpy(cells.of(maps[None])), torch.from_numpy(cells.valid(box))[None]
+        maps_1HPQ, valid_1PQ = torch.from_numpy(cells.upsample(maps[None])), torch.from_numpy(cells.valid(box))[None]
         found = torch.stack([network(maps_1HPQ, valid_1PQ)[0] for network in networks])
         return found.mean(dim=0).numpy()

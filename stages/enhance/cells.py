@@ -30,7 +30,7 @@ class Cells:
         valid_RC = valid_patches(box, self.patch, patches)
         return valid_RC.repeat(self.per_patch, axis=0).repeat(self.per_patch, axis=1)
 
-    def of(self, maps: Float32[np.ndarray, "K H R C"]) -> Float32[np.ndarray, "K H P Q"]:
+    def upsample(self, maps: Float32[np.ndarray, "K H R C"]) -> Float32[np.ndarray, "K H P Q"]:
         if self.per_patch == 1:
             return maps
         finer = interpolate(torch.from_numpy(maps), self.grid, mode="bilinear", align_corners=self.align_corners)
@@ -52,7 +52,7 @@ def cells_of(facts: Mapping[str, Json], per_patch: int) -> Cells:
     )
 
 
-def enhanced_facts(cells: Cells) -> dict[str, Json]:
+def enhancement_facts(cells: Cells) -> dict[str, Json]:
     """What changes of the facts of maps. A cell is fitted to the truth within it, so its value stands at its centre."""
     return {
         "grid": list(cells.grid),

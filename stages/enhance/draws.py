@@ -7,7 +7,7 @@ STOPPING_SHARE = 5  # one picture of so many
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class CrossFitFold:
     """What one network sees of the pictures that are drawn; it is never judged on either."""
 
     fitting: Sequence[str]
@@ -15,7 +15,7 @@ class Part:
     held_out: Sequence[str]  # drawn, and seen by other networks only
 
 
-def parts(ids: Sequence[str], networks: int) -> list[Part]:
+def cross_fit_folds(ids: Sequence[str], networks: int) -> list[CrossFitFold]:
     """For each network its part of the pictures, which are in order.
 
     A fifth of what a network sees, whatever its class, is what it stops on: an enhancer knows of no class, so that one
@@ -27,5 +27,5 @@ def parts(ids: Sequence[str], networks: int) -> list[Part]:
         left_out = frozenset(held_out)
         seen = [identifier for identifier in ids if identifier not in left_out]
         num_stopping = max(1, round(len(seen) / STOPPING_SHARE)) if len(seen) > 1 else 0
-        found.append(Part(seen[num_stopping:], seen[:num_stopping], held_out))
+        found.append(CrossFitFold(seen[num_stopping:], seen[:num_stopping], held_out))
     return found

@@ -30,7 +30,7 @@ class Enhancer(nn.Module):
         self.register_buffer("mean_H", torch.zeros(heads))
         self.register_buffer("width_H", torch.ones(heads))
 
-    def look_at(self, maps: Float32[Tensor, "B H R C"], valid: Bool[Tensor, "B R C"]) -> None:
+    def fit_normalisation(self, maps: Float32[Tensor, "B H R C"], valid: Bool[Tensor, "B R C"]) -> None:
         """Takes each head's mean and width from what it is fitted on. A head that has one value stays as wide as it
         is."""
         values_HP = maps.transpose(0, 1)[:, valid].double()

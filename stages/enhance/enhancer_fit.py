@@ -13,21 +13,21 @@ from ...manifests.artifact.underway import Underway
 from ...manifests.errors import ConfigError, InputError
 from ...manifests.files.sealed import Json
 from ...manifests.published.schema import class_indices, class_names
-from ..learning.draws import drawn, in_order
+from ..learning.draws import draw_per_class, order_by_hash
 from ..learning.loop import Course, train
 from ..maps.one_thread import one_thread
 from ..scores.truth import GroundTruth, refuse_other_classes
 from ..stage import Findings, Inputs, WholeStage
-from .applying import enhanced, weights_bytes
+from .applying import enhance_map, weights_bytes
 from .cells import Cells, cells_of
-from .draws import Part, parts
-from .examples import Example, Examples, examples_by_id, read_examples
-from .kinds import HEAD_MAPS, KIND, kind_of, refuse_without_heads
-from .lessons import STEPS, WATCHED_EVERY, Best, Loss, made_lesson, made_networks
-from .report import Judged, Maps, judged, told
+from .draws import CrossFitFold, cross_fit_folds
+from .examples import Examples, MapExample, examples_by_id, read_examples
+from .kinds import HEAD_MAPS, KIND, maps_kind, refuse_without_heads
+from .lessons import STEPS, WATCHED_EVERY, Best, Loss, make_lesson, make_networks
+from .report import BeforeAfterCounts, EnhancedMaps, before_after_counts, before_after_scores
 
 METRICS = "metrics.jsonl"
-Pictures = Mapping[str, Sequence[Example]]  # id → its rows
+ExamplesById = Mapping[str, Sequence[MapExample]]  # id → its rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,13 +92,13 @@ def compute(config: EnhancerConfig, inputs: Inputs, underway: Underway) -> Findi
             "as --images those that have some"
         )
     names = class_names(maps.plan.facts["classes"])
-    ids = drawn_ids(config, pictures, truth, classes, names, underway)
-    learned = parts(ids, config.cross_fit or 1)
+    ids = draw_ids(config, pictures, truth, classes, names, underway)
+    learned = cross_fit_folds(ids, config.cross_fit or 1)
     cells = cells_of(maps.plan.facts, config.cells)
     with one_thread():  # so that a checkpoint does not depend on the machine's threads
-        best, lines = _fitted(config, maps, truth, pictures, learned, cells, underway)
-        reported = _judged(maps, truth, pictures, classes, learned, cells, best.networks)
-    held_out = told(reported, config.seed)
+        best, lines = _fit_networks(config, maps, truth, pictures, learned, cells, underway)
+        reported = _score_held_out(maps, truth, pictures, classes, learned, cells, best.networks)
+    held_out = before_after_scores(reported, config.seed)
     seen = [SeenByNetwork(part.fitting, part.stopping, part.held_out) for part in learned]
     return Findings(
         files={
@@ -108,7 +108,7 @@ def compute(config: EnhancerConfig, inputs: Inputs, underway: Underway) -> Findi
         },
         facts={
             "kind": KIND,
-            **kind_of(maps),
+            **maps_kind(maps),
             "networks": len(learned),
             "cells": config.cells,
             "fitting": len({each for part in learned for each in part.fitting}),
@@ -120,9 +120,9 @@ def compute(config: EnhancerConfig, inputs: Inputs, underway: Underway) -> Findi
     )
 
 
-def drawn_ids(
+def draw_ids(
     config: EnhancerConfig,
-    pictures: Pictures,
+    pictures: ExamplesById,
     truth: GroundTruth,
     classes: Sequence[int],
     names: Mapping[int, str],
@@ -130,14 +130,14 @@ def drawn_ids(
 ) -> list[str]:
     """In the order of their hashes."""
     if config.gt_list:
-        chosen = in_order(_listed(config.gt_list, pictures, truth, classes, underway), config.seed)
+        chosen = order_by_hash(_ids_with_masks(config.gt_list, pictures, truth, classes, underway), config.seed)
     else:
         shown = {
             identifier: [each for each in truth.labels[identifier] if not classes or each in classes] or [0]
             for identifier in pictures
         }
-        chosen = drawn(shown, _wanted(config), config.seed)
-        _tell_of_few(config, shown, names, underway)
+        chosen = draw_per_class(shown, _pictures_per_class(config), config.seed)
+        _report_small_classes(config, shown, names, underway)
     if len(chosen) < config.cross_fit:
         raise ConfigError(
             f"cross-fit is {config.cross_fit} and {len(chosen)} pictures with ground truth were drawn; draw at "
@@ -146,13 +146,13 @@ def drawn_ids(
     return chosen
 
 
-def _wanted(config: EnhancerConfig) -> Callable[[int], int]:
+def _pictures_per_class(config: EnhancerConfig) -> Callable[[int], int]:
     """Of so many pictures of a class, how many."""
     return lambda number: config.gt_per_class or max(1, round(config.gt_fraction * number))
 
 
-def _listed(
-    ids: Sequence[str], pictures: Pictures, truth: GroundTruth, classes: Sequence[int], underway: Underway
+def _ids_with_masks(
+    ids: Sequence[str], pictures: ExamplesById, truth: GroundTruth, classes: Sequence[int], underway: Underway
 ) -> list[str]:
     found = [identifier for identifier in ids if identifier in pictures]
     others = [identifier for identifier in ids if identifier not in pictures]
@@ -169,7 +169,7 @@ def _listed(
     return found
 
 
-def _tell_of_few(
+def _report_small_classes(
     config: EnhancerConfig, shown: Mapping[str, Collection[int]], names: Mapping[int, str], underway: Underway
 ) -> None:
     counts = Counter(index for indices in shown.values() for index in indices)
@@ -183,12 +183,12 @@ def _tell_of_few(
         )
 
 
-def _fitted(
+def _fit_networks(
     config: EnhancerConfig,
     maps: Artifact,
     truth: GroundTruth,
-    pictures: Pictures,
-    learned: Sequence[Part],
+    pictures: ExamplesById,
+    learned: Sequence[CrossFitFold],
     cells: Cells,
     underway: Underway,
 ) -> tuple[Best, list[str]]:
@@ -203,34 +203,34 @@ def _fitted(
                 "(undecided) everywhere; draw more, or name others in gt-list"
             )
     stopping = [read(part.stopping) for part in learned]
-    networks = made_networks(maps.plan.fields[HEAD_MAPS].shape[0], fitting, config.seed)
+    networks = make_networks(maps.plan.fields[HEAD_MAPS].shape[0], fitting, config.seed)
     best, course = Best(networks), Course(steps=STEPS, steps_per_epoch=WATCHED_EVERY, seed=config.seed)
-    lines = train(made_lesson(networks, best, fitting, stopping, course, config.loss), course, underway)
+    lines = train(make_lesson(networks, best, fitting, stopping, course, config.loss), course, underway)
     return best, lines
 
 
-def _judged(
+def _score_held_out(
     maps: Artifact,
     truth: GroundTruth,
-    pictures: Pictures,
+    pictures: ExamplesById,
     classes: Sequence[int],
-    learned: Sequence[Part],
+    learned: Sequence[CrossFitFold],
     cells: Cells,
     networks: nn.ModuleList,
-) -> Judged:
+) -> BeforeAfterCounts:
     """On pictures that were not drawn; where all were, on each by the network that has not seen it, if there is one."""
     seen = {identifier for part in learned for identifier in (*part.fitting, *part.stopping)}
     own = {identifier: number for number, part in enumerate(learned) for identifier in part.held_out}
     unseen = {identifier: rows for identifier, rows in pictures.items() if identifier not in seen}
 
-    def enhance(rows: Sequence[Example], heads_KHRC: np.ndarray) -> Maps:
+    def enhance(rows: Sequence[MapExample], heads_KHRC: np.ndarray) -> EnhancedMaps:
         used = [networks[own[rows[0].id]]] if rows[0].id in own else list(networks)
         return np.stack(
-            [enhanced(used, heads_HRC, row.box, cells) for row, heads_HRC in zip(rows, heads_KHRC, strict=True)]
+            [enhance_map(used, heads_HRC, row.box, cells) for row, heads_HRC in zip(rows, heads_KHRC, strict=True)]
         )
 
     held_out = unseen or {identifier: pictures[identifier] for identifier in own}
-    return judged(maps, truth, held_out, classes, cells, enhance)
+    return before_after_counts(maps, truth, held_out, classes, cells, enhance)
 
 
 def _warnings(held_out: Mapping[str, Json], num_drawn: int, num_left: int) -> list[str]:

@@ -23,7 +23,7 @@ from .kinds import HEAD_MAPS
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class MapExample:
     """A row of which something is known."""
 
     position: int  # in the maps' row list
@@ -33,7 +33,7 @@ class Example:
     box: Box
     size: tuple[int, int]  # of the picture
 
-    def cut_at(self, threshold: float) -> dict[str, Json]:
+    def map_columns(self, threshold: float) -> dict[str, Json]:
         """As the columns of maps have it."""
         height, width = self.size
         return {"class": self.label, "threshold": threshold, "box": self.box, "height": height, "width": width}
@@ -54,9 +54,9 @@ class Examples:
         return Examples(ids, self.maps[places], self.valid[places], self.truth[places], self.weight[places])
 
 
-def examples_by_id(maps: Artifact, truth: GroundTruth, classes: Sequence[int]) -> dict[str, list[Example]]:
+def examples_by_id(maps: Artifact, truth: GroundTruth, classes: Sequence[int]) -> dict[str, list[MapExample]]:
     """Of every picture with ground truth the rows that say something of it; of `classes` only, where any are named."""
-    found: dict[str, list[Example]] = {}
+    found: dict[str, list[MapExample]] = {}
     position = 0
     columns = ["id", "status", "note", "class", "threshold", "box", "height", "width"]
     for batch in maps.row_batches(columns):
@@ -64,13 +64,13 @@ def examples_by_id(maps: Artifact, truth: GroundTruth, classes: Sequence[int]) -
             is_ok = row["status"] == "ok" and row["note"] != NO_LABEL
             if is_ok and row["id"] in truth.ids and _is_wanted(row["class"], truth.labels[row["id"]], classes):
                 box, size = tuple(row["box"]), (row["height"], row["width"])
-                example = Example(position + offset, row["id"], row["class"], row["threshold"], box, size)
+                example = MapExample(position + offset, row["id"], row["class"], row["threshold"], box, size)
                 found.setdefault(row["id"], []).append(example)
         position += batch.num_rows
     return found
 
 
-def read_examples(maps: Artifact, truth: GroundTruth, rows: Sequence[Example], cells: Cells) -> Examples:
+def read_examples(maps: Artifact, truth: GroundTruth, rows: Sequence[MapExample], cells: Cells) -> Examples:
     valid_NRC = np.zeros((len(rows), *cells.grid), bool)
     truth_NRC, weight_NRC = np.zeros((2, len(rows), *cells.grid), np.float32)
     for index, row in enumerate(rows):
@@ -83,15 +83,15 @@ def read_examples(maps: Artifact, truth: GroundTruth, rows: Sequence[Example], c
         truth_NRC[index] = np.divide(wanted_RC, known_RC, out=np.zeros_like(known_RC), where=known_RC > 0)
     return Examples(
         [row.id for row in rows],
-        torch.from_numpy(cells.of(maps.read(HEAD_MAPS, [row.position for row in rows]))),
+        torch.from_numpy(cells.upsample(maps.read(HEAD_MAPS, [row.position for row in rows]))),
         torch.from_numpy(valid_NRC),
         torch.from_numpy(truth_NRC),
         torch.from_numpy(weight_NRC),
     )
 
 
-def true_labels(truth: GroundTruth, row: Example) -> UInt8[np.ndarray, "I J"]:
-    label_IJ = truth.known(row.id)
+def true_labels(truth: GroundTruth, row: MapExample) -> UInt8[np.ndarray, "I J"]:
+    label_IJ = truth.mask(row.id)
     if label_IJ.shape != row.size:
         (height, width), (true_height, true_width) = row.size, label_IJ.shape
         raise InputError(

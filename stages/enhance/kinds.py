@@ -11,7 +11,7 @@ HEAD_MAPS = "head_maps"
 KIND = "enhancer"
 
 
-def kind_of(maps: Artifact) -> dict[str, Json]:
+def maps_kind(maps: Artifact) -> dict[str, Json]:
     """`supports` 0 is a picture's own class query."""
     config, facts = maps.plan.config, maps.plan.facts
     views = [each for each in maps.plan.inputs if each.role not in ("images", "model")]
@@ -44,7 +44,9 @@ def refuse_other_kind(maps: Artifact, checkpoint: Artifact) -> None:
             f"{checkpoint.place} is no enhancer but of kind {counts.get('kind')}; pass a checkpoint that "
             "`maskmill enhance fit` has made"
         )
-    differing = [(name, counts.get(name), value) for name, value in kind_of(maps).items() if counts.get(name) != value]
+    differing = [
+        (name, counts.get(name), value) for name, value in maps_kind(maps).items() if counts.get(name) != value
+    ]
     if differing:
         told = " and ".join(f"{name} {found} (these have {value})" for name, found, value in differing)
         raise ConfigError(

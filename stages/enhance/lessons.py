@@ -50,19 +50,19 @@ class Best(nn.Module):
             self.loss_N[network], self.step_N[network] = loss, step
 
 
-def made_networks(heads: int, fitting: Sequence[Examples], seed: int) -> list[Enhancer]:
+def make_networks(heads: int, fitting: Sequence[Examples], seed: int) -> list[Enhancer]:
     """Touches no random numbers of the caller's."""
     networks = []
     for number, examples in enumerate(fitting):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
             network = Enhancer(heads)
-        network.look_at(examples.maps, examples.valid)
+        network.fit_normalisation(examples.maps, examples.valid)
         networks.append(network)
     return networks
 
 
-def made_lesson(
+def make_lesson(
     networks: Sequence[Enhancer],
     best: Best,
     fitting: Sequence[Examples],
@@ -79,7 +79,7 @@ def made_lesson(
             generator = np.random.default_rng((course.seed, number, step))
             places = torch.from_numpy(generator.integers(len(examples.ids), size=ROWS))
             some = examples.at(places)
-            drawn.append(_mirrored(some, torch.from_numpy(generator.random(ROWS) < 0.5)))
+            drawn.append(_mirror_examples(some, torch.from_numpy(generator.random(ROWS) < 0.5)))
         ids = [identifier for some in drawn for identifier in some.ids]
         names = ("maps", "valid", "truth", "weight")
         return Batch(
@@ -100,7 +100,7 @@ def made_lesson(
         for number, (network, examples, share) in enumerate(zip(networks, stopping, shares, strict=True)):
             # Without any that tells something, the last step is the best.
             is_told = bool(examples.weight.any())
-            found = _loss_on(network, examples, loss, share) if is_told else -float(step)
+            found = _mean_loss(network, examples, loss, share) if is_told else -float(step)
             best.offer(number, step, found, network.state_dict())
             if is_told:
                 values["stopping loss" if len(networks) == 1 else f"stopping loss {number}"] = found
@@ -143,7 +143,7 @@ def loss_of(
 
 
 @torch.no_grad()
-def _loss_on(network: Enhancer, examples: Examples, loss: Loss, share: float) -> float:
+def _mean_loss(network: Enhancer, examples: Examples, loss: Loss, share: float) -> float:
     """Over all rows together, a few at a time."""
     total, rows = 0.0, len(examples.ids)
     for start in range(0, rows, ROWS):
@@ -153,11 +153,15 @@ def _loss_on(network: Enhancer, examples: Examples, loss: Loss, share: float) ->
     return total / rows
 
 
-def _mirrored(examples: Examples, is_mirrored_B: Tensor) -> Examples:
-    def turned(values: Tensor) -> Tensor:
+def _mirror_examples(examples: Examples, is_mirrored_B: Tensor) -> Examples:
+    def mirror_columns(values: Tensor) -> Tensor:
         shape = (-1, *[1] * (values.ndim - 1))
         return torch.where(is_mirrored_B.view(shape), values.flip(-1), values)
 
     return Examples(
-        examples.ids, turned(examples.maps), turned(examples.valid), turned(examples.truth), turned(examples.weight)
+        examples.ids,
+        mirror_columns(examples.maps),
+        mirror_columns(examples.valid),
+        mirror_columns(examples.truth),
+        mirror_columns(examples.weight),
     )

@@ -17,47 +17,47 @@ from ...manifests.files.sealed import Json
 from ..maps.cutting import cut_maps
 from ..maps.object_classes import KnownClasses
 from ..scores.intervals import Interval, counts_interval, difference_interval
-from ..scores.iou import Counts, mean_iou, pixel_counts, stacked
+from ..scores.iou import Counts, mean_iou, pixel_counts, stack_counts
 from ..scores.truth import GroundTruth
-from .cells import Cells, enhanced_facts
-from .examples import Example, true_labels
+from .cells import Cells, enhancement_facts
+from .examples import MapExample, true_labels
 from .kinds import HEAD_MAPS
 
-Maps = Float32[np.ndarray, "K P Q"]
-Enhance = Callable[[Sequence[Example], Float32[np.ndarray, "K H R C"]], Maps]
+EnhancedMaps = Float32[np.ndarray, "K P Q"]
+Enhance = Callable[[Sequence[MapExample], Float32[np.ndarray, "K H R C"]], EnhancedMaps]
 THRESHOLD = 0.5  # of enhanced maps
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class BeforeAfterCounts:
     """The same pictures twice."""
 
     before: Sequence[Counts]
     after: Sequence[Counts]
 
 
-def judged(
+def before_after_counts(
     maps: Artifact,
     truth: GroundTruth,
-    pictures: Mapping[str, Sequence[Example]],
+    pictures: Mapping[str, Sequence[MapExample]],
     classes: Sequence[int],
     cells: Cells,
     enhance: Enhance,
-) -> Judged:
+) -> BeforeAfterCounts:
     """Of `pictures`, the rows of each. Where classes are named, the others are background."""
     counts = list(_counts(maps, truth, pictures, classes, cells, enhance))
-    return Judged([before for before, _ in counts], [after for _, after in counts])
+    return BeforeAfterCounts([before for before, _ in counts], [after for _, after in counts])
 
 
-def told(found: Judged, seed: int) -> dict[str, Json]:
+def before_after_scores(found: BeforeAfterCounts, seed: int) -> dict[str, Json]:
     """mIoU with its interval before and after, and that of the difference; of pictures whose masks say something."""
     if not any(len(each.classes) for each in found.before):
         return {"pictures": 0}
     miou = partial(mean_iou, with_background=True)
     return {
         "pictures": len(found.before),
-        "before": _interval(counts_interval(stacked(found.before), miou, seed=seed)),
-        "after": _interval(counts_interval(stacked(found.after), miou, seed=seed)),
+        "before": _interval(counts_interval(stack_counts(found.before), miou, seed=seed)),
+        "after": _interval(counts_interval(stack_counts(found.after), miou, seed=seed)),
         "difference": _interval(difference_interval(found.before, found.after, miou, seed=seed)),
     }
 
@@ -65,7 +65,7 @@ def told(found: Judged, seed: int) -> dict[str, Json]:
 def _counts(
     maps: Artifact,
     truth: GroundTruth,
-    pictures: Mapping[str, Sequence[Example]],
+    pictures: Mapping[str, Sequence[MapExample]],
     classes: Sequence[int],
     cells: Cells,
     enhance: Enhance,
@@ -74,16 +74,16 @@ def _counts(
     for identifier, examples in pictures.items():
         positions = [each.position for each in examples]
         known = KnownClasses(num_classes=len(facts["classes"]), image_labels=truth.labels[identifier])
-        true_IJ = _of_classes(true_labels(truth, examples[0]), classes)
-        as_it_was = [each.cut_at(each.threshold) for each in examples]
+        true_IJ = _keep_classes(true_labels(truth, examples[0]), classes)
+        as_it_was = [each.map_columns(each.threshold) for each in examples]
         before = cut_maps(maps.read("map", positions), as_it_was, facts, known)
         enhanced_KPQ = enhance(examples, maps.read(HEAD_MAPS, positions))
-        at_half = [each.cut_at(THRESHOLD) for each in examples]
-        after = cut_maps(enhanced_KPQ, at_half, {**facts, **enhanced_facts(cells)}, known)
+        at_half = [each.map_columns(THRESHOLD) for each in examples]
+        after = cut_maps(enhanced_KPQ, at_half, {**facts, **enhancement_facts(cells)}, known)
         yield pixel_counts(true_IJ, before.label_HW), pixel_counts(true_IJ, after.label_HW)
 
 
-def _of_classes(label_IJ: UInt8[np.ndarray, "I J"], classes: Sequence[int]) -> UInt8[np.ndarray, "I J"]:
+def _keep_classes(label_IJ: UInt8[np.ndarray, "I J"], classes: Sequence[int]) -> UInt8[np.ndarray, "I J"]:
     kept = np.isin(label_IJ, [*classes, IGNORE]) if classes else np.ones_like(label_IJ, bool)
     return np.where(kept, label_IJ, np.uint8(BACKGROUND))
 

@@ -14,15 +14,15 @@ from torch import nn
 
 from ...manifests.artifact import tables
 from ...manifests.artifact.artifact import Artifact
-from ...manifests.artifact.checkpoints import SEEN, WEIGHTS, held_out_of
+from ...manifests.artifact.checkpoints import SEEN, WEIGHTS, network_by_held_out_id
 from ...manifests.artifact.fields import Field
 from ...manifests.files.sealed import Json
 from ..maps.object_classes import NO_LABEL, NO_STRUCTURE
 from ..maps.threshold_rules import parse_threshold, thresholds
 from ..maps.thresholds import foreground_share
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
-from .applying import enhanced, loaded_networks
-from .cells import Cells, cells_of, enhanced_facts
+from .applying import enhance_map, load_networks
+from .cells import Cells, cells_of, enhancement_facts
 from .kinds import HEAD_MAPS, refuse_other_kind, refuse_without_heads
 
 LISTED: Mapping[str, str] = {
@@ -48,12 +48,12 @@ def enhance_config(threshold: str = "0.5") -> EnhanceConfig:
 
 def plan(config: EnhanceConfig, inputs: Inputs, known: Known) -> RowList:
     maps = inputs["maps"]
-    facts = {**maps.plan.facts, **enhanced_facts(_cells(inputs))}
-    return RowList(LISTED, _listed(maps, held_out_of(inputs["model"])), facts, KEY)
+    facts = {**maps.plan.facts, **enhancement_facts(_cells(inputs))}
+    return RowList(LISTED, _row_batches(maps, network_by_held_out_id(inputs["model"])), facts, KEY)
 
 
 def fields(config: EnhanceConfig, inputs: Inputs) -> Sequence[Field]:
-    _refuse(inputs)
+    _refuse_unusable_maps(inputs)
     return [
         Field(name="map", kind="array", shape=_cells(inputs).grid, dtype="float32"),
         Field(name="cut", kind="columns", columns=CUT),
@@ -74,28 +74,28 @@ def columns(config: EnhanceConfig) -> Mapping[str, str]:
 
 
 def reads(config: EnhanceConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
-    _refuse(inputs)
+    _refuse_unusable_maps(inputs)
     return {"maps": (HEAD_MAPS, "cut"), "images": (), "model": (WEIGHTS, SEEN)}
 
 
 def prepare(config: EnhanceConfig, inputs: Inputs) -> nn.ModuleList:
-    return loaded_networks(inputs["model"])
+    return load_networks(inputs["model"])
 
 
 def run_unit(work: Work, config: EnhanceConfig, networks: nn.ModuleList) -> UnitResult:
     """A picture that has no label has an empty map, as before."""
     cells = _cells(work.inputs)
-    rows = [each.to_pylist()[0] for each in work.gathered("maps")]
+    rows = [each.to_pylist()[0] for each in work.gather_rows("maps")]
     map_NPQ = np.zeros((len(rows), *cells.grid), np.float32)
-    results = [_placed(row, row["note"]) for row in rows]
-    for index, used, heads_HRC in _to_do(work, rows, networks):
+    results = [_map_row(row, row["note"]) for row in rows]
+    for index, used, heads_HRC in _rows_to_enhance(work, rows, networks):
         box = tuple(rows[index]["box"])
-        map_NPQ[index] = enhanced(used, heads_HRC, box, cells)
-        results[index] = _cut(config.threshold, rows[index], map_NPQ[index], cells.valid(box))
+        map_NPQ[index] = enhance_map(used, heads_HRC, box, cells)
+        results[index] = _apply_threshold(config.threshold, rows[index], map_NPQ[index], cells.valid(box))
     return UnitResult(results, {"map": map_NPQ})
 
 
-def _to_do(
+def _rows_to_enhance(
     work: Work, rows: Sequence[Mapping[str, Json]], networks: nn.ModuleList
 ) -> Iterator[tuple[int, Sequence[nn.Module], Float32[np.ndarray, "H R C"]]]:
     """Each row of which there is something to enhance, the networks for it, and the maps of its heads."""
@@ -108,22 +108,22 @@ def _to_do(
             yield index, list(networks) if own[index] is None else [networks[own[index]]], heads_HRC
 
 
-def _placed(row: Mapping[str, Json], note: str, threshold: float = 0.0, foreground: float = 0.0) -> RowResult:
+def _map_row(row: Mapping[str, Json], note: str, threshold: float = 0.0, foreground: float = 0.0) -> RowResult:
     placed = {name: row[name] for name in ("box", "height", "width")}
     return RowResult({**placed, "threshold": threshold, "foreground": foreground}, note=note)
 
 
-def _cut(
+def _apply_threshold(
     rule: str, row: Mapping[str, Json], map_PQ: Float32[np.ndarray, "P Q"], valid_PQ: Bool[np.ndarray, "P Q"]
 ) -> RowResult:
     map_1T, valid_1T = map_PQ.reshape(1, -1), valid_PQ.reshape(1, -1)
     threshold_1, is_flat_1 = thresholds(rule, map_1T, valid_1T)
     foreground_1 = foreground_share(map_1T, threshold_1, valid_1T)
     note = NO_STRUCTURE if is_flat_1[0] else "" if row["note"] == NO_STRUCTURE else row["note"]
-    return _placed(row, note, float(threshold_1[0]), float(foreground_1[0]))
+    return _map_row(row, note, float(threshold_1[0]), float(foreground_1[0]))
 
 
-def _refuse(inputs: Inputs) -> None:
+def _refuse_unusable_maps(inputs: Inputs) -> None:
     refuse_without_heads(inputs["maps"])
     refuse_other_kind(inputs["maps"], inputs["model"])
 
@@ -132,7 +132,7 @@ def _cells(inputs: Inputs) -> Cells:
     return cells_of(inputs["maps"].plan.facts, inputs["model"].summary.counts["cells"])
 
 
-def _listed(maps: Artifact, own: Mapping[str, int]) -> Iterator[pa.RecordBatch]:
+def _row_batches(maps: Artifact, own: Mapping[str, int]) -> Iterator[pa.RecordBatch]:
     start = 0
     for batch in maps.row_batches(["id", "class", "instance"]):
         rows = [

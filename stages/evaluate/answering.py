@@ -14,15 +14,15 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ..students.episodes import Episode
-from ..students.features import Features, Sight
+from ..students.features import Features, FeatureSpec
 from ..students.learner import Learner
 from ..students.objective import (
-    at_pixels,
-    decided_presence,
-    decided_ways,
-    over_shots,
+    decide_presence,
+    decide_ways,
+    mean_over_shots,
     pixel_probability,
     probability,
+    upsample_logits,
 )
 from .few_shot_floors import cls_similarity
 from .support_masks import PSEUDO_FIELDS, Masks
@@ -57,29 +57,31 @@ class Answerer:
             support_KLSD = fields[SUPPORT].to(self.device)
             masks_KIJ = self.masks(supports, label, fields).to(self.device)
             with torch.inference_mode():
-                of_way = self._of_way(query_1LMD, support_KLSD, masks_KIJ, size)
+                of_way = self._answer_way(query_1LMD, support_KLSD, masks_KIJ, size)
             presence.append(of_way[0])
             segmentation.append(of_way[1])
             similarities.append(similarity(self.features.sight, query_1LMD[0], support_KLSD))
         presence_N = torch.stack(presence)
-        decisions_N = decided_presence(presence_N[None])[0]
-        painted_UV = decided_ways(torch.stack(segmentation)[None])[0]
+        decisions_N = decide_presence(presence_N[None])[0]
+        painted_UV = decide_ways(torch.stack(segmentation)[None])[0]
         return Answer(
             tuple(presence_N.tolist()), tuple(decisions_N.tolist()), tuple(similarities), painted_UV.cpu().numpy()
         )
 
-    def _of_way(
+    def _answer_way(
         self, query_1LMD: Tensor, support_KLSD: Tensor, masks_KIJ: Tensor, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         """The probability of the class, and of each pixel."""
         sight = self.features.sight
         queries_KLMD = query_1LMD.expand(len(support_KLSD), *query_1LMD.shape[1:])
-        logits = self.learner.of_tokens(queries_KLMD, support_KLSD, masks_KIJ, sight.grid, sight.heads)
-        pixels_KUV = pixel_probability(at_pixels(logits.segmentation, size))
-        return over_shots(probability(logits.presence)), over_shots(pixels_KUV)
+        logits = self.learner.forward_tokens(queries_KLMD, support_KLSD, masks_KIJ, sight.grid, sight.heads)
+        pixels_KUV = pixel_probability(upsample_logits(logits.segmentation, size))
+        return mean_over_shots(probability(logits.presence)), mean_over_shots(pixels_KUV)
 
 
-def similarity(sight: Sight, query_tokens: Float[Tensor, "L M D"], support_tokens: Float[Tensor, "K L S D"]) -> float:
+def similarity(
+    sight: FeatureSpec, query_tokens: Float[Tensor, "L M D"], support_tokens: Float[Tensor, "K L S D"]
+) -> float:
     """Of the class tokens of the last block that is read; of supports and of queries they come first."""
     last = sight.blocks.index(max(sight.blocks))
     query_D, supports_KD = query_tokens[last, 0], support_tokens[:, last, 0]
@@ -94,7 +96,7 @@ def similarities_of(features: Features, episodes: Iterable[Episode]) -> list[flo
     return [cls_similarity(tokens[each.query], np.stack([tokens[one] for one in each.supports[0]])) for each in asked]
 
 
-def fields_read(reads_keys: bool) -> Sequence[str]:
+def fields_to_read(reads_keys: bool) -> Sequence[str]:
     return (QUERY, SUPPORT, *(PSEUDO_FIELDS if reads_keys else ()))
 
 

@@ -45,11 +45,11 @@ def boundary_scores(
     present = np.union1d(truth_HW, predicted_HW[truth_HW != IGNORE])
     classes = present[(present != BACKGROUND) & (present != IGNORE)]
     reach_px = tolerance * math.hypot(*truth_HW.shape)
-    f = [_f_of(truth_HW, predicted_HW, int(label), reach_px) for label in classes]
+    f = [_boundary_f(truth_HW, predicted_HW, int(label), reach_px) for label in classes]
     return BoundaryScores(classes, np.array(f, np.float64))
 
 
-def stacked_boundaries(
+def stack_boundaries(
     images: Sequence[BoundaryScores],
 ) -> tuple[UInt8[np.ndarray, " K"], Float64[np.ndarray, "N K 2"]]:
     """Classes, and per image the F of each and whether it has one: columns to sum, or to draw from."""
@@ -72,18 +72,18 @@ def mean_boundary_f(sums: Float64[np.ndarray, "*sets K 2"]) -> Float64[np.ndarra
     return mean_of_known(class_boundary_f(sums))
 
 
-def _f_of(
+def _boundary_f(
     truth_HW: UInt8[np.ndarray, "H W"], predicted_HW: UInt8[np.ndarray, "H W"], label: int, reach_px: float
 ) -> float:
     in_truth_HW, in_predicted_HW = truth_HW == label, predicted_HW == label
     if not (in_truth_HW.any() and in_predicted_HW[truth_HW != IGNORE].any()):
         return 0.0
     true_Q2, predicted_Q2 = _boundary(in_truth_HW), _boundary(in_predicted_HW)
-    found = _near(predicted_Q2, true_Q2, reach_px)
+    found = _is_near(predicted_Q2, true_Q2, reach_px)
     judged = found | (truth_HW[predicted_Q2[:, 0], predicted_Q2[:, 1]] != IGNORE)
     if not len(true_Q2) or not judged.any():
         return float(len(true_Q2) == judged.sum())
-    precision, recall = found.sum() / judged.sum(), _near(true_Q2, predicted_Q2, reach_px).mean()
+    precision, recall = found.sum() / judged.sum(), _is_near(true_Q2, predicted_Q2, reach_px).mean()
     return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
 
 
@@ -97,7 +97,7 @@ def _boundary(mask_HW: Bool[np.ndarray, "H W"]) -> Int64[np.ndarray, "Q 2"]:
     return np.argwhere(mask_HW & beside_HW)
 
 
-def _near(
+def _is_near(
     points_Q2: Int64[np.ndarray, "Q 2"], others_Q2: Int64[np.ndarray, "others 2"], reach_px: float
 ) -> Bool[np.ndarray, " Q"]:
     """Which points have another at most so far away."""

@@ -13,7 +13,7 @@ from jaxtyping import Bool, UInt8
 from ...manifests.artifact import tables
 from ...manifests.classes import BACKGROUND
 from ...manifests.files.sealed import Json
-from ..scores.few_shot import Answered, Void, episode_counts, exact
+from ..scores.few_shot import Answered, Void, episode_counts, exact_episodes
 from ..scores.iou import Counts
 from ..scores.truth import GroundTruth
 from ..students.episodes import Episode
@@ -65,7 +65,7 @@ def episode_row(episode: Episode, answer: Answer, truth_HW: UInt8[np.ndarray, "H
     return EpisodeRow(answer.probabilities, answer.decisions, answer.similarities, both, predicted, true)
 
 
-def floor_answered(
+def collect_floor_answers(
     episodes: Sequence[Episode],
     answers: FloorAnswers,
     truth: GroundTruth,
@@ -75,26 +75,28 @@ def floor_answered(
     """Of answers that paint a whole picture alike, or nothing."""
     counts = []
     for episode, way in zip(episodes, answers.painted.tolist(), strict=True):
-        truth_HW = truth.known(episode.query)
+        truth_HW = truth.mask(episode.query)
         found = episode_counts(np.full_like(truth_HW, way), truth_HW, episode.classes, void)
         kept = found.classes != BACKGROUND
         counts.append(Counts(found.classes[kept], found.pixels[kept]))
     queries = tuple(each.query for each in episodes)
-    return Answered(queries, tuple(counts), exact(answers.is_present, is_present))
+    return Answered(queries, tuple(counts), exact_episodes(answers.is_present, is_present))
 
 
-def truly_present(episodes: Iterable[Episode], truth: GroundTruth) -> Bool[np.ndarray, "E N"]:
+def true_presence(episodes: Iterable[Episode], truth: GroundTruth) -> Bool[np.ndarray, "E N"]:
     """A class is there where it has a pixel at the picture's own size: what lists or labels say is not asked."""
-    return np.array([np.isin(each.classes, np.unique(truth.known(each.query))) for each in episodes], bool)
+    return np.array([np.isin(each.classes, np.unique(truth.mask(each.query))) for each in episodes], bool)
 
 
-def answered(episodes: Sequence[Episode], rows: Sequence[EpisodeRow], is_present: Bool[np.ndarray, "E N"]) -> Answered:
+def collect_answers(
+    episodes: Sequence[Episode], rows: Sequence[EpisodeRow], is_present: Bool[np.ndarray, "E N"]
+) -> Answered:
     """As the scores take it."""
     decisions_EN = np.array([row.decisions for row in rows], bool)
     return Answered(
         tuple(each.query for each in episodes),
         tuple(_counts(episode, row) for episode, row in zip(episodes, rows, strict=True)),
-        exact(decisions_EN, is_present),
+        exact_episodes(decisions_EN, is_present),
     )
 
 
@@ -116,7 +118,7 @@ def predictions_table(
         for name, episodes, rows, is_present in folds
         for number, (episode, row, present) in enumerate(zip(episodes, rows, is_present.tolist(), strict=True))
     ]
-    return tables.encoded(pa.Table.from_pylist(found, COLUMNS))
+    return tables.encode_table(pa.Table.from_pylist(found, COLUMNS))
 
 
 def _counts(episode: Episode, row: EpisodeRow) -> Counts:

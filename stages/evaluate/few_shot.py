@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from ...manifests.artifact import tables
 from ...manifests.artifact.artifact import Artifact
-from ...manifests.artifact.leakage import doubts, fitted_on
-from ...manifests.artifact.tokens import Tokens, stored_names
+from ...manifests.artifact.leakage import find_training_ids, leakage_warnings
+from ...manifests.artifact.tokens import Tokens, array_names
 from ...manifests.artifact.underway import Underway
 from ...manifests.errors import ConfigError
 from ...manifests.files.sealed import Json
@@ -23,18 +23,25 @@ from ..stage import Findings, Inputs, WholeStage
 from ..students.episodes import Episode
 from ..students.features import SEVERAL, Cached, Features, Online, pictures_of_images
 from ..students.same_pictures import refuse_other_pictures
-from ..vision.backbone import device_named
-from .answering import Answerer, fields_read, similarities_of
-from .episode_rows import EpisodeRow, answered, episode_row, floor_answered, predictions_table, truly_present
+from ..vision.backbone import find_device
+from .answering import Answerer, fields_to_read, similarities_of
+from .episode_rows import (
+    EpisodeRow,
+    collect_answers,
+    collect_floor_answers,
+    episode_row,
+    predictions_table,
+    true_presence,
+)
 from .few_shot_config import FewShotConfig, labels_role
-from .few_shot_floors import all_foreground, chosen_threshold, constant, nearest_cls
+from .few_shot_floors import all_foreground, choose_threshold, constant, nearest_cls
 from .few_shot_tables import FLOORS, LEARNER, FoldAnswers, class_rows, comparison, fold_table, mean_table
-from .folds import Fold, base_episodes, named
-from .learners import Judged, refuse_other_features
+from .folds import Fold, base_episodes, episode_ids
+from .learners import TrainedLearner, refuse_other_features
 from .predictions import LabelMaps
-from .published_scores import published_scores
-from .questions import made_folds, opened_learners, usable_ids
-from .support_masks import Masks, enhanced_masks, pseudo_masks, refuse_without_maps, true_masks
+from .published_scores import find_published_scores
+from .questions import load_learners, make_folds, usable_ids
+from .support_masks import Masks, label_map_masks, pseudo_masks, refuse_without_maps, true_masks
 
 KEEP_EVERY_S = 60.0
 THRESHOLD_EPISODES = 200  # that the floor's threshold is chosen on
@@ -64,9 +71,9 @@ def reads(config: FewShotConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
         if role.startswith("checkpoint"):
             needed[role] = sorted(artifact.fingerprints)
         elif role == "tokens":
-            fields = fields_read(config.support_mask == "pseudo")
+            fields = fields_to_read(config.support_mask == "pseudo")
             Tokens(artifact).require(fields, _blocks_of(inputs, Tokens(artifact)))
-            needed[role] = stored_names(artifact, fields)
+            needed[role] = array_names(artifact, fields)
         elif role.startswith("labels"):
             needed[role] = ("data",) if artifact.plan.kind == "dataset" else ("label", "found")
     return needed
@@ -90,19 +97,19 @@ def _refuse_labels(config: FewShotConfig, inputs: Inputs) -> None:
 
 def compute(config: FewShotConfig, inputs: Inputs, underway: Underway) -> Findings:
     truth = GroundTruth(inputs["images"], "--images")
-    learners = opened_learners(config, inputs)
-    folds = made_folds(config, learners, inputs["images"], truth, usable_ids(config, inputs))
+    learners = load_learners(config, inputs)
+    folds = make_folds(config, learners, inputs["images"], truth, usable_ids(config, inputs))
     if "tokens" in inputs:
         refuse_other_pictures(inputs["tokens"], inputs["images"])
     asked = _Asked(config, inputs, truth, _features(config, inputs, learners), underway)
     for learner, fold in zip(learners, folds, strict=True):
         refuse_other_features(learner, asked.features)
-        asked.features.require(list(dict.fromkeys(each for one in fold.episodes for each in named(one))))
+        asked.features.require(list(dict.fromkeys(each for one in fold.episodes for each in episode_ids(one))))
     masks = _masks(asked, folds)
-    rows = _answered_rows(asked, learners, folds, masks)
-    is_present = [truly_present(fold.episodes, truth) for fold in folds]
+    rows = _answer_episodes(asked, learners, folds, masks)
+    is_present = [true_presence(fold.episodes, truth) for fold in folds]
     found = [
-        _judged_fold(asked, learner, fold, rows[place], is_present[place])
+        _score_fold(asked, learner, fold, rows[place], is_present[place])
         for place, (learner, fold) in enumerate(zip(learners, folds, strict=True))
     ]
     metrics, classes = _tables(asked, folds, found)
@@ -115,8 +122,8 @@ def compute(config: FewShotConfig, inputs: Inputs, underway: Underway) -> Findin
     return Findings(files, facts, _warnings(asked, learners, folds))
 
 
-def _features(config: FewShotConfig, inputs: Inputs, learners: Sequence[Judged]) -> Features:
-    fields = fields_read(config.support_mask == "pseudo")
+def _features(config: FewShotConfig, inputs: Inputs, learners: Sequence[TrainedLearner]) -> Features:
+    fields = fields_to_read(config.support_mask == "pseudo")
     if config.seeing is None:
         return Cached(Tokens(inputs["tokens"]), fields)
     blocks = next((each.facts["sight"]["blocks"] for each in learners if "sight" in each.facts), ())
@@ -138,7 +145,7 @@ def _masks(asked: _Asked, folds: Sequence[Fold]) -> list[Masks]:
         refuse_other_classes(labels, asked.inputs["images"].plan.facts["classes"])
         maps = LabelMaps(labels, asked.truth.labels, len(labels.plan.facts["classes"]))
         refuse_without_maps(maps, _supports(fold), str(labels.place))
-        found.append(enhanced_masks(maps, sight))
+        found.append(label_map_masks(maps, sight))
     return found
 
 
@@ -146,15 +153,15 @@ def _labels(asked: _Asked, number: int) -> Artifact:
     return asked.inputs.get(labels_role(number), asked.inputs[labels_role(0)])
 
 
-def _answered_rows(
-    asked: _Asked, learners: Sequence[Judged], folds: Sequence[Fold], masks: Sequence[Masks]
+def _answer_episodes(
+    asked: _Asked, learners: Sequence[TrainedLearner], folds: Sequence[Fold], masks: Sequence[Masks]
 ) -> list[list[EpisodeRow]]:
     """Of each fold; those that were kept are not answered again."""
-    done = _kept(asked.underway)
+    done = _load_saved_rows(asked.underway)
     next_keep = time.monotonic() + KEEP_EVERY_S
     places = [(place, number) for place, fold in enumerate(folds) for number in range(len(fold.episodes))]
     for place, number in places[len(done) :]:
-        done.append(_row(asked, learners[place], folds[place].episodes[number], masks[place]))
+        done.append(_answer_episode(asked, learners[place], folds[place].episodes[number], masks[place]))
         if time.monotonic() > next_keep:
             asked.underway.keep(f"{len(done):09d}.json", json.dumps([row.as_json() for row in done]).encode())
             asked.underway.say(f"{len(done):,} of {len(places):,} episodes answered")
@@ -163,22 +170,22 @@ def _answered_rows(
     return [done[start:stop] for start, stop in pairwise(ends)]
 
 
-def _kept(underway: Underway) -> list[EpisodeRow]:
+def _load_saved_rows(underway: Underway) -> list[EpisodeRow]:
     for _, data in underway.latest():
         return [EpisodeRow.from_json(each) for each in json.loads(data)]
     return []
 
 
-def _row(asked: _Asked, judged: Judged, episode: Episode, masks: Masks) -> EpisodeRow:
-    truth_HW = asked.truth.known(episode.query)
-    device = device_named(asked.config.device)
+def _answer_episode(asked: _Asked, judged: TrainedLearner, episode: Episode, masks: Masks) -> EpisodeRow:
+    truth_HW = asked.truth.mask(episode.query)
+    device = find_device(asked.config.device)
     answerer = Answerer(judged.learner.to(device).eval(), asked.features, masks, asked.reads_keys, device)
     found = answerer.answer(episode, (truth_HW.shape[0], truth_HW.shape[1]))
     return episode_row(episode, found, truth_HW, asked.config.void)
 
 
-def _judged_fold(
-    asked: _Asked, judged: Judged, fold: Fold, rows: Sequence[EpisodeRow], is_present: np.ndarray
+def _score_fold(
+    asked: _Asked, judged: TrainedLearner, fold: Fold, rows: Sequence[EpisodeRow], is_present: np.ndarray
 ) -> FoldAnswers:
     config, episodes = asked.config, fold.episodes
     similarity_EN = np.array([row.similarities for row in rows], np.float64)
@@ -188,9 +195,9 @@ def _judged_fold(
         FLOORS[1]: all_foreground(count, config.way),
         **({} if threshold is None else {FLOORS[2]: nearest_cls(similarity_EN, threshold)}),
     }
-    by_name: dict[str, Answered] = {LEARNER: answered(episodes, rows, is_present)}
+    by_name: dict[str, Answered] = {LEARNER: collect_answers(episodes, rows, is_present)}
     for name, guess in guesses.items():
-        by_name[name] = floor_answered(episodes, guess, asked.truth, config.void, is_present)
+        by_name[name] = collect_floor_answers(episodes, guess, asked.truth, config.void, is_present)
     names = class_names(asked.inputs["images"].plan.facts["classes"])
     said: dict[str, Json] = {
         "name": fold.name,
@@ -218,7 +225,7 @@ def _threshold(asked: _Asked, fold: Fold) -> float | None:
         )
         return None
     is_present_E = np.array([each.is_present[0] for each in episodes])
-    return chosen_threshold(np.array(similarities_of(asked.features, episodes)), is_present_E)
+    return choose_threshold(np.array(similarities_of(asked.features, episodes)), is_present_E)
 
 
 def _tables(asked: _Asked, folds: Sequence[Fold], found: Sequence[FoldAnswers]) -> tuple[dict[str, Json], bytes]:
@@ -231,16 +238,18 @@ def _tables(asked: _Asked, folds: Sequence[Fold], found: Sequence[FoldAnswers]) 
         "mean": mean,
     }
     supervisions = [str(each.said["supervision"]) for each in found if "supervision" in each.said]
-    published = published_scores(config, supervisions)
+    published = find_published_scores(config, supervisions)
     if published is not None:
         metrics["published"] = comparison(published, mean)
-    return metrics, tables.encoded(pa.Table.from_pylist([row for each in found for row in class_rows(each, names)]))
+    return metrics, tables.encode_table(
+        pa.Table.from_pylist([row for each in found for row in class_rows(each, names)])
+    )
 
 
-def _warnings(asked: _Asked, learners: Sequence[Judged], folds: Sequence[Fold]) -> list[str]:
+def _warnings(asked: _Asked, learners: Sequence[TrainedLearner], folds: Sequence[Fold]) -> list[str]:
     found = []
     for judged, fold in zip(learners, folds, strict=True):
-        pictures = {each for episode in fold.episodes for each in named(episode)}
+        pictures = {each for episode in fold.episodes for each in episode_ids(episode)}
         if judged.facts.get("select") == "upstream":
             found.append(f"{judged.where} was chosen among its steps by test episodes, so {fold.name} flatters it")
         if both := pictures & judged.seen:
@@ -248,15 +257,15 @@ def _warnings(asked: _Asked, learners: Sequence[Judged], folds: Sequence[Fold]) 
     if asked.config.support_mask == "enhanced":
         for number, fold in enumerate(folds):
             labels = _labels(asked, number)
-            flattered = fitted_on(labels)
-            found += doubts(labels, flattered)
+            flattered = find_training_ids(labels)
+            found += leakage_warnings(labels, flattered)
             if told := flattered.ids & _supports(fold):
                 found.append(f"{labels.place} was made with the true masks of {len(told)} supports, which may flatter")
     return found
 
 
 def _supports(fold: Fold) -> frozenset[str]:
-    return frozenset(each for one in fold.episodes for each in named(one)[1:])
+    return frozenset(each for one in fold.episodes for each in episode_ids(one)[1:])
 
 
 FSCS = WholeStage(

@@ -13,8 +13,8 @@ from ...manifests.files.place import place
 from ...manifests.files.sealed import digest_of
 from ..scores.few_shot import Void
 from ..students.episodes import JUDGED
-from ..students.features import Seeing
-from ..vision.backbone import device_named
+from ..students.features import BackboneConfig
+from ..vision.backbone import find_device
 from .learners import file_sha256
 from .support_masks import SupportMask
 
@@ -37,7 +37,7 @@ class FewShotConfig:
     resamples: int
     seed: int  # of the bootstrap; episodes follow from their numbers
     files_sha256: tuple[str, ...]  # of each checkpoint that is a file, "" of an artifact
-    seeing: Seeing | None  # None: stored tokens
+    seeing: BackboneConfig | None  # None: stored tokens
     folds: str = setting(default="", changes_bytes=False, is_kept=True)  # where the lists lie
     files: tuple[str, ...] = setting(default=(), changes_bytes=False, is_kept=True)
     device: str = setting(default="cpu", changes_bytes=False, is_kept=True)
@@ -62,14 +62,14 @@ def few_shot_config(
     void: Void = "background",
     support_mask: SupportMask = "pseudo",
     save_predictions: bool = False,
-    seeing: Seeing | None = None,
+    seeing: BackboneConfig | None = None,
     device: str = "cpu",
     resamples: int = 1000,
     seed: int = 0,
 ) -> FewShotConfig:
     """What a user asks for; raises ConfigError for what cannot work. `files` has one entry per checkpoint: its file, or
     "" for one that is an artifact."""
-    device_named(device)
+    find_device(device)
     named: Mapping[str, Benchmark] = {each: each for each in BENCHMARKS}
     benchmark = named.get(protocol)
     if benchmark is None:

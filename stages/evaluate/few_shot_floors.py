@@ -42,7 +42,7 @@ def cls_similarity(query_D: Float[np.ndarray, " D"], supports_KD: Float[np.ndarr
     return float(np.mean(supports @ query / np.maximum(lengths, np.finfo(np.float64).tiny)))
 
 
-def chosen_threshold(similarity_E: Float64[np.ndarray, " E"], is_present_E: Bool[np.ndarray, " E"]) -> float:
+def choose_threshold(similarity_E: Float64[np.ndarray, " E"], is_present_E: Bool[np.ndarray, " E"]) -> float:
     """The one that is right most often, half-way between two similarities, the lowest of equals; without any bounds
     where saying always the same is best."""
     order = np.argsort(similarity_E, kind="stable")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ...manifests.files.sealed import Json
 from ..scores.few_shot import Answered, few_shot_scores, mean_of_folds
 from ..scores.intervals import Interval
-from .published_scores import Published
+from .published_scores import PublishedScores
 
 LEARNER = "learner"
 FLOORS = ("constant: no class is there", "all foreground, with the first class", "nearest class token")
@@ -55,7 +55,7 @@ def mean_table(folds: Sequence[FoldAnswers], seed: int, num_resamples: int) -> l
     return results
 
 
-def comparison(published: Published, mean: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
+def comparison(published: PublishedScores, mean: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
     """What was published, what was measured here, and the difference of the two."""
     measured = next(line for line in mean if line["name"] == LEARNER)
     values = {"exact_ratio": published.exact_ratio, "miou": published.miou}

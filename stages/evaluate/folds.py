@@ -11,7 +11,7 @@ from ...manifests.datasets.benchmark_classes import COCO_CLASSES, VOC_CLASSES
 from ...manifests.datasets.fold_lists import Benchmark, FoldList
 from ...manifests.errors import ConfigError, InputError
 from ..scores.truth import GroundTruth
-from ..students.episodes import Episode, Line, Pool, judged_episodes, made_pool
+from ..students.episodes import Episode, ImageLabel, Pool, evaluation_episodes, make_pool
 
 TABLES = {"pascal-5i": VOC_CLASSES, "coco-20i": COCO_CLASSES}
 
@@ -32,7 +32,7 @@ def benchmark_fold(
 ) -> Fold:
     """A fold as it is published: the episodes follow from its lists alone, so each picture must be there."""
     _refuse_other_table(benchmark, images)
-    pool = made_pool(lists.lines, lists.classes, "listed" if benchmark == "pascal-5i" else "drawn", way, shot)
+    pool = make_pool(lists.lines, lists.classes, "listed" if benchmark == "pascal-5i" else "drawn", way, shot)
     base = tuple(index for index in range(1, len(TABLES[benchmark]) + 1) if index not in lists.classes)
     return _fold(f"fold {number}", pool, base, way, shot, count)
 
@@ -49,7 +49,7 @@ def class_fold(
     """A split of any dataset's classes: every class is asked for alike, as in COCO-20i. `shown` are the classes in each
     picture that may be asked about."""
     lines = [(picture, label) for picture, found in shown.items() for label in sorted(found)]
-    pool = made_pool(lines, classes, "drawn", way, shot)
+    pool = make_pool(lines, classes, "drawn", way, shot)
     return _fold(name, pool, tuple(base), way, shot, count)
 
 
@@ -59,43 +59,43 @@ def base_episodes(
     """One-way episodes of classes that were learned, by image-level labels, in pictures that show no class judged;
     none where no class has enough pictures."""
     kept = {picture: set(found) & set(base) for picture, found in labels.items() if not set(found) & set(judged)}
-    lines: list[Line] = [(picture, label) for picture, found in kept.items() for label in sorted(found)]
+    lines: list[ImageLabel] = [(picture, label) for picture, found in kept.items() for label in sorted(found)]
     of_class = {label: sum(label in found for found in kept.values()) for label in base}
     enough = [label for label in sorted(base) if of_class[label] > shot]
-    return judged_episodes(made_pool(lines, enough, "drawn", 1, shot), 1, shot, count) if enough else []
+    return evaluation_episodes(make_pool(lines, enough, "drawn", 1, shot), 1, shot, count) if enough else []
 
 
-def shown_classes(truth: GroundTruth, ids: Sequence[str]) -> dict[str, frozenset[int]]:
+def classes_in_masks(truth: GroundTruth, ids: Sequence[str]) -> dict[str, frozenset[int]]:
     """Of each picture the classes that have a pixel in its mask, as the benchmarks have it: what a label alone says, or
     void, is not there."""
-    found = {each: frozenset(np.unique(truth.known(each)).tolist()) for each in ids}
+    found = {each: frozenset(np.unique(truth.mask(each)).tolist()) for each in ids}
     return {picture: classes - {BACKGROUND, IGNORE} for picture, classes in found.items()}
 
 
-def refuse_untold(fold: Fold, truth: GroundTruth, images: Artifact) -> None:
+def refuse_missing_masks(fold: Fold, truth: GroundTruth, images: Artifact) -> None:
     """Every picture of the episodes must be there, and have a mask that says something."""
     for number, episode in enumerate(fold.episodes):
-        for identifier in named(episode):
+        for identifier in episode_ids(episode):
             if identifier not in truth.ids:
                 missing = "has no mask of" if identifier in truth.labels else "does not have"
                 raise InputError(
                     f"episode {number} of {fold.name} names {identifier!r}, which {images.place} {missing}; index all "
                     "pictures of the benchmark with their masks"
                 )
-    for identifier in dict.fromkeys(each for episode in fold.episodes for each in named(episode)):
-        if bool(np.all(truth.known(identifier) == IGNORE)):
+    for identifier in dict.fromkeys(each for episode in fold.episodes for each in episode_ids(episode)):
+        if bool(np.all(truth.mask(identifier) == IGNORE)):
             raise InputError(
                 f"the mask of {identifier!r} in {images.place} is void alone, so nothing can be judged in it; "
                 "index the masks of the benchmark"
             )
 
 
-def named(episode: Episode) -> tuple[str, ...]:
+def episode_ids(episode: Episode) -> tuple[str, ...]:
     """The query and every support."""
     return (episode.query, *(support for of_way in episode.supports for support in of_way))
 
 
-def refuse_learned(fold: Fold, learned: Iterable[int], names: Mapping[int, str], where: str) -> None:
+def refuse_learned_classes(fold: Fold, learned: Iterable[int], names: Mapping[int, str], where: str) -> None:
     both = sorted(set(fold.classes) & set(learned))
     if both:
         raise ConfigError(
@@ -105,7 +105,7 @@ def refuse_learned(fold: Fold, learned: Iterable[int], names: Mapping[int, str],
 
 
 def _fold(name: str, pool: Pool, base: tuple[int, ...], way: int, shot: int, count: int) -> Fold:
-    return Fold(name, pool.classes, base, len(pool.labels), judged_episodes(pool, way, shot, count))
+    return Fold(name, pool.classes, base, len(pool.labels), evaluation_episodes(pool, way, shot, count))
 
 
 def _refuse_other_table(benchmark: Benchmark, images: Artifact) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ...manifests.errors import InputError
-from ..scores.floors import WHOLE, Ellipse, cell_counts, fitted_ellipses, painted, painted_labels
+from ..scores.floors import WHOLE, Ellipse, cell_counts, fit_ellipses, labels_to_paint, paint_ellipse
 from ..scores.iou import Counts, as_foreground, pixel_counts
 from ..scores.truth import GroundTruth
 from .boundary import BoundaryScores, boundary_scores
-from .coverage import unanswered
+from .coverage import counts_without_labels
 from .predictions import Predicted
 from .threshold_sweep import sweep_counts
 
@@ -22,19 +22,19 @@ THRESHOLDS = np.linspace(0.05, 0.95, 19, dtype=np.float32)  # of the sweep
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ScoringOptions:
     """What is asked of each picture."""
 
     class_agnostic: bool
     boundary: bool
     sweep: bool
 
-    def of(self, label_HW: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
+    def relabel(self, label_HW: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
         return as_foreground(label_HW) if self.class_agnostic else label_HW
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ScoredPicture:
     """One picture with ground truth."""
 
     id: str
@@ -55,7 +55,7 @@ class Floor:
     boundaries: Sequence[BoundaryScores]
 
 
-def judged(found: Iterable[Predicted], truth: GroundTruth, view: View) -> Iterator[Judged]:
+def score_pictures(found: Iterable[Predicted], truth: GroundTruth, view: ScoringOptions) -> Iterator[ScoredPicture]:
     """Pictures without ground truth are passed over; what was dropped or failed is all background."""
     for each in found:
         truth_HW = truth.get(each.id)
@@ -63,29 +63,29 @@ def judged(found: Iterable[Predicted], truth: GroundTruth, view: View) -> Iterat
             continue
         _refuse_other_size(each, truth_HW)
         classes = frozenset(np.unique(truth_HW).tolist()) - {0, 255}
-        true_HW = view.of(truth_HW)
+        true_HW = view.relabel(truth_HW)
         if each.label_HW is None or not each.is_kept:
-            outcome, nothing = "failed" if each.label_HW is None else "dropped", unanswered(true_HW)
+            outcome, nothing = "failed" if each.label_HW is None else "dropped", counts_without_labels(true_HW)
             boundary = boundary_scores(true_HW, np.zeros_like(true_HW)) if view.boundary else None
-            yield Judged(each.id, classes, outcome, nothing, nothing, boundary, None)
+            yield ScoredPicture(each.id, classes, outcome, nothing, nothing, boundary, None)
             continue
-        label_HW = view.of(each.label_HW)
-        yield Judged(
+        label_HW = view.relabel(each.label_HW)
+        yield ScoredPicture(
             each.id,
             classes,
             "kept",
             pixel_counts(true_HW, label_HW),
             pixel_counts(true_HW, label_HW, "excluded"),
             boundary_scores(true_HW, label_HW) if view.boundary else None,
-            _swept(each, true_HW, view) if view.sweep else None,
+            _threshold_counts(each, true_HW, view) if view.sweep else None,
         )
 
 
-def floors(pictures: Sequence[Judged], truth: GroundTruth, view: View) -> list[Floor]:
+def floors(pictures: Sequence[ScoredPicture], truth: GroundTruth, view: ScoringOptions) -> list[Floor]:
     """All foreground, and the best ellipse fitted on other classes, on the same pictures."""
     classes = [sorted(each.classes) for each in pictures]
-    cells = np.stack([cell_counts(truth.known(each.id)) for each in pictures])
-    ellipses = fitted_ellipses([each.id for each in pictures], classes, cells)
+    cells = np.stack([cell_counts(truth.mask(each.id)) for each in pictures])
+    ellipses = fit_ellipses([each.id for each in pictures], classes, cells)
     return [
         _floor("all foreground", pictures, [WHOLE] * len(pictures), truth, view),
         _floor("best fixed ellipse, fitted on other classes", pictures, ellipses, truth, view),
@@ -101,20 +101,22 @@ def _refuse_other_size(each: Predicted, truth_HW: UInt8[np.ndarray, "H W"]) -> N
         )
 
 
-def _floor(name: str, pictures: Sequence[Judged], ellipses: Sequence[Ellipse], truth: GroundTruth, view: View) -> Floor:
-    labels = painted_labels([sorted(each.classes) for each in pictures])
+def _floor(
+    name: str, pictures: Sequence[ScoredPicture], ellipses: Sequence[Ellipse], truth: GroundTruth, view: ScoringOptions
+) -> Floor:
+    labels = labels_to_paint([sorted(each.classes) for each in pictures])
     counts, boundaries = [], []
     for each, label, ellipse in zip(pictures, labels, ellipses, strict=True):
-        truth_HW = truth.known(each.id)
-        true_HW = view.of(truth_HW)
-        guess_HW = view.of(painted((truth_HW.shape[0], truth_HW.shape[1]), label, ellipse))
+        truth_HW = truth.mask(each.id)
+        true_HW = view.relabel(truth_HW)
+        guess_HW = view.relabel(paint_ellipse((truth_HW.shape[0], truth_HW.shape[1]), label, ellipse))
         counts.append(pixel_counts(true_HW, guess_HW))
         if view.boundary:
             boundaries.append(boundary_scores(true_HW, guess_HW))
     return Floor(name, counts, boundaries)
 
 
-def _swept(each: Predicted, true_HW: UInt8[np.ndarray, "H W"], view: View) -> Counts | None:
+def _threshold_counts(each: Predicted, true_HW: UInt8[np.ndarray, "H W"], view: ScoringOptions) -> Counts | None:
     if each.soft_KHW is None:
         return None
     rows = [row for row, index in enumerate(each.map_classes) if index]  # a row without class looked for nothing

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.torch import load
 
 from ...manifests.artifact.artifact import Artifact
-from ...manifests.artifact.checkpoints import WEIGHTS, seen_ids
+from ...manifests.artifact.checkpoints import WEIGHTS, training_ids
 from ...manifests.errors import ConfigError
 from ...manifests.files.sealed import Json
 from ..students.features import Features
@@ -20,7 +20,7 @@ _BLOCK = 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class TrainedLearner:
     """A learner, and what is known of its training; of a file nothing is."""
 
     learner: Learner
@@ -29,7 +29,7 @@ class Judged:
     seen: frozenset[str]  # the pictures whose labels or masks it saw, and that it is not to be judged on
 
 
-def opened_checkpoint(checkpoint: Artifact) -> Judged:
+def load_learner_checkpoint(checkpoint: Artifact) -> TrainedLearner:
     facts = checkpoint.summary.counts
     if (facts.get("kind"), facts.get("student")) != ("student", "cst"):
         held = " ".join(str(facts[name]) for name in ("kind", "student") if name in facts)
@@ -40,15 +40,15 @@ def opened_checkpoint(checkpoint: Artifact) -> Judged:
     learner = learner_of(load(checkpoint.file(WEIGHTS)), str(checkpoint.place))
     # A step that was chosen on test episodes, as the original's, is judged on them again, and that is said.
     purposes = ["fitting"] if facts.get("select") == "upstream" else ["fitting", "stopping"]
-    seen = seen_ids(checkpoint, "labels", purposes) | seen_ids(checkpoint, "masks", purposes)
-    return Judged(learner, str(checkpoint.place), facts, seen)
+    seen = training_ids(checkpoint, "labels", purposes) | training_ids(checkpoint, "masks", purposes)
+    return TrainedLearner(learner, str(checkpoint.place), facts, seen)
 
 
-def opened_file(path: str, expected_sha256: str) -> Judged:
+def load_learner_file(path: str, expected_sha256: str) -> TrainedLearner:
     if file_sha256(path) != expected_sha256:
         raise ConfigError(f"{path} has changed since it was looked at; run the same command again")
     state, _ = read_state(Path(path))
-    return Judged(learner_of(state, path), path, {}, frozenset())
+    return TrainedLearner(learner_of(state, path), path, {}, frozenset())
 
 
 def file_sha256(path: str) -> str:
@@ -64,7 +64,7 @@ def file_sha256(path: str) -> str:
     return digest.hexdigest()
 
 
-def refuse_other_features(judged: Judged, features: Features) -> None:
+def refuse_other_features(judged: TrainedLearner, features: Features) -> None:
     """A learner takes what it was trained on, and its first layer tells how many channels that had."""
     sight = judged.facts.get("sight")
     if isinstance(sight, Mapping):
@@ -77,7 +77,7 @@ def refuse_other_features(judged: Judged, features: Features) -> None:
         )
 
 
-def learned_classes(judged: Judged, names: Mapping[int, str]) -> tuple[int, ...]:
+def training_classes(judged: TrainedLearner, names: Mapping[int, str]) -> tuple[int, ...]:
     """As the images number them, by their names: its dataset may have had another class table. Of a file that is not
     known."""
     own = {each["index"]: each["name"] for each in judged.facts.get("class_table", ())}

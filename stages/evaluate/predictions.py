@@ -53,13 +53,13 @@ class LabelMaps:
         failures = self._artifact.failures()
         return next((failures[at] for at in self._positions[identifier] if at in failures), "")
 
-    def of(self, identifier: str) -> Predicted:
+    def prediction(self, identifier: str) -> Predicted:
         positions = self._positions[identifier]
         if self.failure(identifier):
             return Predicted(identifier, None)
         match self._artifact.plan.kind:
             case "maps":
-                return self._of_maps(identifier, positions)
+                return self._prediction_from_maps(identifier, positions)
             case "labels":
                 (png,) = self._artifact.cells("label", positions)
                 return Predicted(identifier, None if png is None else decode_label_map(png))
@@ -67,7 +67,7 @@ class LabelMaps:
         label_HW = decode_label_map(row["mask"]["bytes"])
         return Predicted(identifier, label_HW, bool(row["kept"]), identifier in self._truth)
 
-    def _of_maps(self, identifier: str, positions: Sequence[int]) -> Predicted:
+    def _prediction_from_maps(self, identifier: str, positions: Sequence[int]) -> Predicted:
         columns = ["note", "class", "threshold", "box", "height", "width"]
         rows = self._artifact.rows_at(positions, columns).to_pylist()
         if all(row["note"] == NO_LABEL for row in rows):  # nothing was looked for
@@ -80,4 +80,4 @@ class LabelMaps:
 def predictions(artifact: Artifact, labels: Mapping[str, Sequence[int]], num_classes: int) -> Iterator[Predicted]:
     """Every picture of an artifact, in its order."""
     found = LabelMaps(artifact, labels, num_classes)
-    return (found.of(identifier) for identifier in found)
+    return (found.prediction(identifier) for identifier in found)

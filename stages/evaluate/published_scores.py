@@ -14,7 +14,7 @@ FOLDS = (0, 1, 2, 3)
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedScores:
     exact_ratio: float  # shares
     miou: float
 
@@ -32,7 +32,7 @@ _PER_CENT = {
 }
 
 
-def published_scores(config: FewShotConfig, supervisions: Collection[str]) -> Published | None:
+def find_published_scores(config: FewShotConfig, supervisions: Collection[str]) -> PublishedScores | None:
     """None where anything was asked for otherwise than in the published tables, or learned otherwise: `supervisions`
     are those that checkpoints tell of."""
     found = _PER_CENT.get((config.protocol, config.support_mask, config.way))
@@ -40,4 +40,4 @@ def published_scores(config: FewShotConfig, supervisions: Collection[str]) -> Pu
     trained = "pseudo" if config.support_mask == "pseudo" else "mask"
     if found is None or asked != (1, JUDGED, "background", FOLDS) or set(supervisions) - {trained}:
         return None
-    return Published(*(value / 100 for value in found))
+    return PublishedScores(*(value / 100 for value in found))

@@ -10,14 +10,16 @@ from ...manifests.published.schema import class_indices, class_names
 from ..scores.truth import GroundTruth
 from ..stage import Inputs
 from .few_shot_config import CLASSES, FewShotConfig, checkpoint_role
-from .folds import Fold, benchmark_fold, class_fold, refuse_learned, refuse_untold, shown_classes
-from .learners import Judged, learned_classes, opened_checkpoint, opened_file
+from .folds import Fold, benchmark_fold, class_fold, classes_in_masks, refuse_learned_classes, refuse_missing_masks
+from .learners import TrainedLearner, load_learner_checkpoint, load_learner_file, training_classes
 
 
-def opened_learners(config: FewShotConfig, inputs: Inputs) -> list[Judged]:
+def load_learners(config: FewShotConfig, inputs: Inputs) -> list[TrainedLearner]:
     """In the order in which they were named."""
     return [
-        opened_file(file, config.files_sha256[place]) if file else opened_checkpoint(inputs[checkpoint_role(place)])
+        load_learner_file(file, config.files_sha256[place])
+        if file
+        else load_learner_checkpoint(inputs[checkpoint_role(place)])
         for place, file in enumerate(config.files)
     ]
 
@@ -28,9 +30,9 @@ def usable_ids(config: FewShotConfig, inputs: Inputs) -> frozenset[str]:
     return frozenset(row["id"] for row in rows if row["status"] == "ok")
 
 
-def made_folds(
+def make_folds(
     config: FewShotConfig,
-    learners: Sequence[Judged],
+    learners: Sequence[TrainedLearner],
     images: Artifact,
     truth: GroundTruth,
     usable: Collection[str],
@@ -45,8 +47,8 @@ def made_folds(
             if config.protocol == CLASSES
             else _benchmark_fold(config, place, images)
         )
-        refuse_learned(fold, learned_classes(learner, names), names, learner.where)
-        refuse_untold(fold, truth, images)
+        refuse_learned_classes(fold, training_classes(learner, names), names, learner.where)
+        refuse_missing_masks(fold, truth, images)
         found.append(fold)
     return found
 
@@ -62,15 +64,15 @@ def _benchmark_fold(config: FewShotConfig, place: int, images: Artifact) -> Fold
 def _class_fold(
     config: FewShotConfig,
     place: int,
-    learner: Judged,
+    learner: TrainedLearner,
     images: Artifact,
     truth: GroundTruth,
     names: Mapping[int, str],
     usable: Collection[str],
 ) -> Fold:
     """Of pictures that the learner has not seen."""
-    learned = learned_classes(learner, names)
-    shown = shown_classes(truth, [each for each in truth.ids if each in usable and each not in learner.seen])
+    learned = training_classes(learner, names)
+    shown = classes_in_masks(truth, [each for each in truth.ids if each in usable and each not in learner.seen])
     occurring = {label for found in shown.values() for label in found}
     if not occurring:
         raise InputError(

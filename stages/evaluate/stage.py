@@ -10,17 +10,26 @@ import pyarrow as pa
 
 from ...manifests.artifact import tables
 from ...manifests.artifact.artifact import Artifact
-from ...manifests.artifact.leakage import FittedOn, doubts, fitted_on
+from ...manifests.artifact.leakage import FittedOn, find_training_ids, leakage_warnings
 from ...manifests.artifact.underway import Underway
 from ...manifests.errors import ConfigError, InputError
 from ...manifests.files.sealed import Json
 from ...manifests.published.schema import class_names
 from ..scores.intervals import Interval, bootstrap, counts_interval
-from ..scores.iou import Counts, accumulated, class_iou, class_precision, class_recall, mean_iou, or_none, stacked
+from ..scores.iou import (
+    Counts,
+    class_iou,
+    class_precision,
+    class_recall,
+    mean_iou,
+    nan_to_none,
+    stack_counts,
+    sum_counts,
+)
 from ..scores.truth import GroundTruth, refuse_other_classes
 from ..stage import Findings, Inputs, WholeStage
-from .boundary import BoundaryScores, class_boundary_f, mean_boundary_f, stacked_boundaries
-from .judging import THRESHOLDS, Judged, View, floors, judged
+from .boundary import BoundaryScores, class_boundary_f, mean_boundary_f, stack_boundaries
+from .judging import THRESHOLDS, ScoredPicture, ScoringOptions, floors, score_pictures
 from .predictions import predictions
 from .threshold_sweep import best_threshold
 
@@ -64,32 +73,32 @@ def compute(config: EvaluateConfig, inputs: Inputs, underway: Underway) -> Findi
     predicted, truth = inputs["predicted"], GroundTruth(inputs["images"])
     classes = inputs["images"].plan.facts["classes"]
     refuse_other_classes(predicted, classes)
-    view = View(config.class_agnostic, config.boundary, predicted.plan.kind == "maps")
-    pictures, left_out = judged_pictures(config, predicted, inputs["images"], truth, view)
+    view = ScoringOptions(config.class_agnostic, config.boundary, predicted.plan.kind == "maps")
+    pictures, left_out = score_predictions(config, predicted, inputs["images"], truth, view)
     metrics, per_class = _tables(config, pictures, truth, view)
     metrics["judged"] = predicted.plan.kind
-    metrics["rows_left_out"] = "none" if config.include_fitted else _told_left_out(left_out)
+    metrics["rows_left_out"] = "none" if config.include_fitted else _note_left_out(left_out)
     names = {1: "foreground"} if config.class_agnostic else class_names(classes)
     table = pa.Table.from_pylist(
         [{**row, "name": {0: "background", **names}.get(row["class"], "")} for row in per_class]
     )
     text = json.dumps(metrics, indent=1, sort_keys=True, allow_nan=False)
-    files = {"metrics.json": text.encode(), "classes.parquet": tables.encoded(table)}
+    files = {"metrics.json": text.encode(), "classes.parquet": tables.encode_table(table)}
     facts = {"metrics": metrics["results"], "coverage": metrics["coverage"]}
-    return Findings(files, facts, warnings=doubts(predicted, left_out))
+    return Findings(files, facts, warnings=leakage_warnings(predicted, left_out))
 
 
-def judged_pictures(
-    config: EvaluateConfig, predicted: Artifact, images: Artifact, truth: GroundTruth, view: View
-) -> tuple[list[Judged], FittedOn]:
+def score_predictions(
+    config: EvaluateConfig, predicted: Artifact, images: Artifact, truth: GroundTruth, view: ScoringOptions
+) -> tuple[list[ScoredPicture], FittedOn]:
     """All that have ground truth, and which were left out because something was fitted on their masks."""
-    left_out = FittedOn(frozenset(), frozenset(), ()) if config.include_fitted else fitted_on(predicted)
+    left_out = FittedOn(frozenset(), frozenset(), ()) if config.include_fitted else find_training_ids(predicted)
     found = (
         each
         for each in predictions(predicted, truth.labels, len(images.plan.facts["classes"]))
         if config.include_fitted or not (each.is_truth or each.id in left_out.ids)
     )
-    pictures = list(judged(found, truth, view))
+    pictures = list(score_pictures(found, truth, view))
     if not pictures:
         raise InputError(
             f"no picture of {predicted.place} has ground truth in {images.place} that nothing was fitted on; "
@@ -98,13 +107,13 @@ def judged_pictures(
     return pictures, left_out
 
 
-def _told_left_out(left_out: FittedOn) -> str:
+def _note_left_out(left_out: FittedOn) -> str:
     known = "is known to have been" if left_out.unknown else "was"
     return f"those whose masks something {known} fitted on"
 
 
 def _tables(
-    config: EvaluateConfig, pictures: Sequence[Judged], truth: GroundTruth, view: View
+    config: EvaluateConfig, pictures: Sequence[ScoredPicture], truth: GroundTruth, view: ScoringOptions
 ) -> tuple[dict[str, Json], list[dict[str, Json]]]:
     """Every line with its interval: the masks, what their gaps do, and the floors; and each line's classes."""
     kept = [each for each in pictures if each.outcome == "kept"]
@@ -131,7 +140,7 @@ def _tables(
 def _line(
     name: str, counts: Sequence[Counts], boundaries: Sequence[BoundaryScores], config: EvaluateConfig
 ) -> dict[str, Json]:
-    images = stacked(counts)
+    images = stack_counts(counts)
     drawn = {"seed": config.seed, "num_resamples": config.resamples}
     line: dict[str, Json] = {
         "name": name,
@@ -140,7 +149,7 @@ def _line(
         "miou_foreground": _interval(counts_interval(images, partial(mean_iou, with_background=False), **drawn)),
     }
     if boundaries:
-        classes, sums_NK2 = stacked_boundaries(boundaries)
+        classes, sums_NK2 = stack_boundaries(boundaries)
         shape = (-1, len(classes), 2)
         found = bootstrap(
             sums_NK2.reshape(len(sums_NK2), -1), lambda sums: mean_boundary_f(sums.reshape(shape)), **drawn
@@ -150,19 +159,19 @@ def _line(
 
 
 def _class_rows(name: str, counts: Sequence[Counts], boundaries: Sequence[BoundaryScores]) -> list[dict[str, Json]]:
-    total = accumulated(counts)
+    total = sum_counts(counts)
     f_of: dict[int, float | None] = {}
     if boundaries:
-        classes, sums_NK2 = stacked_boundaries(boundaries)
-        f_of = {int(c): or_none(f) for c, f in zip(classes, class_boundary_f(sums_NK2.sum(axis=0)), strict=True)}
+        classes, sums_NK2 = stack_boundaries(boundaries)
+        f_of = {int(c): nan_to_none(f) for c, f in zip(classes, class_boundary_f(sums_NK2.sum(axis=0)), strict=True)}
     scores = (class_iou(total.pixels), class_precision(total.pixels), class_recall(total.pixels))
     return [
         {
             "result": name,
             "class": int(label),
-            "iou": or_none(iou),
-            "precision": or_none(precision),
-            "recall": or_none(recall),
+            "iou": nan_to_none(iou),
+            "precision": nan_to_none(precision),
+            "recall": nan_to_none(recall),
             "boundary_f": f_of.get(int(label)),
             "true_pixels": int(pixels[2]),
         }
@@ -170,18 +179,18 @@ def _class_rows(name: str, counts: Sequence[Counts], boundaries: Sequence[Bounda
     ]
 
 
-def _boundaries(pictures: Sequence[Judged]) -> list[BoundaryScores]:
+def _boundaries(pictures: Sequence[ScoredPicture]) -> list[BoundaryScores]:
     return [each.boundary for each in pictures if each.boundary is not None]
 
 
 def _sweep(swept: Sequence[Counts]) -> dict[str, Json]:
     """What each constant threshold would have scored. Whoever picks one here has used the ground truth."""
-    total = accumulated(swept)
+    total = sum_counts(swept)
     best = best_threshold(THRESHOLDS, total)
     return {
         "chosen_on": "ground truth",
         "thresholds": [round(float(t), 2) for t in THRESHOLDS],
-        "miou": [or_none(value) for value in mean_iou(total, True)],
+        "miou": [nan_to_none(value) for value in mean_iou(total, True)],
         "best": None if best is None else {"threshold": round(best.threshold, 2), "miou": best.miou},
     }
 

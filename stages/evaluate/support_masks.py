@@ -17,7 +17,7 @@ from torch import Tensor
 from ...manifests.errors import InputError
 from ..maps.cst import support_masks
 from ..scores.truth import GroundTruth
-from ..students.features import Sight
+from ..students.features import FeatureSpec
 from ..students.supervision import THRESHOLD, support_mask
 from .predictions import LabelMaps
 
@@ -28,7 +28,7 @@ PSEUDO_FIELDS = ("keys", "cls_query")
 Masks = Callable[[Sequence[str], int, Mapping[str, Tensor]], Bool[Tensor, "K I J"]]
 
 
-def pseudo_masks(sight: Sight) -> Masks:
+def pseudo_masks(sight: FeatureSpec) -> Masks:
     def masks(supports: Sequence[str], label: int, fields: Mapping[str, Tensor]) -> Tensor:
         keys, queries = (fields[name].float() for name in PSEUDO_FIELDS)
         return support_masks(keys, queries, heads=sight.heads, grid=sight.grid, size=sight.size_px, threshold=THRESHOLD)
@@ -36,17 +36,17 @@ def pseudo_masks(sight: Sight) -> Masks:
     return masks
 
 
-def true_masks(truth: GroundTruth, sight: Sight) -> Masks:
+def true_masks(truth: GroundTruth, sight: FeatureSpec) -> Masks:
     def masks(supports: Sequence[str], label: int, fields: Mapping[str, Tensor]) -> Tensor:
-        labels = (torch.from_numpy(truth.known(each)) for each in supports)
+        labels = (torch.from_numpy(truth.mask(each)) for each in supports)
         return torch.stack([support_mask(each, label, sight.size_px) for each in labels])
 
     return masks
 
 
-def enhanced_masks(maps: LabelMaps, sight: Sight) -> Masks:
+def label_map_masks(maps: LabelMaps, sight: FeatureSpec) -> Masks:
     def masks(supports: Sequence[str], label: int, fields: Mapping[str, Tensor]) -> Tensor:
-        found = (maps.of(each).label_HW for each in supports)
+        found = (maps.prediction(each).label_HW for each in supports)
         labels = (torch.from_numpy(each) for each in found if each is not None)
         return torch.stack([support_mask(each, label, sight.size_px) for each in labels])
 

@@ -48,7 +48,7 @@ def sweep_counts(
     position[classes] = np.arange(num_K)
     cells = (position[true] * (num_K + 1) + position[winner]) * num_L + passed
     joint_KWL = np.bincount(cells, minlength=num_K * (num_K + 1) * num_L).reshape(num_K, num_K + 1, num_L)
-    return Counts(classes, _at_thresholds(joint_KWL))
+    return Counts(classes, _counts_at_thresholds(joint_KWL))
 
 
 def best_threshold(
@@ -76,7 +76,7 @@ def _winners(
     return winner, np.searchsorted(thresholds, highest, side="left").astype(np.int64)
 
 
-def _at_thresholds(joint_KWL: Int64[np.ndarray, "K W L"]) -> Int64[np.ndarray, "J K 3"]:
+def _counts_at_thresholds(joint_KWL: Int64[np.ndarray, "K W L"]) -> Int64[np.ndarray, "J K 3"]:
     """Background, the first of the classes, takes every pixel that is not above the threshold."""
     total = joint_KWL.sum(axis=2)
     below_KWJ = joint_KWL.cumsum(axis=2)[..., :-1]

@@ -18,12 +18,12 @@ DEFAULT_FIELDS = ("keys", "cls_query")
 
 def explicit_fields(asked: Sequence[str], facts: Facts) -> tuple[str, ...]:
     """The same choice in the one way in which the configuration has it; raises ConfigError for what cannot be."""
-    wanted = wanted_blocks(asked, facts.depth)
+    wanted = blocks_by_field(asked, facts.depth)
     field_shapes(facts, wanted)
-    return _explicit(wanted)
+    return _format_fields(wanted)
 
 
-def wanted_blocks(asked: Sequence[str], depth: int) -> Wanted:
+def blocks_by_field(asked: Sequence[str], depth: int) -> Wanted:
     """Field → blocks."""
     wanted: dict[str, Sequence[int]] = {}
     for one in asked:
@@ -34,28 +34,28 @@ def wanted_blocks(asked: Sequence[str], depth: int) -> Wanted:
             raise ConfigError(f"field {name} is asked for twice; name it once, with all its blocks")
         if colon and name in LAST_ONLY:
             raise ConfigError(f"field {one.strip()} names blocks, and {name} is always of the last one; write {name}")
-        wanted[name] = _blocks(one, blocks if colon else "last", depth)
+        wanted[name] = _parse_blocks(one, blocks if colon else "last", depth)
     if not wanted:
         raise ConfigError(f"no fields are asked for; choose among {', '.join(FIELDS)}")
     return wanted
 
 
-def with_held_fields(asked: Sequence[str], held: Sequence[str], depth: int) -> tuple[str, ...]:
+def merge_existing_fields(asked: Sequence[str], held: Sequence[str], depth: int) -> tuple[str, ...]:
     """What is asked for beside what is held.
 
     Who asks for the last block alone reads it wherever it stands among others, so others may be held with it; but
     tokens of pairs, which are read with `support_tokens`, are read of all blocks that are held.
     """
-    wanted, there = wanted_blocks(asked, depth), wanted_blocks(held, depth)
+    wanted, there = blocks_by_field(asked, depth), blocks_by_field(held, depth)
     one_is_read = {"cls_attention", "tokens"} if "support_tokens" not in wanted else {"cls_attention"}
 
     def is_held(name: str) -> bool:
         return name in one_is_read and list(wanted[name]) == [depth - 1] and depth - 1 in there[name]
 
-    return _explicit({**wanted, **{name: there[name] for name in there if name not in wanted or is_held(name)}})
+    return _format_fields({**wanted, **{name: there[name] for name in there if name not in wanted or is_held(name)}})
 
 
-def stored_fields(facts: Facts, wanted: Wanted, dtype: str) -> list[Field]:
+def array_fields(facts: Facts, wanted: Wanted, dtype: str) -> list[Field]:
     """The arrays of the store; signed bytes have the scales of their tokens beside them."""
     stored = []
     for name, shape in field_shapes(facts, wanted).items():
@@ -70,12 +70,12 @@ def stored_fields(facts: Facts, wanted: Wanted, dtype: str) -> list[Field]:
     return stored
 
 
-def of_group(wanted: Wanted, stored: Sequence[str]) -> Mapping[str, Sequence[int]]:
+def fields_in_group(wanted: Wanted, stored: Sequence[str]) -> Mapping[str, Sequence[int]]:
     """Those of the fields that a group of the store holds."""
     return {name: blocks for name, blocks in wanted.items() if name in stored}
 
 
-def _blocks(one: str, text: str, depth: int) -> list[int]:
+def _parse_blocks(one: str, text: str, depth: int) -> list[int]:
     if text == "all":
         return list(range(depth))
     if text == "last":
@@ -94,11 +94,13 @@ def _blocks(one: str, text: str, depth: int) -> list[int]:
     return sorted(blocks)
 
 
-def _explicit(wanted: Wanted) -> tuple[str, ...]:
-    return tuple(name if name in LAST_ONLY else f"{name}:{_written(wanted[name])}" for name in FIELDS if name in wanted)
+def _format_fields(wanted: Wanted) -> tuple[str, ...]:
+    return tuple(
+        name if name in LAST_ONLY else f"{name}:{_format_blocks(wanted[name])}" for name in FIELDS if name in wanted
+    )
 
 
-def _written(blocks: Sequence[int]) -> str:
+def _format_blocks(blocks: Sequence[int]) -> str:
     runs: list[list[int]] = []
     for number in sorted(blocks):
         if runs and runs[-1][-1] == number - 1:

@@ -15,26 +15,34 @@ import torch
 
 from ...manifests.artifact.fields import Field
 from ...manifests.artifact.fingerprint import setting
-from ...manifests.artifact.quantized import quantized, scale_name
+from ...manifests.artifact.quantized import quantize, scale_name
 from ...manifests.errors import ConfigError, Reason
 from ...manifests.files.sealed import Json
 from ..stage import Inputs, Known, Probe, RowList, RowResult, Stage, UnitResult, Work, rows_of_input
-from ..vision.backbone import Facts, backbone_facts, device_named, load_backbone, own_size
-from ..vision.builtin import named_in_full
+from ..vision.backbone import Facts, backbone_facts, find_device, load_backbone, training_size
+from ..vision.builtin import full_backbone_name
 from ..vision.computing import (
     Autocast,
     Extractor,
     HostFields,
     Launched,
+    fetch_one_behind,
     fitting_batch,
-    one_behind,
 )
 from ..vision.fitting import Fit
-from ..vision.pictures import View, first_loaded, loaded_ahead, stacked
+from ..vision.pictures import ViewSpec, load_ahead, load_first, stack_pictures
 from ..vision.positions import Positions
 from ..vision.token_fields import Wanted
 from ..vision.weights import read_weights, weights_of
-from .fields import DEFAULT_FIELDS, DTYPES, explicit_fields, of_group, stored_fields, wanted_blocks, with_held_fields
+from .fields import (
+    DEFAULT_FIELDS,
+    DTYPES,
+    array_fields,
+    blocks_by_field,
+    explicit_fields,
+    fields_in_group,
+    merge_existing_fields,
+)
 
 Dtype = Literal["float16", "float32", "int8"]
 
@@ -81,9 +89,9 @@ def extract_config(
     The size left open is the backbone's own; position embeddings are resampled as DINO does for DINO's weights, and as
     timm does for others.
     """
-    device_named(device)
-    backbone = named_in_full(backbone)
-    rows_px, columns_px = image_size or own_size(backbone)
+    find_device(device)
+    backbone = full_backbone_name(backbone)
+    rows_px, columns_px = image_size or training_size(backbone)
     facts = backbone_facts(backbone, rows_px, columns_px)
     explicit = explicit_fields(fields, facts)
     found = weights_of(backbone, weights)
@@ -118,11 +126,13 @@ def plan(config: ExtractConfig, inputs: Inputs, known: Known) -> RowList:
 
 
 def fields(config: ExtractConfig, inputs: Inputs) -> Sequence[Field]:
-    return stored_fields(_facts(config), _wanted(config), config.dtype)
+    return array_fields(_facts(config), _field_blocks(config), config.dtype)
 
 
 def with_held(config: ExtractConfig, held: Mapping[str, Json]) -> ExtractConfig:
-    return dataclasses.replace(config, fields=with_held_fields(config.fields, held["fields"], _facts(config).depth))
+    return dataclasses.replace(
+        config, fields=merge_existing_fields(config.fields, held["fields"], _facts(config).depth)
+    )
 
 
 def columns(config: ExtractConfig) -> Mapping[str, str]:
@@ -147,14 +157,14 @@ def prepare(config: ExtractConfig, inputs: Inputs) -> Extractor:
 
 
 def run_unit(work: Work, config: ExtractConfig, extractor: Extractor) -> UnitResult:
-    wanted = of_group(_wanted(config), work.fields)
-    stored = stored_fields(extractor.backbone.facts, wanted, config.dtype)
+    wanted = fields_in_group(_field_blocks(config), work.fields)
+    stored = array_fields(extractor.backbone.facts, wanted, config.dtype)
     arrays = {each.name: np.zeros((len(work.ids), *each.shape), each.dtype) for each in stored}
     rows = [RowResult()] * len(work.ids)
-    for start, found in one_behind(_launches(work, config, extractor, wanted, rows)):
+    for start, found in fetch_one_behind(_launch_batches(work, config, extractor, wanted, rows)):
         count = len(next(iter(found.values())))
         if config.dtype == "int8":
-            found = _with_scales(found, rows, start)
+            found = _quantize_fields(found, rows, start)
         for name, values in found.items():
             arrays[name][start : start + count] = values
     return UnitResult(rows, arrays)
@@ -162,29 +172,29 @@ def run_unit(work: Work, config: ExtractConfig, extractor: Extractor) -> UnitRes
 
 def probe(config: ExtractConfig, inputs: Inputs) -> Probe:
     """A picture to warm up, a second to tell how many can be measured, then one batch of those."""
-    extractor, wanted = prepare(config, inputs), _wanted(config)
+    extractor, wanted = prepare(config, inputs), _field_blocks(config)
     seconds = 0.0
     for _ in range(2):
         began = time.perf_counter()
-        _probed(config, inputs, extractor, wanted, 1)
+        _run_probe(config, inputs, extractor, wanted, 1)
         seconds = time.perf_counter() - began
     began = time.perf_counter()
-    rows = _probed(config, inputs, extractor, wanted, max(1, min(config.batch, int(PROBE_S / seconds))))
+    rows = _run_probe(config, inputs, extractor, wanted, max(1, min(config.batch, int(PROBE_S / seconds))))
     return Probe(rows, time.perf_counter() - began)
 
 
-def _launches(
+def _launch_batches(
     work: Work, config: ExtractConfig, extractor: Extractor, wanted: Wanted, rows: list[RowResult]
 ) -> Iterator[tuple[int, Launched]]:
     """Every batch, launched; notes in `rows` what became of each picture. A batch of failed ones is left out."""
     view = _view(config, extractor.backbone.facts)
-    for start, loaded in loaded_ahead(work, view, config.batch):
+    for start, loaded in load_ahead(work, view, config.batch):
         rows[start : start + len(loaded)] = [each.result for each in loaded]
         if any(each.pixels is not None for each in loaded):
-            yield start, extractor.launched(stacked(loaded, view), wanted)
+            yield start, extractor.launch(stack_pictures(loaded, view), wanted)
 
 
-def _with_scales(found: HostFields, rows: list[RowResult], start: int) -> HostFields:
+def _quantize_fields(found: HostFields, rows: list[RowResult], start: int) -> HostFields:
     """Signed bytes and their scales. A row with a value that is not finite has neither, and fails."""
     split: HostFields = {}
     for name, values in found.items():
@@ -193,28 +203,28 @@ def _with_scales(found: HostFields, rows: list[RowResult], start: int) -> HostFi
             values[index] = 0
             if rows[start + index].reason is None:
                 rows[start + index] = RowResult(reason=Reason.NOT_FINITE)
-        split[name], split[scale_name(name)] = quantized(values)
+        split[name], split[scale_name(name)] = quantize(values)
     return split
 
 
-def _probed(config: ExtractConfig, inputs: Inputs, extractor: Extractor, wanted: Wanted, count: int) -> int:
+def _run_probe(config: ExtractConfig, inputs: Inputs, extractor: Extractor, wanted: Wanted, count: int) -> int:
     view = _view(config, extractor.backbone.facts)
-    loaded = first_loaded(inputs["images"], view, count)
-    extractor.launched(stacked(loaded, view), wanted).fetched()
+    loaded = load_first(inputs["images"], view, count)
+    extractor.launch(stack_pictures(loaded, view), wanted).fetch()
     return len(loaded)
 
 
-def _view(config: ExtractConfig, facts: Facts) -> View:
+def _view(config: ExtractConfig, facts: Facts) -> ViewSpec:
     rows_px, columns_px = config.image_size
-    return View(rows_px=rows_px, columns_px=columns_px, fit=config.fit, flip=config.flip, mean=facts.mean)
+    return ViewSpec(rows_px=rows_px, columns_px=columns_px, fit=config.fit, flip=config.flip, mean=facts.mean)
 
 
 def _facts(config: ExtractConfig) -> Facts:
     return backbone_facts(config.backbone, *config.image_size)
 
 
-def _wanted(config: ExtractConfig) -> Wanted:
-    return wanted_blocks(config.fields, _facts(config).depth)
+def _field_blocks(config: ExtractConfig) -> Wanted:
+    return blocks_by_field(config.fields, _facts(config).depth)
 
 
 def _device_type(config: ExtractConfig) -> str:

@@ -38,25 +38,27 @@ def label_map(
     """The mask of one picture. `data` are the bytes of its mask file, or None with `seen` saying why there are none."""
     labels = row["labels"]
     if row["shapes"]:
-        return _settled(_drawn(row["shapes"], picture), labels, classes, "")
+        return _make_row_mask(_draw_label_map(row["shapes"], picture), labels, classes, "")
     if data is None:
         if labels is None or seen not in ("", Reason.MISSING):
             raise RowFailed(Reason.MASK_MISSING, seen)
         return RowMask(None, labels, "no_mask" if seen else "")
-    label_HW, note = _turned(decode_label_map(data), picture)
+    label_HW, note = _rotate_to_picture(decode_label_map(data), picture)
     if mask_kind == "binary":
-        label_HW = _painted(label_HW, labels[0] if labels else 1)
-    return _settled(label_HW, labels, classes, note)
+        label_HW = _paint_label(label_HW, labels[0] if labels else 1)
+    return _make_row_mask(label_HW, labels, classes, note)
 
 
-def _settled(label_HW: UInt8[np.ndarray, "H W"], labels: list[int] | None, classes: ClassTable, note: str) -> RowMask:
+def _make_row_mask(
+    label_HW: UInt8[np.ndarray, "H W"], labels: list[int] | None, classes: ClassTable, note: str
+) -> RowMask:
     values = [int(value) for value in np.unique(label_HW) if value not in (BACKGROUND, IGNORE)]
     if values and values[-1] > len(classes):
         raise RowFailed(Reason.MASK_VALUES, f"{values[-1]} where the class table ends at {len(classes)}")
     return RowMask(encode_label_map(label_HW), values if labels is None else labels, note)
 
 
-def _drawn(shapes: str, picture: PictureFacts) -> UInt8[np.ndarray, "H W"]:
+def _draw_label_map(shapes: str, picture: PictureFacts) -> UInt8[np.ndarray, "H W"]:
     try:
         return draw_shapes(shapes, picture.width, picture.height)
     except RowFailed as failed:
@@ -65,7 +67,9 @@ def _drawn(shapes: str, picture: PictureFacts) -> UInt8[np.ndarray, "H W"]:
         return rotate_label_map(draw_shapes(shapes, *picture.raw_size), picture.orientation)
 
 
-def _turned(label_HW: UInt8[np.ndarray, "raw_H raw_W"], picture: PictureFacts) -> tuple[UInt8[np.ndarray, "H W"], str]:
+def _rotate_to_picture(
+    label_HW: UInt8[np.ndarray, "raw_H raw_W"], picture: PictureFacts
+) -> tuple[UInt8[np.ndarray, "H W"], str]:
     size = (label_HW.shape[1], label_HW.shape[0])
     if size == (picture.width, picture.height):
         is_open = picture.orientation != 1 and size == picture.raw_size
@@ -75,7 +79,7 @@ def _turned(label_HW: UInt8[np.ndarray, "raw_H raw_W"], picture: PictureFacts) -
     raise RowFailed(Reason.MASK_SIZE, f"{size} where the picture has {(picture.width, picture.height)}")
 
 
-def _painted(mask_HW: UInt8[np.ndarray, "H W"], label: int) -> UInt8[np.ndarray, "H W"]:
+def _paint_label(mask_HW: UInt8[np.ndarray, "H W"], label: int) -> UInt8[np.ndarray, "H W"]:
     """A mask of one object as a label map. Its pixels are any one value; 255 beside another value means ignore."""
     values = [int(value) for value in np.unique(mask_HW) if value != BACKGROUND]
     if len(values) > 2 or (len(values) == 2 and values[1] != IGNORE):

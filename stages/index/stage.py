@@ -19,7 +19,7 @@ from ...manifests.artifact.fields import Field
 from ...manifests.artifact.ledger import Record
 from ...manifests.classes import ClassTable
 from ...manifests.datasets import DatasetSource, FolderSource, VocSource, list_dataset
-from ...manifests.datasets.listing import Entry
+from ...manifests.datasets.listing import PictureEntry
 from ...manifests.errors import RowFailed
 from ...manifests.files.sealed import Json
 from ...manifests.pictures.decoder import DEFAULT_LIMITS, Limits, inspect_picture
@@ -89,9 +89,9 @@ def columns(config: IndexConfig) -> Mapping[str, str]:
 
 
 def run_unit(work: Work, config: IndexConfig, prepared: Any) -> UnitResult:
-    facts = _Facts.of(work)
+    facts = _Facts.from_work(work)
     rows = work.listing.to_pylist()
-    found = _threaded(lambda row: _index_row(row, config.limits, facts), rows, facts.root)
+    found = _map_in_threads(lambda row: _index_row(row, config.limits, facts), rows, facts.root)
     return UnitResult(
         rows=[each.result for each in found],
         cells={"mask": [each.mask for each in found]},
@@ -101,24 +101,24 @@ def run_unit(work: Work, config: IndexConfig, prepared: Any) -> UnitResult:
 
 def observe(work: Work, config: IndexConfig, record: Record | None, since: float) -> Sequence[str]:
     """What reading every row's sources would show now; given a record to trust, untouched sources are not read."""
-    root = _Facts.of(work).root
+    root = _Facts.from_work(work).root
     rows = work.listing.to_pylist()
 
-    def observed(position: int) -> str:
+    def observe_row(position: int) -> str:
         row = rows[position]
         if record is not None:
             before = str(record.rows["observed"][position])
-            untouched = _looks_the_same(root, row["uri"], record.rows["bytes"][position], since)
-            if untouched and (not row["mask"] or _looks_the_same(root, row["mask"], None, since)):
+            untouched = _is_unchanged(root, row["uri"], record.rows["bytes"][position], since)
+            if untouched and (not row["mask"] or _is_unchanged(root, row["mask"], None, since)):
                 return before
-        picture = _seen(root, row["uri"])
+        picture = _source_digest(root, row["uri"])
         is_readable = len(picture) == 64
-        return f"{picture}|{_seen(root, row['mask']) if is_readable else ''}"
+        return f"{picture}|{_source_digest(root, row['mask']) if is_readable else ''}"
 
-    return _threaded(observed, range(len(rows)), root)
+    return _map_in_threads(observe_row, range(len(rows)), root)
 
 
-def _threaded(function: Callable[[T], R], values: Sequence[T], root: str) -> list[R]:
+def _map_in_threads(function: Callable[[T], R], values: Sequence[T], root: str) -> list[R]:
     """The function of every value, in order: each thread takes a stretch, for a hand-over costs as much as a header."""
     num_threads = REMOTE_THREADS if "://" in root else THREADS
     stretch = -(-len(values) // num_threads)
@@ -133,7 +133,7 @@ def _index_row(row: Mapping[str, Json], limits: Limits, facts: "_Facts") -> Inde
     try:
         picture = read_source(facts.root, row["uri"])
     except RowFailed as failed:
-        return Indexed(_failed(row, failed), None, f"{failed.reason}|")
+        return Indexed(_failure_result(row, failed), None, f"{failed.reason}|")
     sha256 = hashlib.sha256(picture).hexdigest()
     mask_bytes, mask_seen = _mask_bytes(facts.root, row["mask"])
     observed = f"{sha256}|{mask_seen}"
@@ -154,7 +154,7 @@ def _index_row(row: Mapping[str, Json], limits: Limits, facts: "_Facts") -> Inde
     return Indexed(RowResult(scalars, note=mask.note), mask.png, observed)
 
 
-def _failed(row: Mapping[str, Json], failed: RowFailed) -> RowResult:
+def _failure_result(row: Mapping[str, Json], failed: RowFailed) -> RowResult:
     return RowResult({"uri": row["uri"], "labels": row["labels"], "split": row["split"]}, reason=failed.reason)
 
 
@@ -169,7 +169,7 @@ def _mask_bytes(root: str, uri: str) -> tuple[bytes | None, str]:
     return data, hashlib.sha256(data).hexdigest()
 
 
-def _seen(root: str, uri: str) -> str:
+def _source_digest(root: str, uri: str) -> str:
     """What reading a source would show: the digest of its bytes, or why it cannot be read."""
     try:
         return hashlib.sha256(read_source(root, uri)).hexdigest() if uri else ""
@@ -177,7 +177,7 @@ def _seen(root: str, uri: str) -> str:
         return str(failed.reason)
 
 
-def _looks_the_same(root: str, uri: str, size: int | None, since: float) -> bool:
+def _is_unchanged(root: str, uri: str, size: int | None, since: float) -> bool:
     """Whether a source has the size it had, where that is kept, and has not been written since."""
     found = stat_source(root, uri)
     return found is not None and found.modified <= since and (size is None or found.size == size)
@@ -192,7 +192,7 @@ class _Facts:
     mask_kind: str
 
     @classmethod
-    def of(cls, work: Work) -> "_Facts":
+    def from_work(cls, work: Work) -> "_Facts":
         facts = work.facts
         return cls(facts["root"], ClassTable.from_json(facts["classes"]), facts["mask_kind"])
 
@@ -201,7 +201,7 @@ def _may_have_masks(source: DatasetSource) -> bool:
     return bool(source.masks) if isinstance(source, VocSource | FolderSource) else True
 
 
-def _batches(entries: Iterable[Entry]) -> Iterator[pa.RecordBatch]:
+def _batches(entries: Iterable[PictureEntry]) -> Iterator[pa.RecordBatch]:
     schema = tables.schema_of(LISTED)
     entries = iter(entries)
     while rows := list(islice(entries, tables.ROW_GROUP)):

@@ -4,17 +4,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ...manifests.artifact.underway import Show, nothing_shown
+from ...manifests.artifact.underway import Show, no_progress
 from ...manifests.errors import ConfigError, EnvironmentFault
 
 _FLUSH_S = 30  # a killed run loses what came after
 
 
 @contextmanager
-def curves(directory: str) -> Iterator[Show]:
+def open_curves(directory: str) -> Iterator[Show]:
     """What shows the values of a step; without a directory, nothing."""
     if not directory:
-        yield nothing_shown
+        yield no_progress
         return
     drawn = _Curves(directory)
     try:
@@ -38,7 +38,7 @@ class _Curves:
         self._writer: Any = None
 
     def show(self, step: int, values: Mapping[str, object]) -> None:
-        with self._writing():
+        with self._catch_write_errors():
             if self._writer is None:
                 # From this step on an earlier run may have drawn what was lost when it was killed: not shown twice.
                 self._writer = self._open(self._directory, purge_step=step, flush_secs=_FLUSH_S)
@@ -48,11 +48,11 @@ class _Curves:
 
     def close(self) -> None:
         if self._writer is not None:
-            with self._writing():
+            with self._catch_write_errors():
                 self._writer.close()
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _catch_write_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

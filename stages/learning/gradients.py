@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from .processes import heard
+from .processes import detect_lost_processes
 
 BUCKET_BYTES = 25 * 2**20  # DistributedDataParallel's
 
@@ -38,7 +38,7 @@ class Averaging:
             return
         expected = [each for each in self._expected if each.requires_grad]
         sending = _Sending(expected)
-        hooks: list[Any] = [each.register_post_accumulate_grad_hook(sending.came) for each in expected]  # type: ignore[no-untyped-call]
+        hooks: list[Any] = [each.register_post_accumulate_grad_hook(sending.note_gradient) for each in expected]  # type: ignore[no-untyped-call]
         try:
             yield
         finally:
@@ -59,7 +59,7 @@ class _Sending:
         self._next = 0
         self._sent: list[tuple[list[Tensor], Tensor, distributed.Work]] = []
 
-    def came(self, parameter: Tensor) -> None:
+    def note_gradient(self, parameter: Tensor) -> None:
         self._of[parameter].discard(parameter)
         while self._next < len(self._buckets) and not self._missing[self._next]:
             self._send(self._buckets[self._next])
@@ -70,7 +70,7 @@ class _Sending:
         self._send(each for each in chain(*self._buckets[self._next :], late))
         count = distributed.get_world_size()
         for gradients, together, work in self._sent:
-            with heard():
+            with detect_lost_processes():
                 work.wait()
             together.div_(count)
             means = torch.split(together, [each.numel() for each in gradients])
@@ -81,7 +81,7 @@ class _Sending:
         gradients = [each.grad for each in parameters if each.grad is not None]
         if gradients:
             together = torch.cat([each.flatten() for each in gradients])
-            with heard():
+            with detect_lost_processes():
                 self._sent.append((gradients, together, distributed.all_reduce(together, async_op=True)))
 
 

@@ -25,10 +25,10 @@ class Losses:
     parts: Mapping[str, Tensor]  # what it is made of, for the metric lines
 
 
-def nothing_after(step: int) -> None: ...
+def no_follow_up(step: int) -> None: ...
 
 
-def nothing_watched(step: int) -> Mapping[str, float]:
+def no_metrics(step: int) -> Mapping[str, float]:
     return {}
 
 
@@ -38,8 +38,8 @@ class Lesson:
     optimiser: torch.optim.Optimizer
     batch: Callable[[int], Batch]  # of a step; called in a thread, ahead
     losses: Callable[[int, Batch], Losses]
-    after: Callable[[int], None] = nothing_after  # once the weights have changed: the teacher follows
-    watch: Callable[[int], Mapping[str, Any]] = nothing_watched  # at the end of an epoch
+    after: Callable[[int], None] = no_follow_up  # once the weights have changed: the teacher follows
+    watch: Callable[[int], Mapping[str, Any]] = no_metrics  # at the end of an epoch
     learning_rate: Schedule
     weight_decay: Schedule | None = None  # of the parameter groups that have any
     clip: float = 0.0  # the largest norm of a gradient; 0: any

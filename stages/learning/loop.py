@@ -15,9 +15,9 @@ from ...manifests.errors import Diverged, EnvironmentFault, Terminated
 from ...manifests.files import torchrun
 from .gradients import Averaging
 from .lesson import Batch, Lesson
-from .processes import OthersLost, from_all, from_the_first, texts_from_all, together
-from .state import Progress, restored, state_bytes
-from .stopping import Stops, heard_stops
+from .processes import OthersLost, broadcast_bytes, gather_all, gather_texts, process_group
+from .state import TrainingProgress, restore_lesson, state_bytes
+from .stopping import Stops, catch_stops
 
 KEEP_EVERY_S = 60.0  # or more rarely, where a checkpoint takes long to write; stopped, a training keeps where it is
 MOST_LINES = 50_000
@@ -44,39 +44,39 @@ class Course:
 def train(lesson: Lesson, course: Course, underway: Underway) -> list[str]:
     """The metric lines. Losses and what is watched are in them; rates are in the log alone, so that the lines of a
     training that was stopped are those of one that was not. Of several processes the first alone watches and keeps."""
-    with together(lesson.device), heard_stops() as stops:
-        return _trained(lesson, course, underway, stops)
+    with process_group(lesson.device), catch_stops() as stops:
+        return _run_steps(lesson, course, underway, stops)
 
 
-def _trained(lesson: Lesson, course: Course, underway: Underway, stops: Stops) -> list[str]:
-    begun = _resumed(lesson, underway)
+def _run_steps(lesson: Lesson, course: Course, underway: Underway, stops: Stops) -> list[str]:
+    begun = _resume_progress(lesson, underway)
     lines = begun.lines
 
-    def tell(step: int, values: Mapping[str, Any]) -> None:
+    def add_line(step: int, values: Mapping[str, Any]) -> None:
         lines.append(json.dumps({"step": step, **values}))
         underway.show(step, values)
 
-    reached: Progress | None = begun  # from which one could go on; None while weights change
+    reached: TrainingProgress | None = begun  # from which one could go on; None while weights change
     keeper, rates, averaging = _Keeper(lesson, underway), _Rates(underway, course), _averaging(lesson)
     try:
         if begun.unwatched and not (lines and json.loads(lines[-1])["step"] == begun.step - 1):
-            with stops.raised():
-                tell(begun.step - 1, _watched(lesson, begun.step - 1, json.loads(begun.unwatched)))
+            with stops.raise_at_once():
+                add_line(begun.step - 1, _add_watched_values(lesson, begun.step - 1, json.loads(begun.unwatched)))
         for step, batch in _batches(lesson, range(begun.step, course.steps), rates):
-            values, stop = _found(lesson, course, step, batch, averaging, stops)
+            values, stop = _compute_losses(lesson, course, step, batch, averaging, stops)
             reached = None
             _update(lesson, step, batch)
             if course.ends_epoch(step):
-                reached = Progress(step + 1, lines, json.dumps(values))
+                reached = TrainingProgress(step + 1, lines, json.dumps(values))
                 stops.raise_for(stop)
-                with stops.raised():
-                    tell(step, _watched(lesson, step, values))
+                with stops.raise_at_once():
+                    add_line(step, _add_watched_values(lesson, step, values))
             elif course.has_line(step):
-                tell(step, values)
-            reached = Progress(step + 1, lines)
+                add_line(step, values)
+            reached = TrainingProgress(step + 1, lines)
             stops.raise_for(stop)
             rates.count(step, batch.rows, lines[-1])
-            keeper.keep_sometimes(reached)
+            keeper.keep_if_due(reached)
     except (KeyboardInterrupt, Terminated, OthersLost) as error:
         if reached is not None:
             keeper.keep(reached)
@@ -95,23 +95,23 @@ def _averaging(lesson: Lesson) -> Averaging:
     return Averaging([each for group in lesson.optimiser.param_groups for each in group["params"]])
 
 
-def _watched(lesson: Lesson, step: int, values: Mapping[str, Any]) -> Mapping[str, Any]:
+def _add_watched_values(lesson: Lesson, step: int, values: Mapping[str, Any]) -> Mapping[str, Any]:
     """By the first process, while others wait for its part of the next step."""
     return {**values, **lesson.watch(step)} if torchrun.number() == 0 else values
 
 
-def _resumed(lesson: Lesson, underway: Underway) -> Progress:
+def _resume_progress(lesson: Lesson, underway: Underway) -> TrainingProgress:
     """What the first process has kept, or begins with, is what all go on from."""
-    progress = Progress(0, [])
+    progress = TrainingProgress(0, [])
     for _, data in underway.latest():
-        progress = restored(lesson, data)
+        progress = restore_lesson(lesson, data)
         underway.log({"event": "resumed", "step": progress.step})
         break
     if torchrun.num_processes() == 1:
         return progress
     underway.log({"event": "together", "processes": torchrun.num_processes()})
     is_first = torchrun.number() == 0
-    return restored(lesson, from_the_first(state_bytes(lesson, progress) if is_first else b""))
+    return restore_lesson(lesson, broadcast_bytes(state_bytes(lesson, progress) if is_first else b""))
 
 
 class _Keeper:
@@ -121,18 +121,18 @@ class _Keeper:
         self._lesson, self._underway = lesson, underway
         self._next = time.monotonic() + KEEP_EVERY_S
 
-    def keep_sometimes(self, progress: Progress) -> None:
+    def keep_if_due(self, progress: TrainingProgress) -> None:
         if (began := time.monotonic()) > self._next:
             self.keep(progress)
             ended = time.monotonic()
             self._next = ended + max(KEEP_EVERY_S, 20 * (ended - began) if KEEP_EVERY_S > 0 else 0)
 
-    def keep(self, progress: Progress) -> None:
+    def keep(self, progress: TrainingProgress) -> None:
         if self._underway.keeps:
             self._underway.keep(f"{progress.step:09d}.safetensors", state_bytes(self._lesson, progress))
 
 
-def _found(
+def _compute_losses(
     lesson: Lesson, course: Course, step: int, batch: Batch, averaging: Averaging, stops: Stops
 ) -> tuple[dict[str, Any], int]:
     """The losses, with gradients where they are to be, of all processes; and the signal that any of them has heard.
@@ -146,11 +146,11 @@ def _found(
     with averaging.over_processes():
         losses.total.backward()  # type: ignore[no-untyped-call]
     own_V = torch.stack([value.detach().float() for value in (losses.total, *losses.parts.values())])
-    every_PV = from_all(torch.cat([own_V, own_V.new_tensor([stops.noted])])).cpu()
+    every_PV = gather_all(torch.cat([own_V, own_V.new_tensor([stops.noted])])).cpu()
     is_finite_P = every_PV[:, 0].isfinite()
     if not is_finite_P.all():
         first = every_PV[~is_finite_P, 0][0].item()
-        raise _diverged(f"the loss at step {step} is {first:g}", batch, is_finite_P.logical_not().tolist())
+        raise _divergence_error(f"the loss at step {step} is {first:g}", batch, is_finite_P.logical_not().tolist())
     values = every_PV[:, :-1].mean(dim=0).tolist()
     return dict(zip(("loss", *losses.parts), values, strict=True)), int(every_PV[:, -1].max())
 
@@ -162,7 +162,7 @@ def _update(lesson: Lesson, step: int, batch: Batch) -> None:
     ]
     norms = torch.stack([torch.linalg.vector_norm(each) for each in gradients])
     if not norms.isfinite().all():
-        raise _diverged(f"a gradient at step {step} is not finite", batch, [True] * torchrun.num_processes())
+        raise _divergence_error(f"a gradient at step {step} is not finite", batch, [True] * torchrun.num_processes())
     if lesson.clip:
         for each, share in zip(gradients, (lesson.clip / (norms + 1e-6)).clamp_max(1), strict=True):
             each.mul_(share)
@@ -170,9 +170,9 @@ def _update(lesson: Lesson, step: int, batch: Batch) -> None:
     lesson.after(step)
 
 
-def _diverged(what: str, batch: Batch, is_concerned: Sequence[bool]) -> Diverged:
+def _divergence_error(what: str, batch: Batch, is_concerned: Sequence[bool]) -> Diverged:
     """All processes come here together; the rows are those of the ones that it concerns."""
-    of_each = [json.loads(text) for text in texts_from_all(json.dumps(list(batch.ids()[: _ROWS_NAMED + 1])))]
+    of_each = [json.loads(text) for text in gather_texts(json.dumps(list(batch.ids()[: _ROWS_NAMED + 1])))]
     ids = [name for names, is_named in zip(of_each, is_concerned, strict=True) for name in names if is_named]
     named = ", ".join(ids[:_ROWS_NAMED]) + (" …" if len(ids) > _ROWS_NAMED else "")
     return Diverged(
@@ -208,10 +208,10 @@ class _Rates:
             self._underway.log({"event": "step", "rows_per_s": rate, "waiting": share, **json.loads(line)})
             self._since, self._rows, self.waited_s = now, 0, 0.0
         if self._course.ends_epoch(step):
-            self._say(step, now - self._epoch_since, json.loads(line))
+            self._report_epoch(step, now - self._epoch_since, json.loads(line))
             self._epoch_since, self._epoch_rows, self._epoch_steps = now, 0, 0
 
-    def _say(self, step: int, passed: float, values: Mapping[str, Any]) -> None:
+    def _report_epoch(self, step: int, passed: float, values: Mapping[str, Any]) -> None:
         course = self._course
         told = ", ".join(
             f"{n} {value:.3g}" for n, value in values.items() if n != "step" and not isinstance(value, str)

@@ -28,22 +28,22 @@ class OthersLost(EnvironmentFault):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class BatchSlice:
     """Which rows of every batch are this process's: of `count` runs of the same length the one of this index."""
 
     index: int = 0
     count: int = 1
 
-    def of(self, rows: Tensor, dim: int = 0) -> Tensor:
+    def take(self, rows: Tensor, dim: int = 0) -> Tensor:
         """Of something that was made for the whole batch, what belongs to this process."""
         return rows if self.count == 1 else rows.chunk(self.count, dim)[self.index]
 
 
-WHOLE = Part()
+WHOLE = BatchSlice()
 
 
-def own_part() -> Part:
-    return Part(torchrun.number(), torchrun.num_processes())
+def own_batch_slice() -> BatchSlice:
+    return BatchSlice(torchrun.number(), torchrun.num_processes())
 
 
 def own_device(device: str) -> str:
@@ -53,7 +53,7 @@ def own_device(device: str) -> str:
 
 
 @contextmanager
-def together(device: torch.device) -> Iterator[None]:
+def process_group(device: torch.device) -> Iterator[None]:
     """The processes that torchrun started as one group: gloo's for what is on the CPU, NCCL's on CUDA."""
     if torchrun.num_processes() == 1:
         yield
@@ -61,7 +61,7 @@ def together(device: torch.device) -> Iterator[None]:
     torchrun.begin()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    with heard():
+    with detect_lost_processes():
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
             store=PrefixStore("maskmill/group", torchrun.store()),
@@ -76,7 +76,7 @@ def together(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def heard() -> Iterator[None]:
+def detect_lost_processes() -> Iterator[None]:
     """Around whatever waits for the other processes."""
     try:
         yield
@@ -89,23 +89,23 @@ def heard() -> Iterator[None]:
         ) from error
 
 
-def from_all(own: Tensor) -> Tensor:
+def gather_all(own: Tensor) -> Tensor:
     """[…] of each process as [P, …], the same for all of them. No gradient passes."""
     own = own.detach().contiguous()
     if not distributed.is_initialized():
         return own[None]
     every = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
-    with heard():
+    with detect_lost_processes():
         distributed.all_gather(every, own)
     return torch.stack(every)
 
 
-def from_this_alone(own: Tensor) -> Tensor:
-    """In the place of `from_all`, where the first process computes something that the others do not."""
+def gather_self(own: Tensor) -> Tensor:
+    """In the place of `gather_all`, where the first process computes something that the others do not."""
     return own.detach()[None]
 
 
-def rows_from_all(own: Tensor, wanted: Sequence[Int64[Tensor, " _"]], part: Part) -> Tensor:
+def exchange_rows(own: Tensor, wanted: Sequence[Int64[Tensor, " _"]], part: BatchSlice) -> Tensor:
     """Of a batch of which each process has its part, the rows that this one wants, whoever has them. All know what
     each of them wants: `wanted` has for every process the numbers of rows in the whole batch."""
     mine_W = wanted[part.index]
@@ -116,7 +116,7 @@ def rows_from_all(own: Tensor, wanted: Sequence[Int64[Tensor, " _"]], part: Part
     holder_W = mine_W // len(own)
     order_W = holder_W.argsort(stable=True)  # as they come: from the first process first
     come = torch.empty(len(mine_W), *own.shape[1:], dtype=own.dtype, device=own.device)
-    with heard():
+    with detect_lost_processes():
         distributed.all_to_all_single(
             come,
             own[torch.cat(sent).to(own.device)].contiguous(),
@@ -126,23 +126,23 @@ def rows_from_all(own: Tensor, wanted: Sequence[Int64[Tensor, " _"]], part: Part
     return come[order_W.argsort().to(own.device)]
 
 
-def from_the_first(data: bytes) -> bytes:
+def broadcast_bytes(data: bytes) -> bytes:
     """What the first process gives, whatever the others do."""
     if not distributed.is_initialized():
         return data
     is_first = torchrun.number() == 0
     size = torch.tensor(len(data))
-    with heard():
+    with detect_lost_processes():
         distributed.broadcast(size, src=0)
         held = torch.frombuffer(bytearray(data), dtype=torch.uint8) if is_first else torch.empty(int(size)).byte()
         distributed.broadcast(held, src=0)
     return held.numpy().tobytes()
 
 
-def texts_from_all(own: str) -> list[str]:
+def gather_texts(own: str) -> list[str]:
     """A text of each process, in their order."""
     data = own.encode()
-    sizes_P = from_all(torch.tensor(len(data)))
+    sizes_P = gather_all(torch.tensor(len(data)))
     padded = data.ljust(int(sizes_P.max()) + 1)  # never empty
-    every = from_all(torch.frombuffer(bytearray(padded), dtype=torch.uint8))
+    every = gather_all(torch.frombuffer(bytearray(padded), dtype=torch.uint8))
     return [each.numpy().tobytes()[:size].decode() for each, size in zip(every, sizes_P.tolist(), strict=True)]

@@ -14,7 +14,7 @@ _STEP, _LINES, _UNWATCHED = "step", "lines", "unwatched"
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainingProgress:
     """How far a training has come."""
 
     step: int  # the next one
@@ -22,8 +22,8 @@ class Progress:
     unwatched: str = ""  # the values of the step before, where what is watched is still to be added to them
 
 
-def state_bytes(lesson: Lesson, progress: Progress) -> bytes:
-    """What `restored` goes on from."""
+def state_bytes(lesson: Lesson, progress: TrainingProgress) -> bytes:
+    """What `restore_lesson` goes on from."""
     tensors = {_STEP: torch.tensor(progress.step), _UNWATCHED: _text(progress.unwatched)}
     tensors[_LINES] = _text("\n".join(progress.lines))
     for name, module in lesson.modules.items():
@@ -35,22 +35,22 @@ def state_bytes(lesson: Lesson, progress: Progress) -> bytes:
     return save({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()})
 
 
-def restored(lesson: Lesson, data: bytes) -> Progress:
+def restore_lesson(lesson: Lesson, data: bytes) -> TrainingProgress:
     """Puts a lesson where it was."""
     tensors = load(data)
     for name, module in lesson.modules.items():
-        module.load_state_dict(_below(tensors, f"{_MODULE}/{name}/"))
+        module.load_state_dict(_select_prefix(tensors, f"{_MODULE}/{name}/"))
     states: dict[int, dict[str, Tensor]] = {}
-    for key, value in _below(tensors, f"{_OPTIMISER}/").items():
+    for key, value in _select_prefix(tensors, f"{_OPTIMISER}/").items():
         place, _, name = key.partition("/")
         states.setdefault(int(place), {})[name] = value
     groups = lesson.optimiser.state_dict()["param_groups"]
     lesson.optimiser.load_state_dict({"state": states, "param_groups": groups})
     lines, unwatched = (tensors[name].numpy().tobytes().decode() for name in (_LINES, _UNWATCHED))
-    return Progress(int(tensors[_STEP]), lines.split("\n") if lines else [], unwatched)
+    return TrainingProgress(int(tensors[_STEP]), lines.split("\n") if lines else [], unwatched)
 
 
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _select_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 

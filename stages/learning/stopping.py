@@ -36,7 +36,7 @@ class Stops:
             raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
     @contextmanager
-    def raised(self) -> Iterator[None]:
+    def raise_at_once(self) -> Iterator[None]:
         """Around what the first process does while no other waits for its part of a step."""
         self._raises = torchrun.number() == 0
         try:
@@ -47,7 +47,7 @@ class Stops:
 
 
 @contextmanager
-def heard_stops() -> Iterator[Stops]:
+def catch_stops() -> Iterator[Stops]:
     stops = Stops()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     heard = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}

@@ -17,10 +17,10 @@ from ...manifests.pictures.palette import decode_label_map
 from ...manifests.pictures.sources import TAR_SCHEME, read_source
 from ...manifests.published.schema import class_names
 from ..maps.backgrounds import Background, parse_background
-from ..maps.upsampling import upsampled
+from ..maps.upsampling import upsample_maps
 from ..stage import Work
-from .quality import Quality, Rule, measured_quality
-from .soft_maps import SoftMaps, labels_before
+from .quality import Quality, Rule, measure_quality
+from .soft_maps import SoftMaps, labels_before_refining
 
 NOTHING_FOUND = "nothing found"
 _PICTURE = ("uri", "sha256", "labels", "split")
@@ -43,7 +43,7 @@ class _Unit:
     source: str  # of classes that are not of the ground truth
 
 
-def published_rows(work: Work, rule: Rule, embed_images: bool) -> Iterator[dict[str, Json]]:
+def dataset_rows(work: Work, rule: Rule, embed_images: bool) -> Iterator[dict[str, Json]]:
     """Every row of a unit. One that cannot be done is there, and says why."""
     refined = work.inputs["labels"].plan.config
     is_truth = work.listing.column("is_truth").to_pylist()
@@ -54,7 +54,7 @@ def published_rows(work: Work, rule: Rule, embed_images: bool) -> Iterator[dict[
         names=class_names(work.facts["classes"]),
         images=work.upstream["images"].to_pylist(),
         labels=work.upstream["labels"].to_pylist(),
-        maps=[rows.to_pylist() for rows in work.gathered("maps")],
+        maps=[rows.to_pylist() for rows in work.gather_rows("maps")],
         positions={
             "labels": work.inputs["labels"].positions(work.ids),
             "images": work.inputs["images"].positions(work.ids) if any(is_truth) else (),
@@ -67,19 +67,19 @@ def published_rows(work: Work, rule: Rule, embed_images: bool) -> Iterator[dict[
         known = {"id": work.ids[index], **{name: unit.images[index][name] for name in _PICTURE}}
         try:
             if work.blocked[index]:
-                yield failed_row(known, work.blocked[index])
+                yield failure_row(known, work.blocked[index])
             else:
-                yield known | _labelled(unit, index, truth)
+                yield known | _row_with_labels(unit, index, truth)
         except RowFailed as failed:
-            yield failed_row(known, str(failed.reason))
+            yield failure_row(known, str(failed.reason))
 
 
-def failed_row(known: Mapping[str, Json], reason: str) -> dict[str, Json]:
+def failure_row(known: Mapping[str, Json], reason: str) -> dict[str, Json]:
     """A row without mask; `known` is at least its id."""
     return {**known, "status": "failed", "reason": reason, "kept": False, "dropped": "", "objects": []}
 
 
-def _labelled(unit: _Unit, index: int, is_truth: bool) -> dict[str, Json]:
+def _row_with_labels(unit: _Unit, index: int, is_truth: bool) -> dict[str, Json]:
     png = _png(unit, index, is_truth)
     label_HW = decode_label_map(png)
     size = (unit.images[index]["height"], unit.images[index]["width"])
@@ -118,10 +118,10 @@ def _objects(unit: _Unit, index: int, label_HW: UInt8[np.ndarray, "H W"], is_tru
     soft = _soft_maps(unit, index) if classes else None
     before_HW = None
     if soft is not None and unit.background is not None and not is_truth:
-        before_HW = labels_before(soft, unit.background, classes)
+        before_HW = labels_before_refining(soft, unit.background, classes)
     other_HW = None if is_truth else _other_labels(unit.work, index, label_HW.shape)
     for label in classes:
-        quality = measured_quality(label_HW, label, None if soft is None else soft.of(label), before_HW, other_HW)
+        quality = measure_quality(label_HW, label, None if soft is None else soft.class_map(label), before_HW, other_HW)
         yield {
             "class": label,
             "name": unit.names.get(label, str(label)),
@@ -146,7 +146,7 @@ def _soft_maps(unit: _Unit, index: int) -> SoftMaps | None:
     if not rows:
         return None
     maps = unit.work.inputs["maps"]
-    maps_KHW = upsampled(
+    maps_KHW = upsample_maps(
         maps.read("map", unit.work.listing.column("maps")[index].as_py()),
         (rows[0]["height"], rows[0]["width"]),
         tuple(rows[0]["box"]),

@@ -49,7 +49,9 @@ class Condition:
             return f"{self.name} is not defined, asked {self.operator} {self.bound:.10g}"
         holds, opposite = _OPERATORS[self.operator]
         return (
-            "" if holds(value, self.bound) else f"{self.name} {_shown(value, self.bound)} {opposite} {self.bound:.10g}"
+            ""
+            if holds(value, self.bound)
+            else f"{self.name} {_format_value(value, self.bound)} {opposite} {self.bound:.10g}"
         )
 
 
@@ -81,7 +83,7 @@ _CONDITION = re.compile(r"\s*(\w+)\s*([^\w\s.+-]+)\s*(\S+)\s*")
 _EXAMPLE = "area>=0.01,agreement>=0.5"
 
 
-def measured_quality(
+def measure_quality(
     label_HW: UInt8[np.ndarray, "H W"],
     label: int,
     soft_HW: Float32[np.ndarray, "H W"] | None = None,
@@ -139,7 +141,7 @@ def _bound(name: str, text: str) -> float:
     return bound
 
 
-def _shown(value: float | int, bound: float) -> str:
+def _format_value(value: float | int, bound: float) -> str:
     """As short as tells it from the bound."""
     short = f"{value:.3g}"
     is_mistaken = float(short) == bound != value

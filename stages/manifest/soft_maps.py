@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
-from ..maps.backgrounds import Background, Rows, hard_labels
+from ..maps.backgrounds import Background, PictureMaps, hard_labels
 from ..maps.local_classes import local_classes
 
 
@@ -19,7 +19,7 @@ class SoftMaps:
     thresholds_K: Float64[np.ndarray, " K"]
     classes: Sequence[int | None]  # of each map; None: of whatever stands out
 
-    def of(self, label: int) -> Float32[np.ndarray, "H W"] | None:
+    def class_map(self, label: int) -> Float32[np.ndarray, "H W"] | None:
         """A class's own, the highest where there are several, or else that of an object without class."""
         for wanted in (label, None):
             own = [place for place, index in enumerate(self.classes) if index == wanted]
@@ -28,7 +28,9 @@ class SoftMaps:
         return None
 
 
-def labels_before(soft: SoftMaps, background: Background, found: Sequence[int]) -> UInt8[np.ndarray, "H W"] | None:
+def labels_before_refining(
+    soft: SoftMaps, background: Background, found: Sequence[int]
+) -> UInt8[np.ndarray, "H W"] | None:
     """The label map that the background rule alone gives.
 
     An object that was found without class is of the class in `found`. None where that has several: which part of the
@@ -37,4 +39,6 @@ def labels_before(soft: SoftMaps, background: Background, found: Sequence[int]) 
     if None in soft.classes and len(found) != 1:
         return None
     local = local_classes([found[0] if index is None else index for index in soft.classes])
-    return local.named(hard_labels(Rows(soft.maps_KHW, soft.thresholds_K, local.labels_K), background))
+    return local.to_class_indices(
+        hard_labels(PictureMaps(soft.maps_KHW, soft.thresholds_K, local.labels_K), background)
+    )

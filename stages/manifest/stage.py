@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from ...manifests.artifact import tables
 from ...manifests.artifact.artifact import Artifact
-from ...manifests.artifact.checkpoints import seen_ids
+from ...manifests.artifact.checkpoints import training_ids
 from ...manifests.artifact.fields import Field
 from ...manifests.artifact.fingerprint import setting
 from ...manifests.errors import InputError, Reason, StaleArtifact
@@ -16,7 +16,7 @@ from ...manifests.files.sealed import Json
 from ...manifests.published.schema import FRAME, class_names, frame_schema, provenance
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
 from .croissant import croissant_json
-from .published_rows import failed_row, published_rows
+from .published_rows import dataset_rows, failure_row
 from .quality import parse_rule
 
 LISTED: Mapping[str, str] = {"id": "string", "maps": "ints", "compared": "ints", "is_truth": "bool"}
@@ -56,14 +56,14 @@ def plan(config: ManifestConfig, inputs: Inputs, known: Known) -> RowList:
     _refuse_other_maps(labels, maps)
     if "compared" in inputs:
         _refuse_nothing_to_compare(labels, inputs["compared"])
-    truth = _truth(config, inputs)
+    truth = _ground_truth_ids(config, inputs)
     facts: dict[str, Json] = {
         **{name: labels.plan.facts[name] for name in ("classes", "weights", "backbone")},
         "provenance": provenance(list(inputs.values())),
         "title": config.title or "pseudo-masks",
         "licence": config.licence,
     }
-    return RowList(LISTED, _listed(labels, maps, inputs.get("compared"), truth), facts)
+    return RowList(LISTED, _row_batches(labels, maps, inputs.get("compared"), truth), facts)
 
 
 def fields(config: ManifestConfig, inputs: Inputs) -> Sequence[Field]:
@@ -89,7 +89,7 @@ def reads(config: ManifestConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]
 
 
 def run_unit(work: Work, config: ManifestConfig, prepared: Any) -> UnitResult:
-    published = list(published_rows(work, parse_rule(config.min_score), config.embed_images))
+    published = list(dataset_rows(work, parse_rule(config.min_score), config.embed_images))
     results = []
     for row, blocked in zip(published, work.blocked, strict=True):
         scalars: dict[str, Json] = {
@@ -105,7 +105,7 @@ def run_unit(work: Work, config: ManifestConfig, prepared: Any) -> UnitResult:
 
 def blank(ids: Sequence[str]) -> pa.Table:
     """Rows of a unit that was given up."""
-    return pa.Table.from_pylist([failed_row({"id": each}, str(Reason.ERROR)) for each in ids], frame_schema())
+    return pa.Table.from_pylist([failure_row({"id": each}, str(Reason.ERROR)) for each in ids], frame_schema())
 
 
 def _refuse_other_maps(labels: Artifact, maps: Artifact) -> None:
@@ -135,12 +135,12 @@ def _refuse_nothing_to_compare(labels: Artifact, other: Artifact) -> None:
         )
 
 
-def _truth(config: ManifestConfig, inputs: Inputs) -> frozenset[str]:
+def _ground_truth_ids(config: ManifestConfig, inputs: Inputs) -> frozenset[str]:
     """Ground truth is only what the user named, and all of it must be there."""
     labels, images = inputs["labels"], inputs["images"]
     named, seen = frozenset(config.ground_truth), frozenset[str]()
     if "seen" in inputs:
-        seen = seen_ids(inputs["seen"], "masks")
+        seen = training_ids(inputs["seen"], "masks")
         if not seen:
             raise InputError(f"{inputs['seen'].place} was fitted on no mask; leave it out of --ground-truth")
     if not named | seen:
@@ -151,7 +151,7 @@ def _truth(config: ManifestConfig, inputs: Inputs) -> frozenset[str]:
             f"{len(strangers)} ids that are named as ground truth are not in {labels.place}, the first is "
             f"{strangers[0]!r}; correct the list (an id is a picture's path without its extension)"
         )
-    if missing := sorted(truth - _masked(images)):
+    if missing := sorted(truth - _ids_with_masks(images)):
         raise InputError(
             f"{len(missing)} ids that are named as ground truth have no mask in {images.place}, the first is "
             f"{missing[0]!r}; leave them out, or index the pictures with their masks and pass those as --images"
@@ -163,7 +163,7 @@ def _ids(artifact: Artifact) -> frozenset[str]:
     return frozenset(each for batch in artifact.row_batches(["id"]) for each in batch.column("id").to_pylist())
 
 
-def _masked(images: Artifact) -> frozenset[str]:
+def _ids_with_masks(images: Artifact) -> frozenset[str]:
     if "mask" not in images.plan.fields:
         return frozenset()
     rows = (row for batch in images.row_batches(["id", "mask_sha256"]) for row in batch.to_pylist())
@@ -178,11 +178,11 @@ def _label_bytes(labels: Artifact) -> int:
     return sum(sizes) // max(1, len(sizes))
 
 
-def _listed(
+def _row_batches(
     labels: Artifact, maps: Artifact, other: Artifact | None, truth: frozenset[str]
 ) -> Iterator[pa.RecordBatch]:
     """A row that has failed in the other labels is not listed of them, because here it has not failed."""
-    positions, others = maps.positions_by_id(), {} if other is None else _without_failures(other)
+    positions, others = maps.positions_by_id(), {} if other is None else _ok_positions(other)
     schema = tables.schema_of(LISTED)
     for batch in labels.row_batches(["id"]):
         ids = batch.column("id").to_pylist()
@@ -195,7 +195,7 @@ def _listed(
         yield pa.RecordBatch.from_pydict(columns, schema)
 
 
-def _without_failures(artifact: Artifact) -> dict[str, list[int]]:
+def _ok_positions(artifact: Artifact) -> dict[str, list[int]]:
     failures = artifact.failures()
     return {
         identifier: positions

@@ -104,7 +104,7 @@ def parse_background(text: str) -> Background:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class PictureMaps:
     """The soft maps of one picture; several may be of one class, which then has the highest of them."""
 
     maps_KHW: Float32[np.ndarray, "K H W"]
@@ -113,13 +113,13 @@ class Rows:
 
 
 def levels(background: Background) -> tuple[Background, ...]:
-    """The rules to label by, one after the other; where there are two, `agreed` joins what they gave."""
+    """The rules to label by, one after the other; where there are two, `join_levels` joins what they gave."""
     if isinstance(background, TwoScores):
         return ConstantScore(background.high), ConstantScore(background.low)
     return (background,)
 
 
-def agreed(high_HW: UInt8[np.ndarray, "H W"], low_HW: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
+def join_levels(high_HW: UInt8[np.ndarray, "H W"], low_HW: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
     """The foreground of the high background score, background where both are background, else 255
     (irn, step/cam_to_ir_label.py:36-40)."""
     joined_HW = np.where(high_HW == BACKGROUND, np.uint8(IGNORE), high_HW)
@@ -127,28 +127,28 @@ def agreed(high_HW: UInt8[np.ndarray, "H W"], low_HW: UInt8[np.ndarray, "H W"]) 
     return joined_HW
 
 
-def hard_labels(rows: Rows, background: Background) -> UInt8[np.ndarray, "H W"]:
+def hard_labels(rows: PictureMaps, background: Background) -> UInt8[np.ndarray, "H W"]:
     """The label map of the rule alone."""
     if isinstance(background, TwoScores):
         high, low = levels(background)
-        return agreed(hard_labels(rows, high), hard_labels(rows, low))
+        return join_levels(hard_labels(rows, high), hard_labels(rows, low))
     if isinstance(background, RowThresholds):
         rows = _classes_only(rows, background)
         is_candidate_KHW = rows.maps_KHW > rows.thresholds_K[:, None, None]
         scores_KHW = np.where(is_candidate_KHW, rows.maps_KHW, np.float32(-np.inf))
         return _highest(np.full(scores_KHW.shape[1:], -np.inf, np.float32), scores_KHW, rows.labels_K)
-    background_HW, classes = _scored(rows, background)
+    background_HW, classes = _score_background(rows, background)
     return _highest(background_HW, classes.maps_KHW, classes.labels_K)
 
 
-def soft_scores(rows: Rows, background: Background) -> Float32[np.ndarray, "labels H W"]:
+def soft_scores(rows: PictureMaps, background: Background) -> Float32[np.ndarray, "labels H W"]:
     """One score per local label, the background's first, for a refiner that weighs scores. Not for `two`, whose levels
     have scores of their own.
 
     No source weighs thresholded rows; this is our own: every map is stretched, linearly on either side, so that its
     threshold lies at 0.5, and the background has 1 − the highest.
     """
-    background_HW, classes = _scored(rows, background)
+    background_HW, classes = _score_background(rows, background)
     num_labels = 1 + int(classes.labels_K.max(initial=0))
     scores_LHW = np.full((num_labels, *background_HW.shape), -np.inf, np.float32)
     scores_LHW[BACKGROUND] = background_HW
@@ -162,7 +162,7 @@ def highest_labels(scores_LHW: Float32[np.ndarray, "labels H W"]) -> UInt8[np.nd
     return _highest(scores_LHW[BACKGROUND], scores_LHW[1:], np.arange(1, len(scores_LHW), dtype=np.uint8))
 
 
-def _scored(rows: Rows, background: Background) -> tuple[Float32[np.ndarray, "H W"], Rows]:
+def _score_background(rows: PictureMaps, background: Background) -> tuple[Float32[np.ndarray, "H W"], PictureMaps]:
     """The background's score, and the rows of classes on the same scale."""
     if isinstance(background, OwnRow):
         return _own_row(rows)
@@ -176,12 +176,14 @@ def _scored(rows: Rows, background: Background) -> tuple[Float32[np.ndarray, "H 
             rest_HW = 1 - np.clip(rows.maps_KHW.max(axis=0, initial=0), 0, 1)
             return np.power(rest_HW, np.float32(exponent)), rows
         case RowThresholds():
-            stretched_KHW = _stretched(rows.maps_KHW, rows.thresholds_K)
-            return 1 - stretched_KHW.max(axis=0, initial=0), Rows(stretched_KHW, rows.thresholds_K, rows.labels_K)
+            stretched_KHW = _stretch_maps(rows.maps_KHW, rows.thresholds_K)
+            return 1 - stretched_KHW.max(axis=0, initial=0), PictureMaps(
+                stretched_KHW, rows.thresholds_K, rows.labels_K
+            )
     raise AssertionError(f"{background} has levels")
 
 
-def _own_row(rows: Rows) -> tuple[Float32[np.ndarray, "H W"], Rows]:
+def _own_row(rows: PictureMaps) -> tuple[Float32[np.ndarray, "H W"], PictureMaps]:
     is_background_K = rows.labels_K == BACKGROUND
     if not is_background_K.any():
         raise ConfigError(
@@ -189,11 +191,11 @@ def _own_row(rows: Rows) -> tuple[Float32[np.ndarray, "H W"], Rows]:
             "choose another rule, for example rows, or maps of a method that predicts background"
         )
     kept = ~is_background_K
-    classes = Rows(rows.maps_KHW[kept], rows.thresholds_K[kept], rows.labels_K[kept])
+    classes = PictureMaps(rows.maps_KHW[kept], rows.thresholds_K[kept], rows.labels_K[kept])
     return rows.maps_KHW[is_background_K].max(axis=0), classes
 
 
-def _classes_only(rows: Rows, background: Background) -> Rows:
+def _classes_only(rows: PictureMaps, background: Background) -> PictureMaps:
     if (rows.labels_K == BACKGROUND).any():
         raise ConfigError(
             f"the background rule is {background}, and the maps bring a background of their own (class 0); "
@@ -202,7 +204,7 @@ def _classes_only(rows: Rows, background: Background) -> Rows:
     return rows
 
 
-def _stretched(
+def _stretch_maps(
     maps_KHW: Float32[np.ndarray, "K H W"], thresholds_K: Float64[np.ndarray, " K"]
 ) -> Float32[np.ndarray, "K H W"]:
     """0 to 0, the threshold to 0.5, 1 to 1; a map that leaves this range is stretched from its own ends."""

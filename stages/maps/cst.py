@@ -16,10 +16,10 @@ _EPS = 1e-12  # torch's normalize divides by no smaller length
 _BLOCK = 2**19
 
 Size = tuple[int, int]  # rows and columns
-Queries = Float32[Tensor, "B H E"] | Float32[Tensor, "H E"]  # one per picture, or one for all of them
+QueryTensor = Float32[Tensor, "B H E"] | Float32[Tensor, "H E"]  # one per picture, or one for all of them
 
 
-def normalised_queries(cls_query: Float[Tensor, "B D"], heads: int) -> Float32[Tensor, "B H E"]:
+def normalise_queries(cls_query: Float[Tensor, "B D"], heads: int) -> Float32[Tensor, "B H E"]:
     """Each head's part at length 1; a part that is zero stays zero."""
     return normalize(cls_query.float().view(len(cls_query), heads, -1), dim=-1, eps=_EPS)
 
@@ -32,17 +32,17 @@ def mean_of_queries(queries: Float32[Tensor, "K H E"]) -> Float32[Tensor, "H E"]
     return queries.mean(dim=0)
 
 
-def head_maps(keys: Float[Tensor, "B T D"], queries: Queries) -> Float32[Tensor, "B H T"]:
+def head_maps(keys: Float[Tensor, "B T D"], queries: QueryTensor) -> Float32[Tensor, "B H T"]:
     """Per head the cosine of keys and normalised queries, moved from [−1, 1] to [0, 1]; a key that is zero gives ½.
 
     A picture's map has the same bits whichever pictures stand beside it. NaN in a key is NaN in its patch only.
     """
-    return _as_share(_cosines(keys, queries)).transpose(1, 2).contiguous()
+    return _to_unit_range(_cosines(keys, queries)).transpose(1, 2).contiguous()
 
 
-def cosine_map(keys: Float[Tensor, "B T D"], queries: Queries) -> Float32[Tensor, "B T"]:
+def cosine_map(keys: Float[Tensor, "B T D"], queries: QueryTensor) -> Float32[Tensor, "B T"]:
     """The mean of the heads' maps, without keeping them."""
-    return _as_share(_cosines(keys, queries).mean(dim=-1))
+    return _to_unit_range(_cosines(keys, queries).mean(dim=-1))
 
 
 def pair_masks(
@@ -59,9 +59,9 @@ def pair_masks(
 ) -> tuple[Bool[Tensor, "B I J"], Bool[Tensor, "B U V"]]:
     """Masks of support and query as published: the support's class query drives both, and where the query picture
     does not show the class its mask is empty. `grids` and sizes are of the support, then of the query."""
-    queries_BHE = normalised_queries(support_cls_query, heads)
-    support_BIJ = _cut(support_keys, queries_BHE, grids[0], support_size, threshold)
-    query_BUV = _cut(query_keys, queries_BHE, grids[1], query_size, threshold)
+    queries_BHE = normalise_queries(support_cls_query, heads)
+    support_BIJ = _cut_masks(support_keys, queries_BHE, grids[0], support_size, threshold)
+    query_BUV = _cut_masks(query_keys, queries_BHE, grids[1], query_size, threshold)
     return support_BIJ, query_BUV & is_present[:, None, None]
 
 
@@ -75,18 +75,18 @@ def support_masks(
     threshold: float,
 ) -> Bool[Tensor, "B I J"]:
     """Those of the supports alone, as `pair_masks` gives them: they do not depend on the query."""
-    return _cut(keys, normalised_queries(cls_query, heads), grid, size, threshold)
+    return _cut_masks(keys, normalise_queries(cls_query, heads), grid, size, threshold)
 
 
-def _cut(keys: Tensor, queries: Tensor, grid: Size, size: Size, threshold: float) -> Tensor:
-    return _upsampled(cosine_map(keys, queries), grid, size) > threshold
+def _cut_masks(keys: Tensor, queries: Tensor, grid: Size, size: Size, threshold: float) -> Tensor:
+    return _upsample_map(cosine_map(keys, queries), grid, size) > threshold
 
 
-def _upsampled(map_BT: Tensor, grid: Size, size: Size) -> Tensor:
+def _upsample_map(map_BT: Tensor, grid: Size, size: Size) -> Tensor:
     return interpolate(map_BT.view(-1, 1, *grid), size, mode="bilinear", align_corners=True)[:, 0]
 
 
-def _as_share(cosine: Tensor) -> Tensor:
+def _to_unit_range(cosine: Tensor) -> Tensor:
     """In place. Rounding alone leads outside [0, 1]."""
     return cosine.add_(1).div_(2).clamp_(0, 1)
 

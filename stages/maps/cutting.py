@@ -10,16 +10,16 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from ...manifests.files.sealed import Json
-from .backgrounds import Rows, RowThresholds, hard_labels
+from .backgrounds import PictureMaps, RowThresholds, hard_labels
 from .local_classes import local_classes
 from .object_classes import KnownClasses, object_labels
-from .upsampling import upsampled
+from .upsampling import upsample_maps
 
 _OBJECT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class CutMaps:
     label_HW: UInt8[np.ndarray, "H W"]
     soft_KHW: Float32[np.ndarray, "K H W"] | None  # where each map is known to be of a class
     map_classes: Sequence[int]
@@ -30,10 +30,10 @@ def cut_maps(
     rows: Sequence[Mapping[str, Json]],
     facts: Mapping[str, Json],
     known: KnownClasses,
-) -> Cut:
+) -> CutMaps:
     """`rows` have class, threshold, box, height and width of each map; `facts` are those of its artifact."""
     first = rows[0]
-    maps_KHW = upsampled(
+    maps_KHW = upsample_maps(
         maps_KRC,
         (first["height"], first["width"]),
         tuple(first["box"]),
@@ -43,9 +43,9 @@ def cut_maps(
     classes = [_OBJECT if row["class"] is None else row["class"] for row in rows]
     local = local_classes(classes)
     thresholds = np.array([row["threshold"] for row in rows])
-    label_HW = local.named(hard_labels(Rows(maps_KHW, thresholds, local.labels_K), RowThresholds()))
+    label_HW = local.to_class_indices(hard_labels(PictureMaps(maps_KHW, thresholds, local.labels_K), RowThresholds()))
     if any(row["class"] is not None for row in rows):
-        return Cut(label_HW, maps_KHW, classes)
+        return CutMaps(label_HW, maps_KHW, classes)
     only = list(known.image_labels) if len(known.image_labels) == 1 else [_OBJECT] if not known.num_classes else []
     label_HW = object_labels(label_HW == _OBJECT, known)
-    return Cut(label_HW, maps_KHW if only else None, only * len(rows))
+    return CutMaps(label_HW, maps_KHW if only else None, only * len(rows))

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
-from .thresholds import Maps, middle, refuse_unusable
+from .thresholds import PatchMaps, middle, refuse_unusable
 
 
 def attention_map(attention: Float[Tensor, "B H T"], valid: Bool[np.ndarray, "B T"]) -> Float32[np.ndarray, "B T"]:
@@ -37,8 +37,8 @@ def _largest(map_BT: Float32[np.ndarray, "B T"]) -> Float32[np.ndarray, "B 1"]:
     return np.where(largest_B1 > 0, largest_B1, np.float32(1))
 
 
-def kept_mass(
-    map_BT: Maps, valid: Bool[np.ndarray, "B T"], keep_mass: float = 0.6
+def mass_thresholds(
+    map_BT: PatchMaps, valid: Bool[np.ndarray, "B T"], keep_mass: float = 0.6
 ) -> tuple[Float32[np.ndarray, " B"], Bool[np.ndarray, " B"]]:
     """Thresholds, and which maps have one value only; what thresholds.py promises of a threshold holds.
 

@@ -17,7 +17,7 @@ class LocalClasses:
     classes: tuple[int, ...]  # in order of their index; the first is label 1
     labels_K: UInt8[np.ndarray, " K"]  # of the rows; the background's is 0
 
-    def named(self, local_HW: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
+    def to_class_indices(self, local_HW: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
         """A map of local labels with the classes' own indices."""
         class_of = np.full(256, IGNORE, np.uint8)
         class_of[: len(self.classes) + 1] = [BACKGROUND, *self.classes]

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from ...manifests.errors import ConfigError
-from .kept_mass import kept_mass
+from .kept_mass import mass_thresholds
 from .thresholds import otsu
 
 OTSU = "otsu"
@@ -38,7 +38,7 @@ def thresholds(
     if rule == OTSU:
         return otsu(map_RT, valid)
     if rule.startswith(_KEPT):
-        return kept_mass(map_RT, valid, float(rule.removeprefix(_KEPT)))
+        return mass_thresholds(map_RT, valid, float(rule.removeprefix(_KEPT)))
     low_R = np.where(valid, map_RT, np.inf).min(axis=1)
     high_R = np.where(valid, map_RT, -np.inf).max(axis=1)
     return np.full(len(map_RT), float(rule), np.float32), low_R == high_R

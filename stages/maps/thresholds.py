@@ -11,10 +11,10 @@ and what the others hold is never looked at. A map of one value has no foregroun
 import numpy as np
 from jaxtyping import Bool, Float16, Float32, Float64
 
-Maps = Float32[np.ndarray, "B T"] | Float16[np.ndarray, "B T"]
+PatchMaps = Float32[np.ndarray, "B T"] | Float16[np.ndarray, "B T"]
 
 
-def otsu(map_BT: Maps, valid: Bool[np.ndarray, "B T"]) -> tuple[Float32[np.ndarray, " B"], Bool[np.ndarray, " B"]]:
+def otsu(map_BT: PatchMaps, valid: Bool[np.ndarray, "B T"]) -> tuple[Float32[np.ndarray, " B"], Bool[np.ndarray, " B"]]:
     """Thresholds, and which maps have one value only.
 
     Of all cuts between two values the first that separates the classes' means best (largest variance between classes,
@@ -38,7 +38,7 @@ def otsu(map_BT: Maps, valid: Bool[np.ndarray, "B T"]) -> tuple[Float32[np.ndarr
 
 
 def foreground_share(
-    map_BT: Maps, threshold: Float32[np.ndarray, " B"], valid: Bool[np.ndarray, "B T"]
+    map_BT: PatchMaps, threshold: Float32[np.ndarray, " B"], valid: Bool[np.ndarray, "B T"]
 ) -> Float64[np.ndarray, " B"]:
     """Of the valid patches of each map, the share above its threshold."""
     refuse_unusable(map_BT, valid)
@@ -54,7 +54,7 @@ def middle(
     return np.where(middle_B < high, middle_B, low).astype(np.float32)
 
 
-def refuse_unusable(map_BT: Maps, valid: Bool[np.ndarray, "B T"]) -> None:
+def refuse_unusable(map_BT: PatchMaps, valid: Bool[np.ndarray, "B T"]) -> None:
     """Rows with such maps have failed before anybody asks for their threshold."""
     assert valid.any(axis=1).all(), "a map without valid patches has no threshold"
     assert np.isfinite(map_BT, where=valid, out=np.ones_like(valid)).all(), "a map that is not finite has no threshold"

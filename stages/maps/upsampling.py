@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float16, Float32
 from ..vision.fitting import Box, valid_patches
 
 
-def upsampled(
+def upsample_maps(
     maps: Float32[np.ndarray, "*maps R C"] | Float16[np.ndarray, "*maps R C"],
     size: tuple[int, int],
     box: Box,

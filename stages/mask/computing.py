@@ -19,10 +19,10 @@ from ..maps.threshold_rules import thresholds
 from ..maps.thresholds import foreground_share
 from ..stage import Work
 from ..vision.fitting import Box
-from .merging import brought_to, merged, turned, valid_of
-from .methods import Given, Method
+from .merging import merge_maps, mirror_patches, resample_to_lattices, valid_patch_masks
+from .methods import Method, MethodInput
 from .supports import GroupKey
-from .views import View, view_roles
+from .views import TokenView, view_roles
 
 # Whose tokens are in memory, twice: those that are used, and those that are read meanwhile. Of several rows of one
 # picture each has them, so begun stretches end sooner.
@@ -31,7 +31,7 @@ PICTURES_AT_ONCE, ROWS_AT_ONCE = 16, 32
 NO_SUPPORT, NO_INSTANCE = "no_support", "no_instance"
 
 Fields = Mapping[str, np.ndarray]  # token field → one row each
-Apply = Callable[[Given], Float32[np.ndarray, "R *heads T"]]
+Apply = Callable[[MethodInput], Float32[np.ndarray, "R *heads T"]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Masker:
     """What is loaded once per process."""
 
     method: Method
-    views: Sequence[View]
+    views: Sequence[TokenView]
     model: Any
     by_class: bool
     looks_with_others: bool
@@ -48,7 +48,7 @@ class Masker:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MapRow:
     """A row that can be done."""
 
     index: int  # in the unit
@@ -68,10 +68,10 @@ class Masked:
     notes: Sequence[str]
 
 
-def rows_to_do(work: Work) -> list[Row]:
+def rows_to_do(work: Work) -> list[MapRow]:
     boxes = zip(*(work.upstream[role].column("box").to_pylist() for role in view_roles(work.inputs)), strict=True)
     return [
-        Row(
+        MapRow(
             index,
             row["position"],
             row["class"],
@@ -85,9 +85,9 @@ def rows_to_do(work: Work) -> list[Row]:
     ]
 
 
-def stretches(rows: Sequence[Row]) -> Iterator[list[Row]]:
+def batch_rows(rows: Sequence[MapRow]) -> Iterator[list[MapRow]]:
     """So many rows that no more than PICTURES_AT_ONCE pictures are read together; rows of one are not parted."""
-    some: list[Row] = []
+    some: list[MapRow] = []
     pictures: set[int] = set()
     for row in rows:
         is_full = len(pictures) == PICTURES_AT_ONCE or len(some) >= ROWS_AT_ONCE
@@ -100,11 +100,11 @@ def stretches(rows: Sequence[Row]) -> Iterator[list[Row]]:
         yield some
 
 
-def read_ahead(masker: Masker, rows: Sequence[Row]) -> Iterator[tuple[list[Row], Sequence[Fields]]]:
+def read_ahead(masker: Masker, rows: Sequence[MapRow]) -> Iterator[tuple[list[MapRow], Sequence[Fields]]]:
     """Stretches of rows with every view's fields, of which the next are read and verified by a thread meanwhile."""
     with ThreadPoolExecutor(1, "maskmill-read") as reader:
-        before: tuple[list[Row], Future[Sequence[Fields]]] | None = None
-        for some in stretches(rows):
+        before: tuple[list[MapRow], Future[Sequence[Fields]]] | None = None
+        for some in batch_rows(rows):
             coming = some, reader.submit(_fields_of_views, masker, some)
             if before is not None:
                 yield before[0], before[1].result()
@@ -113,15 +113,15 @@ def read_ahead(masker: Masker, rows: Sequence[Row]) -> Iterator[tuple[list[Row],
             yield before[0], before[1].result()
 
 
-def masked(masker: Masker, rows: Sequence[Row], fields: Sequence[Fields]) -> Masked:
+def compute_maps(masker: Masker, rows: Sequence[MapRow], fields: Sequence[Fields]) -> Masked:
     """Upright maps. A picture that has no label has no class to look for, and an empty map. A map of one value is
     noted; one that is not finite has no threshold, and fails when it is written."""
     first = masker.views[0]
-    valid_RT = valid_of([first.lattice(row.boxes[0]) for row in rows])
-    map_RT = _merged(masker, rows, fields, masker.method.apply)
+    valid_RT = valid_patch_masks([first.lattice(row.boxes[0]) for row in rows])
+    map_RT = _merge_views(masker, rows, fields, masker.method.apply)
     notes = _notes(masker, rows)
     if masker.by_class:
-        map_RT[_without_label(rows)] = 0
+        map_RT[_rows_without_label(rows)] = 0
         notes = [NO_LABEL if row.label is None else note for row, note in zip(rows, notes, strict=True)]
     is_usable_R = np.isfinite(map_RT).all(axis=1) & np.array([note != NO_LABEL for note in notes])
     threshold_R, foreground_R = np.zeros(len(rows), np.float32), np.zeros(len(rows))
@@ -135,20 +135,20 @@ def masked(masker: Masker, rows: Sequence[Row], fields: Sequence[Fields]) -> Mas
     return Masked(map_RT, threshold_R, foreground_R, notes)
 
 
-def head_maps(masker: Masker, rows: Sequence[Row], fields: Sequence[Fields]) -> Float32[np.ndarray, "R H T"]:
+def compute_head_maps(masker: Masker, rows: Sequence[MapRow], fields: Sequence[Fields]) -> Float32[np.ndarray, "R H T"]:
     """Of each head what the map is the mean of."""
     assert masker.method.per_head is not None, masker.method.name
-    maps_RHT = _merged(masker, rows, fields, masker.method.per_head)
+    maps_RHT = _merge_views(masker, rows, fields, masker.method.per_head)
     if masker.by_class:
-        maps_RHT[_without_label(rows)] = 0
+        maps_RHT[_rows_without_label(rows)] = 0
     return maps_RHT
 
 
-def _without_label(rows: Sequence[Row]) -> list[int]:
+def _rows_without_label(rows: Sequence[MapRow]) -> list[int]:
     return [place for place, row in enumerate(rows) if row.label is None]
 
 
-def _fields_of_views(masker: Masker, rows: Sequence[Row]) -> Sequence[Fields]:
+def _fields_of_views(masker: Masker, rows: Sequence[MapRow]) -> Sequence[Fields]:
     """The token fields of each row in each view; every picture is read once."""
     pictures = sorted({row.position for row in rows})
     place = {position: number for number, position in enumerate(pictures)}
@@ -161,30 +161,32 @@ def _fields_of_views(masker: Masker, rows: Sequence[Row]) -> Sequence[Fields]:
     return found
 
 
-def _merged(
-    masker: Masker, rows: Sequence[Row], fields: Sequence[Fields], apply: Apply
+def _merge_views(
+    masker: Masker, rows: Sequence[MapRow], fields: Sequence[Fields], apply: Apply
 ) -> Float32[np.ndarray, "R *heads T"]:
     """What the method gives of every view, upright and as one, on the patches of the first."""
     maps, lattices = [], []
     for number, view in enumerate(masker.views):
         lattices.append([view.lattice(row.boxes[number]) for row in rows])
-        valid_RT = valid_of(lattices[-1])
-        given_valid_RT = turned(valid_RT, view.grid) if view.is_flipped else valid_RT
-        found = apply(_given(masker, view, rows, fields[number], given_valid_RT))
-        maps.append(turned(found, view.grid) if view.is_flipped else found)
+        valid_RT = valid_patch_masks(lattices[-1])
+        given_valid_RT = mirror_patches(valid_RT, view.grid) if view.is_flipped else valid_RT
+        found = apply(_method_input(masker, view, rows, fields[number], given_valid_RT))
+        maps.append(mirror_patches(found, view.grid) if view.is_flipped else found)
     if len(maps) == 1:
         return maps[0]
     method = masker.method
     assert method.merge is not None, method.name
     brought = [
-        brought_to(lattices[0], found, of_view, method.align_corners)
+        resample_to_lattices(lattices[0], found, of_view, method.align_corners)
         for found, of_view in zip(maps, lattices, strict=True)
     ]
-    return merged(brought, valid_of(lattices[0]), method.merge, method.score_kind)
+    return merge_maps(brought, valid_patch_masks(lattices[0]), method.merge, method.score_kind)
 
 
-def _given(masker: Masker, view: View, rows: Sequence[Row], fields: Fields, valid_RT: Bool[np.ndarray, "R T"]) -> Given:
-    return Given(
+def _method_input(
+    masker: Masker, view: TokenView, rows: Sequence[MapRow], fields: Fields, valid_RT: Bool[np.ndarray, "R T"]
+) -> MethodInput:
+    return MethodInput(
         fields=fields,
         queries=_queries(view, rows),
         valid=valid_RT,
@@ -197,7 +199,7 @@ def _given(masker: Masker, view: View, rows: Sequence[Row], fields: Fields, vali
     )
 
 
-def _queries(view: View, rows: Sequence[Row]) -> Float32[Tensor, "R H E"] | None:
+def _queries(view: TokenView, rows: Sequence[MapRow]) -> Float32[Tensor, "R H E"] | None:
     """The class query of each row; the picture's own where no other can stand for its class."""
     if view.queries is None:
         return None
@@ -213,7 +215,7 @@ def _queries(view: View, rows: Sequence[Row]) -> Float32[Tensor, "R H E"] | None
     return torch.stack(queries)
 
 
-def _notes(masker: Masker, rows: Sequence[Row]) -> list[str]:
+def _notes(masker: Masker, rows: Sequence[MapRow]) -> list[str]:
     """Where a picture's own class query had to stand for its class."""
     counts = {group: count for group, (_, count) in masker.views[0].sums.items()}
     alone = [masker.looks_with_others and not row.supports and counts.get(row.group, 0) < 2 for row in rows]

@@ -40,56 +40,56 @@ def second_eigenvector(graph: KeyGraph, least_gap: float) -> Eigenvector:
     assert num_patches >= 3, f"a graph of {num_patches} patches has no gap"
     root_T = graph.degree_T.sqrt()
     basis_TM = (root_T / root_T.norm())[:, None]
-    block_TB, _ = _orthogonalised(_start(num_patches), basis_TM)
+    block_TB, _ = _orthogonalise(_start_block(num_patches), basis_TM)
     reduced_MM = torch.zeros(1, 1, dtype=torch.float64)
     steps = 0
     while True:
         steps += 1
         basis_TM = torch.cat([basis_TM, block_TB], dim=1)
-        images_TB = graph.normalised(block_TB)
-        reduced_MM = _with_columns(reduced_MM, basis_TM.T @ images_TB)
-        block_TB, coupling_BB = _orthogonalised(images_TB, basis_TM)
+        images_TB = graph.multiply_normalised(block_TB)
+        reduced_MM = _append_columns(reduced_MM, basis_TM.T @ images_TB)
+        block_TB, coupling_BB = _orthogonalise(images_TB, basis_TM)
         if steps % _SPACING and len(coupling_BB):
             continue
         values_M, vectors_MM = torch.linalg.eigh(reduced_MM[1:, 1:])
         first, second = values_M[-1].item(), values_M[-2].item()
         wrong_2 = (coupling_BB @ vectors_MM[-coupling_BB.shape[1] :, [-1, -2]]).norm(dim=0).tolist()
-        if _is_found(first - second, wrong_2, least_gap):
+        if _has_converged(first - second, wrong_2, least_gap):
             vector_T = basis_TM[:, 1:] @ vectors_MM[:, -1] / root_T
             return Eigenvector(1 - first, first - second, vector_T)
 
 
-def _is_found(gap: float, wrong_2: list[float], least_gap: float) -> bool:
+def _has_converged(gap: float, wrong_2: list[float], least_gap: float) -> bool:
     """An eigenvalue lies no farther from what was found than what is wrong with its vector."""
     if max(wrong_2) > _SURE:
         return False
     return gap < least_gap - 2 * _SURE or wrong_2[0] <= _ANGLE * max(gap, least_gap)
 
 
-def _start(num_patches: int) -> Float64[Tensor, "T B"]:
+def _start_block(num_patches: int) -> Float64[Tensor, "T B"]:
     """Always the same; numpy promises that the bits of a generator never change."""
     num_vectors = min(_BLOCK, num_patches - 1)
     bits = np.random.PCG64(0).random_raw(num_patches * num_vectors)
     return torch.from_numpy(bits.reshape(num_patches, num_vectors) / 2.0**64 - 0.5)
 
 
-def _orthogonalised(vectors_TB: Tensor, basis_TM: Tensor) -> tuple[Tensor, Tensor]:
+def _orthogonalise(vectors_TB: Tensor, basis_TM: Tensor) -> tuple[Tensor, Tensor]:
     """An orthonormal basis of what another one lacks of some vectors, and those vectors by it. It may have fewer than
     they are, or none when nothing is left to find."""
-    new_TB, sizes_B, turned_BB = torch.linalg.svd(_without(vectors_TB, basis_TM), full_matrices=False)
+    new_TB, sizes_B, turned_BB = torch.linalg.svd(_project_out(vectors_TB, basis_TM), full_matrices=False)
     is_new_B = sizes_B > _NOTHING
     # Of a vector that was nearly within the basis rounding has left much: once more, and the nearest that are square.
-    left_TB, _, right_BB = torch.linalg.svd(_without(new_TB[:, is_new_B], basis_TM), full_matrices=False)
+    left_TB, _, right_BB = torch.linalg.svd(_project_out(new_TB[:, is_new_B], basis_TM), full_matrices=False)
     return left_TB @ right_BB, (sizes_B[:, None] * turned_BB)[is_new_B]
 
 
-def _without(vectors_TB: Tensor, basis_TM: Tensor) -> Tensor:
+def _project_out(vectors_TB: Tensor, basis_TM: Tensor) -> Tensor:
     for _ in range(2):
         vectors_TB = vectors_TB - basis_TM @ (basis_TM.T @ vectors_TB)
     return vectors_TB
 
 
-def _with_columns(reduced_MM: Tensor, columns_MB: Tensor) -> Tensor:
+def _append_columns(reduced_MM: Tensor, columns_MB: Tensor) -> Tensor:
     """A symmetric matrix grown by its last columns, and by the same as rows."""
     before, after = len(reduced_MM), len(columns_MB)
     grown_MM = torch.zeros(after, after, dtype=torch.float64)

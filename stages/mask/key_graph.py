@@ -28,15 +28,15 @@ class KeyGraph:
     strong_TT: Float32[Tensor, "T T"]  # 1 where the edge is strong, the patch's own included, else 0; symmetric
     degree_T: Float64[Tensor, " T"]  # the sum of a patch's weights
 
-    def without(self, gone: Bool[Tensor, " T"]) -> "KeyGraph":
+    def remove_patches(self, gone: Bool[Tensor, " T"]) -> "KeyGraph":
         """As if the keys of some patches were zero: all their edges are weak, their own included. Keys that are zero
         agree with nothing, so this is the graph that MaskCut builds anew of keys it has painted out."""
         strong_TT = self.strong_TT.clone()
         strong_TT[gone] = 0
         strong_TT[:, gone] = 0
-        return _with_degrees(strong_TT)
+        return _graph_from_edges(strong_TT)
 
-    def normalised(self, vectors: Float64[Tensor, "T B"]) -> Float64[Tensor, "T B"]:
+    def multiply_normalised(self, vectors: Float64[Tensor, "T B"]) -> Float64[Tensor, "T B"]:
         """D^-½ A D^-½ times vectors, where A are the weights and D the degrees."""
         scale_T1 = self.degree_T.rsqrt()[:, None]
         scaled_TB = scale_T1 * vectors
@@ -59,10 +59,10 @@ def key_graph(keys: Float[Tensor, "T D"], tau: float) -> KeyGraph:
         corner.copy_(corner.tril() + corner.tril(-1).T)
         strong_TT[rows, : rows.stop] = edges
         strong_TT[: rows.stop, rows] = edges.T
-    return _with_degrees(strong_TT)
+    return _graph_from_edges(strong_TT)
 
 
-def _with_degrees(strong_TT: Tensor) -> KeyGraph:
+def _graph_from_edges(strong_TT: Tensor) -> KeyGraph:
     num_strong_T = strong_TT.sum(dim=1).double()  # exact in float32, and a sum in float64 would copy all edges
     degree_T = WEAK * len(strong_TT) + (1 - WEAK) * num_strong_T
     return KeyGraph(strong_TT, degree_T)

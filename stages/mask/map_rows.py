@@ -15,7 +15,7 @@ from ...manifests.artifact import tables
 from ...manifests.artifact.artifact import Artifact
 from ...manifests.errors import ConfigError
 from ...manifests.files.sealed import Json
-from .supports import ALL, OWN, Group, GroupKey, chosen_supports, id_hash
+from .supports import ALL, OWN, GroupKey, SupportGroup, choose_supports, id_hash
 
 LISTED: Mapping[str, str] = {
     "id": "string",
@@ -49,7 +49,7 @@ def class_rows(views: Sequence[Artifact], images: Artifact, supports: str, seed:
         )
 
 
-def class_groups(views: Sequence[Artifact], images: Artifact) -> dict[GroupKey, Group]:
+def class_groups(views: Sequence[Artifact], images: Artifact) -> dict[GroupKey, SupportGroup]:
     """The pictures of each class and split whose tokens are whole in every view."""
     found: dict[GroupKey, list[tuple[int, int, str]]] = {}
     for row in chain.from_iterable(_pictures(views, images)):
@@ -58,7 +58,7 @@ def class_groups(views: Sequence[Artifact], images: Artifact) -> dict[GroupKey, 
                 member = (row["position"], id_hash(row["id"]), row["cls_query_sha256"])
                 found.setdefault((index, row["split"] or ""), []).append(member)
     return {
-        key: Group(
+        key: SupportGroup(
             np.array([position for position, _, _ in members], np.int64),
             np.array([hashed for _, hashed, _ in members], np.uint64),
             [digest for _, _, digest in members],
@@ -70,7 +70,7 @@ def class_groups(views: Sequence[Artifact], images: Artifact) -> dict[GroupKey, 
 def _supports_of(
     row: Mapping[str, Json],
     index: int | None,
-    groups: Mapping[GroupKey, Group],
+    groups: Mapping[GroupKey, SupportGroup],
     everyone: Mapping[GroupKey, str],
     supports: str,
     seed: int,
@@ -81,7 +81,7 @@ def _supports_of(
     if supports == ALL:
         return [], everyone[key]
     group = groups[key]
-    chosen = chosen_supports(group, row["position"], row["id"], key, int(supports), seed)
+    chosen = choose_supports(group, row["position"], row["id"], key, int(supports), seed)
     digest = hashlib.sha256("".join(group.digests[place] for place in chosen).encode()).hexdigest()
     return group.positions_N[chosen].tolist(), digest
 
@@ -102,11 +102,13 @@ def _pictures(views: Sequence[Artifact], images: Artifact) -> Iterator[list[dict
                 f"{error.args[0]}, of which {first.place} has tokens; pass as --images those that they were made from"
             ) from error
         pairs = zip(labelled, zip(*seen, strict=True), strict=True)
-        yield [{**label, **_of_all(rows), "position": start + offset} for offset, (label, rows) in enumerate(pairs)]
+        yield [
+            {**label, **_combine_views(rows), "position": start + offset} for offset, (label, rows) in enumerate(pairs)
+        ]
         start += len(ids)
 
 
-def _of_all(rows: Sequence[dict[str, Json]]) -> dict[str, Json]:
+def _combine_views(rows: Sequence[dict[str, Json]]) -> dict[str, Json]:
     """A picture's row in every view as one: whole where all are, and with the class queries of all."""
     first, *others = rows
     if not others:

@@ -30,7 +30,7 @@ class Lattice:
     box: Box
 
 
-def resampled(
+def resample_maps(
     maps: Float32[np.ndarray, "*maps R C"], source: Lattice, target: Lattice, align_corners: bool
 ) -> Float32[np.ndarray, "*maps P Q"]:
     """Bilinear, each patch of the target taking the value at its own place in the picture.
@@ -46,11 +46,11 @@ def resampled(
     with np.errstate(invalid="ignore"):  # a map with infinity in it fails when it is written
         for axis in (0, 1):
             at = _places(source, target, axis, align_corners)
-            maps = _between(maps, at, span(np.any(valid_RC, axis=1 - axis)), axis - 2)
+            maps = _interpolate(maps, at, span(np.any(valid_RC, axis=1 - axis)), axis - 2)
     return maps
 
 
-def brought_to(
+def resample_to_lattices(
     targets: Sequence[Lattice],
     maps: Float32[np.ndarray, "M *heads S"],
     sources: Sequence[Lattice],
@@ -62,11 +62,11 @@ def brought_to(
     pairs = list(zip(sources, targets, strict=True))
     for pair in dict.fromkeys(pairs):  # pictures of one size, most often
         alike = [place for place, each in enumerate(pairs) if each == pair]
-        found[alike] = resampled(maps_RC[alike], *pair, align_corners)
+        found[alike] = resample_maps(maps_RC[alike], *pair, align_corners)
     return found.reshape(*maps.shape[:-1], -1)
 
 
-def merged(
+def merge_maps(
     maps: Sequence[Float32[np.ndarray, "M *heads T"]],
     valid: Bool[np.ndarray, "M T"],
     merge: Merge,
@@ -90,12 +90,12 @@ def merged(
     return np.where(is_picture, total.astype(np.float32), maps[0])
 
 
-def turned(values: Shaped[np.ndarray, "*maps T"], grid: tuple[int, int]) -> Shaped[np.ndarray, "*maps T"]:
+def mirror_patches(values: Shaped[np.ndarray, "*maps T"], grid: tuple[int, int]) -> Shaped[np.ndarray, "*maps T"]:
     """Mirrored from left to right."""
     return values.reshape(*values.shape[:-1], *grid)[..., ::-1].reshape(values.shape)
 
 
-def valid_of(lattices: Sequence[Lattice]) -> Bool[np.ndarray, "M T"]:
+def valid_patch_masks(lattices: Sequence[Lattice]) -> Bool[np.ndarray, "M T"]:
     """The patches that are picture."""
     each = {lattice: valid_patches(lattice.box, lattice.patch, lattice.grid).ravel() for lattice in set(lattices)}
     return np.stack([each[lattice] for lattice in lattices])
@@ -127,7 +127,7 @@ def _places(source: Lattice, target: Lattice, axis: int, align_corners: bool) ->
     return (start + inside * (stop - 1 - start)) * ((source.grid[axis] - 1) / max(last_px, 1))
 
 
-def _between(
+def _interpolate(
     maps: Float32[np.ndarray, "*maps R C"], at: Float64[np.ndarray, " patches"], valid: slice, axis: int
 ) -> Float32[np.ndarray, "*maps P Q"]:
     """The maps at places along one axis. Neither rounding nor the number of threads moves an equal value."""

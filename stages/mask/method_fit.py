@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ...manifests.artifact.artifact import Artifact
-from ...manifests.artifact.tokens import Tokens, stored_names
+from ...manifests.artifact.tokens import Tokens, array_names
 from ...manifests.artifact.underway import Underway
 from ...manifests.errors import ConfigError
 from ..stage import Findings, Inputs, WholeStage
@@ -24,7 +24,7 @@ def fit_config(method: str, seed: int = 0) -> FitConfig:
 
 
 def reads(config: FitConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
-    return {"tokens": stored_names(inputs["tokens"], find_method(config.method).reads), "images": ("labels",)}
+    return {"tokens": array_names(inputs["tokens"], find_method(config.method).reads), "images": ("labels",)}
 
 
 def compute(config: FitConfig, inputs: Inputs, underway: Underway) -> Findings:

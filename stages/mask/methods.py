@@ -31,7 +31,7 @@ MAX_INSTANCES = 255  # of a picture
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class MethodInput:
     """What a method is given of some rows."""
 
     fields: Mapping[str, np.ndarray]  # token field → one row each
@@ -50,7 +50,7 @@ class Method:
     name: str
     source: Literal["tokens", "images"]  # whether stored tokens suffice
     reads: Sequence[str]  # token fields; of one that takes supports cls_query, too, which it is given as queries
-    apply: Callable[[Given], Float32[np.ndarray, "R T"]]
+    apply: Callable[[MethodInput], Float32[np.ndarray, "R T"]]
     score_kind: ScoreKind
     align_corners: bool  # how its maps are upsampled
     threshold: str  # where the user names none
@@ -63,7 +63,7 @@ class Method:
     tau: float | None = None  # of one that cuts a graph of keys: the cosine above which keys agree, likewise
     fit: Callable[[Any, Inputs, Underway], Findings] | None = None  # tokens and images → a checkpoint's files
     load: Callable[[Artifact], Any] | None = None  # a checkpoint → the model
-    per_head: Callable[[Given], Float32[np.ndarray, "R H T"]] | None = None  # what the map is the mean of
+    per_head: Callable[[MethodInput], Float32[np.ndarray, "R H T"]] | None = None  # what the map is the mean of
 
     def __post_init__(self) -> None:
         assert self.merge is None or (self.merge == "sum") == (self.score_kind in RELATIVE), self.name
@@ -74,28 +74,28 @@ class Method:
         return [name for name in self.reads if not (self.takes_supports and name == "cls_query")]
 
 
-def cst_maps(given: Given) -> Float32[np.ndarray, "R T"]:
+def cst_maps(given: MethodInput) -> Float32[np.ndarray, "R T"]:
     assert given.queries is not None
     with one_thread():
         return cosine_map(torch.from_numpy(given.fields["keys"]), given.queries).numpy()
 
 
-def cst_head_maps(given: Given) -> Float32[np.ndarray, "R H T"]:
+def cst_head_maps(given: MethodInput) -> Float32[np.ndarray, "R H T"]:
     assert given.queries is not None
     with one_thread():
         return head_maps(torch.from_numpy(given.fields["keys"]), given.queries).numpy()
 
 
-def cls_attention_maps(given: Given) -> Float32[np.ndarray, "R T"]:
+def cls_attention_maps(given: MethodInput) -> Float32[np.ndarray, "R T"]:
     """Of the last block that is stored."""
     return attention_map(torch.from_numpy(given.fields["cls_attention"][:, -1]), given.valid)
 
 
-def cls_attention_head_maps(given: Given) -> Float32[np.ndarray, "R H T"]:
+def cls_attention_head_maps(given: MethodInput) -> Float32[np.ndarray, "R H T"]:
     return head_attention_maps(torch.from_numpy(given.fields["cls_attention"][:, -1]), given.valid)
 
 
-def ncut_maps(given: Given) -> Float32[np.ndarray, "R T"]:
+def ncut_maps(given: MethodInput) -> Float32[np.ndarray, "R T"]:
     assert given.tau is not None
     maps_RT = np.empty(given.valid.shape, np.float32)
     with one_thread():
@@ -104,7 +104,7 @@ def ncut_maps(given: Given) -> Float32[np.ndarray, "R T"]:
     return maps_RT
 
 
-def maskcut_instance_maps(given: Given) -> Float32[np.ndarray, "R T"]:
+def maskcut_instance_maps(given: MethodInput) -> Float32[np.ndarray, "R T"]:
     """The objects of a picture follow from one another, so those before the ones that are wanted are found as well."""
     assert given.tau is not None
     maps_RT = np.empty(given.valid.shape, np.float32)
@@ -178,7 +178,7 @@ def find_method(name: str) -> Method:
     return found
 
 
-def wanted_instances(method: Method, asked: int | None) -> int:
+def resolve_instances(method: Method, asked: int | None) -> int:
     if method.instances is None:
         if asked is not None:
             raise ConfigError(f"method {method.name} finds one object in a picture; leave --instances out")
@@ -189,7 +189,7 @@ def wanted_instances(method: Method, asked: int | None) -> int:
     return wanted
 
 
-def wanted_tau(method: Method, asked: float | None) -> float | None:
+def resolve_tau(method: Method, asked: float | None) -> float | None:
     if method.tau is None and asked is not None:
         raise ConfigError(f"method {method.name} cuts no graph of keys; leave --tau out")
     if asked is not None and not 0 <= asked < 1:

@@ -34,7 +34,7 @@ _MANY_CORNERS, _MUCH_OVERLAP, _SMALL = 3, 0.5, 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class GraphCut:
     """One side of a bipartition, and of it what hangs together."""
 
     height_RC: Float64[np.ndarray, "R C"]  # the vector, its mean at 0 and the side above it; NaN outside the picture
@@ -70,7 +70,7 @@ def maskcut_maps(
     cut = best_cut(graph, valid, by_corners=True)
     for instance in range(instances):
         if instance and before_RC.any():
-            graph = graph.without(torch.from_numpy(before_RC[valid]))
+            graph = graph.remove_patches(torch.from_numpy(before_RC[valid]))
             cut = best_cut(graph, valid, by_corners=True)
         if cut is None:
             break
@@ -85,7 +85,7 @@ def maskcut_maps(
     return maps_NRC
 
 
-def soft_map(cut: Cut, kept: Bool[np.ndarray, "R C"]) -> Float32[np.ndarray, "R C"]:
+def soft_map(cut: GraphCut, kept: Bool[np.ndarray, "R C"]) -> Float32[np.ndarray, "R C"]:
     """The vector from 0 to 1, its mean at MEAN and its farthest entry at an end, so that `map > MEAN` is the kept
     patches: those of them that rounding put on the mean are lifted just above it, all others are at most on it.
 
@@ -96,34 +96,34 @@ def soft_map(cut: Cut, kept: Bool[np.ndarray, "R C"]) -> Float32[np.ndarray, "R 
     return np.nan_to_num(limited_RC)
 
 
-def best_cut(graph: KeyGraph, valid: Bool[np.ndarray, "R C"], by_corners: bool) -> Cut | None:
+def best_cut(graph: KeyGraph, valid: Bool[np.ndarray, "R C"], by_corners: bool) -> GraphCut | None:
     """None where there is none: too small a gap, or too few patches."""
     if len(graph.degree_T) < 3:
         return None
     found = second_eigenvector(graph, LEAST_GAP)
-    return None if found.gap <= LEAST_GAP else cut_by(found.vector_T.numpy(), valid, by_corners)
+    return None if found.gap <= LEAST_GAP else cut_by_vector(found.vector_T.numpy(), valid, by_corners)
 
 
-def cut_by(vector: Float64[np.ndarray, " T"], valid: Bool[np.ndarray, "R C"], by_corners: bool) -> Cut:
+def cut_by_vector(vector: Float64[np.ndarray, " T"], valid: Bool[np.ndarray, "R C"], by_corners: bool) -> GraphCut:
     """The same for a vector and its negative."""
     vector = vector / np.abs(vector).max()
-    vector = vector * np.sign(vector[_first(np.abs(vector))])
+    vector = vector * np.sign(vector[_first_largest(np.abs(vector))])
     height_T = vector - vector.mean()
-    if by_corners and (_at_corners(height_T, valid) > _ROUNDING).sum() >= _MANY_CORNERS:
+    if by_corners and (_corner_values(height_T, valid) > _ROUNDING).sum() >= _MANY_CORNERS:
         height_T = -height_T
     height_RC = np.full(valid.shape, np.nan)
     height_RC[valid] = height_T
     pieces_RC = np.zeros(valid.shape, np.int32)
     ndimage.label(height_RC > _ROUNDING, output=pieces_RC)
-    return Cut(height_RC, pieces_RC == pieces_RC[valid][_first(height_T)])
+    return GraphCut(height_RC, pieces_RC == pieces_RC[valid][_first_largest(height_T)])
 
 
-def _first(values_T: np.ndarray) -> int:
+def _first_largest(values_T: np.ndarray) -> int:
     """Of the largest values, which rounding alone tells apart, the first."""
     return int(np.flatnonzero(values_T >= values_T.max() - _ROUNDING)[0])
 
 
-def _at_corners(values_T: np.ndarray, valid_RC: np.ndarray) -> np.ndarray:
+def _corner_values(values_T: np.ndarray, valid_RC: np.ndarray) -> np.ndarray:
     """Of the first and last patch in the first and last row that have any picture."""
     rows = np.flatnonzero(valid_RC.any(axis=1))[[0, -1]]
     numbers_RC = np.cumsum(valid_RC.ravel()).reshape(valid_RC.shape) - 1

@@ -9,18 +9,18 @@ import pyarrow as pa
 from ...manifests.artifact.artifact import Artifact
 from ...manifests.artifact.fields import Field
 from ...manifests.artifact.layout import MAX_UNIT_ROWS
-from ...manifests.artifact.tokens import Tokens, stored_names
+from ...manifests.artifact.tokens import Tokens, array_names
 from ...manifests.errors import ConfigError
 from ...manifests.files.sealed import Json
 from ..maps.object_classes import NO_LABEL, NO_STRUCTURE
 from ..maps.threshold_rules import PAPER_THRESHOLD, PAPER_WEIGHTS, is_paper_weights, parse_threshold
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
-from .computing import NO_INSTANCE, Masker, head_maps, masked, read_ahead, rows_to_do
+from .computing import NO_INSTANCE, Masker, compute_head_maps, compute_maps, read_ahead, rows_to_do
 from .map_rows import KEY, LISTED, class_groups, class_rows, object_rows
 from .method_fit import refuse_other_checkpoint
-from .methods import METHODS, Method, find_method, wanted_instances, wanted_tau
+from .methods import METHODS, Method, find_method, resolve_instances, resolve_tau
 from .supports import ALL, OWN, parse_supports
-from .views import FIRST, FURTHER, opened_views, refuse_strange_views, upright, view_roles, views_of
+from .views import FIRST, FURTHER, load_views, refuse_strange_views, upright_box, view_roles, views_of
 
 HEAD_MAPS = "head_maps"
 NEARLY_ALL, NEARLY_NONE, WARNED_SHARE = 0.95, 0.01, 0.2
@@ -68,8 +68,8 @@ def mask_config(
         seed=seed,
         threshold=parse_threshold(rule),
         per_head=per_head,
-        instances=wanted_instances(chosen, instances),
-        tau=wanted_tau(chosen, tau),
+        instances=resolve_instances(chosen, instances),
+        tau=resolve_tau(chosen, tau),
     )
 
 
@@ -125,7 +125,7 @@ def reads(config: MaskConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
     wanted = find_method(config.method).reads
     for view in views_of(inputs):
         Tokens(view).require(wanted)
-    needed = {role: stored_names(inputs[role], wanted) for role in view_roles(inputs)} | {"images": ("labels",)}
+    needed = {role: array_names(inputs[role], wanted) for role in view_roles(inputs)} | {"images": ("labels",)}
     return needed | ({"model": sorted(inputs["model"].fingerprints)} if "model" in inputs else {})
 
 
@@ -134,7 +134,7 @@ def prepare(config: MaskConfig, inputs: Inputs) -> Masker:
     together = class_groups(views_of(inputs), inputs["images"]) if config.supports == ALL else {}
     return Masker(
         method=method,
-        views=opened_views(inputs, method.takes_supports, together),
+        views=load_views(inputs, method.takes_supports, together),
         model=method.load(inputs["model"]) if method.load and "model" in inputs else None,
         by_class=_is_by_class(config, method),
         looks_with_others=config.supports != OWN,
@@ -148,15 +148,15 @@ def run_unit(work: Work, config: MaskConfig, masker: Masker) -> UnitResult:
     grid = masker.views[0].grid
     shapes = {"map": grid, HEAD_MAPS: (masker.views[0].tokens.backbone["heads"], *grid)}
     arrays = {name: np.zeros((len(work.ids), *shapes[name]), np.float32) for name in shapes if name in work.fields}
-    placed = _placed(work)
+    placed = _picture_boxes(work)
     results = [RowResult({**scalars, "threshold": 0.0, "foreground": 0.0}) for scalars in placed]
     for rows, fields_of_rows in read_ahead(masker, rows_to_do(work)):
         places = [row.index for row in rows]
         if HEAD_MAPS in arrays:
-            arrays[HEAD_MAPS][places] = head_maps(masker, rows, fields_of_rows).reshape(-1, *shapes[HEAD_MAPS])
+            arrays[HEAD_MAPS][places] = compute_head_maps(masker, rows, fields_of_rows).reshape(-1, *shapes[HEAD_MAPS])
         if "map" not in arrays:
             continue
-        found = masked(masker, rows, fields_of_rows)
+        found = compute_maps(masker, rows, fields_of_rows)
         arrays["map"][places] = found.map_RT.reshape(-1, *grid)
         values = zip(rows, found.threshold_R.tolist(), found.foreground_R.tolist(), found.notes, strict=True)
         for row, threshold, foreground, note in values:
@@ -206,10 +206,10 @@ def _is_by_class(config: MaskConfig, method: Method) -> bool:
     return config.supports != OWN or method.by_class
 
 
-def _placed(work: Work) -> list[dict[str, Json]]:
+def _picture_boxes(work: Work) -> list[dict[str, Json]]:
     """Of each row the picture's size, and its box in the first view as it lies in the picture's own direction."""
     rows = work.upstream[FIRST].select(["box", "height", "width"]).to_pylist()
-    return [{**row, "box": row["box"] and list(upright(row["box"], work.inputs[FIRST]))} for row in rows]
+    return [{**row, "box": row["box"] and list(upright_box(row["box"], work.inputs[FIRST]))} for row in rows]
 
 
 def _max_unit_rows(config: MaskConfig) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...manifests.artifact.tokens import Tokens
 from ...manifests.errors import ConfigError
-from ..maps.cst import normalised_queries
+from ..maps.cst import normalise_queries
 
 ALL, OWN = "all", "0"
 GroupKey = tuple[int, str]  # class and split
@@ -26,7 +26,7 @@ _SLOTS = 64  # units of class queries kept in memory: some 12 MB of a small back
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class SupportGroup:
     """The pictures of a class and split that can be supports, in the order of the row list."""
 
     positions_N: Int64[np.ndarray, " N"]  # in the tokens' row list
@@ -49,10 +49,12 @@ def id_hash(identifier: str) -> int:
     return int.from_bytes(hashlib.blake2b(identifier.encode(), digest_size=8).digest(), "little")
 
 
-def chosen_supports(group: Group, position: int, identifier: str, key: GroupKey, count: int, seed: int) -> list[int]:
+def choose_supports(
+    group: SupportGroup, position: int, identifier: str, key: GroupKey, count: int, seed: int
+) -> list[int]:
     """Places in the group of the `count` supports of one picture, nearest first; fewer where there are fewer."""
     place = id_hash(f"{seed}\0{key[0]}\0{identifier}")
-    hashes_N = _mixed(group.hashes_N ^ np.uint64(place))
+    hashes_N = _mix_bits(group.hashes_N ^ np.uint64(place))
     is_other_N = group.positions_N != position
     others = np.flatnonzero(is_other_N)
     if len(others) > count:
@@ -60,7 +62,7 @@ def chosen_supports(group: Group, position: int, identifier: str, key: GroupKey,
     return others[np.lexsort((group.positions_N[others], hashes_N[others]))].tolist()
 
 
-def _mixed(values: UInt64[np.ndarray, " N"]) -> UInt64[np.ndarray, " N"]:
+def _mix_bits(values: UInt64[np.ndarray, " N"]) -> UInt64[np.ndarray, " N"]:
     """splitmix64's finaliser: every bit of the input moves half of the output's."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -68,7 +70,7 @@ def _mixed(values: UInt64[np.ndarray, " N"]) -> UInt64[np.ndarray, " N"]:
     return values ^ (values >> np.uint64(31))
 
 
-class Queries:
+class ClassQueryCache:
     """Normalised class queries by position, read a unit at a time and kept while they are near."""
 
     def __init__(self, tokens: Tokens) -> None:
@@ -90,7 +92,7 @@ class Queries:
 
     def _sum(self, positions: Sequence[int]) -> Tensor:
         total = torch.zeros(self.at(positions[:1])[0].shape, dtype=torch.float64)
-        for some in _stretches(positions):
+        for some in _split_positions(positions):
             total += self.at(some).double().sum(dim=0)
         return total
 
@@ -99,10 +101,10 @@ class Queries:
             while len(self._units) >= _SLOTS:
                 self._units.pop(next(iter(self._units)))
             values = self._tokens.at("cls_query", range(*self._bounds[index : index + 2].tolist()))
-            self._units[index] = normalised_queries(torch.from_numpy(values), self._heads)
+            self._units[index] = normalise_queries(torch.from_numpy(values), self._heads)
         return self._units[index]
 
 
-def _stretches(positions: Sequence[int], length: int = 1024) -> Iterator[Sequence[int]]:
+def _split_positions(positions: Sequence[int], length: int = 1024) -> Iterator[Sequence[int]]:
     for start in range(0, len(positions), length):
         yield positions[start : start + length]

@@ -19,7 +19,7 @@ from ..stage import Inputs
 from ..vision.fitting import Box
 from .merging import Lattice
 from .methods import Method
-from .supports import Group, GroupKey, Queries
+from .supports import ClassQueryCache, GroupKey, SupportGroup
 
 FIRST, FURTHER = "tokens", "view"  # the roles: tokens, view2, view3, …
 
@@ -33,7 +33,7 @@ def views_of(inputs: Inputs) -> list[Artifact]:
     return [inputs[role] for role in view_roles(inputs)]
 
 
-def refuse_several(method: Method, number: int) -> None:
+def refuse_several_views(method: Method, number: int) -> None:
     if number > 1 and method.merge is None:
         raise ConfigError(f"method {method.name} does not merge maps of several views; give it one")
 
@@ -41,7 +41,7 @@ def refuse_several(method: Method, number: int) -> None:
 def refuse_strange_views(method: Method, views: Sequence[Artifact]) -> None:
     """Views are merged that one backbone has given of the same pictures, by a method that says how."""
     first, *others = views
-    refuse_several(method, len(views))
+    refuse_several_views(method, len(views))
     for number, view in enumerate(others, 1):
         if view.digest in [each.digest for each in views[:number]]:
             raise ConfigError(f"{view.place} is the same view as one before it; name each view once")
@@ -59,7 +59,7 @@ def refuse_strange_views(method: Method, views: Sequence[Artifact]) -> None:
             )
 
 
-def upright(box: Sequence[int], view: Artifact) -> Box:
+def upright_box(box: Sequence[int], view: Artifact) -> Box:
     """A picture's box in a view as it lies in the picture's own direction."""
     top, left, bottom, right = box
     if not view.plan.config["flip"]:
@@ -70,7 +70,7 @@ def upright(box: Sequence[int], view: Artifact) -> Box:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class View:
+class TokenView:
     """One view, as it is loaded once per process."""
 
     tokens: Tokens
@@ -78,7 +78,7 @@ class View:
     patch: tuple[int, int]
     is_flipped: bool
     places_N: Int64[np.ndarray, " N"] | None  # in its row list, of the first view's rows; None: it is the first
-    queries: Queries | None
+    queries: ClassQueryCache | None
     sums: Mapping[GroupKey, tuple[Tensor, int]]  # where all look with all: of each class the sum, and of how many
 
     def positions(self, of_first: Sequence[int]) -> Sequence[int]:
@@ -86,31 +86,31 @@ class View:
 
     def lattice(self, box: Box) -> Lattice:
         """Upright, of a picture's box as it lies in the view."""
-        return Lattice(self.grid, self.patch, upright(box, self.tokens.artifact))
+        return Lattice(self.grid, self.patch, upright_box(box, self.tokens.artifact))
 
 
-def opened_views(inputs: Inputs, takes_supports: bool, groups: Mapping[GroupKey, Group]) -> list[View]:
+def load_views(inputs: Inputs, takes_supports: bool, groups: Mapping[GroupKey, SupportGroup]) -> list[TokenView]:
     """`groups`: the classes whose pictures all look with all."""
     first, *others = views_of(inputs)
     return [
-        _opened(first, None, takes_supports, groups),
-        *(_opened(view, _places(first, view), takes_supports, groups) for view in others),
+        _load_view(first, None, takes_supports, groups),
+        *(_load_view(view, _places(first, view), takes_supports, groups) for view in others),
     ]
 
 
-def _opened(
+def _load_view(
     artifact: Artifact,
     places_N: Int64[np.ndarray, " N"] | None,
     takes_supports: bool,
-    groups: Mapping[GroupKey, Group],
-) -> View:
+    groups: Mapping[GroupKey, SupportGroup],
+) -> TokenView:
     tokens = Tokens(artifact)
-    queries = Queries(tokens) if takes_supports else None
+    queries = ClassQueryCache(tokens) if takes_supports else None
     positions = {key: group.positions_N for key, group in groups.items()}
     if places_N is not None:
         positions = {key: places_N[positions_N] for key, positions_N in positions.items()}
     sums = queries.sums({key: positions_N.tolist() for key, positions_N in positions.items()}) if queries else {}
-    return View(
+    return TokenView(
         tokens=tokens,
         grid=(tokens.backbone["grid"][0], tokens.backbone["grid"][1]),
         patch=(tokens.backbone["patch"][0], tokens.backbone["patch"][1]),

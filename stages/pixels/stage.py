@@ -12,7 +12,7 @@ from ...manifests.artifact.pixels import FIELD
 from ...manifests.errors import ConfigError
 from ..stage import Inputs, Known, Probe, RowList, RowResult, Stage, UnitResult, Work, rows_of_input
 from ..vision.fitting import FitOrCrop
-from ..vision.pictures import View, first_loaded, loaded_ahead, stacked
+from ..vision.pictures import ViewSpec, load_ahead, load_first, stack_pictures
 
 MAX_SIDE = 4096  # of a row, which is one chunk; the pictures of a whole batch lie in memory
 MID_GREY = (0.5, 0.5, 0.5)  # 128 in bytes: for padding that is to be nearly nothing to whatever mean is taken off
@@ -55,26 +55,26 @@ def reads(config: PixelsConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
 
 
 def run_unit(work: Work, config: PixelsConfig, prepared: Any) -> UnitResult:
-    view, rows = _view(config), list[RowResult]()
+    view, rows = _view_spec(config), list[RowResult]()
     pixels_R = np.zeros((len(work.ids), *config.image_size, 3), np.uint8)
-    for start, loaded in loaded_ahead(work, view, BATCH):
+    for start, loaded in load_ahead(work, view, BATCH):
         rows += [each.result for each in loaded]
-        pixels_R[start : start + len(loaded)] = stacked(loaded, view)
+        pixels_R[start : start + len(loaded)] = stack_pictures(loaded, view)
     return UnitResult(rows, {FIELD: pixels_R})
 
 
 def probe(config: PixelsConfig, inputs: Inputs) -> Probe:
     """By one thread, where a unit has several: what is told is rather too long."""
-    view = _view(config)
-    first_loaded(inputs["images"], view, 1)  # opens files, and imports what decodes
+    view = _view_spec(config)
+    load_first(inputs["images"], view, 1)  # opens files, and imports what decodes
     began = time.perf_counter()
-    measured = first_loaded(inputs["images"], view, PROBE_ROWS)
+    measured = load_first(inputs["images"], view, PROBE_ROWS)
     return Probe(len(measured), time.perf_counter() - began)
 
 
-def _view(config: PixelsConfig) -> View:
+def _view_spec(config: PixelsConfig) -> ViewSpec:
     rows_px, columns_px = config.image_size
-    return View(rows_px=rows_px, columns_px=columns_px, fit=config.fit, flip=False, mean=MID_GREY)
+    return ViewSpec(rows_px=rows_px, columns_px=columns_px, fit=config.fit, flip=False, mean=MID_GREY)
 
 
 STAGE = Stage(

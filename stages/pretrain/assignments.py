@@ -17,23 +17,23 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from ..learning.processes import from_all
+from ..learning.processes import gather_all
 
 Gather = Callable[[Tensor], Tensor]
 
 
-def centred_targets(
+def centering_targets(
     logits: Float[Tensor, "*N K"], centre: Float32[Tensor, " K"], temperature: float
 ) -> Float32[Tensor, "*N K"]:
     """Softmax of logits from which the centre was taken: no cluster is large because it is so for every picture."""
     return ((logits.detach().float() - centre) / temperature).softmax(dim=-1)
 
 
-def updated_centre(
+def next_centre(
     centre: Float32[Tensor, " K"],
     logits: Float[Tensor, "B *N K"],
     momentum: float = 0.9,
-    gather: Gather = from_all,
+    gather: Gather = gather_all,
 ) -> Float32[Tensor, " K"]:
     """For the next step: targets of this step are made with the centre as it was before.
 
@@ -44,7 +44,7 @@ def updated_centre(
 
 
 def sinkhorn_targets(
-    logits: Float[Tensor, "*N K"], temperature: float, iterations: int = 3, gather: Gather = from_all
+    logits: Float[Tensor, "*N K"], temperature: float, iterations: int = 3, gather: Gather = gather_all
 ) -> Float32[Tensor, "*N K"]:
     """Assignments that use all clusters about alike: exp(logit / temperature), then in turns every cluster divided by
     its sum over the batch, and every picture or patch by its sum over the clusters, which therefore is 1.
@@ -64,7 +64,7 @@ def sinkhorn_targets(
 
 
 def mean_prediction(
-    student_logits: Float[Tensor, "*N K"], temperature: float, gather: Gather = from_all
+    student_logits: Float[Tensor, "*N K"], temperature: float, gather: Gather = gather_all
 ) -> Float32[Tensor, " K"]:
     """How much each cluster is predicted, over all views and processes.
 
@@ -100,7 +100,7 @@ class Usage:
     highest: float  # the probability of the first choice, on average: 1/K where nothing is decided (MSN's max_t)
 
 
-def usage(assignments: Float[Tensor, "*N K"], gather: Gather = from_all) -> Usage:
+def cluster_usage(assignments: Float[Tensor, "*N K"], gather: Gather = gather_all) -> Usage:
     """Of targets or of predictions; waits for the device."""
     rows = assignments.detach().float().flatten(0, -2)
     num_clusters = rows.shape[-1]

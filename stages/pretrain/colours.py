@@ -10,26 +10,26 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-Pictures = Float32[Tensor, "B 3 I J"]
+PictureBatch = Float32[Tensor, "B 3 I J"]
 Strength = Float32[Tensor, " B"]
 
 
-def brightened(pictures: Pictures, factor: Strength) -> Pictures:
+def change_brightness(pictures: PictureBatch, factor: Strength) -> PictureBatch:
     return (pictures * _per_picture(factor)).clamp_(0, 1)
 
 
-def contrasted(pictures: Pictures, factor: Strength) -> Pictures:
+def change_contrast(pictures: PictureBatch, factor: Strength) -> PictureBatch:
     """Away from the picture's mean grey, or towards it below 1."""
     mean_B111 = grey(pictures).mean(dim=(1, 2, 3), keepdim=True)
-    return _between(mean_B111, pictures, factor)
+    return _blend(mean_B111, pictures, factor)
 
 
-def saturated(pictures: Pictures, factor: Strength) -> Pictures:
+def change_saturation(pictures: PictureBatch, factor: Strength) -> PictureBatch:
     """Away from each pixel's grey, or towards it below 1."""
-    return _between(grey(pictures), pictures, factor)
+    return _blend(grey(pictures), pictures, factor)
 
 
-def hue_turned(pictures: Pictures, turn: Strength) -> Pictures:
+def turn_hue(pictures: PictureBatch, turn: Strength) -> PictureBatch:
     """By this share of the colour circle; the value and the saturation of HSV stay."""
     red, green, blue = pictures.unbind(dim=1)
     value = torch.maximum(torch.maximum(red, green), blue)
@@ -51,25 +51,25 @@ def hue_turned(pictures: Pictures, turn: Strength) -> Pictures:
     return found
 
 
-def grey(pictures: Pictures) -> Float32[Tensor, "B 1 I J"]:
+def grey(pictures: PictureBatch) -> Float32[Tensor, "B 1 I J"]:
     """Luma of ITU-R 601, as Pillow's "L"."""
     red, green, blue = pictures.unbind(dim=1)
     return (red * 0.299).add_(green * 0.587).add_(blue * 0.114)[:, None]
 
 
-def blurred(pictures: Pictures, sigma: Strength) -> Pictures:
+def blur_pictures(pictures: PictureBatch, sigma: Strength) -> PictureBatch:
     """By a Gaussian of this deviation in pixels, exact rather than Pillow's three boxes. What lies beyond the border
     has no weight. At sigma 0 the picture stays as it is."""
     weights = (_gaussian(sigma, pictures.shape[2]), _gaussian(sigma, pictures.shape[3]))
-    return weighted(pictures, *weights)
+    return apply_axis_weights(pictures, *weights)
 
 
-def solarised(pictures: Pictures) -> Pictures:
+def solarise_pictures(pictures: PictureBatch) -> PictureBatch:
     """Values from ½ on are inverted."""
     return torch.where(pictures >= 0.5, 1 - pictures, pictures)
 
 
-def weighted(
+def apply_axis_weights(
     pictures: Float32[Tensor, "B 3 rows columns"],
     of_rows: Float32[Tensor, "B I rows"],
     of_columns: Float32[Tensor, "B J columns"],
@@ -91,7 +91,7 @@ def _gaussian(sigma: Strength, side: int) -> Float32[Tensor, "B O S"]:
     return weights_BOS / weights_BOS.sum(dim=-1, keepdim=True)
 
 
-def _between(dull: Tensor, pictures: Pictures, factor: Strength) -> Pictures:
+def _blend(dull: Tensor, pictures: PictureBatch, factor: Strength) -> PictureBatch:
     share = _per_picture(factor)
     return (share * pictures).add_((1 - share) * dull).clamp_(0, 1)
 

@@ -6,12 +6,12 @@ from typing import Literal
 
 from ...manifests.artifact.fingerprint import setting
 from ...manifests.errors import ConfigError
-from ..vision.builtin import named_in_full
+from ..vision.builtin import full_backbone_name
 
 MOST_WARMUP = 10  # epochs: MC-SSL's, of 800; of fewer than 100 epochs a tenth
 LOSSES = ("cls", "patch", "reconstruction", "contrastive")
 Avoidance = Literal["centering", "sinkhorn", "me-max", "sinkhorn+me-max"]
-Autocast = Literal["off", "bfloat16"]
+TrainingAutocast = Literal["off", "bfloat16"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class PretrainConfig:
     learning_rate: float  # of 256 pictures
     momentum: float
     seed: int
-    autocast: Autocast
+    autocast: TrainingAutocast
     licence: str  # of the weights
     device: str = setting(default="cpu", changes_bytes=False, is_kept=True)  # its type is in the fingerprint
 
@@ -63,7 +63,7 @@ class PretrainConfig:
         return parse_losses(self.losses)
 
     @property
-    def clustered(self) -> tuple[str, ...]:
+    def clustering_losses(self) -> tuple[str, ...]:
         """The tokens whose clusters are learned."""
         return tuple(name for name in ("cls", "patch") if name in self.weights)
 
@@ -93,13 +93,13 @@ def pretrain_config(
     momentum: float = 0.996,
     seed: int = 0,
     device: str = "cpu",
-    autocast: Autocast = "off",
+    autocast: TrainingAutocast = "off",
     licence: str = "unknown",
 ) -> PretrainConfig:
     """What a user asks for, the losses in one spelling; raises ConfigError for what cannot work."""
     told = ",".join(f"{name}:{weight!r}" for name, weight in parse_losses(losses).items())
     return PretrainConfig(
-        backbone=named_in_full(backbone),
+        backbone=full_backbone_name(backbone),
         losses=told,
         avoidance=avoidance,
         patches=patches,

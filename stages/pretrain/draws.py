@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
-from ..learning.processes import WHOLE, Part
+from ..learning.processes import WHOLE, BatchSlice
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +20,10 @@ class Draws:
     row gets does not depend on which process has it."""
 
     generator: torch.Generator
-    part: Part = WHOLE
+    part: BatchSlice = WHOLE
 
 
-def draws_at(seed: int, *place: int, part: Part = WHOLE) -> Draws:
+def draws_at(seed: int, *place: int, part: BatchSlice = WHOLE) -> Draws:
     """For one place of a run, such as a step: the same numbers whenever the run comes there.
 
     The places are mixed before seeding, because torch's generator of the CPU reads the low 32 bits of a seed only.
@@ -32,33 +32,33 @@ def draws_at(seed: int, *place: int, part: Part = WHOLE) -> Draws:
     return Draws(torch.Generator().manual_seed(int(mixed[0])), part)
 
 
-def shares(draws: Draws, shape: Sequence[int], device: torch.device, rows: int = 0) -> Float32[Tensor, "..."]:
+def draw_shares(draws: Draws, shape: Sequence[int], device: torch.device, rows: int = 0) -> Float32[Tensor, "..."]:
     """Each from [0, 1). The axis of this number is that of the batch's rows."""
     whole = [size * draws.part.count if axis == rows else size for axis, size in enumerate(shape)]
     drawn = torch.rand(*whole, generator=draws.generator, device=draws.generator.device)
-    return draws.part.of(drawn, rows).to(device)
+    return draws.part.take(drawn, rows).to(device)
 
 
-def noise(draws: Draws, like: Float32[Tensor, "B *N"]) -> Float32[Tensor, "B *N"]:
+def draw_noise(draws: Draws, like: Float32[Tensor, "B *N"]) -> Float32[Tensor, "B *N"]:
     """Normal, of mean 0 and deviation 1."""
     shape = (len(like) * draws.part.count, *like.shape[1:])
-    return draws.part.of(torch.randn(shape, generator=draws.generator, device=draws.generator.device)).to(like)
+    return draws.part.take(torch.randn(shape, generator=draws.generator, device=draws.generator.device)).to(like)
 
 
-def order(draws: Draws, count: int) -> list[int]:
+def draw_order(draws: Draws, count: int) -> list[int]:
     """Of so many things, the same for all rows."""
     return torch.randperm(count, generator=draws.generator, device=draws.generator.device).tolist()
 
 
-def uniform(
+def draw_uniform(
     draws: Draws, shape: Sequence[int], low: float, high: float, device: torch.device
 ) -> Float32[Tensor, "..."]:
-    return low + (high - low) * shares(draws, shape, device)
+    return low + (high - low) * draw_shares(draws, shape, device)
 
 
-def chosen(draws: Draws, shape: Sequence[int], probability: float, device: torch.device) -> Bool[Tensor, "..."]:
+def draw_bernoulli(draws: Draws, shape: Sequence[int], probability: float, device: torch.device) -> Bool[Tensor, "..."]:
     """Each true with this probability; always at 1 and never at 0."""
-    return shares(draws, shape, device) < probability
+    return draw_shares(draws, shape, device) < probability
 
 
 def whole_below(share: Float32[Tensor, "*shape"], limit: Int64[Tensor, "..."] | int) -> Int64[Tensor, "*shape"]:

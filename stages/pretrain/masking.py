@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from ...manifests.errors import ConfigError
-from ..learning.processes import from_all, rows_from_all
-from .draws import Draws, chosen, noise, shares, whole_below
+from ..learning.processes import exchange_rows, gather_all
+from .draws import Draws, draw_bernoulli, draw_noise, draw_shares, whole_below
 
 _AT_ONCE = 8  # rectangles drawn between two questions to all processes whether every picture has had enough
 CPU = torch.device("cpu")
@@ -54,28 +54,28 @@ class Corrupted:
     is_masked: Bool[Tensor, "B T"]  # the patches that count as masked
 
 
-def corrupt(pictures: Float[Tensor, "B 3 H W"], masking: Masking, patch_px: int, draws: Draws) -> Corrupted:
+def corrupt_pictures(pictures: Float[Tensor, "B 3 H W"], masking: Masking, patch_px: int, draws: Draws) -> Corrupted:
     """Normalised pictures with parts dropped or replaced; the given ones stay as they are."""
     batch, _, height, width = pictures.shape
     for step in (patch_px, masking.align_px):
         if height % step or width % step:
             raise ConfigError(f"pictures of {height}x{width} are not whole steps of {step} pixels; choose another size")
     whole, part = Draws(draws.generator), draws.part  # what others have replaced is asked for, too
-    is_replaced = chosen(whole, (batch * part.count,), masking.replaced, CPU)
-    largest_B = torch.where(part.of(is_replaced), masking.largest_replaced, masking.largest_dropped)
-    share_B = largest_B + (largest_B.clamp_max(0.5) - largest_B) * shares(draws, (batch,), CPU)
+    is_replaced = draw_bernoulli(whole, (batch * part.count,), masking.replaced, CPU)
+    largest_B = torch.where(part.take(is_replaced), masking.largest_replaced, masking.largest_dropped)
+    share_B = largest_B + (largest_B.clamp_max(0.5) - largest_B) * draw_shares(draws, (batch,), CPU)
     is_corrupted_BHW = group_mask(share_B, (height, width), masking, draws).to(pictures.device)
     if masking.fill == "noise":
-        corrupted = torch.where(is_corrupted_BHW[:, None], noise(draws, pictures), pictures)
+        corrupted = torch.where(is_corrupted_BHW[:, None], draw_noise(draws, pictures), pictures)
     else:
         corrupted = pictures.masked_fill(is_corrupted_BHW[:, None], 0)
     if masking.replaced > 0:
-        others = _others(len(is_replaced), whole)
+        others = _draw_other_pictures(len(is_replaced), whole)
         wanted = [of[some] for of, some in zip(others.chunk(part.count), is_replaced.chunk(part.count), strict=True)]
-        rows = part.of(is_replaced).nonzero()[:, 0].to(pictures.device)
-        come = rows_from_all(pictures, wanted, part)
+        rows = part.take(is_replaced).nonzero()[:, 0].to(pictures.device)
+        come = exchange_rows(pictures, wanted, part)
         corrupted[rows] = torch.where(is_corrupted_BHW[rows][:, None], come, pictures[rows])
-    return Corrupted(corrupted, is_corrupted_BHW, masked_patches(is_corrupted_BHW, patch_px))
+    return Corrupted(corrupted, is_corrupted_BHW, patch_mask(is_corrupted_BHW, patch_px))
 
 
 def group_mask(
@@ -90,9 +90,9 @@ def group_mask(
     row_R, column_C = np.arange(rows), np.arange(-(-columns // 64) * 64)
     covered_BRc = np.zeros((batch, rows, len(column_C) // 64), np.uint64)
     wanted_B, count_B = (share * (rows * columns)).numpy(), np.zeros(batch, np.int64)
-    while bool(from_all(torch.tensor(bool((count_B < wanted_B).any()))).any()):  # so that draws stay in step
-        top_BG, bottom_BG = _sides(size[0], batch, masking, draws)
-        left_BG, right_BG = _sides(size[1], batch, masking, draws)
+    while bool(gather_all(torch.tensor(bool((count_B < wanted_B).any()))).any()):  # so that draws stay in step
+        top_BG, bottom_BG = _draw_sides(size[0], batch, masking, draws)
+        left_BG, right_BG = _draw_sides(size[1], batch, masking, draws)
         is_row_BGR = (row_R >= top_BG[..., None]) & (row_R < bottom_BG[..., None])
         is_column_BGC = (column_C >= left_BG[..., None]) & (column_C < right_BG[..., None].clip(max=columns))
         columns_BGc = np.packbits(is_column_BGC, axis=-1, bitorder="little").view(np.uint64)
@@ -104,7 +104,7 @@ def group_mask(
     return torch.from_numpy(is_covered_BRC).repeat_interleave(align, dim=1).repeat_interleave(align, dim=2)
 
 
-def masked_patches(is_corrupted: Bool[Tensor, "B H W"], patch_px: int) -> Bool[Tensor, "B T"]:
+def patch_mask(is_corrupted: Bool[Tensor, "B H W"], patch_px: int) -> Bool[Tensor, "B T"]:
     """A patch counts as masked when more than half of its pixels are corrupted. Unaligned masks cut through patches;
     MC-SSL needs no such rule, since its loss is over all patches."""
     batch, height, width = is_corrupted.shape
@@ -113,25 +113,25 @@ def masked_patches(is_corrupted: Bool[Tensor, "B H W"], patch_px: int) -> Bool[T
     return (2 * corrupted_BRC > patch_px**2).flatten(1)
 
 
-def _sides(
+def _draw_sides(
     length_px: int, batch: int, masking: Masking, draws: Draws
 ) -> tuple[Int64[np.ndarray, "B G"], Int64[np.ndarray, "B G"]]:
     """First cell and the one after the last, along one axis. A side is drawn in pixels, then rounded to the alignment,
     so that of the snapped sides the shortest and the longest are the rarer ones, as published."""
     align = masking.align_px
     longest_px = max(align, int(masking.longest_side * length_px))
-    length_BG, start_BG = shares(draws, (2, batch, _AT_ONCE), CPU, rows=1)
+    length_BG, start_BG = draw_shares(draws, (2, batch, _AT_ONCE), CPU, rows=1)
     side_BG = align + whole_below(length_BG, longest_px - align + 1)
     first_BG = whole_below(start_BG, length_px // align)
     stop_BG = first_BG + (side_BG + align // 2) // align  # what lies beyond the border covers nothing
     return first_BG.numpy(), stop_BG.numpy()
 
 
-def _others(batch: int, draws: Draws) -> Int64[Tensor, " B"]:
+def _draw_other_pictures(batch: int, draws: Draws) -> Int64[Tensor, " B"]:
     """For each picture another one of the batch, all equally likely."""
     if batch < 2:
         raise ConfigError(
             "a batch of one picture has no other to replace parts with; choose replaced=0 or a larger one"
         )
-    step_B = 1 + whole_below(shares(draws, (batch,), CPU), batch - 1)
+    step_B = 1 + whole_below(draw_shares(draws, (batch,), CPU), batch - 1)
     return (torch.arange(batch) + step_B) % batch

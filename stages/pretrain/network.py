@@ -14,7 +14,7 @@ from timm.layers import DropPath  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from ...manifests.errors import ConfigError
-from ..learning.processes import Part
+from ..learning.processes import BatchSlice
 from .heads import ProjectionHead, ReconstructionHead
 
 
@@ -32,7 +32,7 @@ class Shape:
 class Network(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.backbone: Any = made_backbone(shape)
+        self.backbone: Any = make_backbone(shape)
         width = self.backbone.embed_dim
         self.patch_px = self.backbone.patch_embed.patch_size[0]
         self.projection = ProjectionHead(width, shape.num_clusters, shape.hidden)
@@ -44,7 +44,7 @@ class Network(nn.Module):
         return torch.cat([tokens[:, :1], tokens[:, self.backbone.num_prefix_tokens :]], dim=1)
 
 
-def made_backbone(shape: Shape) -> Any:
+def make_backbone(shape: Shape) -> Any:
     """With first weights from torch's own generator, and for views of any size."""
     try:
         model: Any = timm.create_model(
@@ -75,7 +75,7 @@ def made_backbone(shape: Shape) -> Any:
 class PartOfDropPath(DropPath):
     """timm's, drawn for the whole batch. Its rows are of this process's part: a view of each picture, then the next."""
 
-    def __init__(self, rate: float, part: Part, pictures: int) -> None:
+    def __init__(self, rate: float, part: BatchSlice, pictures: int) -> None:
         super().__init__(rate)
         self._part, self._pictures = part, pictures
 
@@ -85,23 +85,23 @@ class PartOfDropPath(DropPath):
         views = len(x) // self._pictures
         keep = 1 - self.drop_prob
         drawn = x.new_empty(views, self._pictures * self._part.count).bernoulli_(keep).div_(keep)
-        return x * self._part.of(drawn, dim=1).reshape(-1, 1, 1)
+        return x * self._part.take(drawn, dim=1).reshape(-1, 1, 1)
 
 
-def drop_paths_of_part(backbone: nn.Module, part: Part, pictures: int) -> None:
+def replace_drop_paths(backbone: nn.Module, part: BatchSlice, pictures: int) -> None:
     """Of a process that has so many pictures of each batch."""
     for name, module in list(backbone.named_modules()):
         if isinstance(module, DropPath):
             backbone.set_submodule(name, PartOfDropPath(module.drop_prob, part, pictures))
 
 
-def teacher_of(student: Network) -> Network:
+def copy_as_teacher(student: Network) -> Network:
     """The same weights, never trained; paths are not dropped in it."""
     return copy.deepcopy(student).eval().requires_grad_(False)
 
 
 @torch.no_grad()
-def follow(teacher: Network, student: Network, momentum: float) -> None:
+def update_moving_average(teacher: Network, student: Network, momentum: float) -> None:
     """An exponential moving average of parameters."""
     for slow, fast in zip(teacher.parameters(), student.parameters(), strict=True):
         slow.lerp_(fast, 1 - momentum)

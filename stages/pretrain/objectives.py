@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.functional import normalize
 
-from ..learning.processes import WHOLE, Part, from_all
+from ..learning.processes import WHOLE, BatchSlice, gather_all
 from .assignments import Gather, cross_entropy
 
 Scalar = Float32[Tensor, ""]
@@ -58,7 +58,7 @@ def reconstruction_loss(
     clean: Float[Tensor, "B 3 H W"],
     is_corrupted: Bool[Tensor, "B H W"],
     kind: Literal["mse", "l1"] = "mse",
-    gather: Gather = from_all,
+    gather: Gather = gather_all,
 ) -> Scalar:
     """Over corrupted pixels alone, each of the whole batch with the same weight; 0 where there are none. MSE is
     MC-SSL's (main_MCSSL.py:243-244), L1 is GMML's and SiT's."""
@@ -72,8 +72,8 @@ def contrastive_loss(
     student: Float[Tensor, "2 B E"],
     teacher: Float[Tensor, "2 B E"],
     temperature: float = 0.2,
-    gather: Gather = from_all,
-    part: Part = WHOLE,
+    gather: Gather = gather_all,
+    part: BatchSlice = WHOLE,
 ) -> Scalar:
     """Each student's embedding is to find the teacher's of the same picture's other view among those of the whole
     batch, not of one process's part as published.
@@ -84,6 +84,6 @@ def contrastive_loss(
     other_2BE = gather(normalize(teacher.detach().float(), dim=-1).flip(0)).transpose(0, 1).flatten(1, 2)
     with torch.autocast(student.device.type, enabled=False):  # as of prototypes
         logits_2BB = normalize(student.float(), dim=-1) @ other_2BE.mT / temperature
-    own_B = part.of(torch.arange(other_2BE.shape[1], device=student.device))
+    own_B = part.take(torch.arange(other_2BE.shape[1], device=student.device))
     first, second = (functional.cross_entropy(logits_BB, own_B) for logits_BB in logits_2BB)
     return 2 * temperature * (first + second)

@@ -13,22 +13,22 @@ import torch
 from jaxtyping import Int64
 from safetensors.torch import save
 
-from ...manifests.artifact.checkpoints import SEEN, WEIGHTS, seen_json
+from ...manifests.artifact.checkpoints import SEEN, WEIGHTS, training_ids_json
 from ...manifests.artifact.pixels import FIELD, Pixels
 from ...manifests.artifact.underway import Underway
 from ...manifests.errors import ConfigError
 from ...manifests.files.torchrun import num_processes
 from ..learning.lesson import Batch, Lesson
 from ..learning.loop import Course, train
-from ..learning.processes import own_device, own_part
+from ..learning.processes import own_batch_slice, own_device
 from ..learning.schedules import Schedule
 from ..stage import Findings, Inputs, WholeStage
-from ..vision.backbone import backbone_facts, device_named
+from ..vision.backbone import backbone_facts, find_device
 from .config import PretrainConfig
 from .draws import draws_at
-from .network import Network, Shape, drop_paths_of_part, parameter_groups, teacher_of
+from .network import Network, Shape, copy_as_teacher, parameter_groups, replace_drop_paths
 from .teaching import Teaching
-from .watching import chosen_pictures, collapse, watched_values
+from .watching import choose_watched_pictures, collapse_warning, measure_teacher
 
 METRICS = "metrics.jsonl"
 DROP_PATH, CLIP, LAST_RATE = 0.1, 3.0, 1e-6
@@ -42,22 +42,22 @@ def reads(config: PretrainConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]
 def compute(config: PretrainConfig, inputs: Inputs, underway: Underway) -> Findings:
     pixels = Pixels(inputs["pixels"])
     positions = pixels.ok_positions()
-    refuse_what_cannot_work(config, pixels, len(positions))
+    refuse_unworkable_settings(config, pixels, len(positions))
     epoch_steps = len(positions) // config.batch
     facts = backbone_facts(config.backbone, config.global_size, config.global_size)
-    teaching = made_teaching(config, facts.mean, facts.std, epoch_steps)
-    watched = chosen_pictures(pixels, inputs["images"], positions, config.seed)
+    teaching = make_teaching(config, facts.mean, facts.std, epoch_steps)
+    watched = choose_watched_pictures(pixels, inputs["images"], positions, config.seed)
     course = Course(steps=epoch_steps * config.epochs, steps_per_epoch=epoch_steps, seed=config.seed)
 
     def watch(step: int) -> Mapping[str, Any]:
-        values = watched_values(teaching, pixels, watched, facts.mean, facts.std)
-        sentence = collapse(config, values)
+        values = measure_teacher(teaching, pixels, watched, facts.mean, facts.std)
+        sentence = collapse_warning(config, values)
         if sentence:
             underway.log({"event": "collapse", "step": step, "warning": sentence})
             underway.say(f"after step {step}, {sentence}")
         return {**values, **({"warning": sentence} if sentence else {})}
 
-    lesson = made_lesson(config, teaching, course, batches(config, pixels, positions, epoch_steps), watch)
+    lesson = make_lesson(config, teaching, course, batches(config, pixels, positions, epoch_steps), watch)
     lines = train(lesson, course, underway)
     last = json.loads(lines[-1])
     state = {name: value.cpu().contiguous() for name, value in teaching.teacher.backbone.state_dict().items()}
@@ -65,14 +65,14 @@ def compute(config: PretrainConfig, inputs: Inputs, underway: Underway) -> Findi
         files={
             WEIGHTS: save(state, {"licence": config.licence}),  # what whoever trained them says
             METRICS: "".join(line + "\n" for line in lines).encode(),
-            SEEN: seen_json([], [], [], []),  # labels are looked at, and nothing is chosen by them
+            SEEN: training_ids_json([], [], [], []),  # labels are looked at, and nothing is chosen by them
         },
         facts={"kind": "backbone", "backbone": config.backbone, "pictures": len(positions), "steps": course.steps},
         warnings=[last["warning"]] if "warning" in last else [],
     )
 
 
-def refuse_what_cannot_work(config: PretrainConfig, pixels: Pixels, count: int) -> None:
+def refuse_unworkable_settings(config: PretrainConfig, pixels: Pixels, count: int) -> None:
     """Before anything is computed, in the words of the options."""
     patch_rows, patch_columns = backbone_facts(config.backbone, config.global_size, config.global_size).patch
     rows_px, columns_px = pixels.size
@@ -120,7 +120,7 @@ def refuse_what_cannot_work(config: PretrainConfig, pixels: Pixels, count: int) 
         )
 
 
-def made_teaching(config: PretrainConfig, mean: Any, std: Any, epoch_steps: int) -> Teaching:
+def make_teaching(config: PretrainConfig, mean: Any, std: Any, epoch_steps: int) -> Teaching:
     """Touches no random numbers of the caller's."""
     shape = Shape(
         backbone=config.backbone,
@@ -132,14 +132,14 @@ def made_teaching(config: PretrainConfig, mean: Any, std: Any, epoch_steps: int)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(draws_at(config.seed).generator.initial_seed())
         student = Network(shape)
-    part = own_part()
+    part = own_batch_slice()
     if part.count > 1:
-        drop_paths_of_part(student.backbone, part, config.batch // part.count)
+        replace_drop_paths(student.backbone, part, config.batch // part.count)
     student = student.to(_device(config)).train()
-    return Teaching(config, student, teacher_of(student), mean, std, epoch_steps, part)
+    return Teaching(config, student, copy_as_teacher(student), mean, std, epoch_steps, part)
 
 
-def made_lesson(
+def make_lesson(
     config: PretrainConfig,
     teaching: Teaching,
     course: Course,
@@ -154,7 +154,7 @@ def made_lesson(
         optimiser=torch.optim.AdamW(parameter_groups(teaching.student, WEIGHT_DECAY[0])),
         batch=batch,
         losses=lambda step, found: teaching.losses(step, found.tensors["pictures"].to(device, non_blocking=True)),
-        after=lambda step: teaching.after(momentum.at(step)),
+        after=lambda step: teaching.update_teacher(momentum.at(step)),
         watch=watch,
         learning_rate=Schedule(
             start=rate,
@@ -174,7 +174,7 @@ def batches(
 ) -> Callable[[int], Batch]:
     """Every picture once in an epoch, in an order of its own, but for those that fill no batch; of each batch this
     process's part."""
-    part = own_part()
+    part = own_batch_slice()
 
     @lru_cache(maxsize=2)
     def order(epoch: int) -> np.ndarray:
@@ -191,7 +191,7 @@ def batches(
 
 
 def _device(config: PretrainConfig) -> torch.device:
-    return device_named(own_device(config.device))
+    return find_device(own_device(config.device))
 
 
 STAGE = WholeStage(

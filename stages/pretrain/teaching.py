@@ -11,14 +11,14 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from ..learning.lesson import Losses
-from ..learning.processes import Part
+from ..learning.processes import BatchSlice
 from ..learning.schedules import Schedule
 from ..vision.fitting import Colour
-from .assignments import centred_targets, me_max, mean_prediction, sinkhorn_targets, updated_centre
+from .assignments import centering_targets, me_max, mean_prediction, next_centre, sinkhorn_targets
 from .config import PretrainConfig
 from .draws import Draws, draws_at
-from .masking import Corrupted, Masking, corrupt
-from .network import Network, follow
+from .masking import Corrupted, Masking, corrupt_pictures
+from .network import Network, update_moving_average
 from .objectives import cls_loss, contrastive_loss, patch_loss, reconstruction_loss
 from .views import FIRST_GLOBAL, LOCAL, SECOND_GLOBAL, draw_views
 
@@ -40,7 +40,7 @@ class Centres(nn.Module):
         self.register_buffer("cls_K", torch.zeros(num_clusters))
         self.register_buffer("patch_K", torch.zeros(num_clusters))
 
-    def of(self, name: str) -> Tensor:
+    def get(self, name: str) -> Tensor:
         return self.cls_K if name == "cls" else self.patch_K
 
 
@@ -55,7 +55,7 @@ class Teaching:
         mean: Colour,
         std: Colour,
         epoch_steps: int,
-        part: Part,
+        part: BatchSlice,
     ) -> None:
         self.part = part
         self.config, self.student, self.teacher = config, student, teacher
@@ -76,7 +76,7 @@ class Teaching:
         draws = draws_at(self.config.seed, step, part=self.part)
         views = draw_views(pictures, self.strengths, *self._colours, draws)
         clean = torch.cat(views[:NUM_GLOBAL])
-        corrupted = self._corrupted(views[:NUM_GLOBAL], draws)
+        corrupted = self._corrupt_views(views[:NUM_GLOBAL], draws)
         self.student.projection.cls_prototypes.requires_grad_(step >= self._epoch_steps)
         tokens = self.student.tokens(corrupted.pictures)
         weights, parts = self.config.weights, dict[str, Tensor]()
@@ -85,11 +85,11 @@ class Teaching:
                 taught = self.teacher.tokens(clean)
             temperature = self._temperature.at(step)
             if "cls" in weights:
-                parts |= self._cls(tokens, taught, views[NUM_GLOBAL:], temperature)
+                parts |= self._cls_losses(tokens, taught, views[NUM_GLOBAL:], temperature)
             if "patch" in weights:
-                parts |= self._patch(tokens, taught, corrupted, temperature)
+                parts |= self._patch_losses(tokens, taught, corrupted, temperature)
             if "contrastive" in weights:
-                parts["contrastive"] = self._contrastive(tokens, taught)
+                parts["contrastive"] = self._contrastive_loss(tokens, taught)
         if "reconstruction" in weights:
             grid = (clean.shape[2] // self.student.patch_px, clean.shape[3] // self.student.patch_px)
             drawn = self.student.reconstruction(tokens[:, 1:], grid)
@@ -99,23 +99,23 @@ class Teaching:
         total = torch.stack([weights[name.removeprefix(ME_MAX)] * value for name, value in parts.items()]).sum()
         return Losses(total, parts)
 
-    def after(self, momentum: float) -> None:
+    def update_teacher(self, momentum: float) -> None:
         """Once the student has changed: the teacher follows, and so do the centres of what it said."""
-        follow(self.teacher, self.student, momentum)
+        update_moving_average(self.teacher, self.student, momentum)
         for name, centre_K in self._next_centres.items():
-            self.centres.of(name).copy_(centre_K)
+            self.centres.get(name).copy_(centre_K)
         self._next_centres = {}
 
-    def _corrupted(self, views: Sequence[Tensor], draws: Draws) -> Corrupted:
+    def _corrupt_views(self, views: Sequence[Tensor], draws: Draws) -> Corrupted:
         """Each view apart, so that parts come from other pictures and not from another view of the same."""
-        found = [corrupt(view, self.masking, self.student.patch_px, draws) for view in views]
+        found = [corrupt_pictures(view, self.masking, self.student.patch_px, draws) for view in views]
         return Corrupted(
             torch.cat([each.pictures for each in found]),
             torch.cat([each.is_corrupted for each in found]),
             torch.cat([each.is_masked for each in found]),
         )
 
-    def _cls(
+    def _cls_losses(
         self,
         tokens: Float[Tensor, "V M D"],
         taught: Float[Tensor, "V M D"],
@@ -131,9 +131,12 @@ class Teaching:
             taught_VK = self.teacher.projection(taught[:, :1])[0]
         targets_GBK = self._targets("cls", taught_VK, temperature).view(NUM_GLOBAL, batch, self.config.clusters)
         self._follow_centre("cls", taught_VK)
-        return {"cls": cls_loss(targets_GBK, student_VBK, STUDENT_TEMPERATURE), **self._spread("cls", student_VBK)}
+        return {
+            "cls": cls_loss(targets_GBK, student_VBK, STUDENT_TEMPERATURE),
+            **self._me_max_losses("cls", student_VBK),
+        }
 
-    def _patch(
+    def _patch_losses(
         self, tokens: Float[Tensor, "V M D"], taught: Float[Tensor, "V M D"], corrupted: Corrupted, temperature: float
     ) -> dict[str, Tensor]:
         """Where masked patches alone are learned from, they alone are balanced (iBOT, DINOv2)."""
@@ -144,31 +147,31 @@ class Teaching:
         if self.config.patches == "all":
             targets_VTK = self._targets("patch", taught_VTK, temperature)
             loss = patch_loss(targets_VTK, student_VTK, STUDENT_TEMPERATURE)
-            return {"patch": loss, **self._spread("patch", student_VTK)}
+            return {"patch": loss, **self._me_max_losses("patch", student_VTK)}
         counted_VT = corrupted.is_masked
         targets_VTK = torch.zeros_like(taught_VTK, dtype=torch.float32)
         targets_VTK[counted_VT] = self._targets("patch", taught_VTK[counted_VT], temperature)
         loss = patch_loss(targets_VTK, student_VTK, STUDENT_TEMPERATURE, counted_VT)
-        return {"patch": loss, **self._spread("patch", student_VTK[counted_VT])}
+        return {"patch": loss, **self._me_max_losses("patch", student_VTK[counted_VT])}
 
     def _targets(self, name: str, logits: Float[Tensor, "*N K"], temperature: float) -> Float[Tensor, "*N K"]:
         """ME-MAX alone leaves the teacher's softmax as it is: it spreads the student, whom the teacher follows."""
         if self.config.avoidance.startswith("sinkhorn"):
             return sinkhorn_targets(logits, temperature)
-        return centred_targets(logits, self.centres.of(name), temperature)  # 0 where nothing is centred
+        return centering_targets(logits, self.centres.get(name), temperature)  # 0 where nothing is centred
 
     def _follow_centre(self, name: str, logits: Float[Tensor, "B *N K"]) -> None:
         if self.config.avoidance == "centering":
-            self._next_centres[name] = updated_centre(self.centres.of(name), logits)
+            self._next_centres[name] = next_centre(self.centres.get(name), logits)
 
-    def _spread(self, name: str, logits: Float[Tensor, "*N K"]) -> dict[str, Tensor]:
+    def _me_max_losses(self, name: str, logits: Float[Tensor, "*N K"]) -> dict[str, Tensor]:
         """MSN has it for class tokens, the only ones it clusters; here patches have it too where they are clustered,
         with the weight of their loss."""
         if not self.config.avoidance.endswith("me-max"):
             return {}
         return {f"{ME_MAX}{name}": me_max(mean_prediction(logits, STUDENT_TEMPERATURE))}
 
-    def _contrastive(self, tokens: Float[Tensor, "V M D"], taught: Float[Tensor, "V M D"]) -> Tensor:
+    def _contrastive_loss(self, tokens: Float[Tensor, "V M D"], taught: Float[Tensor, "V M D"]) -> Tensor:
         """Between the two larger views, in the space before the prototypes."""
         with torch.no_grad():
             other = self.teacher.projection.mlp(taught[:, 0])

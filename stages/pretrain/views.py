@@ -21,21 +21,21 @@ from torch import Tensor
 from ...manifests.errors import ConfigError
 from ..vision.fitting import Colour
 from .colours import (
-    Pictures,
-    blurred,
-    brightened,
-    contrasted,
+    PictureBatch,
+    apply_axis_weights,
+    blur_pictures,
+    change_brightness,
+    change_contrast,
+    change_saturation,
     grey,
-    hue_turned,
-    saturated,
-    solarised,
-    weighted,
+    solarise_pictures,
+    turn_hue,
 )
-from .draws import Draws, chosen, order, shares, uniform, whole_below
+from .draws import Draws, draw_bernoulli, draw_order, draw_shares, draw_uniform, whole_below
 
 _TRIES = 10  # torchvision's, before it takes the whole picture
 Range = tuple[float, float]
-Rows = Int64[Tensor, " rows"]
+RowIndices = Int64[Tensor, " rows"]
 CPU = torch.device("cpu")
 
 
@@ -88,50 +88,52 @@ def draw_views(
     """A view of the whole batch for each of the strengths, normalised; a function of the state of the draws alone."""
     shift, width = (torch.tensor(values, device=pictures.device).view(3, 1, 1) for values in (mean, std))
     values = pictures.float().div_(255)
-    return [_drawn(values, kind, draws).sub_(shift).div_(width) for kind in strengths]
+    return [_augment_pictures(values, kind, draws).sub_(shift).div_(width) for kind in strengths]
 
 
 def draw_view(pictures: UInt8[Tensor, "B 3 S S"], kind: Strengths, draws: Draws) -> Float32[Tensor, "B 3 O O"]:
     """One view with values in [0, 1]."""
-    return _drawn(pictures.float().div_(255), kind, draws)
+    return _augment_pictures(pictures.float().div_(255), kind, draws)
 
 
-def _drawn(pictures: Float32[Tensor, "B 3 S S"], kind: Strengths, draws: Draws) -> Float32[Tensor, "B 3 O O"]:
+def _augment_pictures(
+    pictures: Float32[Tensor, "B 3 S S"], kind: Strengths, draws: Draws
+) -> Float32[Tensor, "B 3 O O"]:
     batch, _, side, _ = pictures.shape
     device = pictures.device
-    box_B4 = drawn_boxes(batch, side, kind, draws, device)
-    is_flipped_B = chosen(draws, (batch,), kind.flipped, CPU)
-    of_rows = resampling(box_B4[:, 0], box_B4[:, 2], side, kind.size_px)
-    of_columns = resampling(box_B4[:, 1], box_B4[:, 3], side, kind.size_px)
-    _change(of_columns, is_flipped_B, lambda some, _: some.flip(1))
-    view = weighted(pictures, of_rows, of_columns).clamp_(0, 1)  # bicubic overshoots
-    _jitter(view, kind, draws)
-    _change(view, chosen(draws, (batch,), kind.grey, CPU), lambda some, _: grey(some).expand_as(some))
-    sigma_B = uniform(draws, (batch,), *kind.sigma_px, device)
-    is_blurred_B = chosen(draws, (batch,), kind.blurred, CPU)
-    _change(view, is_blurred_B, lambda some, rows: blurred(some, sigma_B[rows]).clamp_(0, 1))
-    _change(view, chosen(draws, (batch,), kind.solarised, CPU), lambda some, _: solarised(some))
+    box_B4 = draw_boxes(batch, side, kind, draws, device)
+    is_flipped_B = draw_bernoulli(draws, (batch,), kind.flipped, CPU)
+    of_rows = resampling_weights(box_B4[:, 0], box_B4[:, 2], side, kind.size_px)
+    of_columns = resampling_weights(box_B4[:, 1], box_B4[:, 3], side, kind.size_px)
+    _change_rows(of_columns, is_flipped_B, lambda some, _: some.flip(1))
+    view = apply_axis_weights(pictures, of_rows, of_columns).clamp_(0, 1)  # bicubic overshoots
+    _jitter_colours(view, kind, draws)
+    _change_rows(view, draw_bernoulli(draws, (batch,), kind.grey, CPU), lambda some, _: grey(some).expand_as(some))
+    sigma_B = draw_uniform(draws, (batch,), *kind.sigma_px, device)
+    is_blurred_B = draw_bernoulli(draws, (batch,), kind.blurred, CPU)
+    _change_rows(view, is_blurred_B, lambda some, rows: blur_pictures(some, sigma_B[rows]).clamp_(0, 1))
+    _change_rows(view, draw_bernoulli(draws, (batch,), kind.solarised, CPU), lambda some, _: solarise_pictures(some))
     return view
 
 
-def drawn_boxes(batch: int, side: int, kind: Strengths, draws: Draws, device: torch.device) -> Int64[Tensor, "B 4"]:
+def draw_boxes(batch: int, side: int, kind: Strengths, draws: Draws, device: torch.device) -> Int64[Tensor, "B 4"]:
     """Top, left, rows and columns of a crop per picture, whole pixels: the first of ten tries that lies within the
     picture, or else the largest in the middle whose ratio is allowed."""
-    area_BA = side**2 * uniform(draws, (batch, _TRIES), *kind.scale, device)
+    area_BA = side**2 * draw_uniform(draws, (batch, _TRIES), *kind.scale, device)
     narrowest, widest = map(math.log, kind.ratio)
-    ratio_BA = uniform(draws, (batch, _TRIES), narrowest, widest, device).exp()
+    ratio_BA = draw_uniform(draws, (batch, _TRIES), narrowest, widest, device).exp()
     sides_BA2 = torch.stack([(area_BA / ratio_BA).sqrt(), (area_BA * ratio_BA).sqrt()], dim=-1).round().long()
     fits_BA = ((sides_BA2 >= 1) & (sides_BA2 <= side)).all(dim=-1)
     first_B = fits_BA.byte().argmax(dim=1)
     drawn_B2 = sides_BA2[torch.arange(batch, device=device), first_B]
-    place_B2 = whole_below(shares(draws, (batch, 2), device), side - drawn_B2 + 1)
+    place_B2 = whole_below(draw_shares(draws, (batch, 2), device), side - drawn_B2 + 1)
     nearest = min(max(1.0, kind.ratio[0]), kind.ratio[1])
     largest = torch.tensor([max(1, round(side / max(nearest, 1))), max(1, round(side * min(nearest, 1)))])
     middle = torch.cat([(side - largest) // 2, largest]).to(device)
     return torch.where(fits_BA.any(dim=1, keepdim=True), torch.cat([place_B2, drawn_B2], dim=1), middle)
 
 
-def resampling(
+def resampling_weights(
     start: Int64[Tensor, " B"], length: Int64[Tensor, " B"], side: int, size_px: int
 ) -> Float32[Tensor, "B O S"]:
     """Weights of a side's pixels in each of the `size_px` that start … start + length become: the bicubic filter
@@ -154,29 +156,29 @@ def _bicubic(distance: Tensor) -> Tensor:
     return near.mul_(is_near).add_(far.mul_(1 - is_near))
 
 
-def _jitter(view: Pictures, kind: Strengths, draws: Draws) -> None:
+def _jitter_colours(view: PictureBatch, kind: Strengths, draws: Draws) -> None:
     batch, device = len(view), view.device
-    is_jittered_B = chosen(draws, (batch,), kind.jittered, CPU)
+    is_jittered_B = draw_bernoulli(draws, (batch,), kind.jittered, CPU)
     steps = (
-        (brightened, 1.0, kind.brightness),
-        (contrasted, 1.0, kind.contrast),
-        (saturated, 1.0, kind.saturation),
-        (hue_turned, 0.0, kind.hue),
+        (change_brightness, 1.0, kind.brightness),
+        (change_contrast, 1.0, kind.contrast),
+        (change_saturation, 1.0, kind.saturation),
+        (turn_hue, 0.0, kind.hue),
     )
     drawn = []
-    for number in order(draws, len(steps)):
+    for number in draw_order(draws, len(steps)):
         step, middle, reach = steps[number]
-        drawn.append((step, uniform(draws, (batch,), middle - reach, middle + reach, device), reach))
+        drawn.append((step, draw_uniform(draws, (batch,), middle - reach, middle + reach, device), reach))
 
-    def distorted(some: Pictures, rows: Rows) -> Pictures:
+    def distort_colours(some: PictureBatch, rows: RowIndices) -> PictureBatch:
         for step, strength_B, reach in drawn:
             some = step(some, strength_B[rows]) if reach > 0 else some
         return some
 
-    _change(view, is_jittered_B, distorted)
+    _change_rows(view, is_jittered_B, distort_colours)
 
 
-def _change(values: Tensor, is_chosen: Bool[Tensor, " B"], change: Callable[[Tensor, Rows], Tensor]) -> None:
+def _change_rows(values: Tensor, is_chosen: Bool[Tensor, " B"], change: Callable[[Tensor, RowIndices], Tensor]) -> None:
     """Changes the rows that were chosen, and computes nothing of the others. The choice is known to the CPU, so no
     device is waited for."""
     rows = is_chosen.nonzero()[:, 0].to(values.device)

@@ -20,9 +20,9 @@ from torch.nn.functional import interpolate, normalize
 from ...manifests.artifact.artifact import Artifact
 from ...manifests.artifact.pixels import Pixels
 from ...manifests.errors import ConfigError
-from ..learning.processes import from_this_alone
+from ..learning.processes import gather_self
 from ..vision.fitting import Colour
-from .assignments import centred_targets, usage
+from .assignments import centering_targets, cluster_usage
 from .config import PretrainConfig
 from .teaching import TEACHER_TEMPERATURES, Teaching
 
@@ -41,7 +41,7 @@ class Watched:
     classes: Int64[np.ndarray, " B"]  # 0 where there is none
 
 
-def chosen_pictures(pixels: Pixels, images: Artifact, positions: Int64[np.ndarray, " N"], seed: int) -> Watched:
+def choose_watched_pictures(pixels: Pixels, images: Artifact, positions: Int64[np.ndarray, " N"], seed: int) -> Watched:
     """The same for a seed: of the commonest classes some each, then whatever else."""
     generator = np.random.default_rng([seed, 1])
     drawn = np.sort(generator.choice(positions, min(NUM_CANDIDATES, len(positions)), replace=False))
@@ -63,24 +63,26 @@ def chosen_pictures(pixels: Pixels, images: Artifact, positions: Int64[np.ndarra
 
 
 @torch.no_grad()
-def watched_values(teaching: Teaching, pixels: Pixels, watched: Watched, mean: Colour, std: Colour) -> dict[str, float]:
+def measure_teacher(
+    teaching: Teaching, pixels: Pixels, watched: Watched, mean: Colour, std: Colour
+) -> dict[str, float]:
     """For the metric line of an epoch's last step: of the class token's clusters, of the patches', and of classes. One
     process computes it alone."""
     features, logits = [], dict[str, list[Tensor]]()
     for start in range(0, len(watched.positions), AT_ONCE):
         pictures = torch.from_numpy(pixels.at(watched.positions[start : start + AT_ONCE])).permute(0, 3, 1, 2)
-        tokens = _shown(teaching, pictures, mean, std)
+        tokens = _teacher_tokens(teaching, pictures, mean, std)
         features.append(tokens[:, 0])
-        if "cls" in teaching.config.clustered:
+        if "cls" in teaching.config.clustering_losses:
             logits.setdefault("cls", []).append(teaching.teacher.projection(tokens[:, :1])[0])
-        if "patch" in teaching.config.clustered:  # of one patch a picture, another one from picture to picture
+        if "patch" in teaching.config.clustering_losses:  # of one patch a picture, another one from picture to picture
             patch_B = 1 + (torch.arange(len(tokens)) + start) % (tokens.shape[1] - 1)
             chosen = tokens[torch.arange(len(tokens)), patch_B][:, None]
             logits.setdefault("patch", []).append(teaching.teacher.projection(chosen.expand(-1, 2, -1))[1][:, 0])
     values: dict[str, float] = {}
     for name, some in logits.items():
-        targets = centred_targets(torch.cat(some), teaching.centres.of(name), TEACHER_TEMPERATURES[1])
-        found = usage(targets, from_this_alone)
+        targets = centering_targets(torch.cat(some), teaching.centres.get(name), TEACHER_TEMPERATURES[1])
+        found = cluster_usage(targets, gather_self)
         undecided = -(targets * targets.clamp_min(1e-30).log()).sum(dim=-1).mean()
         both = {"entropy": found.entropy, "information": max(0.0, found.entropy - float(undecided))}
         values |= {f"{name} {key}": value for key, value in both.items()}
@@ -89,11 +91,11 @@ def watched_values(teaching: Teaching, pixels: Pixels, watched: Watched, mean: C
     return values | ({} if accuracy is None else {"nearest_centroid": accuracy})
 
 
-def collapse(config: PretrainConfig, values: Mapping[str, float]) -> str:
+def collapse_warning(config: PretrainConfig, values: Mapping[str, float]) -> str:
     """A sentence where a cluster tells nothing of its picture or patch: all in one, all in every one, or each the same
     mixture; else nothing."""
     largest = math.log(config.clusters)
-    gone = [name for name in config.clustered if values[f"{name} information"] < _TOLD * largest]
+    gone = [name for name in config.clustering_losses if values[f"{name} information"] < _TOLD * largest]
     if not gone:
         return ""
     told = ", ".join(
@@ -120,7 +122,7 @@ def nearest_centroid(features: Float32[Tensor, "B D"], classes: Int64[Tensor, " 
     return float((nearest == torch.tensor(truth)).float().mean())
 
 
-def _shown(
+def _teacher_tokens(
     teaching: Teaching, pictures: UInt8[Tensor, "B 3 S S"], mean: Colour, std: Colour
 ) -> Float32[Tensor, "B M D"]:
     device = next(teaching.teacher.parameters()).device

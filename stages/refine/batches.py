@@ -4,14 +4,14 @@ import math
 from collections.abc import Iterable, Iterator
 
 from ...manifests.errors import RowFailed
-from .refinement import Refined, Refinement, Unrefined, refined
+from .refinement import Refined, Refinement, Unrefined, refine_batch
 
 VALUES_AT_ONCE = 2**25  # pixels times labels
 
 Numbered = tuple[int, Refined | RowFailed]
 
 
-def refined_in_batches(
+def refine_in_batches(
     asked: Iterable[tuple[int, Unrefined | Refined | RowFailed]], refinement: Refinement
 ) -> Iterator[Numbered]:
     """What became of each row, not in order. On a CPU one picture after the other, as nothing is gained by more."""
@@ -25,14 +25,14 @@ def refined_in_batches(
         waiting.setdefault(each.shape, []).append((index, each))
         values += math.prod(each.shape)
         if is_alone or values >= VALUES_AT_ONCE:
-            yield from _answered(waiting, refinement)
+            yield from _refine_waiting(waiting, refinement)
             waiting, values = {}, 0
-    yield from _answered(waiting, refinement)
+    yield from _refine_waiting(waiting, refinement)
 
 
-def _answered(
+def _refine_waiting(
     waiting: dict[tuple[int, ...], list[tuple[int, Unrefined]]], refinement: Refinement
 ) -> Iterator[Numbered]:
     for alike in waiting.values():
-        found = refined([each for _, each in alike], refinement)
+        found = refine_batch([each for _, each in alike], refinement)
         yield from zip((index for index, _ in alike), found, strict=True)

@@ -68,7 +68,7 @@ class PictureCrf:
             sure_HW, self._num_labels, gt_prob=self._preset.gt_prob, zero_unsure=False
         )
         unary_LN[:, is_unsure_HW.ravel()] = np.log(self._num_labels)
-        return self._inferred(unary_LN)
+        return self._infer_labels(unary_LN)
 
     def from_scores(self, score_LHW: Float32[np.ndarray, "L H W"]) -> UInt8[np.ndarray, "H W"]:
         """The label map of scores from 0 to 1; probabilities, but their sum does not matter (below 1e-5 it is clipped).
@@ -76,9 +76,9 @@ class PictureCrf:
         assert score_LHW.shape == (self._num_labels, *self._picture.shape[:2]), score_LHW.shape
         if self._preset.softens:
             score_LHW = softmax(score_LHW, axis=0)
-        return self._inferred(_pydensecrf("utils").unary_from_softmax(score_LHW))
+        return self._infer_labels(_pydensecrf("utils").unary_from_softmax(score_LHW))
 
-    def _inferred(self, unary_LN: Float32[np.ndarray, "L N"]) -> UInt8[np.ndarray, "H W"]:
+    def _infer_labels(self, unary_LN: Float32[np.ndarray, "L N"]) -> UInt8[np.ndarray, "H W"]:
         self._model.setUnaryEnergy(unary_LN)
         probability_LN = np.array(self._model.inference(self._preset.iterations))
         label_N = probability_LN.argmax(axis=0).astype(np.uint8)

@@ -71,7 +71,7 @@ def guided_filter(
         window = slice(first, min(stop + 2 * radius, height))
         guide = _Guide(pictures[..., window, :].double() / 255, preset)
         for label in range(scores.shape[1]):
-            found = guide.filtered(scores[:, label, window].double())
+            found = guide.filter_scores(scores[:, label, window].double())
             filtered[:, label, start:stop] = found[:, start - first : stop - first]
     return filtered
 
@@ -82,9 +82,9 @@ class _Guide:
     def __init__(self, colours: Float64[Tensor, "B 3 H W"], preset: GuidedPreset) -> None:
         self._colours, self._radius = colours, preset.radius
         self._mean = _box_mean(colours, preset.radius)
-        self._factors = self._factored(preset.eps)
+        self._factors = self._factor_covariance(preset.eps)
 
-    def _factored(self, eps: float) -> tuple[Tensor, ...]:
+    def _factor_covariance(self, eps: float) -> tuple[Tensor, ...]:
         """Of Σ + εU the triangular factors, LDLᵀ: three numbers below the diagonal and three on it."""
         (r, g, b), (mean_r, mean_g, mean_b) = self._colours.unbind(1), self._mean.unbind(1)
         rr, gg, bb = (
@@ -102,9 +102,9 @@ class _Guide:
     def _covariance(self, one: Tensor, one_mean: Tensor, other: Tensor, other_mean: Tensor) -> Float64[Tensor, "B H W"]:
         return _box_mean(one * other, self._radius) - one_mean * other_mean
 
-    def filtered(self, scores: Float64[Tensor, "B H W"]) -> Float64[Tensor, "B H W"]:
+    def filter_scores(self, scores: Float64[Tensor, "B H W"]) -> Float64[Tensor, "B H W"]:
         mean = _box_mean(scores, self._radius)
-        slopes = self._solved(
+        slopes = self._solve_slopes(
             [
                 self._covariance(colour, colour_mean, scores, mean)
                 for colour, colour_mean in zip(self._colours.unbind(1), self._mean.unbind(1), strict=True)
@@ -118,7 +118,7 @@ class _Guide:
             found += _box_mean(slope, self._radius) * colour
         return found
 
-    def _solved(self, right: list[Tensor]) -> list[Tensor]:
+    def _solve_slopes(self, right: list[Tensor]) -> list[Tensor]:
         low_rg, low_rb, low_gb, rr, gg, bb = self._factors
         r = right[0]
         g = right[1] - low_rg * r

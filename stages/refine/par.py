@@ -52,18 +52,18 @@ PAR_PRESETS = (
 
 
 @torch.inference_mode()
-def pixel_adaptive(
+def pixel_adaptive_scores(
     pictures: UInt8[Tensor, "B 3 H W"], scores: Float32[Tensor, "B S L H W"], preset: ParPreset
 ) -> Float32[Tensor, "B S L H W"]:
     """The refined scores, at the size of the picture again."""
     batch, sets, labels, height, width = scores.shape
     smaller = (max(1, height // preset.scale), max(1, width // preset.scale))
     channels = [
-        _resized(pictures[:, each : each + 1] / 255, smaller) for each in range(3)
+        _resize_maps(pictures[:, each : each + 1] / 255, smaller) for each in range(3)
     ]  # one in memory at full size
-    small = _resized(scores.flatten(1, 2), smaller).view(batch, sets, labels, *smaller)
-    refined = adapted(torch.cat(channels, dim=1), probabilities(small).flatten(1, 2), preset)
-    return _resized(refined, (height, width)).view(scores.shape)
+    small = _resize_maps(scores.flatten(1, 2), smaller).view(batch, sets, labels, *smaller)
+    refined = adapt_scores(torch.cat(channels, dim=1), probabilities(small).flatten(1, 2), preset)
+    return _resize_maps(refined, (height, width)).view(scores.shape)
 
 
 def probabilities(scores: Float32[Tensor, "B S L H W"]) -> Float32[Tensor, "B S L H W"]:
@@ -75,7 +75,7 @@ def probabilities(scores: Float32[Tensor, "B S L H W"]) -> Float32[Tensor, "B S 
     return powers / total
 
 
-def adapted(
+def adapt_scores(
     pictures: Float32[Tensor, "B 3 H W"],
     scores: Float32[Tensor, "B maps H W"],
     preset: ParPreset,
@@ -94,13 +94,13 @@ def adapted(
     above = [refined[..., :0, :]] * preset.iterations  # of each iteration: the block before as that iteration found it
     for step in range(len(blocks) + preset.iterations - 1):
         if step < len(blocks):
-            weights[step] = _weights(_widened(pictures, blocks[step], reach), preset)
+            weights[step] = _weights(_widen_block(pictures, blocks[step], reach), preset)
         for iteration in range(preset.iterations):
             number = step - iteration
             if 0 <= number < len(blocks):
                 found = refined[..., blocks[number], :].clone()
                 below = refined[..., blocks[number].stop : blocks[number].stop + reach, :]
-                window = _edged(above[iteration], found, below, reach)
+                window = _pad_edges(above[iteration], found, below, reach)
                 refined[..., blocks[number], :] = _weighted_sum(window, weights[number], preset)
                 above[iteration] = found
         weights.pop(step - preset.iterations + 1, None)
@@ -167,16 +167,18 @@ def _neighbours(window: Float32[Tensor, "B maps rows columns"], preset: ParPrese
             yield window[..., top : top + height, left : left + width]
 
 
-def _widened(maps: Float32[Tensor, "B maps H W"], block: slice, reach: int) -> Float32[Tensor, "B maps rows columns"]:
+def _widen_block(
+    maps: Float32[Tensor, "B maps H W"], block: slice, reach: int
+) -> Float32[Tensor, "B maps rows columns"]:
     """A block of rows with what is around it."""
     above, below = (
         maps[..., max(0, block.start - reach) : block.start, :],
         maps[..., block.stop : block.stop + reach, :],
     )
-    return _edged(above, maps[..., block, :], below, reach)
+    return _pad_edges(above, maps[..., block, :], below, reach)
 
 
-def _edged(
+def _pad_edges(
     above: Float32[Tensor, "B maps R1 W"],
     block: Float32[Tensor, "B maps R2 W"],
     below: Float32[Tensor, "B maps R3 W"],
@@ -188,7 +190,7 @@ def _edged(
     return functional.pad(near, (reach, reach, missing_above, missing_below), mode="replicate")
 
 
-def _resized(maps: Float32[Tensor, "B maps H W"], size: tuple[int, int]) -> Float32[Tensor, "B maps rows columns"]:
+def _resize_maps(maps: Float32[Tensor, "B maps H W"], size: tuple[int, int]) -> Float32[Tensor, "B maps rows columns"]:
     """Bilinear, pixels by their centres, as torch's interpolate, which rounds otherwise with other threads."""
     for dim, length in zip((-2, -1), size, strict=True):
         before = maps.shape[dim]

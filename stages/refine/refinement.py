@@ -13,12 +13,12 @@ from ...manifests.classes import BACKGROUND, IGNORE
 from ...manifests.errors import Reason, RowFailed
 from ..maps.backgrounds import (
     Background,
-    Rows,
+    PictureMaps,
     RowThresholds,
     TwoScores,
-    agreed,
     hard_labels,
     highest_labels,
+    join_levels,
     levels,
     soft_scores,
 )
@@ -26,7 +26,7 @@ from ..maps.local_classes import LocalClasses, local_classes
 from ..maps.object_classes import KnownClasses, object_labels
 from .crf import PictureCrf
 from .presets import CrfPreset
-from .smoothing import Smoother, smoothed
+from .smoothing import Smoother, smooth_scores
 
 NO_FOREGROUND = "no_foreground"
 _OBJECT = 1  # the class that rows without one have until they are given theirs
@@ -42,7 +42,7 @@ class Refinement:
     device: str = "cpu"  # of the smoother
 
     @property
-    def sees_pictures(self) -> bool:
+    def needs_pictures(self) -> bool:
         return self.crf is not None or self.smoother is not None
 
 
@@ -65,7 +65,7 @@ class Unrefined:
     """The soft maps of a picture, and how their rows are read."""
 
     picture: UInt8[np.ndarray, "H W 3"]
-    rows: Rows
+    rows: PictureMaps
     classes: LocalClasses
     known: KnownClasses | None = None  # of rows without class, which are refined as one object
 
@@ -75,7 +75,7 @@ class Unrefined:
         return *self.picture.shape[:2], 1 + len(self.classes.classes)
 
 
-def unrefined_picture(
+def prepare_picture(
     picture: UInt8[np.ndarray, "H W 3"],
     maps_KHW: Float32[np.ndarray, "K H W"],
     thresholds_K: Float64[np.ndarray, " K"],
@@ -86,13 +86,13 @@ def unrefined_picture(
     needed is not finite."""
     assert maps_KHW.shape[1:] == picture.shape[:2], (maps_KHW.shape, picture.shape)
     local = local_classes(row_classes)
-    rows = Rows(maps_KHW, thresholds_K, local.labels_K)
+    rows = PictureMaps(maps_KHW, thresholds_K, local.labels_K)
     if local.classes:
         _check_finite(rows, background)
     return Unrefined(picture, rows, local)
 
 
-def unrefined_objects(
+def prepare_objects(
     picture: UInt8[np.ndarray, "H W 3"],
     maps_KHW: Float32[np.ndarray, "K H W"],
     thresholds_K: Float64[np.ndarray, " K"],
@@ -100,19 +100,22 @@ def unrefined_objects(
     background: Background,
 ) -> Unrefined:
     """Of rows without class."""
-    found = unrefined_picture(picture, maps_KHW, thresholds_K, [_OBJECT] * len(maps_KHW), background)
+    found = prepare_picture(picture, maps_KHW, thresholds_K, [_OBJECT] * len(maps_KHW), background)
     return Unrefined(found.picture, found.rows, found.classes, known)
 
 
-def refined(pictures: Sequence[Unrefined], refinement: Refinement) -> list[Refined]:
+def refine_batch(pictures: Sequence[Unrefined], refinement: Refinement) -> list[Refined]:
     """The label map of each; where scores are smoothed, all must be of one shape."""
     if refinement.smoother is None or not pictures[0].classes.classes:
-        return [_named(each, _labels(each, refinement)) for each in pictures]
+        return [_name_classes(each, _local_labels(each, refinement)) for each in pictures]
     steps = levels(refinement.background)
     scores = [np.stack([soft_scores(each.rows, level) for level in steps]) for each in pictures]
-    found = smoothed([each.picture for each in pictures], scores, refinement.smoother, refinement.device)
+    found = smooth_scores([each.picture for each in pictures], scores, refinement.smoother, refinement.device)
     by_level = ([highest_labels(scores_LHW) for scores_LHW in scores_SLHW] for scores_SLHW in found)
-    return [_named(each, _joined(labels, refinement)) for each, labels in zip(pictures, by_level, strict=True)]
+    return [
+        _name_classes(each, _combine_levels(labels, refinement))
+        for each, labels in zip(pictures, by_level, strict=True)
+    ]
 
 
 def refine_picture(
@@ -123,8 +126,8 @@ def refine_picture(
     refinement: Refinement,
 ) -> Refined:
     """One picture, of rows that have a class each."""
-    asked = unrefined_picture(picture, maps_KHW, thresholds_K, row_classes, refinement.background)
-    return refined([asked], refinement)[0]
+    asked = prepare_picture(picture, maps_KHW, thresholds_K, row_classes, refinement.background)
+    return refine_batch([asked], refinement)[0]
 
 
 def refine_objects(
@@ -136,11 +139,11 @@ def refine_objects(
 ) -> Refined:
     """One picture, of rows without class: refined as one object, which is then given its classes. Scores are the
     object's, as that is what the rows say."""
-    asked = unrefined_objects(picture, maps_KHW, thresholds_K, known, refinement.background)
-    return refined([asked], refinement)[0]
+    asked = prepare_objects(picture, maps_KHW, thresholds_K, known, refinement.background)
+    return refine_batch([asked], refinement)[0]
 
 
-def _labels(asked: Unrefined, refinement: Refinement) -> UInt8[np.ndarray, "H W"]:
+def _local_labels(asked: Unrefined, refinement: Refinement) -> UInt8[np.ndarray, "H W"]:
     """Local ones, without a smoother."""
     rows, num_classes, preset = asked.rows, len(asked.classes.classes), refinement.crf
     if not num_classes:
@@ -154,42 +157,42 @@ def _labels(asked: Unrefined, refinement: Refinement) -> UInt8[np.ndarray, "H W"
         else crf.from_scores(soft_scores(rows, level))
         for level in levels(refinement.background)
     ]
-    return _joined(by_level, refinement)
+    return _combine_levels(by_level, refinement)
 
 
-def _joined(by_level: Sequence[UInt8[np.ndarray, "H W"]], refinement: Refinement) -> UInt8[np.ndarray, "H W"]:
-    return agreed(*by_level) if isinstance(refinement.background, TwoScores) else by_level[0]
+def _combine_levels(by_level: Sequence[UInt8[np.ndarray, "H W"]], refinement: Refinement) -> UInt8[np.ndarray, "H W"]:
+    return join_levels(*by_level) if isinstance(refinement.background, TwoScores) else by_level[0]
 
 
-def _check_finite(rows: Rows, background: Background) -> None:
+def _check_finite(rows: PictureMaps, background: Background) -> None:
     if not np.isfinite(rows.maps_KHW).all():
         raise RowFailed(Reason.NOT_FINITE, "a soft map holds NaN or infinity")
     if isinstance(background, RowThresholds) and not np.isfinite(rows.thresholds_K).all():
         raise RowFailed(Reason.NOT_FINITE, "the threshold of a soft map is NaN or infinity")
 
 
-def _named(asked: Unrefined, local_HW: UInt8[np.ndarray, "H W"]) -> Refined:
+def _name_classes(asked: Unrefined, local_HW: UInt8[np.ndarray, "H W"]) -> Refined:
     """With the classes' own indices, and what is measured of each."""
-    label_HW, maps_KHW = asked.classes.named(local_HW), asked.rows.maps_KHW
+    label_HW, maps_KHW = asked.classes.to_class_indices(local_HW), asked.rows.maps_KHW
     if asked.known is not None:
         named_HW = object_labels(label_HW == _OBJECT, asked.known)
         label_HW = np.where(label_HW == IGNORE, np.uint8(IGNORE), named_HW)
         indices = [int(index) for index in np.unique(label_HW) if index not in (BACKGROUND, IGNORE)]
-        return _noted(label_HW, [_measured(label_HW, index, maps_KHW) for index in indices])
+        return _add_note(label_HW, [_measure_class(label_HW, index, maps_KHW) for index in indices])
     by_class = {
         index: [maps_KHW[row] for row in np.flatnonzero(asked.rows.labels_K == label)]
         for label, index in enumerate(asked.classes.classes, start=1)
     }
-    return _noted(label_HW, [_measured(label_HW, index, maps) for index, maps in by_class.items()])
+    return _add_note(label_HW, [_measure_class(label_HW, index, maps) for index, maps in by_class.items()])
 
 
-def _measured(label_HW: UInt8[np.ndarray, "H W"], index: int, maps: Iterable[np.ndarray]) -> RefinedClass:
+def _measure_class(label_HW: UInt8[np.ndarray, "H W"], index: int, maps: Iterable[np.ndarray]) -> RefinedClass:
     is_class_HW = label_HW == index
     area_px = int(is_class_HW.sum())
     score_N = np.max([map_HW[is_class_HW] for map_HW in maps], axis=0)
     return RefinedClass(index, float(score_N.mean(dtype=np.float64)) if area_px else None, area_px)
 
 
-def _noted(label_HW: UInt8[np.ndarray, "H W"], classes: list[RefinedClass]) -> Refined:
+def _add_note(label_HW: UInt8[np.ndarray, "H W"], classes: list[RefinedClass]) -> Refined:
     has_foreground = any(each.area_px for each in classes)
     return Refined(label_HW, tuple(classes), "" if has_foreground else NO_FOREGROUND)

@@ -8,7 +8,7 @@ from .crf import require_crf
 from .guided import GuidedPreset, parse_guided
 from .presets import CrfPreset, find_preset
 from .refinement import Refinement
-from .smoothing import Smoother, find_par
+from .smoothing import Smoother, find_par_preset
 
 Refiner = Literal["none", "crf", "par", "guided"]
 REFINERS: tuple[Refiner, ...] = get_args(Refiner)
@@ -16,7 +16,7 @@ SMOOTHERS: tuple[Refiner, ...] = ("par", "guided")  # which torch computes, on a
 _FIRST_CRF = "irn"
 
 
-def named_preset(refiner: Refiner, text: str) -> CrfPreset | Smoother | None:
+def parse_preset(refiner: Refiner, text: str) -> CrfPreset | Smoother | None:
     """The preset that a user wrote, or the refiner's first; raises ConfigError for what cannot work."""
     match refiner:
         case "none":
@@ -25,7 +25,7 @@ def named_preset(refiner: Refiner, text: str) -> CrfPreset | Smoother | None:
             require_crf()
             return find_preset(text or _FIRST_CRF)
         case "par":
-            return find_par(text)
+            return find_par_preset(text)
         case "guided":
             return parse_guided(text)
 
@@ -49,13 +49,13 @@ def check_device(refiner: Refiner, device: str) -> None:
         return
     if refiner not in SMOOTHERS:
         raise ConfigError(f"device is {device}, and the refiner {refiner} runs on the CPU alone; leave the device out")
-    from ..vision.backbone import device_named  # timm takes a second
+    from ..vision.backbone import find_device  # timm takes a second
 
-    device_named(device)
+    find_device(device)
 
 
 def refinement_of(refiner: Refiner, preset: str, background: str, device: str) -> Refinement:
-    found = named_preset(refiner, preset)
+    found = parse_preset(refiner, preset)
     crf = found if isinstance(found, CrfPreset) else None
     smoother = None if isinstance(found, CrfPreset) else found
     return Refinement(background=parse_background(background), crf=crf, smoother=smoother, device=device)

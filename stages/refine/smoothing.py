@@ -15,12 +15,12 @@ from torch import Tensor
 from ...manifests.errors import ConfigError, EnvironmentFault
 from ..maps.one_thread import one_thread
 from .guided import GuidedPreset, guided_filter
-from .par import PAR_PRESETS, ParPreset, pixel_adaptive
+from .par import PAR_PRESETS, ParPreset, pixel_adaptive_scores
 
 Smoother = ParPreset | GuidedPreset
 
 
-def find_par(name: str) -> ParPreset:
+def find_par_preset(name: str) -> ParPreset:
     """The preset of this name; the first where none is named."""
     by_name = {preset.name: preset for preset in PAR_PRESETS}
     found = by_name.get(name.strip().lower() or PAR_PRESETS[0].name)
@@ -31,7 +31,7 @@ def find_par(name: str) -> ParPreset:
     return found
 
 
-def smoothed(
+def smooth_scores(
     pictures: Sequence[UInt8[np.ndarray, "H W 3"]],
     scores: Sequence[Float32[np.ndarray, "S L H W"]],
     smoother: Smoother,
@@ -43,7 +43,7 @@ def smoothed(
     """
     try:
         with one_thread() if device == "cpu" else nullcontext():
-            return _together(pictures, scores, smoother, device)
+            return _smooth_together(pictures, scores, smoother, device)
     except torch.OutOfMemoryError as error:
         if len(pictures) == 1:
             height, width = pictures[0].shape[:2]
@@ -52,21 +52,24 @@ def smoothed(
                 "a device with more memory"
             ) from error
     torch.cuda.empty_cache()
-    return [_together([one], [its], smoother, device)[0] for one, its in zip(pictures, scores, strict=True)]
+    return [_smooth_together([one], [its], smoother, device)[0] for one, its in zip(pictures, scores, strict=True)]
 
 
-def _together(
+def _smooth_together(
     pictures: Sequence[np.ndarray], scores: Sequence[np.ndarray], smoother: Smoother, device: str
 ) -> list[np.ndarray]:
-    pictures_B3HW, scores_BSLHW = _on(device, pictures).permute(0, 3, 1, 2), _on(device, scores)
+    pictures_B3HW, scores_BSLHW = (
+        _stack_on_device(device, pictures).permute(0, 3, 1, 2),
+        _stack_on_device(device, scores),
+    )
     if isinstance(smoother, ParPreset):
-        found_BSLHW = pixel_adaptive(pictures_B3HW, scores_BSLHW, smoother)
+        found_BSLHW = pixel_adaptive_scores(pictures_B3HW, scores_BSLHW, smoother)
     else:
         found_BSLHW = guided_filter(pictures_B3HW, scores_BSLHW.flatten(1, 2), smoother).view(scores_BSLHW.shape)
     return list(found_BSLHW.cpu().numpy())
 
 
-def _on(device: str, arrays: Sequence[np.ndarray]) -> Tensor:
+def _stack_on_device(device: str, arrays: Sequence[np.ndarray]) -> Tensor:
     """One array is not copied on a CPU, and may be one that is not to be written to."""
     joined = np.stack(arrays) if len(arrays) > 1 else np.ascontiguousarray(arrays[0])[None]
     return torch.from_numpy(joined if joined.flags.writeable else joined.copy()).to(device)

@@ -24,13 +24,13 @@ from ...manifests.pictures.palette import encode_label_map
 from ...manifests.pictures.sources import read_source
 from ..maps.backgrounds import RowThresholds, parse_background
 from ..maps.object_classes import NO_LABEL, KnownClasses
-from ..maps.upsampling import upsampled
+from ..maps.upsampling import upsample_maps
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
-from .batches import refined_in_batches
+from .batches import refine_in_batches
 from .crf import require_crf
 from .picture_rows import LISTED, picture_rows
-from .refinement import Refined, Refinement, Unrefined, unrefined_objects, unrefined_picture
-from .refiners import SMOOTHERS, Refiner, background_text, check_device, named_preset, preset_text, refinement_of
+from .refinement import Refined, Refinement, Unrefined, prepare_objects, prepare_picture
+from .refiners import SMOOTHERS, Refiner, background_text, check_device, parse_preset, preset_text, refinement_of
 
 # Pictures: of a CRF each takes half a second, of PAR and the guided filter a tenth.
 UNITS: Mapping[Refiner, int] = {"none": 256, "crf": 16, "par": 64, "guided": 64}
@@ -66,7 +66,7 @@ def refine_config(
     if refiner == "none" and (preset or background == PRESET):
         raise ConfigError("a preset is for --refiner crf, par or guided; name one of them, or leave the preset out")
     check_device(refiner, device)
-    found = named_preset(refiner, preset)
+    found = parse_preset(refiner, preset)
     rule = background_text(found) if background == PRESET else background
     return RefineConfig(
         refiner=refiner,
@@ -110,11 +110,11 @@ def reads(config: RefineConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
 def run_unit(work: Work, config: RefineConfig, prepared: Any) -> UnitResult:
     refinement = refinement_of(config.refiner, config.preset, config.background, config.device)
     results, cells = [RowResult()] * len(work.ids), list[bytes | None]([None] * len(work.ids))
-    for index, found in refined_in_batches(_asked(work, config, refinement), refinement):
+    for index, found in refine_in_batches(_prepare_rows(work, config, refinement), refinement):
         if isinstance(found, RowFailed):
             results[index] = RowResult(reason=found.reason)
         else:
-            results[index], cells[index] = _result(found), encode_label_map(found.label_HW)
+            results[index], cells[index] = _row_result(found), encode_label_map(found.label_HW)
     return UnitResult(results, cells={"label": cells})
 
 
@@ -125,12 +125,12 @@ class Soft:
     rows: Sequence[Mapping[str, Json]]
     maps_KRC: Float32[np.ndarray, "K R C"] | None  # None where there is no such artifact
 
-    def taken(self, places: Sequence[int]) -> "Soft":
+    def select_rows(self, places: Sequence[int]) -> "Soft":
         assert self.maps_KRC is not None
         return Soft([self.rows[place] for place in places], self.maps_KRC[list(places)])
 
 
-def _soft(work: Work, role: str) -> Iterator[Soft]:
+def _read_soft_maps(work: Work, role: str) -> Iterator[Soft]:
     """Of each picture of the unit in turn; those of a few pictures are read together."""
     if role not in work.inputs:
         yield from (Soft((), None) for _ in work.ids)
@@ -145,38 +145,42 @@ def _soft(work: Work, role: str) -> Iterator[Soft]:
             yield Soft(list(islice(rows, stop - first)), maps[first:stop])
 
 
-def _asked(
+def _prepare_rows(
     work: Work, config: RefineConfig, refinement: Refinement
 ) -> Iterator[tuple[int, Unrefined | Refined | RowFailed]]:
     """Of each row that can be done, what is to be refined; or what became of it where nothing is."""
-    for index, (soft, class_soft) in enumerate(zip(_soft(work, "maps"), _soft(work, "class_maps"), strict=True)):
+    for index, (soft, class_soft) in enumerate(
+        zip(_read_soft_maps(work, "maps"), _read_soft_maps(work, "class_maps"), strict=True)
+    ):
         if not work.blocked[index]:
             try:
-                yield index, _unrefined(work, index, soft, class_soft, config, refinement)
+                yield index, _prepare_row(work, index, soft, class_soft, config, refinement)
             except RowFailed as failed:
                 yield index, failed
 
 
-def _unrefined(
+def _prepare_row(
     work: Work, index: int, soft: Soft, class_soft: Soft, config: RefineConfig, refinement: Refinement
 ) -> Unrefined | Refined:
     size = (soft.rows[0]["height"], soft.rows[0]["width"])
-    labelled = soft.taken([place for place, row in enumerate(soft.rows) if row["note"] != NO_LABEL])
+    labelled = soft.select_rows([place for place, row in enumerate(soft.rows) if row["note"] != NO_LABEL])
     if not labelled.rows:  # a picture of which nothing is known
         return Refined(np.full(size, IGNORE, np.uint8), (), NO_LABEL)
-    maps_KHW = _upsampled(work.inputs["maps"], labelled, size)
-    picture = _picture(work, index, size) if refinement.sees_pictures else np.broadcast_to(np.uint8(0), (*size, 3))
+    maps_KHW = _maps_at_size(work.inputs["maps"], labelled, size)
+    picture = (
+        _read_picture(work, index, size) if refinement.needs_pictures else np.broadcast_to(np.uint8(0), (*size, 3))
+    )
     thresholds = np.array([row["threshold"] for row in labelled.rows])
     if config.threshold is not None:
         thresholds[:] = np.float32(config.threshold)  # as `mask` would have written it
     classes = [row["class"] for row in labelled.rows]
     if None in classes:
-        known = _known(work, index, class_soft, size)
-        return unrefined_objects(picture, maps_KHW, thresholds, known, refinement.background)
-    return unrefined_picture(picture, maps_KHW, thresholds, classes, refinement.background)
+        known = _read_known_classes(work, index, class_soft, size)
+        return prepare_objects(picture, maps_KHW, thresholds, known, refinement.background)
+    return prepare_picture(picture, maps_KHW, thresholds, classes, refinement.background)
 
 
-def _result(found: Refined) -> RowResult:
+def _row_result(found: Refined) -> RowResult:
     height, width = found.label_HW.shape
     scalars: dict[str, Json] = {
         "classes": [each.index for each in found.classes],
@@ -188,27 +192,27 @@ def _result(found: Refined) -> RowResult:
     return RowResult(scalars, note=found.note)
 
 
-def _known(work: Work, index: int, class_soft: Soft, size: tuple[int, int]) -> KnownClasses:
+def _read_known_classes(work: Work, index: int, class_soft: Soft, size: tuple[int, int]) -> KnownClasses:
     """What tells the classes of objects that were found without one."""
     labels = work.upstream["images"].column("labels")[index].as_py() or []
     known = KnownClasses(num_classes=len(work.facts["classes"]), image_labels=labels)
     places = [place for place, row in enumerate(class_soft.rows) if row["class"] is not None]
     if not places:
         return known
-    classed = class_soft.taken(places)
-    maps_KHW = _upsampled(work.inputs["class_maps"], classed, size)
+    classed = class_soft.select_rows(places)
+    maps_KHW = _maps_at_size(work.inputs["class_maps"], classed, size)
     return replace(known, maps_KHW=maps_KHW, map_classes=[row["class"] for row in classed.rows])
 
 
-def _upsampled(maps: Artifact, soft: Soft, size: tuple[int, int]) -> Float32[np.ndarray, "K H W"]:
+def _maps_at_size(maps: Artifact, soft: Soft, size: tuple[int, int]) -> Float32[np.ndarray, "K H W"]:
     first, facts = soft.rows[0], maps.plan.facts
     if (first["height"], first["width"]) != size:
         raise RowFailed(Reason.CHANGED, "maps and class maps are of pictures of different sizes")
     assert soft.maps_KRC is not None
-    return upsampled(soft.maps_KRC, size, tuple(first["box"]), tuple(facts["patch"]), facts["align_corners"])
+    return upsample_maps(soft.maps_KRC, size, tuple(first["box"]), tuple(facts["patch"]), facts["align_corners"])
 
 
-def _picture(work: Work, index: int, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+def _read_picture(work: Work, index: int, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
     images = work.inputs["images"].plan
     row = {name: work.upstream["images"].column(name)[index].as_py() for name in ("uri", "sha256")}
     data = read_source(images.facts["root"], row["uri"])

@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from ...manifests.classes import BACKGROUND, IGNORE
-from .intervals import Group, Interval, bootstrap, bootstrap_mean, count_columns
-from .iou import ClassScores, Counts, accumulated, mean_iou, pixel_counts, scores, stacked
+from .intervals import BootstrapGroup, Interval, bootstrap, bootstrap_mean, count_columns
+from .iou import ClassScores, Counts, iou_scores, mean_iou, pixel_counts, stack_counts, sum_counts
 
 # Truth that is 255. "background": counts as background, as in CST's code, which means to leave it out and does not.
 # "ignore": left out, as in HSNet.
@@ -59,7 +59,7 @@ def episode_counts(
     return pixel_counts(of_truth[truth_HW], of_ways[painted_HW])
 
 
-def exact(found: Bool[np.ndarray, "E N"], true: Bool[np.ndarray, "E N"]) -> Bool[np.ndarray, " E"]:
+def exact_episodes(found: Bool[np.ndarray, "E N"], true: Bool[np.ndarray, "E N"]) -> Bool[np.ndarray, " E"]:
     """Episodes in which no way is wrong."""
     return np.all(found == true, axis=1)
 
@@ -67,7 +67,7 @@ def exact(found: Bool[np.ndarray, "E N"], true: Bool[np.ndarray, "E N"]) -> Bool
 def few_shot_scores(answered: Answered, *, seed: int = 0, num_resamples: int = 1000) -> FewShotScores:
     """Of one test, such as one fold."""
     miou, ratio = _miou_columns(answered), _ratio_columns(answered)
-    total = scores(accumulated(answered.counts))
+    total = iou_scores(sum_counts(answered.counts))
     return FewShotScores(
         bootstrap(*miou, seed=seed, num_resamples=num_resamples),
         bootstrap(*ratio, seed=seed, num_resamples=num_resamples),
@@ -84,15 +84,15 @@ def mean_of_folds(folds: Sequence[Answered], *, seed: int = 0, num_resamples: in
     return miou, ratio
 
 
-def _miou_columns(answered: Answered) -> Group:
+def _miou_columns(answered: Answered) -> BootstrapGroup:
     place_E = _places(answered.queries)
-    of_episodes = stacked(answered.counts)
+    of_episodes = stack_counts(answered.counts)
     pixels_QK3 = np.zeros((1 + place_E.max(initial=-1), *of_episodes.pixels.shape[1:]), np.int64)
     np.add.at(pixels_QK3, place_E, of_episodes.pixels)
     return count_columns(Counts(of_episodes.classes, pixels_QK3), partial(mean_iou, with_background=False))
 
 
-def _ratio_columns(answered: Answered) -> Group:
+def _ratio_columns(answered: Answered) -> BootstrapGroup:
     place_E = _places(answered.queries)
     columns_Q2 = np.stack([np.bincount(place_E, answered.is_exact), np.bincount(place_E)], axis=1).astype(np.float64)
     return columns_Q2, lambda sums_R2: sums_R2[:, 0] / sums_R2[:, 1]

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from ...manifests.classes import BACKGROUND, IGNORE
 
 GRID = 64  # cells along a side
-Rows = tuple[int, ...]  # positions of images
+ImagePositions = tuple[int, ...]  # positions of images
 _CENTRES = tuple(0.3 + 0.1 * step for step in range(5))
 _RADII = tuple(0.1 + 0.05 * step for step in range(14))  # up to 0.75, which covers a picture from its centre
 
@@ -39,7 +39,7 @@ class Ellipse:
 WHOLE = Ellipse(0.5, 0.5, 0.75, 0.75)  # every pixel: the floor called all-foreground
 
 
-def painted_labels(labels: Sequence[Collection[int]]) -> list[int]:
+def labels_to_paint(labels: Sequence[Collection[int]]) -> list[int]:
     """The one label that each image is painted with: its own, or of several the one that most images have.
 
     Of equally common ones the lowest; an image without labels stays background. Of several labels the others are missed
@@ -49,7 +49,7 @@ def painted_labels(labels: Sequence[Collection[int]]) -> list[int]:
     return [max(own, key=lambda label: (common[label], -label)) if own else BACKGROUND for own in labels]
 
 
-def painted(size: tuple[int, int], label: int, ellipse: Ellipse = WHOLE) -> UInt8[np.ndarray, "H W"]:
+def paint_ellipse(size: tuple[int, int], label: int, ellipse: Ellipse = WHOLE) -> UInt8[np.ndarray, "H W"]:
     """A label map of (height, width) pixels; a pixel belongs to the ellipse if its centre does."""
     return np.where(_inside(size, ellipse), label, BACKGROUND).astype(np.uint8)
 
@@ -64,7 +64,7 @@ def cell_counts(truth_HW: UInt8[np.ndarray, "H W"]) -> Float32[np.ndarray, "2 G 
     return np.stack(cells).astype(np.float32)
 
 
-def fitted_ellipses(
+def fit_ellipses(
     ids: Sequence[str], labels: Sequence[Collection[int]], cells: Float32[np.ndarray, "N 2 G G"]
 ) -> list[Ellipse]:
     """The ellipse of each image, fitted on images that have nothing of the class it is painted with.
@@ -72,9 +72,9 @@ def fitted_ellipses(
     `labels` name every class of an image's truth, `cells` are its `cell_counts`. The best ellipse has the highest IoU
     with foreground of any class, averaged over the labels that images are painted with, so that classes weigh alike.
     """
-    painted_N = np.array(painted_labels(labels), np.int64)
+    painted_N = np.array(labels_to_paint(labels), np.int64)
     judged = list(_folds(ids, labels, painted_N))
-    best = _best_ellipses([_grouped(used_N, painted_N) for _, used_N in judged], cells)
+    best = _best_ellipses([_group_by_label(used_N, painted_N) for _, used_N in judged], cells)
     found = [WHOLE] * len(ids)
     for (judged_N, _), ellipse in zip(judged, best, strict=True):
         for row in np.flatnonzero(judged_N):
@@ -97,11 +97,11 @@ def _folds(
             yield from ((judged_N & (half_N == half), labelled_N & (half_N != half)) for half in (0, 1))
 
 
-def _grouped(used_N: Bool[np.ndarray, " N"], painted_N: Int64[np.ndarray, " N"]) -> list[Rows]:
+def _group_by_label(used_N: Bool[np.ndarray, " N"], painted_N: Int64[np.ndarray, " N"]) -> list[ImagePositions]:
     return [tuple(np.flatnonzero(used_N & (painted_N == label)).tolist()) for label in np.unique(painted_N[used_N])]
 
 
-def _best_ellipses(fits: Sequence[Sequence[Rows]], cells: Float32[np.ndarray, "N 2 G G"]) -> list[Ellipse]:
+def _best_ellipses(fits: Sequence[Sequence[ImagePositions]], cells: Float32[np.ndarray, "N 2 G G"]) -> list[Ellipse]:
     """Per fit the first of the best by mean IoU over its groups of images; a group in several fits is summed once."""
     flat = cells.reshape(len(cells), 2, GRID * GRID)
     sums = {rows: flat[list(rows)].sum(axis=0, dtype=np.float64) for fit in fits for rows in fit}

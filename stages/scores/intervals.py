@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from .iou import Counts, or_none, stacked
+from .iou import Counts, nan_to_none, stack_counts
 
 _DRAWN_AT_A_TIME = 50  # weights of 100,000 images stay below 50 MB
 
 Statistic = Callable[[Float64[np.ndarray, "R M"]], Float64[np.ndarray, " R"]]
-Group = tuple[Float64[np.ndarray, "_ _"], Statistic]  # columns "N M" of its own N images and M columns
+BootstrapGroup = tuple[Float64[np.ndarray, "_ _"], Statistic]  # columns "N M" of its own N images and M columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,12 @@ def bootstrap(
     if not columns_NM.size:
         return Interval(None, None, None, level, num_resamples, num_resamples)
     generator = np.random.default_rng(seed)
-    estimate, values = _resampled(columns_NM, statistic, generator, num_resamples)
+    estimate, values = _resample_statistic(columns_NM, statistic, generator, num_resamples)
     return _interval(estimate, values, level)
 
 
 def bootstrap_mean(
-    groups: Sequence[Group],
+    groups: Sequence[BootstrapGroup],
     *,
     seed: int = 0,
     num_resamples: int = 1000,
@@ -67,7 +67,7 @@ def bootstrap_mean(
     if not all(columns_NM.size for columns_NM, _ in groups):
         return Interval(None, None, None, level, num_resamples, num_resamples)
     generator = np.random.default_rng(seed)
-    found = [_resampled(columns_NM, statistic, generator, num_resamples) for columns_NM, statistic in groups]
+    found = [_resample_statistic(columns_NM, statistic, generator, num_resamples) for columns_NM, statistic in groups]
     values = np.mean([values for _, values in found], axis=0)
     return _interval(float(np.mean([estimate for estimate, _ in found])), values, level)
 
@@ -98,7 +98,7 @@ def count_columns(
     return pixels_NK3.reshape(len(pixels_NK3), pixels_NK3.shape[1] * 3).astype(np.float64), of_sums
 
 
-def _resampled(
+def _resample_statistic(
     columns_NM: Float64[np.ndarray, "N M"], statistic: Statistic, generator: np.random.Generator, num_resamples: int
 ) -> tuple[float, Float64[np.ndarray, " resamples"]]:
     """The statistic of all images, and of each resample."""
@@ -112,8 +112,8 @@ def _resampled(
 
 def _interval(estimate: float, values: Float64[np.ndarray, " resamples"], level: float) -> Interval:
     known = values[~np.isnan(values)]
-    low, high = _ends(known, level)
-    return Interval(or_none(estimate), low, high, level, len(values), len(values) - len(known))
+    low, high = _interval_ends(known, level)
+    return Interval(nan_to_none(estimate), low, high, level, len(values), len(values) - len(known))
 
 
 def difference_interval(
@@ -126,7 +126,7 @@ def difference_interval(
     level: float = 0.95,
 ) -> Interval:
     """The interval of after − before, of the same images in the same order: both are drawn together."""
-    both = stacked([*before, *after])
+    both = stack_counts([*before, *after])
     columns_NM = both.pixels.reshape(len(both.pixels), -1).astype(np.float64)
     columns_NM = np.concatenate([columns_NM[: len(before)], columns_NM[len(before) :]], axis=1)
 
@@ -144,7 +144,7 @@ def _weights(generator: np.random.Generator, num_resamples: int, num_images: int
     return np.stack([np.bincount(row, minlength=num_images) for row in drawn_RN]).astype(np.float64)
 
 
-def _ends(values: Float64[np.ndarray, " R"], level: float) -> tuple[float | None, float | None]:
+def _interval_ends(values: Float64[np.ndarray, " R"], level: float) -> tuple[float | None, float | None]:
     if not len(values):
         return None, None
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])

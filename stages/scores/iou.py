@@ -41,7 +41,7 @@ class ClassScores:
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
+class IouScores:
     miou: float | None  # None where no class occurs
     miou_foreground: float | None
     classes: tuple[ClassScores, ...]
@@ -57,7 +57,7 @@ def pixel_counts(
     if undecided == "excluded":
         joint_TP = joint_TP[:, :IGNORE]
     columns = (joint_TP.diagonal(), joint_TP.sum(axis=0)[:IGNORE], joint_TP.sum(axis=1))
-    return _occurring(np.stack(columns, axis=-1))
+    return _drop_absent_classes(np.stack(columns, axis=-1))
 
 
 def as_foreground(label_HW: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
@@ -67,17 +67,17 @@ def as_foreground(label_HW: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"
     return table[label_HW]
 
 
-def accumulated(counts: Iterable[Counts]) -> Counts:
+def sum_counts(counts: Iterable[Counts]) -> Counts:
     """The sum over images. Of images with several sets, each set is summed by itself."""
     total = np.zeros((IGNORE, 3), np.int64)
     for one in counts:
         added = np.zeros((*one.pixels.shape[:-2], IGNORE, 3), np.int64)
         added[..., one.classes, :] = one.pixels
         total = total + added
-    return _occurring(total)
+    return _drop_absent_classes(total)
 
 
-def stacked(counts: Sequence[Counts]) -> Counts:
+def stack_counts(counts: Sequence[Counts]) -> Counts:
     """Images side by side ("N K 3"), over the classes that occur in any of them."""
     occurs = np.zeros(IGNORE, bool)
     for one in counts:
@@ -118,18 +118,18 @@ def mean_of_known(values: Float64[np.ndarray, "*sets K"]) -> Float64[np.ndarray,
     return _share(np.asarray(np.where(is_known, values, 0).sum(axis=-1)), np.asarray(is_known.sum(axis=-1)))
 
 
-def scores(counts: Counts) -> Scores:
+def iou_scores(counts: Counts) -> IouScores:
     """Of one image or of a sum."""
     columns = (class_iou(counts.pixels), class_precision(counts.pixels), class_recall(counts.pixels))
     rows = zip(counts.classes, *columns, strict=True)
-    return Scores(
-        or_none(mean_iou(counts, True)),
-        or_none(mean_iou(counts, False)),
-        tuple(ClassScores(int(row[0]), or_none(row[1]), or_none(row[2]), or_none(row[3])) for row in rows),
+    return IouScores(
+        nan_to_none(mean_iou(counts, True)),
+        nan_to_none(mean_iou(counts, False)),
+        tuple(ClassScores(int(row[0]), nan_to_none(row[1]), nan_to_none(row[2]), nan_to_none(row[3])) for row in rows),
     )
 
 
-def or_none(value: float | np.ndarray) -> float | None:
+def nan_to_none(value: float | np.ndarray) -> float | None:
     """A number that JSON can hold: None for NaN."""
     return None if np.isnan(value) else float(value)
 
@@ -138,7 +138,7 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 
 
-def _occurring(pixels: Int64[np.ndarray, "*sets 255 3"]) -> Counts:
+def _drop_absent_classes(pixels: Int64[np.ndarray, "*sets 255 3"]) -> Counts:
     sets = tuple(range(pixels.ndim - 2))
     classes = np.flatnonzero(pixels[..., 1:].any(axis=(*sets, -1)))
     return Counts(classes.astype(np.uint8), pixels[..., classes, :].astype(np.int64))

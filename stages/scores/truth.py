@@ -42,7 +42,7 @@ class GroundTruth:
         (png,) = self._images.cells("mask", [self._positions[identifier]])
         return None if png is None else decode_label_map(png)
 
-    def known(self, identifier: str) -> UInt8[np.ndarray, "H W"]:
+    def mask(self, identifier: str) -> UInt8[np.ndarray, "H W"]:
         found = self.get(identifier)
         assert found is not None, identifier
         return found

@@ -20,7 +20,7 @@ from ...manifests.errors import ConfigError
 
 JUDGED = 1000  # episodes per fold
 
-Line = tuple[str, int]  # an image id and one of its classes
+ImageLabel = tuple[str, int]  # an image id and one of its classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +33,22 @@ class Episode:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """What episodes are drawn from; `made_pool` makes one."""
+    """What episodes are drawn from; `make_pool` makes one."""
 
     classes: tuple[int, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[ImageLabel, ...]
     queries: Literal["listed", "drawn"]
     pictures: Mapping[int, tuple[str, ...]]  # of each class, in the order of the lines
     labels: Mapping[str, frozenset[int]]  # of each picture
 
     @property
-    def epoch(self) -> int:
+    def episodes_per_epoch(self) -> int:
         """How many episodes the original calls an epoch: one per line (Pascal-5i), or per picture (COCO-20i)."""
         return len(self.lines) if self.queries == "listed" else len(self.labels)
 
 
-def made_pool(
-    lines: Iterable[Line], classes: Sequence[int], queries: Literal["listed", "drawn"], way: int, shot: int
+def make_pool(
+    lines: Iterable[ImageLabel], classes: Sequence[int], queries: Literal["listed", "drawn"], way: int, shot: int
 ) -> Pool:
     """`lines` are a picture and one of its classes each, from a fold list or from a dataset's image-level labels; lines
     of other classes are left out. Each line is the query in turn (listed, as in Pascal-5i), or first a class is drawn
@@ -75,21 +75,23 @@ def made_pool(
     return Pool(tuple(classes), kept, queries, pictures, {each: frozenset(own) for each, own in of_picture.items()})
 
 
-def judged_episode(pool: Pool, index: int, way: int, shot: int) -> Episode:
+def evaluation_episode(pool: Pool, index: int, way: int, shot: int) -> Episode:
     """Episode 0, 1 … of a test, as the original draws it."""
     generator = np.random.RandomState(index)
     if pool.queries == "listed":
         query, label = pool.lines[index % len(pool.lines)]
     else:
-        label = pool.classes[_one_of(generator, len(pool.classes))]
-        query = pool.pictures[label][_one_of(generator, len(pool.pictures[label]))]
+        label = pool.classes[_draw_one(generator, len(pool.classes))]
+        query = pool.pictures[label][_draw_one(generator, len(pool.pictures[label]))]
     chosen = generator.choice(len(pool.classes), way, p=_shares(pool, label), replace=False)
     classes = tuple(pool.classes[place] for place in chosen)
-    return _episode(pool, query, classes, tuple(_supports(generator, pool.pictures[c], query, shot) for c in classes))
+    return _episode(
+        pool, query, classes, tuple(_draw_supports(generator, pool.pictures[c], query, shot) for c in classes)
+    )
 
 
-def judged_episodes(pool: Pool, way: int, shot: int, count: int = JUDGED) -> list[Episode]:
-    return [judged_episode(pool, index, way, shot) for index in range(count)]
+def evaluation_episodes(pool: Pool, way: int, shot: int, count: int = JUDGED) -> list[Episode]:
+    return [evaluation_episode(pool, index, way, shot) for index in range(count)]
 
 
 def training_episode(pool: Pool, seed: int, place: int) -> Episode:
@@ -100,7 +102,7 @@ def training_episode(pool: Pool, seed: int, place: int) -> Episode:
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, place)))
     if pool.queries == "listed":
         epoch, at = divmod(place, len(pool.lines))
-        query, label = pool.lines[_order(seed, epoch, len(pool.lines))[at]]
+        query, label = pool.lines[_epoch_order(seed, epoch, len(pool.lines))[at]]
     else:
         label = pool.classes[generator.integers(len(pool.classes))]
         query = pool.pictures[label][generator.integers(len(pool.pictures[label]))]
@@ -112,7 +114,7 @@ def training_episode(pool: Pool, seed: int, place: int) -> Episode:
 
 
 @lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, count: int) -> tuple[int, ...]:
+def _epoch_order(seed: int, epoch: int, count: int) -> tuple[int, ...]:
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, epoch)))
     return tuple(generator.permutation(count).tolist())
 
@@ -128,16 +130,16 @@ def _shares(pool: Pool, label: int) -> list[float]:
     return [0.5 if each == label else 1 / 2.0 / others for each in pool.classes]
 
 
-def _supports(generator: np.random.RandomState, pictures: Sequence[str], query: str, shot: int) -> tuple[str, ...]:
+def _draw_supports(generator: np.random.RandomState, pictures: Sequence[str], query: str, shot: int) -> tuple[str, ...]:
     """Drawn again where it is the query or was drawn before."""
     found: list[str] = []
     while len(found) < shot:
-        picture = pictures[_one_of(generator, len(pictures))]
+        picture = pictures[_draw_one(generator, len(pictures))]
         if picture != query and picture not in found:
             found.append(picture)
     return tuple(found)
 
 
-def _one_of(generator: np.random.RandomState, count: int) -> int:
+def _draw_one(generator: np.random.RandomState, count: int) -> int:
     """As the original draws: the first of a whole permutation, which takes as many random numbers."""
     return int(generator.choice(count, 1, replace=False)[0])

@@ -26,16 +26,16 @@ from torch import Tensor
 
 from ...manifests.artifact.artifact import Artifact
 from ...manifests.artifact.fingerprint import setting
-from ...manifests.artifact.rows_by_id import held_positions
+from ...manifests.artifact.rows_by_id import ok_row_positions
 from ...manifests.artifact.tokens import Tokens
 from ...manifests.errors import ConfigError, InputError
 from ...manifests.files.sealed import Json
 from ...manifests.published.dataset import Labels
-from ..vision.backbone import backbone_facts, device_named, load_backbone, own_size
-from ..vision.builtin import named_in_full
+from ..vision.backbone import backbone_facts, find_device, load_backbone, training_size
+from ..vision.builtin import full_backbone_name
 from ..vision.computing import Extractor, fitting_batch
-from ..vision.fitting import Box, Fit, fitted
-from ..vision.pictures import MAX_DECODERS, View, limits_of, load
+from ..vision.fitting import Box, Fit, fit_picture
+from ..vision.pictures import MAX_DECODERS, ViewSpec, limits_of, load_picture
 from ..vision.positions import Positions
 from ..vision.token_fields import LAST_ONLY, Wanted, refuse_unavailable
 from ..vision.weights import read_weights, weights_of
@@ -48,7 +48,7 @@ Size = tuple[int, int]  # rows and columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
+class FeatureSpec:
     """What a student sees with; it knows nothing of features of another kind."""
 
     backbone: str
@@ -81,7 +81,7 @@ class Sight:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class FeatureBatch:
     fields: Mapping[str, Tensor]  # as stored, on the CPU
     boxes: tuple[Box, ...]  # of each picture in the view
 
@@ -89,7 +89,7 @@ class Read:
 @runtime_checkable
 class Features(Protocol):
     @property
-    def sight(self) -> Sight: ...
+    def sight(self) -> FeatureSpec: ...
 
     @property
     def where(self) -> str:
@@ -100,7 +100,7 @@ class Features(Protocol):
         """Raises InputError where it is known that a picture's cannot be given."""
         ...
 
-    def read(self, ids: Sequence[str], fields: Sequence[str]) -> Read:
+    def read(self, ids: Sequence[str], fields: Sequence[str]) -> FeatureBatch:
         """Of pictures in the order asked for. A picture whose features cannot be had raises InputError."""
         ...
 
@@ -115,11 +115,11 @@ class Cached:
         facts, config = tokens.backbone, tokens.artifact.plan.config
         self.where = f"tokens of {tokens.artifact.place}"
         if config["flip"]:
-            unflipped = tokens.command(_asked(fields), "unflipped", flip=False)
+            unflipped = tokens.command(_fields_to_extract(fields), "unflipped", flip=False)
             raise ConfigError(f"{tokens.artifact.place} is a mirrored view; extract one that is not with `{unflipped}`")
-        squashed = tokens.command(_asked(fields), "squash", fit="squash", flip=False)
+        squashed = tokens.command(_fields_to_extract(fields), "squash", fit="squash", flip=False)
         _refuse_padding(config["fit"], fields, f"{tokens.artifact.place} is", f"extract one with `{squashed}`")
-        self.sight = Sight(
+        self.sight = FeatureSpec(
             backbone=facts["name"],
             weights_sha256=tokens.weights["sha256"],
             positions=config["positions"],
@@ -133,13 +133,13 @@ class Cached:
         )
 
     def require(self, ids: Sequence[str]) -> None:
-        held_positions(self._tokens.artifact, ids, "tokens")
+        ok_row_positions(self._tokens.artifact, ids, "tokens")
 
-    def read(self, ids: Sequence[str], fields: Sequence[str]) -> Read:
-        positions = held_positions(self._tokens.artifact, ids, "tokens")
+    def read(self, ids: Sequence[str], fields: Sequence[str]) -> FeatureBatch:
+        positions = ok_row_positions(self._tokens.artifact, ids, "tokens")
         boxes = self._tokens.artifact.rows_at(positions, ["box"]).column("box").to_pylist()
         found = {name: torch.from_numpy(self._values(name, positions)) for name in fields}
-        return Read(found, tuple((box[0], box[1], box[2], box[3]) for box in boxes))
+        return FeatureBatch(found, tuple((box[0], box[1], box[2], box[3]) for box in boxes))
 
     def _values(self, name: str, positions: Sequence[int]) -> np.ndarray:
         if name != LAST:
@@ -149,7 +149,7 @@ class Cached:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seeing:
+class BackboneConfig:
     """A backbone and how pictures are given to it, as `extract` is told it."""
 
     backbone: str
@@ -161,16 +161,16 @@ class Seeing:
     device: str = setting(default="cpu", changes_bytes=False)
 
 
-def seeing(
+def backbone_config(
     backbone: str, weights: str = "", image_size: Size | None = None, fit: Fit = "squash", device: str = "cpu"
-) -> Seeing:
+) -> BackboneConfig:
     """With what was left open decided as `extract` does; raises ConfigError for what cannot work."""
-    device_named(device)
-    backbone = named_in_full(backbone)
-    rows_px, columns_px = image_size or own_size(backbone)
+    find_device(device)
+    backbone = full_backbone_name(backbone)
+    rows_px, columns_px = image_size or training_size(backbone)
     backbone_facts(backbone, rows_px, columns_px)
     found = weights_of(backbone, weights)
-    return Seeing(
+    return BackboneConfig(
         backbone=backbone,
         weights_sha256=found.sha256,
         image_size=(rows_px, columns_px),
@@ -182,20 +182,22 @@ def seeing(
 
 
 # An id and how to fit its picture → the fitted picture, and where it lies in it.
-Pictures = Callable[[str, View], tuple[UInt8[np.ndarray, "rows columns 3"], Box]]
+PictureLoader = Callable[[str, ViewSpec], tuple[UInt8[np.ndarray, "rows columns 3"], Box]]
 
 
 class Online:
     """The backbone, run as `extract` runs it: the numbers that it stores as float16."""
 
-    def __init__(self, seeing: Seeing, fields: Sequence[str], pictures: Pictures, blocks: Sequence[int] = ()) -> None:
+    def __init__(
+        self, seeing: BackboneConfig, fields: Sequence[str], pictures: PictureLoader, blocks: Sequence[int] = ()
+    ) -> None:
         """`fields` are all that will be read; without `blocks`, the tokens of all."""
         facts = backbone_facts(seeing.backbone, *seeing.image_size)
         self.where = f"features of {seeing.backbone}"
         _refuse_padding(seeing.fit, fields, "the view is", "choose one with --fit squash")
         several = tuple(blocks or range(facts.depth)) if set(SEVERAL) & set(fields) else (facts.depth - 1,)
-        refuse_unavailable(facts, _wanted(fields, several, facts.depth))
-        self.sight = Sight(
+        refuse_unavailable(facts, _blocks_by_field(fields, several, facts.depth))
+        self.sight = FeatureSpec(
             backbone=facts.name,
             weights_sha256=seeing.weights_sha256,
             positions=seeing.positions,
@@ -208,7 +210,7 @@ class Online:
             patch=facts.patch,
         )
         rows_px, columns_px = seeing.image_size
-        self._view = View(rows_px=rows_px, columns_px=columns_px, fit=seeing.fit, flip=False, mean=facts.mean)
+        self._view = ViewSpec(rows_px=rows_px, columns_px=columns_px, fit=seeing.fit, flip=False, mean=facts.mean)
         self._pictures, self._depth = pictures, facts.depth
         _, state = read_weights(seeing.backbone, seeing.weights, seeing.weights_sha256)
         backbone = load_backbone(seeing.backbone, state, rows_px, columns_px, seeing.positions, seeing.device)
@@ -217,15 +219,15 @@ class Online:
     def require(self, ids: Sequence[str]) -> None:
         """Only opening a picture tells."""
 
-    def read(self, ids: Sequence[str], fields: Sequence[str]) -> Read:
+    def read(self, ids: Sequence[str], fields: Sequence[str]) -> FeatureBatch:
         threads = max(1, min(MAX_DECODERS, torch.get_num_threads(), len(ids)))
         with ThreadPoolExecutor(threads, "maskmill-decode") as pool:
             loaded = list(pool.map(lambda identifier: self._pictures(identifier, self._view), ids))
-        wanted = _wanted(fields, self.sight.blocks, self._depth)
-        launched = self._extractor.launched(np.stack([pixels for pixels, _ in loaded]), wanted)
-        found = {name: torch.from_numpy(values) for name, values in launched.fetched().items()}
+        wanted = _blocks_by_field(fields, self.sight.blocks, self._depth)
+        launched = self._extractor.launch(np.stack([pixels for pixels, _ in loaded]), wanted)
+        found = {name: torch.from_numpy(values) for name, values in launched.fetch().items()}
         named = {name: self._field(name, found, wanted) for name in fields}
-        return Read(named, tuple(box for _, box in loaded))
+        return FeatureBatch(named, tuple(box for _, box in loaded))
 
     def _field(self, name: str, found: Mapping[str, Tensor], wanted: Wanted) -> Tensor:
         if name == LAST:
@@ -233,27 +235,27 @@ class Online:
         return found[name][:, : len(self.sight.blocks)] if name == "tokens" else found[name]
 
 
-def pictures_of_dataset(labels: Labels) -> Pictures:
+def pictures_of_dataset(labels: Labels) -> PictureLoader:
     """The pictures of a published dataset, from wherever its labels find them."""
     places = {identifier: place for place, identifier in enumerate(labels.ids)}
 
-    def picture(identifier: str, view: View) -> tuple[np.ndarray, Box]:
+    def picture(identifier: str, view: ViewSpec) -> tuple[np.ndarray, Box]:
         if identifier not in places:
             raise InputError(f"{labels.artifact.place} has no picture {identifier!r}; `rows` lists the ids")
         picture_HW3 = labels.image(places[identifier]).permute(1, 2, 0).numpy()
-        return fitted(picture_HW3, view.rows_px, view.columns_px, view.fit, view.mean)
+        return fit_picture(picture_HW3, view.rows_px, view.columns_px, view.fit, view.mean)
 
     return picture
 
 
-def pictures_of_images(images: Artifact) -> Pictures:
+def pictures_of_images(images: Artifact) -> PictureLoader:
     """The pictures of an images artifact, from where they were indexed."""
     root, limits = images.plan.facts["root"], limits_of(images)
 
-    def picture(identifier: str, view: View) -> tuple[np.ndarray, Box]:
-        (position,) = held_positions(images, [identifier], "picture")
+    def picture(identifier: str, view: ViewSpec) -> tuple[np.ndarray, Box]:
+        (position,) = ok_row_positions(images, [identifier], "picture")
         (row,) = images.rows_at([position], ["uri", "sha256"]).to_pylist()
-        loaded = load(root, row, limits, view)
+        loaded = load_picture(root, row, limits, view)
         if loaded.pixels is None:
             raise InputError(
                 f"the picture of {identifier!r} in {images.place} cannot be used ({loaded.result.reason}); restore it, "
@@ -271,16 +273,16 @@ def _blocks_to_read(tokens: Tokens, fields: Sequence[str]) -> tuple[int, ...]:
     is_of_pairs = bool(set(SEVERAL) & set(fields))
     held = [tokens.blocks(name) for name in SEVERAL if name in tokens.fields]
     some = "+".join(map(str, held[0])) if held and len(held[0]) <= last else ""
-    all_blocks = f"`{tokens.command(_asked(fields), 'all')}`"
+    all_blocks = f"`{tokens.command(_fields_to_extract(fields), 'all')}`"
     tokens.require(
-        [each.partition(":")[0] for each in _asked(fields)],
+        [each.partition(":")[0] for each in _fields_to_extract(fields)],
         dict.fromkeys(SEVERAL, some or "all") if is_of_pairs else None,
         f" for blocks {some} alone, or have all blocks with {all_blocks}" if some and len(held) < len(SEVERAL) else "",
     )
     if LAST in fields and last not in tokens.blocks("tokens"):
         raise ConfigError(
             f"{where} holds tokens of blocks {list(tokens.blocks('tokens'))} and not of the last, {last}; extract them "
-            f"with `{tokens.command(_asked(fields), 'last')}`"
+            f"with `{tokens.command(_fields_to_extract(fields), 'last')}`"
         )
     if not is_of_pairs:
         return (last,)
@@ -292,7 +294,7 @@ def _blocks_to_read(tokens: Tokens, fields: Sequence[str]) -> tuple[int, ...]:
     return held[0]
 
 
-def _asked(fields: Sequence[str]) -> list[str]:
+def _fields_to_extract(fields: Sequence[str]) -> list[str]:
     """As `extract` is asked for what is read, of all blocks where a student reads several."""
     named = {LAST: "tokens", **{name: f"{name}:all" for name in SEVERAL}}
     return list(dict.fromkeys(named.get(name, name) for name in fields if name != LAST or SEVERAL[0] not in fields))
@@ -303,7 +305,7 @@ def _refuse_padding(fit: str, fields: Sequence[str], what: str, how: str) -> Non
         raise ConfigError(f"{what} a padded view, of whose parts a pair cannot be made without the padding; {how}")
 
 
-def _wanted(fields: Sequence[str], several: Sequence[int], depth: int) -> Wanted:
+def _blocks_by_field(fields: Sequence[str], several: Sequence[int], depth: int) -> Wanted:
     """What the backbone is asked for; the last block's tokens come behind those of several."""
     found: dict[str, Sequence[int]] = {name: [depth - 1] for name in fields if name in LAST_ONLY}
     found |= {name: list(several) for name in fields if name in SEVERAL}

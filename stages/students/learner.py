@@ -60,11 +60,11 @@ class Learner(nn.Module):
         grid: Grid,
     ) -> Logits:
         """`grid` is the query's. A mask that is 0 everywhere leaves the class token; None hides nothing."""
-        pooled_BCTP = self.first.pooled(correlation)
-        attended = _attended(self.first, correlation, pooled_BCTP, support_mask)
-        return self._decided(self.first.finished(attended, pooled_BCTP), support_mask, grid)
+        pooled_BCTP = self.first.pool_tokens(correlation)
+        attended = _attend_pairs(self.first, correlation, pooled_BCTP, support_mask)
+        return self._compute_logits(self.first.finish_block(attended, pooled_BCTP), support_mask, grid)
 
-    def of_tokens(
+    def forward_tokens(
         self,
         query_tokens: Float[Tensor, "B L M D"],
         support_tokens: Float[Tensor, "B L S D"],
@@ -82,13 +82,13 @@ class Learner(nn.Module):
         for pair, tokens_LMD in enumerate(query_tokens):
             support_CES = head_directions(support_tokens[pair : pair + 1], heads)[0].mT
             seen_CEs = support_CES if is_seen_BS is None else support_CES[:, :, is_seen_BS[pair]]
-            pieces = self._attended_in_pieces(tokens_LMD[:, 1:], seen_CEs, self.first.pooled(support_CES), heads)
+            pieces = self._attend_in_pieces(tokens_LMD[:, 1:], seen_CEs, self.first.pool_tokens(support_CES), heads)
             attended.append(pieces[0])
             pooled.append(pieces[1])
-        mixed = self.first.finished(torch.stack(attended), torch.stack(pooled))
-        return self._decided(mixed, support_mask, grid)
+        mixed = self.first.finish_block(torch.stack(attended), torch.stack(pooled))
+        return self._compute_logits(mixed, support_mask, grid)
 
-    def _attended_in_pieces(
+    def _attend_in_pieces(
         self,
         query_tokens: Float[Tensor, "L T D"],
         seen: Float32[Tensor, "C E s"],
@@ -98,7 +98,7 @@ class Learner(nn.Module):
         def piece(some_LtD: Tensor) -> tuple[Tensor, Tensor]:
             query_CtE = head_directions(some_LtD[None], heads)[0]
             pooled_CtP = query_CtE @ pooled
-            return self.first.attended(query_CtE @ seen, pooled_CtP), pooled_CtP
+            return self.first.attend(query_CtE @ seen, pooled_CtP), pooled_CtP
 
         at_once = _AT_ONCE.get(seen.device.type, _AT_ONCE_ELSEWHERE)
         # By all the support's tokens, seen or not, so that a mask changes no piece.
@@ -109,12 +109,12 @@ class Learner(nn.Module):
         ]
         return torch.cat([one for one, _ in found], dim=1), torch.cat([one for _, one in found], dim=1)
 
-    def _decided(self, mixed: Float32[Tensor, "B O T 10"], support_mask: Tensor | None, grid: Grid) -> Logits:
+    def _compute_logits(self, mixed: Float32[Tensor, "B O T 10"], support_mask: Tensor | None, grid: Grid) -> Logits:
         batch, _, patches, _ = mixed.shape
         assert patches == grid[0] * grid[1], f"{patches} patches are no grid of {grid[0]}×{grid[1]}"
-        pooled = self.second.pooled(mixed)
-        attended = _attended(self.second, mixed, pooled, support_mask)
-        trunk_BOT2 = self.trunk(self.second.finished(attended, pooled))
+        pooled = self.second.pool_tokens(mixed)
+        attended = _attend_pairs(self.second, mixed, pooled, support_mask)
+        trunk_BOT2 = self.trunk(self.second.finish_block(attended, pooled))
         of_class, of_patches = (trunk_BOT2[..., token].reshape(batch, -1, *grid) for token in (0, 1))
         halved = avg_pool2d(self.presence_patches(of_class).relu(), 3, stride=2, padding=1)
         doubled = interpolate(
@@ -126,12 +126,12 @@ class Learner(nn.Module):
         return Logits(self.presence(halved).mean(dim=(2, 3)), self.segmentation(doubled))
 
 
-def _attended(block: Mixing, x: Tensor, pooled: Tensor, support_mask: Tensor | None) -> Tensor:
+def _attend_pairs(block: Mixing, x: Tensor, pooled: Tensor, support_mask: Tensor | None) -> Tensor:
     """Pair by pair, since each has its own support tokens to look at."""
     if support_mask is None:
-        return torch.stack([block.attended(*pair) for pair in zip(x, pooled, strict=True)])
+        return torch.stack([block.attend(*pair) for pair in zip(x, pooled, strict=True)])
     seen = block.is_seen(support_mask.float())
-    return torch.stack([block.attended(x[pair, :, :, seen[pair]], pooled[pair]) for pair in range(len(x))])
+    return torch.stack([block.attend(x[pair, :, :, seen[pair]], pooled[pair]) for pair in range(len(x))])
 
 
 def _trunk(width: int) -> list[nn.Module]:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
 from ...manifests.classes import IGNORE
-from ..maps.upsampling import upsampled
+from ..maps.upsampling import upsample_maps
 from ..vision.fitting import Box
 
 Size = tuple[int, int]  # rows and columns
@@ -56,11 +56,9 @@ def share_loss(logits: Float[Tensor, "B K T"], shares: Float32[Tensor, "B K T"])
     return surprise / shares.sum().clamp_min(torch.finfo(torch.float32).tiny)
 
 
-def predicted_labels(
-    logits: Float32[np.ndarray, "K R C"], size: Size, box: Box, patch: Size
-) -> UInt8[np.ndarray, "H W"]:
+def predict_labels(logits: Float32[np.ndarray, "K R C"], size: Size, box: Box, patch: Size) -> UInt8[np.ndarray, "H W"]:
     """At the size of the picture in the box: logits are upsampled bilinearly, then the highest decides."""
-    return upsampled(logits, size, box, patch, align_corners=False).argmax(axis=0).astype(np.uint8)
+    return upsample_maps(logits, size, box, patch, align_corners=False).argmax(axis=0).astype(np.uint8)
 
 
 def _overlaps(

@@ -37,7 +37,7 @@ class Mixing(nn.Module):
         self.wide = nn.Conv2d(width // 2, width, 1, bias=False)
         self.norm = nn.GroupNorm(GROUPS, width)
 
-    def pooled(self, values: Float32[Tensor, "*N S"]) -> Float32[Tensor, "*N P"]:
+    def pool_tokens(self, values: Float32[Tensor, "*N S"]) -> Float32[Tensor, "*N P"]:
         """The class token, and the means of the cells."""
         cells = values[..., 1:].reshape(-1, 1, self.side, self.side)
         means = avg_pool2d(cells, self.pool).reshape(*values.shape[:-1], -1)
@@ -50,7 +50,7 @@ class Mixing(nn.Module):
         is_object_BS = grid.flatten(1) != 0
         return torch.cat([is_object_BS.new_ones(len(is_object_BS), 1), is_object_BS], dim=1)
 
-    def attended(self, seen: Float32[Tensor, "C t s"], pooled: Float32[Tensor, "C t P"]) -> Float32[Tensor, "F t P"]:
+    def attend(self, seen: Float32[Tensor, "C t s"], pooled: Float32[Tensor, "C t P"]) -> Float32[Tensor, "F t P"]:
         """Some query patches of one pair, each by itself, over the support tokens that they may look at."""
         weight, bias = self.query_key_value.weight.flatten(1), self.query_key_value.bias
         assert bias is not None
@@ -63,7 +63,7 @@ class Mixing(nn.Module):
         found_tHPE = scaled_dot_product_attention(query_tHPE, key_tHsE, value_tHsE, scale=1.0)
         return found_tHPE.permute(1, 3, 0, 2).flatten(0, 1)
 
-    def finished(
+    def finish_block(
         self, attended: Float32[Tensor, "B F T P"], pooled: Float32[Tensor, "B C T P"]
     ) -> Float32[Tensor, "B O T P"]:
         """What follows on attention, over all query patches of a pair at once, since norms are."""

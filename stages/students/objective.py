@@ -33,7 +33,7 @@ class PairLosses:
         return {"presence": self.presence, "segmentation": self.segmentation}
 
 
-def at_pixels(segmentation: Float[Tensor, "B 2 R Q"], size: tuple[int, int]) -> Float[Tensor, "B 2 U V"]:
+def upsample_logits(segmentation: Float[Tensor, "B 2 R Q"], size: tuple[int, int]) -> Float[Tensor, "B 2 U V"]:
     """Logits at the size of the target or of the picture, corners aligned."""
     return interpolate(segmentation, size, mode="bilinear", align_corners=True)
 
@@ -66,17 +66,17 @@ def pixel_probability(logits: Float[Tensor, "B 2 U V"]) -> Float[Tensor, "B U V"
     return logits.softmax(dim=1)[:, 1]
 
 
-def over_shots(probabilities: Float[Tensor, "K *rest"]) -> Float[Tensor, "*rest"]:
+def mean_over_shots(probabilities: Float[Tensor, "K *rest"]) -> Float[Tensor, "*rest"]:
     """Of several shots the mean of their probabilities decides."""
     return probabilities.mean(dim=0)
 
 
-def decided_presence(probabilities: Float[Tensor, "E N"]) -> Bool[Tensor, "E N"]:
+def decide_presence(probabilities: Float[Tensor, "E N"]) -> Bool[Tensor, "E N"]:
     """Each way by itself."""
     return probabilities > _BOUNDARY
 
 
-def decided_ways(probabilities: Float[Tensor, "E N U V"]) -> UInt8[Tensor, "E U V"]:
+def decide_ways(probabilities: Float[Tensor, "E N U V"]) -> UInt8[Tensor, "E U V"]:
     """1 + the most probable way, the first of equals; 0 where none reaches ½."""
     highest, way = probabilities.max(dim=1)
     return torch.where(highest >= _BOUNDARY, way + 1, 0).to(torch.uint8)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from ...manifests.artifact.fingerprint import setting
 from ...manifests.errors import ConfigError
-from ..students.features import LAST, PAIR_FIELDS, SEVERAL, Seeing
+from ..students.features import LAST, PAIR_FIELDS, SEVERAL, BackboneConfig
 
 Student = Literal["linear", "cst"]
 Supervision = Literal["pseudo", "published", "mask", "mixed"]
@@ -32,7 +32,7 @@ class TrainConfig:
     batch: int
     learning_rate: float
     seed: int
-    seeing: Seeing | None  # the backbone that is run meanwhile; None: tokens are read
+    seeing: BackboneConfig | None  # the backbone that is run meanwhile; None: tokens are read
     device: str = setting(default="cpu", changes_bytes=False, is_kept=True)  # its type is in the fingerprint
 
     @property
@@ -81,11 +81,11 @@ def train_config(
             raise ConfigError(f"{name} is {getattr(config, name)} and must be at least {least}")
     if not 0 < config.learning_rate <= HIGHEST_RATE:
         raise ConfigError(f"learning-rate is {config.learning_rate:g} and must be above 0 and at most {HIGHEST_RATE:g}")
-    _refuse_of_the_other(config)
+    _refuse_other_student_settings(config)
     return config
 
 
-def _refuse_of_the_other(config: TrainConfig) -> None:
+def _refuse_other_student_settings(config: TrainConfig) -> None:
     """What only one of the students knows."""
     of_cst = {"supervision": config.supervision != "published", "select": config.select != "last"}
     of_cst |= {"classes": bool(config.classes), "device": config.device != "cpu"}

@@ -10,25 +10,25 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ...manifests.artifact.checkpoints import SEEN, seen_json
-from ...manifests.artifact.leakage import FittedOn, doubts, fitted_on
+from ...manifests.artifact.checkpoints import SEEN, training_ids_json
+from ...manifests.artifact.leakage import FittedOn, find_training_ids, leakage_warnings
 from ...manifests.artifact.underway import Underway
 from ...manifests.classes import IGNORE
 from ...manifests.errors import InputError
-from ..learning.lesson import Batch, Lesson, Losses, nothing_watched
+from ..learning.lesson import Batch, Lesson, Losses, no_metrics
 from ..learning.loop import Course, train
 from ..learning.schedules import Schedule
 from ..stage import Findings
 from ..students.episodes import Pool, training_episode
 from ..students.learner import Learner
 from ..students.official import official_state
-from ..vision.backbone import device_named
+from ..vision.backbone import find_device
 from .config import TrainConfig
-from .given import Given, facts_of, files_of
-from .pairs import Pairs, mean_losses, read_pairs, undecided
-from .pool import Drawn, drawn_pools
+from .given import TrainingData, checkpoint_facts, checkpoint_files
+from .pairs import Pairs, count_undecided, mean_losses, read_pairs
+from .pool import Drawn, draw_pools
 from .selection import Kept, Watch, watch_held_out, watch_upstream
-from .targets import Supervise, supervised
+from .targets import Supervise, target_builder
 
 LOOKS = 10  # at what a step is chosen by, at least
 UNDECIDED = "undecided"
@@ -38,45 +38,45 @@ CHOSEN_ON = {
 }
 
 
-def trained_learner(config: TrainConfig, given: Given, underway: Underway) -> Findings:
-    supervise = supervised(config.supervision, given.published, given.truth, given.features.sight)
-    drawn = drawn_pools(config, given.published, given.truth)
+def train_learner(config: TrainConfig, given: TrainingData, underway: Underway) -> Findings:
+    supervise = target_builder(config.supervision, given.published, given.truth, given.features.sight)
+    drawn = draw_pools(config, given.published, given.truth)
     given.features.require([*drawn.fitting, *drawn.stopping])
     fitted = None
     if config.supervision in ("published", "mixed"):
         given.published.refuse_undecided(drawn.fitting)
-        fitted = fitted_on(given.dataset)
+        fitted = find_training_ids(given.dataset)
     if config.supervision == "mask":
         _refuse_void(given, drawn)
-    learner = made_learner(given.features.sight.channels, config.seed).to(device_named(config.device))
+    learner = make_learner(given.features.sight.channels, config.seed).to(find_device(config.device))
     kept = Kept(learner)
     course = course_of(config, drawn.pool)
     watch = _watch(config, given, drawn, learner, kept, supervise)
-    lesson = made_lesson(config, given, drawn.pool, learner, kept, supervise, watch)
+    lesson = make_lesson(config, given, drawn.pool, learner, kept, supervise, watch)
     lines = train(lesson, course, underway)
     chosen = learner if config.select == "last" else kept.learner
     return Findings(
-        files={**files_of(official_state(chosen), lines), SEEN: _seen(config, given, drawn, fitted)},
+        files={**checkpoint_files(official_state(chosen), lines), SEEN: _make_seen_file(config, given, drawn, fitted)},
         facts={
-            **facts_of(config, given),
+            **checkpoint_facts(config, given),
             "channels": given.features.sight.channels,
             "classes": list(drawn.pool.classes),
             "fitting": len(drawn.fitting),
             "select": config.select,
             **({"chosen_on": CHOSEN_ON[config.select]} if config.select != "last" else {}),
             "kept_step": config.steps if config.select == "last" else int(kept.step) + 1,
-            "undecided_share": _undecided_share(lines, config.batch),
+            "undecided_share": _share_of_undecided(lines, config.batch),
         },
-        warnings=[] if fitted is None else doubts(given.dataset, fitted),
+        warnings=[] if fitted is None else leakage_warnings(given.dataset, fitted),
     )
 
 
-def _undecided_share(lines: Sequence[str], batch: int) -> float:
+def _share_of_undecided(lines: Sequence[str], batch: int) -> float:
     """Of the pairs that metric lines tell of: those of a long training are of some of its steps."""
     return sum(json.loads(line).get(UNDECIDED, 0) for line in lines) / (len(lines) * batch)
 
 
-def made_learner(channels: int, seed: int) -> Learner:
+def make_learner(channels: int, seed: int) -> Learner:
     """Touches no random numbers of the caller's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(np.random.SeedSequence((seed, 4)).generate_state(1)[0]))
@@ -85,21 +85,21 @@ def made_learner(channels: int, seed: int) -> Learner:
 
 def course_of(config: TrainConfig, pool: Pool) -> Course:
     """An epoch is the original's, or less, so that there are some looks; its choice is made once in each of its own."""
-    epoch = max(1, pool.epoch // config.batch)
+    epoch = max(1, pool.episodes_per_epoch // config.batch)
     looks = config.steps if config.select == "upstream" else -(-config.steps // LOOKS)
     return Course(steps=config.steps, steps_per_epoch=min(epoch, looks), seed=config.seed)
 
 
-def made_lesson(
+def make_lesson(
     config: TrainConfig,
-    given: Given,
+    given: TrainingData,
     pool: Pool,
     learner: Learner,
     kept: Kept,
     supervise: Supervise,
     watch: Watch,
 ) -> Lesson:
-    features, device = given.features, device_named(config.device)
+    features, device = given.features, find_device(config.device)
 
     def batch(step: int) -> Batch:
         places = range(step * config.batch, (step + 1) * config.batch)
@@ -114,7 +114,7 @@ def made_lesson(
         total, presence, segmentation = mean_losses(learner, pairs, features.sight, device)
         parts = {"presence": presence, "segmentation": segmentation}
         if config.supervision in ("published", "mixed"):
-            parts[UNDECIDED] = total.new_tensor(undecided(pairs))
+            parts[UNDECIDED] = total.new_tensor(count_undecided(pairs))
         return Losses(total, parts)
 
     modules = {"student": learner, **({} if config.select == "last" else {"kept": kept})}
@@ -130,12 +130,12 @@ def made_lesson(
 
 
 def _watch(
-    config: TrainConfig, given: Given, drawn: Drawn, learner: Learner, kept: Kept, supervise: Supervise
+    config: TrainConfig, given: TrainingData, drawn: Drawn, learner: Learner, kept: Kept, supervise: Supervise
 ) -> Watch:
     if config.select == "last":
-        return nothing_watched
+        return no_metrics
     seen = (learner, kept, given.features, supervise, config.reads_keys, drawn.choosing)
-    device = device_named(config.device)
+    device = find_device(config.device)
     if config.select == "held-out":
         return watch_held_out(*seen, device)
     if given.truth is None:
@@ -143,17 +143,17 @@ def _watch(
     return watch_upstream(*seen, given.truth, device)
 
 
-def _refuse_void(given: Given, drawn: Drawn) -> None:
+def _refuse_void(given: TrainingData, drawn: Drawn) -> None:
     """Ground truth without anything in it would be learned as background."""
     assert given.truth is not None
-    if all((given.truth.known(each) == IGNORE).all() for each in drawn.fitting):
+    if all((given.truth.mask(each) == IGNORE).all() for each in drawn.fitting):
         raise InputError(
             "every pixel of every mask to learn from is void (255), so that nothing can be learned; pass as --images "
             "an index with other masks, or choose another supervision"
         )
 
 
-def _seen(config: TrainConfig, given: Given, drawn: Drawn, fitted: FittedOn | None) -> bytes:
+def _make_seen_file(config: TrainConfig, given: TrainingData, drawn: Drawn, fitted: FittedOn | None) -> bytes:
     """Ground truth was seen where it supervised, where something was fitted on it that made the dataset's masks, and
     where a step was chosen by it."""
     truth = set(given.published.ground_truth) if config.supervision in ("published", "mixed") else set[str]()
@@ -166,4 +166,4 @@ def _seen(config: TrainConfig, given: Given, drawn: Drawn, fitted: FittedOn | No
 
     stopping = drawn.stopping if config.select == "upstream" else with_truth(drawn.stopping)
     fitting = {*with_truth(drawn.fitting), *(fitted.seen if fitted else ())}
-    return seen_json(drawn.fitting, drawn.stopping, sorted(fitting), stopping)
+    return training_ids_json(drawn.fitting, drawn.stopping, sorted(fitting), stopping)

@@ -12,25 +12,25 @@ from ...manifests.files.sealed import Json
 from ..scores.truth import GroundTruth
 from ..students.features import Features
 from .config import TrainConfig
-from .published import Published
+from .published import PublishedDataset
 
 METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class TrainingData:
     dataset: Artifact
-    published: Published
+    published: PublishedDataset
     features: Features
     truth: GroundTruth | None  # None where there is no mask at all
 
 
-def files_of(state: Mapping[str, Tensor], lines: Sequence[str]) -> dict[str, bytes]:
+def checkpoint_files(state: Mapping[str, Tensor], lines: Sequence[str]) -> dict[str, bytes]:
     weights = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     return {WEIGHTS: save(weights), METRICS: "".join(line + "\n" for line in lines).encode()}
 
 
-def facts_of(config: TrainConfig, given: Given) -> dict[str, Json]:
+def checkpoint_facts(config: TrainConfig, given: TrainingData) -> dict[str, Json]:
     return {
         "kind": "student",
         "student": config.student,

@@ -16,45 +16,49 @@ from jaxtyping import UInt8
 
 from ...manifests.errors import InputError
 from ...manifests.files.sealed import Json
-from ..learning.draws import drawn
-from ..scores.floors import WHOLE, cell_counts, fitted_ellipses, painted, painted_labels
+from ..learning.draws import draw_per_class
+from ..scores.floors import WHOLE, cell_counts, fit_ellipses, labels_to_paint, paint_ellipse
 from ..scores.intervals import counts_interval
-from ..scores.iou import Counts, as_foreground, mean_iou, pixel_counts, stacked
+from ..scores.iou import Counts, as_foreground, mean_iou, pixel_counts, stack_counts
 from ..scores.truth import GroundTruth
 from ..students.features import LAST, Features
-from ..students.linear import PatchClassifier, predicted_labels
-from .published import Published
+from ..students.linear import PatchClassifier, predict_labels
+from .published import PublishedDataset
 
 HELD_OUT = 5  # of each class one picture of so many
 _AT_ONCE = 16
 
-Line = tuple[str, Sequence[Counts]]
+NamedCounts = tuple[str, Sequence[Counts]]
 
 
-def held_out_ids(published: Published, truth: GroundTruth | None, fitted: frozenset[str], seed: int) -> tuple[str, ...]:
+def ids_to_hold_out(
+    published: PublishedDataset, truth: GroundTruth | None, fitted: frozenset[str], seed: int
+) -> tuple[str, ...]:
     """`fitted`: whose masks something was fitted on that the labels were made with."""
     if truth is None:
         return ()
     left_out = fitted | published.ground_truth
     candidates = {
-        each: shown or (0,) for each, shown in published.shown().items() if each in truth.ids and each not in left_out
+        each: shown or (0,)
+        for each, shown in published.image_labels().items()
+        if each in truth.ids and each not in left_out
     }
-    return tuple(drawn(candidates, lambda number: round(number / HELD_OUT), seed))
+    return tuple(draw_per_class(candidates, lambda number: round(number / HELD_OUT), seed))
 
 
-def judged(
+def score_classifier(
     classifier: PatchClassifier,
     features: Features,
-    published: Published,
+    published: PublishedDataset,
     truth: GroundTruth | None,
     ids: Sequence[str],
-) -> list[Line]:
+) -> list[NamedCounts]:
     """Counts of each picture: what was learned, what it was learned from, and the floors."""
     if truth is None or not ids:
         return []
     learned, labels, nothing = [], [], []
     for identifier, label_HW in predictions(classifier, features, published, ids):
-        true_HW = _of_kind(published, _true_labels(truth, identifier, label_HW.shape))
+        true_HW = _truth_or_foreground(published, _true_labels(truth, identifier, label_HW.shape))
         learned.append(pixel_counts(true_HW, label_HW))
         labels.append(pixel_counts(true_HW, published.mask(identifier)))
         nothing.append(pixel_counts(true_HW, np.zeros_like(label_HW)))
@@ -67,7 +71,7 @@ def judged(
 
 
 def predictions(
-    classifier: PatchClassifier, features: Features, published: Published, ids: Sequence[str]
+    classifier: PatchClassifier, features: Features, published: PublishedDataset, ids: Sequence[str]
 ) -> Iterator[tuple[str, UInt8[np.ndarray, "H W"]]]:
     """At the size of each picture."""
     sight = features.sight
@@ -79,10 +83,10 @@ def predictions(
         for identifier, logits_KT, box in zip(some, logits_BKT, read.boxes, strict=True):
             height, width = published.mask(identifier).shape
             logits_KRC = logits_KT.view(-1, *sight.grid).numpy()
-            yield identifier, predicted_labels(logits_KRC, (height, width), box, sight.patch)
+            yield identifier, predict_labels(logits_KRC, (height, width), box, sight.patch)
 
 
-def told(lines: Sequence[Line], seed: int) -> dict[str, Json]:
+def score_summary(lines: Sequence[NamedCounts], seed: int) -> dict[str, Json]:
     """Every line with its intervals."""
     if not lines:
         return {"pictures": 0, "lines": []}
@@ -92,36 +96,36 @@ def told(lines: Sequence[Line], seed: int) -> dict[str, Json]:
 def _line(name: str, counts: Sequence[Counts], seed: int) -> dict[str, Json]:
     found: dict[str, Json] = {"name": name}
     for key, with_background in {"miou": True, "miou_foreground": False}.items():
-        interval = counts_interval(stacked(counts), partial(mean_iou, with_background=with_background), seed=seed)
+        interval = counts_interval(stack_counts(counts), partial(mean_iou, with_background=with_background), seed=seed)
         values: Mapping[str, Json] = dataclasses.asdict(interval)
         found[key] = {each: values[each] for each in ("estimate", "low", "high", "level")}
     return found
 
 
-def _floors(published: Published, truth: GroundTruth, ids: Sequence[str]) -> Iterator[Line]:
+def _floors(published: PublishedDataset, truth: GroundTruth, ids: Sequence[str]) -> Iterator[NamedCounts]:
     """What guesses score that look at no picture, on the same. They are told its class, which the student is not."""
     classes, cells = [], []
     for identifier in ids:
-        true_HW = _of_kind(published, truth.known(identifier))
+        true_HW = _truth_or_foreground(published, truth.mask(identifier))
         classes.append(sorted(set(np.unique(true_HW).tolist()) - {0, 255}))
         cells.append(cell_counts(true_HW))
-    ellipses = fitted_ellipses(ids, classes, np.stack(cells))
-    labels = painted_labels(classes)
+    ellipses = fit_ellipses(ids, classes, np.stack(cells))
+    labels = labels_to_paint(classes)
     names = ("told the class: all foreground", "told the class: best fixed ellipse, fitted on other classes")
     for name, shapes in zip(names, ([WHOLE] * len(ids), ellipses), strict=True):
         counts = []
         for identifier, label, shape in zip(ids, labels, shapes, strict=True):
-            true_HW = _of_kind(published, truth.known(identifier))
-            counts.append(pixel_counts(true_HW, painted((true_HW.shape[0], true_HW.shape[1]), label, shape)))
+            true_HW = _truth_or_foreground(published, truth.mask(identifier))
+            counts.append(pixel_counts(true_HW, paint_ellipse((true_HW.shape[0], true_HW.shape[1]), label, shape)))
         yield name, counts
 
 
-def _of_kind(published: Published, true_HW: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
+def _truth_or_foreground(published: PublishedDataset, true_HW: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
     return true_HW if published.table else as_foreground(true_HW)
 
 
 def _true_labels(truth: GroundTruth, identifier: str, size: tuple[int, ...]) -> UInt8[np.ndarray, "H W"]:
-    true_HW = truth.known(identifier)
+    true_HW = truth.mask(identifier)
     if true_HW.shape != size:
         (height, width), (true_height, true_width) = size, true_HW.shape
         raise InputError(

@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from ...manifests.artifact.checkpoints import SEEN, seen_json
-from ...manifests.artifact.leakage import doubts, fitted_on
+from ...manifests.artifact.checkpoints import SEEN, training_ids_json
+from ...manifests.artifact.leakage import find_training_ids, leakage_warnings
 from ...manifests.artifact.underway import Underway
 from ...manifests.errors import InputError
 from ...manifests.files.sealed import Json
@@ -22,51 +22,51 @@ from ..learning.schedules import Schedule
 from ..stage import Findings
 from ..students.linear import PatchClassifier, share_loss
 from .config import TrainConfig
-from .given import Given, facts_of, files_of
-from .judging import HELD_OUT, held_out_ids, judged, told
+from .given import TrainingData, checkpoint_facts, checkpoint_files
+from .judging import HELD_OUT, ids_to_hold_out, score_classifier, score_summary
 from .patches import Patches
 
 TOLD = 10  # how often it is said how far a training is
 
 
-def trained_classifier(config: TrainConfig, given: Given, underway: Underway) -> Findings:
+def train_classifier(config: TrainConfig, given: TrainingData, underway: Underway) -> Findings:
     published, features, truth = given.published, given.features, given.truth
-    flattered = fitted_on(given.dataset)
-    held_out = held_out_ids(published, truth, flattered.seen, config.seed)
+    flattered = find_training_ids(given.dataset)
+    held_out = ids_to_hold_out(published, truth, flattered.seen, config.seed)
     left_out = frozenset(held_out)
     fitting = [each for each in published.ids if each not in left_out]
     if not fitting:
         raise InputError(f"all {len(held_out)} pictures of {published.place} are held out to judge by; publish more")
     features.require(published.ids)
     published.refuse_undecided(fitting)
-    classifier = made_classifier(features.sight.width, published.num_classes, config.hidden, config.seed)
+    classifier = make_classifier(features.sight.width, published.num_classes, config.hidden, config.seed)
     course = Course(steps=config.steps, steps_per_epoch=-(-config.steps // TOLD), seed=config.seed)
-    lines = train(made_lesson(config, classifier, Patches(features, published), fitting), course, underway)
-    found = told(judged(classifier, features, published, truth, held_out), config.seed)
+    lines = train(make_lesson(config, classifier, Patches(features, published), fitting), course, underway)
+    found = score_summary(score_classifier(classifier, features, published, truth, held_out), config.seed)
     return Findings(
         files={
-            **files_of(classifier.state_dict(), lines),
-            SEEN: seen_json(fitting, [], sorted(published.ground_truth), []),
+            **checkpoint_files(classifier.state_dict(), lines),
+            SEEN: training_ids_json(fitting, [], sorted(published.ground_truth), []),
         },
         facts={
-            **facts_of(config, given),
+            **checkpoint_facts(config, given),
             "hidden": config.hidden,
             "num_classes": published.num_classes,
             "fitting": len(fitting),
             "judged": found,
         },
-        warnings=[*doubts(given.dataset, flattered), *_warnings(given, found)],
+        warnings=[*leakage_warnings(given.dataset, flattered), *_warnings(given, found)],
     )
 
 
-def made_classifier(width: int, num_classes: int, hidden: int, seed: int) -> PatchClassifier:
+def make_classifier(width: int, num_classes: int, hidden: int, seed: int) -> PatchClassifier:
     """Touches no random numbers of the caller's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(np.random.SeedSequence((seed, 2)).generate_state(1)[0]))
         return PatchClassifier(width, num_classes, hidden)
 
 
-def made_lesson(config: TrainConfig, classifier: PatchClassifier, patches: Patches, ids: Sequence[str]) -> Lesson:
+def make_lesson(config: TrainConfig, classifier: PatchClassifier, patches: Patches, ids: Sequence[str]) -> Lesson:
     """Every picture once before any comes again, each time in an order of its own."""
 
     @lru_cache(maxsize=2)
@@ -76,7 +76,7 @@ def made_lesson(config: TrainConfig, classifier: PatchClassifier, patches: Patch
     def batch(step: int) -> Batch:
         drawn = [divmod(step * config.batch + place, len(ids)) for place in range(config.batch)]
         chosen = [ids[int(order(epoch)[at])] for epoch, at in drawn]
-        tokens_BTD, shares_BKT = patches.of(chosen)
+        tokens_BTD, shares_BKT = patches.read_batch(chosen)
         return Batch(len(chosen), {"tokens": tokens_BTD, "shares": shares_BKT}, lambda: chosen)
 
     def losses(step: int, found: Batch) -> Losses:
@@ -91,7 +91,7 @@ def made_lesson(config: TrainConfig, classifier: PatchClassifier, patches: Patch
     )
 
 
-def _warnings(given: Given, found: Mapping[str, Json]) -> list[str]:
+def _warnings(given: TrainingData, found: Mapping[str, Json]) -> list[str]:
     if any(line["miou"]["estimate"] is not None for line in found["lines"]):
         return []
     why = (

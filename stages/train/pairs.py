@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ...manifests.classes import IGNORE
 from ..students.episodes import Episode
-from ..students.features import Features, Sight
+from ..students.features import Features, FeatureSpec
 from ..students.learner import Learner
-from ..students.objective import PairLosses, at_pixels, pair_losses
+from ..students.objective import PairLosses, pair_losses, upsample_logits
 from .targets import PSEUDO_FIELDS, Supervise
 
 
@@ -41,26 +41,26 @@ def read_pairs(features: Features, supervise: Supervise, reads_keys: bool, episo
     return Pairs(queries.fields["tokens"], supports.fields["support_tokens"], masks_BUV, is_present_B, target_BUV)
 
 
-def losses_of_pair(learner: Learner, pairs: Pairs, place: int, sight: Sight, device: torch.device) -> PairLosses:
+def losses_of_pair(learner: Learner, pairs: Pairs, place: int, sight: FeatureSpec, device: torch.device) -> PairLosses:
     own = slice(place, place + 1)
-    logits = learner.of_tokens(
+    logits = learner.forward_tokens(
         pairs.query_tokens[own].to(device),
         pairs.support_tokens[own].to(device),
         pairs.support_mask[own].to(device),
         sight.grid,
         sight.heads,
     )
-    segmentation = at_pixels(logits.segmentation, sight.size_px)
+    segmentation = upsample_logits(logits.segmentation, sight.size_px)
     return pair_losses(logits.presence, segmentation, pairs.is_present[own].to(device), pairs.target[own].to(device))
 
 
-def undecided(pairs: Pairs) -> int:
+def count_undecided(pairs: Pairs) -> int:
     """Pairs whose target says nothing, so that only the class is learned from."""
     return int((pairs.target == IGNORE).flatten(1).all(dim=1).sum())
 
 
 def mean_losses(
-    learner: Learner, pairs: Pairs, sight: Sight, device: torch.device
+    learner: Learner, pairs: Pairs, sight: FeatureSpec, device: torch.device
 ) -> tuple[Float32[Tensor, ""], Float32[Tensor, ""], Float32[Tensor, ""]]:
     """Total, presence and segmentation over all pairs, with gradients for the parameters, in the memory of one pair."""
     parameters = [each for each in learner.parameters() if each.requires_grad]

@@ -15,13 +15,13 @@ from torch import Tensor
 from ..students.features import LAST, Features
 from ..students.linear import label_shares
 from ..vision.fitting import Box
-from .published import Published
+from .published import PublishedDataset
 
 KEPT_BYTES = 2**31  # ViT-S/16 at 224 takes 151 kB a picture, ViT-S/8 at 400 1.9 MB
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
+class _PicturePatches:
     tokens_TD: Float16[Tensor, "T D"]
     present_P: np.ndarray
     shares_PRC: Float16[np.ndarray, "P R C"]
@@ -34,14 +34,14 @@ class _Picture:
 class Patches:
     """Of a picture that is asked for again the same numbers, whether they were kept or made anew."""
 
-    def __init__(self, features: Features, published: Published) -> None:
+    def __init__(self, features: Features, published: PublishedDataset) -> None:
         self._features, self._published = features, published
-        self._kept: dict[str, _Picture] = {}
+        self._kept: dict[str, _PicturePatches] = {}
         self._bytes = 0
 
-    def of(self, ids: Sequence[str]) -> tuple[Float16[Tensor, "B T D"], Float32[Tensor, "B K T"]]:
+    def read_batch(self, ids: Sequence[str]) -> tuple[Float16[Tensor, "B T D"], Float32[Tensor, "B K T"]]:
         found = {each: self._kept[each] for each in ids if each in self._kept}
-        found |= self._made([each for each in dict.fromkeys(ids) if each not in found])
+        found |= self._read_pictures([each for each in dict.fromkeys(ids) if each not in found])
         rows, columns = self._features.sight.grid
         shares_BKRC = torch.zeros(len(ids), self._published.num_classes, rows, columns)
         for place, identifier in enumerate(ids):
@@ -49,20 +49,20 @@ class Patches:
             shares_BKRC[place, torch.from_numpy(picture.present_P)] = torch.from_numpy(picture.shares_PRC).float()
         return torch.stack([found[each].tokens_TD for each in ids]), shares_BKRC.flatten(2)
 
-    def _made(self, ids: Sequence[str]) -> dict[str, _Picture]:
+    def _read_pictures(self, ids: Sequence[str]) -> dict[str, _PicturePatches]:
         if not ids:
             return {}
         read = self._features.read(ids, [LAST])
         pairs = zip(ids, read.fields[LAST], read.boxes, strict=True)
-        made = {each: self._picture(each, tokens_MD, box) for each, tokens_MD, box in pairs}
+        made = {each: self._make_picture(each, tokens_MD, box) for each, tokens_MD, box in pairs}
         for identifier, picture in made.items():
             if self._bytes + picture.num_bytes <= KEPT_BYTES:
                 self._kept[identifier] = picture
                 self._bytes += picture.num_bytes
         return made
 
-    def _picture(self, identifier: str, tokens_MD: Tensor, box: Box) -> _Picture:
+    def _make_picture(self, identifier: str, tokens_MD: Tensor, box: Box) -> _PicturePatches:
         sight, label_HW = self._features.sight, self._published.mask(identifier)
         shares_KRC = label_shares(label_HW, self._published.num_classes, box, sight.patch, sight.grid)
         present_P = np.flatnonzero(shares_KRC.any(axis=(1, 2)))
-        return _Picture(tokens_MD[1:].half().clone(), present_P, shares_KRC[present_P].astype(np.float16))
+        return _PicturePatches(tokens_MD[1:].half().clone(), present_P, shares_KRC[present_P].astype(np.float16))

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from ...manifests.errors import ConfigError, InputError
 from ...manifests.published.schema import class_indices
-from ..learning.draws import drawn
+from ..learning.draws import draw_per_class
 from ..scores.truth import GroundTruth
-from ..students.episodes import JUDGED, Episode, Line, Pool, judged_episodes, made_pool, training_episode
+from ..students.episodes import JUDGED, Episode, ImageLabel, Pool, evaluation_episodes, make_pool, training_episode
 from .config import TrainConfig
-from .published import Published
+from .published import PublishedDataset
 
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.05, 100  # of the pictures of a class; episodes that are asked each time
-Shown = Mapping[str, Sequence[int]]
+LabelsById = Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class Drawn:
         return sorted(asked - self.pool.labels.keys())
 
 
-def drawn_pools(config: TrainConfig, published: Published, truth: GroundTruth | None) -> Drawn:
+def draw_pools(config: TrainConfig, published: PublishedDataset, truth: GroundTruth | None) -> Drawn:
     """Raises ConfigError or InputError where episodes cannot be drawn."""
-    shown = published.shown()
+    shown = published.image_labels()
     if config.supervision == "mask":
         assert truth is not None
         shown = {each: labels for each, labels in shown.items() if each in truth.ids}
@@ -43,16 +43,16 @@ def drawn_pools(config: TrainConfig, published: Published, truth: GroundTruth | 
     base = base or sorted({label for labels in shown.values() for label in labels})
     _refuse_too_few(base, published)
     if config.select == "held-out":
-        return _with_held_out(shown, base, config.seed)
-    pool = made_pool(_lines(shown, base), base, "listed", 1, 1)
-    return Drawn(pool, _of_novel(published, truth, base) if config.select == "upstream" else ())
+        return _hold_out_pictures(shown, base, config.seed)
+    pool = make_pool(_lines(shown, base), base, "listed", 1, 1)
+    return Drawn(pool, _novel_episodes(published, truth, base) if config.select == "upstream" else ())
 
 
-def _lines(shown: Shown, classes: Collection[int]) -> list[Line]:
+def _lines(shown: LabelsById, classes: Collection[int]) -> list[ImageLabel]:
     return [(each, label) for each, labels in shown.items() for label in labels if label in classes]
 
 
-def _refuse_too_few(base: Sequence[int], published: Published) -> None:
+def _refuse_too_few(base: Sequence[int], published: PublishedDataset) -> None:
     if not base:
         raise InputError(
             f"{published.place} has no image-level labels, of which episodes are made; index the pictures with their "
@@ -66,22 +66,24 @@ def _refuse_too_few(base: Sequence[int], published: Published) -> None:
         )
 
 
-def _with_held_out(shown: Shown, base: Sequence[int], seed: int) -> Drawn:
+def _hold_out_pictures(shown: LabelsById, base: Sequence[int], seed: int) -> Drawn:
     """Queries that are held out ask with supports that are learned from."""
     own = {each: [label for label in labels if label in base] for each, labels in shown.items()}
     labelled = {each: labels for each, labels in own.items() if labels}
-    held = frozenset(drawn(labelled, lambda number: max(1, round(HELD_OUT_SHARE * number)), seed))
+    held = frozenset(draw_per_class(labelled, lambda number: max(1, round(HELD_OUT_SHARE * number)), seed))
     lines = _lines(shown, base)
-    pool = made_pool([line for line in lines if line[0] not in held], base, "listed", 1, 1)
+    pool = make_pool([line for line in lines if line[0] not in held], base, "listed", 1, 1)
     labels = {each: frozenset(labelled[each]) for each in held}
     asking = Pool(tuple(base), tuple(line for line in lines if line[0] in held), "listed", pool.pictures, labels)
     count = min(MOST_HELD_OUT, len(asking.lines))
     return Drawn(pool, [training_episode(asking, seed, place) for place in range(count)])
 
 
-def _of_novel(published: Published, truth: GroundTruth | None, base: Sequence[int]) -> list[Episode]:
+def _novel_episodes(published: PublishedDataset, truth: GroundTruth | None, base: Sequence[int]) -> list[Episode]:
     """The test episodes of the classes that are not learned."""
-    shown = {each: labels for each, labels in published.shown().items() if truth is not None and each in truth.ids}
+    shown = {
+        each: labels for each, labels in published.image_labels().items() if truth is not None and each in truth.ids
+    }
     novel = sorted({label for labels in shown.values() for label in labels} - set(base))
     if not novel:
         raise InputError(
@@ -89,4 +91,4 @@ def _of_novel(published: Published, truth: GroundTruth | None, base: Sequence[in
             "that is labelled and has masks here; name the base classes with --classes and the masks with --images, or "
             "choose --select last"
         )
-    return judged_episodes(made_pool(_lines(shown, novel), novel, "listed", 1, 1), 1, 1, JUDGED)
+    return evaluation_episodes(make_pool(_lines(shown, novel), novel, "listed", 1, 1), 1, 1, JUDGED)

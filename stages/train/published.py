@@ -17,7 +17,7 @@ from ...manifests.published.frames import frame_rows
 from ...manifests.published.schema import ground_truth_ids
 
 
-class Published:
+class PublishedDataset:
     """The pictures that its quality rule has kept."""
 
     def __init__(self, dataset: Artifact) -> None:
@@ -38,7 +38,7 @@ class Published:
         """Of label maps, background with them."""
         return 1 + max(self.labels.classes)
 
-    def shown(self) -> dict[str, tuple[int, ...]]:
+    def image_labels(self) -> dict[str, tuple[int, ...]]:
         """The image-level labels of each picture."""
         rows = frame_rows(self.labels.artifact, ["id", "labels"])
         return {row["id"]: tuple(row["labels"] or ()) for row in rows if row["id"] in self.places}

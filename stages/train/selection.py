@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from ...manifests.errors import Diverged
 from ..scores.few_shot import episode_counts
-from ..scores.iou import accumulated, mean_iou
+from ..scores.iou import mean_iou, sum_counts
 from ..scores.truth import GroundTruth
 from ..students.episodes import Episode
 from ..students.features import Features
 from ..students.learner import Learner
-from ..students.objective import at_pixels, decided_ways, pixel_probability
+from ..students.objective import decide_ways, pixel_probability, upsample_logits
 from .pairs import losses_of_pair, read_pairs
 from .targets import Supervise
 
@@ -94,19 +94,19 @@ def watch_upstream(
         counts = []
         for episode in episodes:
             pair = read_pairs(features, supervise, reads_keys, [episode])
-            true_UV = truth.known(episode.query)
-            logits = learner.of_tokens(
+            true_UV = truth.mask(episode.query)
+            logits = learner.forward_tokens(
                 pair.query_tokens.to(device),
                 pair.support_tokens.to(device),
                 pair.support_mask.to(device),
                 features.sight.grid,
                 features.sight.heads,
             )
-            pixels_1UV = pixel_probability(at_pixels(logits.segmentation, (true_UV.shape[0], true_UV.shape[1])))
-            painted_UV = decided_ways(pixels_1UV[:, None])[0].cpu().numpy()
+            pixels_1UV = pixel_probability(upsample_logits(logits.segmentation, (true_UV.shape[0], true_UV.shape[1])))
+            painted_UV = decide_ways(pixels_1UV[:, None])[0].cpu().numpy()
             counts.append(episode_counts(painted_UV, true_UV, episode.classes, "background"))
         # Where nothing is painted, and no pixel of truth is of these classes, there is nothing to divide by.
-        found = float(np.nan_to_num(mean_iou(accumulated(counts), with_background=False)))
+        found = float(np.nan_to_num(mean_iou(sum_counts(counts), with_background=False)))
         kept.offer(step, found, learner)
         return {"test mIoU": found}
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from ...manifests.artifact.tokens import Tokens, stored_names
+from ...manifests.artifact.tokens import Tokens, array_names
 from ...manifests.artifact.underway import Underway
 from ...manifests.errors import InputError
 from ...manifests.published.schema import FRAME
@@ -13,16 +13,16 @@ from ..students.features import (
     Cached,
     Features,
     Online,
-    Pictures,
+    PictureLoader,
     pictures_of_dataset,
     pictures_of_images,
 )
 from ..students.same_pictures import refuse_other_pictures
 from .config import TrainConfig, train_config as train_config
-from .cst import trained_learner
-from .given import Given
-from .linear import trained_classifier
-from .published import Published
+from .cst import train_learner
+from .given import TrainingData
+from .linear import train_classifier
+from .published import PublishedDataset
 
 
 def reads(config: TrainConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
@@ -30,7 +30,7 @@ def reads(config: TrainConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
     if "tokens" in inputs:
         tokens = inputs["tokens"]
         wanted = dict.fromkeys("tokens" if name == LAST else name for name in config.fields)
-        found["tokens"] = stored_names(tokens, [each for each in wanted if each in tokens.plan.fields])
+        found["tokens"] = array_names(tokens, [each for each in wanted if each in tokens.plan.fields])
     if "images" in inputs:
         names = ["labels", *(["picture"] if config.seeing else []), *(["mask"] if _has_masks(inputs) else [])]
         found["images"] = names
@@ -38,14 +38,14 @@ def reads(config: TrainConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
 
 
 def compute(config: TrainConfig, inputs: Inputs, underway: Underway) -> Findings:
-    published = Published(inputs["dataset"])
+    published = PublishedDataset(inputs["dataset"])
     features = _features(config, inputs, published)
-    given = Given(inputs["dataset"], published, features, _truth(inputs))
-    trained = trained_classifier if config.student == "linear" else trained_learner
+    given = TrainingData(inputs["dataset"], published, features, _truth(inputs))
+    trained = train_classifier if config.student == "linear" else train_learner
     return trained(config, given, underway)
 
 
-def _features(config: TrainConfig, inputs: Inputs, published: Published) -> Features:
+def _features(config: TrainConfig, inputs: Inputs, published: PublishedDataset) -> Features:
     if config.seeing is not None:
         return Online(config.seeing, config.fields, _pictures(inputs, published))
     features = Cached(Tokens(inputs["tokens"]), config.fields)
@@ -53,7 +53,7 @@ def _features(config: TrainConfig, inputs: Inputs, published: Published) -> Feat
     return features
 
 
-def _pictures(inputs: Inputs, published: Published) -> Pictures:
+def _pictures(inputs: Inputs, published: PublishedDataset) -> PictureLoader:
     """From where they were indexed, else from where the dataset finds them."""
     if "images" in inputs:
         refuse_other_pictures(inputs["images"], inputs["dataset"])

@@ -27,48 +27,48 @@ from ..maps.cst import pair_masks
 from ..scores.few_shot import Void
 from ..scores.truth import GroundTruth
 from ..students.episodes import Episode
-from ..students.features import Read, Sight
+from ..students.features import FeatureBatch, FeatureSpec
 from ..students.supervision import THRESHOLD, query_target, support_mask
-from .published import Published
+from .published import PublishedDataset
 
 PSEUDO_FIELDS = ("keys", "cls_query")
 # Masks of supports, of queries, and whether queries show the class.
 Targets = tuple[Bool[Tensor, "B U V"], UInt8[Tensor, "B U V"], Bool[Tensor, " B"]]
 # Of episodes of one way and one shot, and of what was read of their queries and supports.
-Supervise = Callable[[Sequence[Episode], Read, Read], Targets]
+Supervise = Callable[[Sequence[Episode], FeatureBatch, FeatureBatch], Targets]
 # A label map, and what is void in it: background in ground truth alone.
 Labelled = Callable[[str], tuple[UInt8[np.ndarray, "H W"], Void]]
 
 
-def supervised(
+def target_builder(
     supervision: Literal["pseudo", "published", "mask", "mixed"],
-    published: Published,
+    published: PublishedDataset,
     truth: GroundTruth | None,
-    sight: Sight,
+    sight: FeatureSpec,
 ) -> Supervise:
     if supervision == "pseudo":
-        return by_keys(sight)
+        return targets_by_keys(sight)
     if supervision == "mask":
         if truth is None or not set(truth.ids) & published.places.keys():
             raise InputError(
                 f"no picture of {published.place} has ground truth here; pass as --images an index of these pictures "
                 "with masks, or choose another supervision"
             )
-        return by_masks(lambda identifier: (truth.known(identifier), "background"), sight)
+        return targets_by_masks(lambda identifier: (truth.mask(identifier), "background"), sight)
     if supervision == "mixed" and len(published.ground_truth) in (0, len(published.places)):
         held = "no ground truth" if not published.ground_truth else "nothing but ground truth"
         raise InputError(
             f"{published.place} holds {held}, and mixed wants some of both; publish it with --ground-truth and the ids "
             "of a few pictures, or an enhancer, or choose supervision published"
         )
-    return by_masks(
+    return targets_by_masks(
         lambda each: (published.mask(each), "background" if each in published.ground_truth else "ignore"), sight
     )
 
 
-def by_keys(sight: Sight) -> Supervise:
-    def targets(episodes: Sequence[Episode], queries: Read, supports: Read) -> Targets:
-        is_present_B = _listed(episodes)
+def targets_by_keys(sight: FeatureSpec) -> Supervise:
+    def targets(episodes: Sequence[Episode], queries: FeatureBatch, supports: FeatureBatch) -> Targets:
+        is_present_B = _presence_labels(episodes)
         masks_BUV, wanted_BUV = pair_masks(
             supports.fields["keys"],
             supports.fields["cls_query"],
@@ -85,9 +85,9 @@ def by_keys(sight: Sight) -> Supervise:
     return targets
 
 
-def by_masks(labelled: Labelled, sight: Sight) -> Supervise:
-    def targets(episodes: Sequence[Episode], queries: Read, supports: Read) -> Targets:
-        masks, wanted, is_present_B = [], [], _listed(episodes)
+def targets_by_masks(labelled: Labelled, sight: FeatureSpec) -> Supervise:
+    def targets(episodes: Sequence[Episode], queries: FeatureBatch, supports: FeatureBatch) -> Targets:
+        masks, wanted, is_present_B = [], [], _presence_labels(episodes)
         for place, episode in enumerate(episodes):
             label = episode.classes[0]
             support_HW, _ = labelled(episode.supports[0][0])
@@ -101,6 +101,6 @@ def by_masks(labelled: Labelled, sight: Sight) -> Supervise:
     return targets
 
 
-def _listed(episodes: Sequence[Episode]) -> Bool[Tensor, " B"]:
+def _presence_labels(episodes: Sequence[Episode]) -> Bool[Tensor, " B"]:
     """As image-level labels have it."""
     return torch.tensor([each.is_present[0] for each in episodes])

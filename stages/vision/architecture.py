@@ -13,8 +13,8 @@ from timm.models import model_entrypoint
 from torch import Tensor, nn
 
 from ...manifests.errors import ConfigError
-from .checkpoints import State
-from .positions import Positions, num_prefix_positions, resampled_as_dino
+from .checkpoints import StateDict
+from .positions import Positions, num_prefix_positions, resample_as_dino
 
 # What stands beside a backbone in a file and is not part of it.
 _HEADS = (
@@ -25,7 +25,7 @@ _DECODERS = ("decoder_", "decoder.", "mask_token")
 _SHOWN = 3
 
 
-def load_state(model: Any, backbone: str, state: State, grid: tuple[int, int], positions: Positions) -> None:
+def load_state(model: Any, backbone: str, state: StateDict, grid: tuple[int, int], positions: Positions) -> None:
     """Loads every tensor of the model; raises ConfigError with what is missing, too much, or of another shape or type.
 
     Floats of any length are taken; torch by itself would take whole numbers for them too.
@@ -35,12 +35,12 @@ def load_state(model: Any, backbone: str, state: State, grid: tuple[int, int], p
     model.load_state_dict(renamed, strict=True)
 
 
-def _as_timm(model: Any, backbone: str, state: State, grid: tuple[int, int], positions: Positions) -> State:
+def _as_timm(model: Any, backbone: str, state: StateDict, grid: tuple[int, int], positions: Positions) -> StateDict:
     if any(name.startswith("decoder") for name in state):  # MAE's; timm takes a mask token for a sign of DINOv2
         state = {name: tensor for name, tensor in state.items() if not name.startswith(_DECODERS)}
     if positions == "dino" and "pos_embed" in state:
         table_1PD = state["pos_embed"]
-        resampled = resampled_as_dino(table_1PD.float(), grid, num_prefix_positions(table_1PD.shape[1]))
+        resampled = resample_as_dino(table_1PD.float(), grid, num_prefix_positions(table_1PD.shape[1]))
         state["pos_embed"] = resampled
         # timm takes a table for one of its own training size where the counts allow it; this says it is not.
         model.pretrained_model_args = {"img_size": _size_px(model, grid)}
@@ -52,7 +52,7 @@ def _as_timm(model: Any, backbone: str, state: State, grid: tuple[int, int], pos
     except (RuntimeError, KeyError, ValueError, AttributeError) as error:
         shown = (str(error).splitlines() or [""])[0][:160]
         raise ConfigError(f"weights do not fit {backbone} ({shown}); give weights of that architecture") from error
-    state = _norm_where_it_is(state, known)
+    state = _rename_norm(state, known)
     return {name: t for name, t in state.items() if name in known or not name.startswith((*_HEADS, *_DECODERS))}
 
 
@@ -61,14 +61,14 @@ def _size_px(model: Any, grid: tuple[int, int]) -> tuple[int, int]:
     return grid[0] * rows_px, grid[1] * columns_px
 
 
-def _filter_of(backbone: str) -> Callable[[State, nn.Module], State]:
+def _filter_of(backbone: str) -> Callable[[StateDict, nn.Module], StateDict]:
     """timm's own way to read the official files of a family of models."""
     module = sys.modules[model_entrypoint(backbone.partition(".")[0]).__module__]
-    found: Callable[[State, nn.Module], State] | None = getattr(module, "checkpoint_filter_fn", None)
+    found: Callable[[StateDict, nn.Module], StateDict] | None = getattr(module, "checkpoint_filter_fn", None)
     return found or (lambda state, model: state)
 
 
-def _norm_where_it_is(state: State, known: set[str]) -> State:
+def _rename_norm(state: StateDict, known: set[str]) -> StateDict:
     """timm keeps the last norm as `norm` before, or `fc_norm` after pooling; files of one model may have either."""
     for ours, theirs in (("norm.", "fc_norm."), ("fc_norm.", "norm.")):
         if f"{ours}weight" in known and f"{ours}weight" not in state and f"{theirs}weight" not in known:
@@ -85,10 +85,10 @@ def _refuse_others(backbone: str, expected: Mapping[str, Tensor], found: Mapping
         if t.is_floating_point() and not got.is_floating_point()
     ]
     faults = [
-        _listed("missing", [name for name in expected if name not in found]),
-        _listed("unexpected", [name for name in found if name not in expected]),
-        _listed("of another shape", differing),
-        _listed("not of floats", no_floats),
+        _list_names("missing", [name for name in expected if name not in found]),
+        _list_names("unexpected", [name for name in found if name not in expected]),
+        _list_names("of another shape", differing),
+        _list_names("not of floats", no_floats),
     ]
     if any(faults):
         raise ConfigError(
@@ -97,7 +97,7 @@ def _refuse_others(backbone: str, expected: Mapping[str, Tensor], found: Mapping
         )
 
 
-def _listed(what: str, names: Sequence[str]) -> str:
+def _list_names(what: str, names: Sequence[str]) -> str:
     if not names:
         return ""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

@@ -13,8 +13,8 @@ from torch import nn
 from ...manifests.errors import ConfigError
 from . import builtin as builtin  # so that timm knows it
 from .architecture import load_state
-from .capture import Captured, watch
-from .checkpoints import State
+from .capture import Captured, watch_blocks
+from .checkpoints import StateDict
 from .fitting import Colour
 from .positions import Positions
 
@@ -59,16 +59,16 @@ def backbone_facts(name: str, rows_px: int, columns_px: int) -> Facts:
     return _facts(name, rows_px, columns_px)
 
 
-def own_size(name: str) -> tuple[int, int]:
+def training_size(name: str) -> tuple[int, int]:
     """Rows and columns of the pictures that timm's variant of the backbone was trained on."""
     return _patch_and_size(name)[1]
 
 
 def load_backbone(
-    name: str, state: State, rows_px: int, columns_px: int, positions: Positions, device: str = "cpu"
+    name: str, state: StateDict, rows_px: int, columns_px: int, positions: Positions, device: str = "cpu"
 ) -> Backbone:
     """The backbone with these weights. Touches no random numbers of the caller's."""
-    where = device_named(device)
+    where = find_device(device)
     facts = backbone_facts(name, rows_px, columns_px)
     with torch.random.fork_rng(devices=[]):
         model = timm.create_model(name, pretrained=False, num_classes=0, img_size=(rows_px, columns_px))
@@ -86,7 +86,7 @@ def final_norm(model: Any) -> nn.Module:
     return nn.Identity()
 
 
-def device_named(device: str) -> torch.device:
+def find_device(device: str) -> torch.device:
     """ "cpu", "cuda", or one of several such as "cuda:1"; raises ConfigError where it is not there."""
     kind, _, number = device.partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdecimal()) or (kind == "cpu" and number):
@@ -105,11 +105,11 @@ def _facts(name: str, rows_px: int, columns_px: int) -> Facts:
     grid = (rows_px // patch[0], columns_px // patch[1])
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.inference_mode():
         model: Any = timm.create_model(name, pretrained=False, num_classes=0, img_size=(rows_px, columns_px)).eval()
-        found, unreadable = _traced(name, model, torch.zeros(1, 3, rows_px, columns_px))
+        found, unreadable = _trace_blocks(name, model, torch.zeros(1, 3, rows_px, columns_px))
     last = len(model.blocks) - 1
     _, num_tokens, width = found.tokens[last].shape
     if num_tokens != model.num_prefix_tokens + grid[0] * grid[1]:
-        raise _not_read(name, f"its blocks give {num_tokens} tokens for {grid[0]}×{grid[1]} patches")
+        raise _unreadable_error(name, f"its blocks give {num_tokens} tokens for {grid[0]}×{grid[1]} patches")
     _, heads, _, head_width = found.attended[last].key.shape if last in found.attended else (1, 1, 1, width)
     data: dict[str, Any] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
     return Facts(
@@ -130,12 +130,12 @@ def _facts(name: str, rows_px: int, columns_px: int) -> Facts:
     )
 
 
-def _traced(name: str, model: Any, images: torch.Tensor) -> tuple[Captured, list[int]]:
+def _trace_blocks(name: str, model: Any, images: torch.Tensor) -> tuple[Captured, list[int]]:
     """Every block's shapes, and the blocks whose queries and keys cannot be read."""
     found = Captured()
     blocks = range(len(model.blocks))
     try:
-        unreadable = watch(
+        unreadable = watch_blocks(
             model,
             images,
             {number: partial(found.attended.__setitem__, number) for number in blocks},
@@ -143,11 +143,11 @@ def _traced(name: str, model: Any, images: torch.Tensor) -> tuple[Captured, list
         )
     except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
         # What timm's networks raise that want more than pictures, or another size of them.
-        raise _not_read(name, f"it does not take a batch of pictures alone: {str(error)[:80]}") from error
+        raise _unreadable_error(name, f"it does not take a batch of pictures alone: {str(error)[:80]}") from error
     for number in unreadable:
         found.attended.pop(number, None)
     if any(not isinstance(tokens, torch.Tensor) or tokens.ndim != 3 for tokens in found.tokens.values()):
-        raise _not_read(name, "its blocks do not give a row of tokens")
+        raise _unreadable_error(name, "its blocks do not give a row of tokens")
     return found, unreadable
 
 
@@ -159,15 +159,15 @@ def _patch_and_size(name: str) -> tuple[tuple[int, int], tuple[int, int]]:
         model: Any = timm.create_model(name, pretrained=False, num_classes=0)
     missing = [attribute for attribute in _NEEDED if not hasattr(model, attribute)]
     if missing:
-        raise _not_read(name, f"{type(model).__name__} has no {missing[0]}")
+        raise _unreadable_error(name, f"{type(model).__name__} has no {missing[0]}")
     if not hasattr(model.patch_embed, "grid_size") or not hasattr(model.patch_embed, "feat_ratio"):
-        raise _not_read(name, f"{type(model).__name__} has no grid of patches of one size")
+        raise _unreadable_error(name, f"{type(model).__name__} has no grid of patches of one size")
     rows_px, columns_px = model.patch_embed.feat_ratio(as_scalar=False)
     size_px = model.patch_embed.img_size
     return (int(rows_px), int(columns_px)), (int(size_px[0]), int(size_px[1]))
 
 
-def _not_read(name: str, why: str) -> ConfigError:
+def _unreadable_error(name: str, why: str) -> ConfigError:
     return ConfigError(
         f"backbone {name} is no vision transformer that can be read here ({why}); choose a plain one such as "
         "vit_small_patch8_224.dino"

@@ -43,7 +43,7 @@ class _Enough(Exception):
     """Everything that was wanted has been computed; what comes after need not run."""
 
 
-def capture(
+def capture_blocks(
     model: nn.Module,
     images: Float[Tensor, "B 3 rows columns"],
     attention: Collection[int] = (),
@@ -51,7 +51,7 @@ def capture(
 ) -> Captured:
     """Everything that the blocks in `attention` attend with, and the tokens after those in `tokens`."""
     found = Captured()
-    unreadable = watch(
+    unreadable = watch_blocks(
         model,
         images,
         {number: partial(found.attended.__setitem__, number) for number in attention},
@@ -69,7 +69,7 @@ def refuse_unreadable(model_name: str, unreadable: Collection[int]) -> None:
         )
 
 
-def watch(
+def watch_blocks(
     model: nn.Module,
     images: Float[Tensor, "B 3 rows columns"],
     attention: Mapping[int, Callable[[Attended], None]],
@@ -90,7 +90,7 @@ def watch(
             # Blocks that compute attention and MLP side by side have no module for the one.
             stack.enter_context(_while_running(getattr(blocks[number], "attn", blocks[number]), reader))
         for number, tell_tokens in tokens.items():
-            stack.enter_context(_after(blocks[number], tell_tokens, number == last))
+            stack.enter_context(_hook_output(blocks[number], tell_tokens, number == last))
         with suppress(_Enough):
             model.forward_features(images)  # type: ignore[operator]
     return sorted(number for number in attention if seen.get(number) != 1)
@@ -123,7 +123,7 @@ def _while_running(attend: nn.Module, reader: Callable[[], TorchFunctionMode]) -
 
 
 @contextmanager
-def _after(block: nn.Module, tell: Callable[[Tensor], None], ends_here: bool) -> Iterator[None]:
+def _hook_output(block: nn.Module, tell: Callable[[Tensor], None], ends_here: bool) -> Iterator[None]:
     def after(module: nn.Module, args: Any, output: Tensor) -> None:
         tell(output)
         if ends_here:
@@ -147,7 +147,7 @@ class _Reader(TorchFunctionMode):
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if function is scaled_dot_product_attention:
-            attended = _attended(*args, **(kwargs or {}))
+            attended = _read_attention(*args, **(kwargs or {}))
             self._count(attended is not None)
             if attended is not None:
                 self._tell(attended)
@@ -156,7 +156,7 @@ class _Reader(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def _attended(
+def _read_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,

@@ -1,8 +1,9 @@
 """Files of weights, read without running anything that they say.
 
 safetensors, and torch checkpoints that hold nothing but tensors and plain values. A checkpoint of a training run often
-holds more (DINO's has its argparse.Namespace) and is refused where it is used. `converted` reads it once: every class
-it is known to hold is replaced by one that forgets what it is given, any other is refused, and the tensors remain.
+holds more (DINO's has its argparse.Namespace) and is refused where it is used. `convert_weights` reads it once: every
+class it is known to hold is replaced by one that forgets what it is given, any other is refused, and the tensors
+remain.
 """
 
 import json
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from ...manifests.errors import ConfigError
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 FORGOTTEN = (
     "argparse.Namespace",
@@ -48,7 +49,7 @@ class _Forgotten:
         pass
 
 
-def read_checkpoint(path: Path) -> tuple[State, dict[str, str]]:
+def read_checkpoint(path: Path) -> tuple[StateDict, dict[str, str]]:
     """The network's tensors by the names that they have inside it, and what the file says of itself."""
     state, metadata = read_state(path)
     for prefix in _BACKBONES:
@@ -57,7 +58,7 @@ def read_checkpoint(path: Path) -> tuple[State, dict[str, str]]:
     return state, metadata
 
 
-def read_state(path: Path) -> tuple[State, dict[str, str]]:
+def read_state(path: Path) -> tuple[StateDict, dict[str, str]]:
     """The same with whatever stands beside the backbone: heads, decoders, a learner."""
     if _is_safetensors(path):
         tensors, metadata = _read_safetensors(path)
@@ -69,10 +70,10 @@ def read_state(path: Path) -> tuple[State, dict[str, str]]:
                 f"`maskmill weights convert {path} {path.with_suffix('.safetensors')}` keeps the tensors alone"
             )
         tensors, metadata = _read_torch(path), {}
-    return _network(path, tensors, metadata)
+    return _find_network(path, tensors, metadata)
 
 
-def converted(path: Path) -> tuple[bytes, list[str]]:
+def convert_weights(path: Path) -> tuple[bytes, list[str]]:
     """The network's tensors as a safetensors file, and the classes that were met and forgotten."""
     others = [] if _is_safetensors(path) else _other_classes(path)
     foreign = [name for name in others if name not in FORGOTTEN]
@@ -86,10 +87,10 @@ def converted(path: Path) -> tuple[bytes, list[str]]:
     # Tensors may share memory or be views of larger ones, and neither can be stored.
     apart = {name: tensor.detach().clone().contiguous() for name, tensor in sorted(state.items())}
     data = save(apart, metadata={**metadata, "format": "pt", "converted_from": path.name})
-    return _with_sorted_header(data), others
+    return _sort_header(data), others
 
 
-def _with_sorted_header(data: bytes) -> bytes:
+def _sort_header(data: bytes) -> bytes:
     """A safetensors file says what it holds in an order that changes from one time to the next; here it does not."""
     end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
     header = json.dumps(json.loads(data[_LENGTH_BYTES:end]), sort_keys=True, separators=(",", ":")).encode()
@@ -109,12 +110,12 @@ def _is_safetensors(path: Path) -> bool:
     return head[_LENGTH_BYTES:] == b"{" or path.suffix == ".safetensors"
 
 
-def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
+def _read_safetensors(path: Path) -> tuple[StateDict, dict[str, str]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as stream:
             return {name: stream.get_tensor(name) for name in stream.keys()}, stream.metadata() or {}  # noqa: SIM118
     except SafetensorError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable_error(path, error) from error
 
 
 def _other_classes(path: Path) -> list[str]:
@@ -126,7 +127,7 @@ def _other_classes(path: Path) -> list[str]:
     except OSError:
         raise
     except Exception as error:  # its parser raises whatever it stumbles over
-        raise _unreadable(path, error) from error
+        raise _unreadable_error(path, error) from error
 
 
 def _read_torch(path: Path) -> Any:
@@ -135,10 +136,10 @@ def _read_torch(path: Path) -> Any:
     except (OSError, MemoryError):
         raise
     except Exception as error:  # its parser raises whatever it stumbles over
-        raise _unreadable(path, error) from error
+        raise _unreadable_error(path, error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> ConfigError:
+def _unreadable_error(path: Path, error: Exception) -> ConfigError:
     lines = str(error).splitlines() or [type(error).__name__]
     if "Unsupported global" in str(error):
         lines = ["it names a class besides tensors, in torch's format from before 1.6"]
@@ -148,7 +149,7 @@ def _unreadable(path: Path, error: Exception) -> ConfigError:
     )
 
 
-def _network(path: Path, loaded: object, metadata: dict[str, str]) -> tuple[State, dict[str, str]]:
+def _find_network(path: Path, loaded: object, metadata: dict[str, str]) -> tuple[StateDict, dict[str, str]]:
     held = loaded
     while isinstance(held, Mapping) and not any(isinstance(value, Tensor) for value in held.values()):
         inner = next((held[name] for name in _INSIDE if isinstance(held.get(name), Mapping)), None)

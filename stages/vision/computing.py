@@ -37,7 +37,7 @@ class Extractor:
     dtype: torch.dtype  # of the fields as they leave the device
     micro_batch: int  # pictures
 
-    def launched(self, pixels: UInt8[np.ndarray, "B rows columns 3"], wanted: Wanted) -> "Launched":
+    def launch(self, pixels: UInt8[np.ndarray, "B rows columns 3"], wanted: Wanted) -> "Launched":
         """Starts a batch. On CUDA it returns before anything is computed."""
         pictures = torch.from_numpy(pixels)
         if self.backbone.device.type == "cuda":
@@ -45,18 +45,18 @@ class Extractor:
         parts: list[dict[str, Tensor]] = []
         while (done := sum(len(next(iter(part.values()))) for part in parts)) < len(pictures):
             try:
-                parts.append(self._computed(pictures[done : done + self.micro_batch], wanted))
+                parts.append(self._compute_part(pictures[done : done + self.micro_batch], wanted))
             except torch.OutOfMemoryError as error:
                 self._shrink(len(pictures), error)
         fields = {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if len(parts) > 1 else parts[0]
-        return Launched({name: _to_host(value) for name, value in fields.items()}, _mark(self.backbone.device))
+        return Launched({name: _to_host(value) for name, value in fields.items()}, _record_event(self.backbone.device))
 
-    def _computed(self, pictures: UInt8[Tensor, "B rows columns 3"], wanted: Wanted) -> dict[str, Tensor]:
+    def _compute_part(self, pictures: UInt8[Tensor, "B rows columns 3"], wanted: Wanted) -> dict[str, Tensor]:
         facts, device = self.backbone.facts, self.backbone.device
         images = as_input(pictures.to(device, non_blocking=True), facts.mean, facts.std)
         lower = getattr(torch, self.autocast) if self.autocast != "off" else None
         tokens = len(pictures) * (facts.num_prefix + facts.num_patches)
-        with torch.autocast(device.type, lower) if lower else nullcontext(), _rows_for_every_thread(tokens):
+        with torch.autocast(device.type, lower) if lower else nullcontext(), _limit_threads(tokens):
             found = token_fields(self.backbone, images, wanted)
         return {name: value.to(self.dtype) for name, value in found.items()}
 
@@ -94,25 +94,25 @@ class Launched:
     fields: dict[str, Tensor]
     ready: Any  # a CUDA event, or None on a CPU, where they are there already
 
-    def fetched(self) -> HostFields:
+    def fetch(self) -> HostFields:
         if self.ready is not None:
             self.ready.synchronize()
         return {name: value.numpy() for name, value in self.fields.items()}
 
 
-def one_behind(launches: Iterable[tuple[int, Launched]]) -> Iterator[tuple[int, HostFields]]:
+def fetch_one_behind(launches: Iterable[tuple[int, Launched]]) -> Iterator[tuple[int, HostFields]]:
     """Each batch's fields, fetched after the next batch has been launched, so that a device does not wait for it."""
     before: tuple[int, Launched] | None = None
     for start, launched in launches:
         if before is not None:
-            yield before[0], before[1].fetched()
+            yield before[0], before[1].fetch()
         before = start, launched
     if before is not None:
-        yield before[0], before[1].fetched()
+        yield before[0], before[1].fetch()
 
 
 @contextmanager
-def _rows_for_every_thread(rows: int) -> Iterator[None]:
+def _limit_threads(rows: int) -> Iterator[None]:
     """As many threads as there are, or fewer where those would change bytes."""
     before = torch.get_num_threads()
     fitting = max(1, min(before, rows // ROWS_PER_THREAD))
@@ -132,7 +132,7 @@ def _to_host(values: Tensor) -> Tensor:
     return host.copy_(values, non_blocking=True)
 
 
-def _mark(device: torch.device) -> Any:
+def _record_event(device: torch.device) -> Any:
     if device.type != "cuda":
         return None
     event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]

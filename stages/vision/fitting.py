@@ -17,7 +17,7 @@ Box = tuple[int, int, int, int]  # top, left, bottom, right of the picture, in p
 Colour = tuple[float, float, float]  # per channel; 1 is full
 
 
-def fitted(
+def fit_picture(
     picture: UInt8[np.ndarray, "H W 3"], rows_px: int, columns_px: int, fit: FitOrCrop, mean: Colour
 ) -> tuple[UInt8[np.ndarray, "rows columns 3"], Box]:
     """The picture at the size of the view, and where it lies in it.
@@ -28,23 +28,23 @@ def fitted(
     covers the view, as torchvision's Resize of the shorter side and CenterCrop have it, and its box is larger.
     """
     if fit == "squash":
-        return _resized(picture, rows_px, columns_px), (0, 0, rows_px, columns_px)
+        return _resize_picture(picture, rows_px, columns_px), (0, 0, rows_px, columns_px)
     if fit == "crop":
-        return _cropped(picture, rows_px, columns_px)
+        return _crop_picture(picture, rows_px, columns_px)
     height, width = picture.shape[:2]
     scale = min(rows_px / height, columns_px / width)
     bottom = min(rows_px, max(1, round(height * scale)))
     right = min(columns_px, max(1, round(width * scale)))
     canvas = np.empty((rows_px, columns_px, 3), np.uint8)
     canvas[:] = [round(255 * channel) for channel in mean]
-    canvas[:bottom, :right] = _resized(picture, bottom, right)
+    canvas[:bottom, :right] = _resize_picture(picture, bottom, right)
     return canvas, (0, 0, bottom, right)
 
 
 def valid_patches(box: Box, patch: tuple[int, int], grid: tuple[int, int]) -> Bool[np.ndarray, "R C"]:
     """The patches of which more than half is picture; where a sliver of a picture has none, those that it touches."""
-    rows = _covered(box[0], box[2], patch[0], grid[0])
-    columns = _covered(box[1], box[3], patch[1], grid[1])
+    rows = _patch_coverage(box[0], box[2], patch[0], grid[0])
+    columns = _patch_coverage(box[1], box[3], patch[1], grid[1])
     covered_RC = rows[:, None] * columns[None, :]
     valid_RC = 2 * covered_RC > patch[0] * patch[1]
     return valid_RC if valid_RC.any() else covered_RC > 0
@@ -59,23 +59,25 @@ def as_input(
     return scaled.sub_(shift).div_(width)
 
 
-def _cropped(
+def _crop_picture(
     picture: UInt8[np.ndarray, "H W 3"], rows_px: int, columns_px: int
 ) -> tuple[UInt8[np.ndarray, "rows columns 3"], Box]:
     height, width = picture.shape[:2]
     is_wide = rows_px * width >= columns_px * height  # and so loses columns
     high, wide = (rows_px, rows_px * width // height) if is_wide else (columns_px * height // width, columns_px)
     top, left = round((high - rows_px) / 2), round((wide - columns_px) / 2)  # to even, as torchvision does
-    view = _resized(picture, high, wide)[top : top + rows_px, left : left + columns_px]
+    view = _resize_picture(picture, high, wide)[top : top + rows_px, left : left + columns_px]
     return view, (-top, -left, high - top, wide - left)
 
 
-def _resized(picture: UInt8[np.ndarray, "H W 3"], rows_px: int, columns_px: int) -> UInt8[np.ndarray, "rows columns 3"]:
+def _resize_picture(
+    picture: UInt8[np.ndarray, "H W 3"], rows_px: int, columns_px: int
+) -> UInt8[np.ndarray, "rows columns 3"]:
     image = Image.fromarray(picture)
     return np.array(image.resize((columns_px, rows_px), Image.Resampling.BILINEAR))
 
 
-def _covered(start: int, stop: int, size: int, count: int) -> np.ndarray:
+def _patch_coverage(start: int, stop: int, size: int, count: int) -> np.ndarray:
     """How many pixels of each patch along one axis lie between start and stop."""
     first = np.arange(count) * size
     return np.clip(np.minimum(first + size, stop) - np.maximum(first, start), 0, None)

@@ -21,14 +21,14 @@ from ...manifests.pictures.careful import decode_carefully
 from ...manifests.pictures.decoder import Limits, decode_picture
 from ...manifests.pictures.sources import read_source
 from ..stage import RowResult, Work
-from .fitting import Colour, FitOrCrop, fitted
+from .fitting import Colour, FitOrCrop, fit_picture
 
 BATCHES_AHEAD = 2  # decoded and waiting, besides the one that is computed
 MAX_DECODERS = 8  # threads; more wait for the interpreter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class View:
+class ViewSpec:
     """How a picture is brought to the one size."""
 
     rows_px: int
@@ -46,7 +46,7 @@ class Loaded:
     result: RowResult
 
 
-def load(root: str, row: Mapping[str, Json], limits: Limits, view: View, careful: bool = False) -> Loaded:
+def load_picture(root: str, row: Mapping[str, Json], limits: Limits, view: ViewSpec, careful: bool = False) -> Loaded:
     """One picture; whatever is wrong with it is its own row's."""
     try:
         data = read_source(root, row["uri"])
@@ -55,7 +55,7 @@ def load(root: str, row: Mapping[str, Json], limits: Limits, view: View, careful
         picture_HW3 = decode_carefully(data, limits) if careful else decode_picture(data, limits)[0]
     except RowFailed as failed:
         return Loaded(None, RowResult(reason=failed.reason))
-    pixels, box = fitted(picture_HW3, view.rows_px, view.columns_px, view.fit, view.mean)
+    pixels, box = fit_picture(picture_HW3, view.rows_px, view.columns_px, view.fit, view.mean)
     if view.flip:
         top, left, bottom, right = box
         pixels, box = pixels[:, ::-1], (top, view.columns_px - right, bottom, view.columns_px - left)
@@ -63,7 +63,7 @@ def load(root: str, row: Mapping[str, Json], limits: Limits, view: View, careful
     return Loaded(pixels, RowResult({"box": list(box), "height": height, "width": width}))
 
 
-def loaded_ahead(work: Work, view: View, batch: int) -> Iterator[tuple[int, list[Loaded]]]:
+def load_ahead(work: Work, view: ViewSpec, batch: int) -> Iterator[tuple[int, list[Loaded]]]:
     """The pictures of a unit of a stage that reads `images`, in batches, each with its first row; none is opened whose
     row failed upstream."""
     images = work.inputs["images"].plan
@@ -72,7 +72,7 @@ def loaded_ahead(work: Work, view: View, batch: int) -> Iterator[tuple[int, list
     def load_one(index: int) -> Loaded:
         if work.blocked[index]:
             return Loaded(None, RowResult())
-        return load(images.facts["root"], listed[index], limits, view, work.careful)
+        return load_picture(images.facts["root"], listed[index], limits, view, work.careful)
 
     threads = max(1, min(MAX_DECODERS, torch.get_num_threads()))
     return batches_ahead(load_one, len(listed), batch, threads)
@@ -89,16 +89,16 @@ def batches_ahead(
                 rows = range(start, min(start + batch, num_rows))
                 waiting.append((start, [pool.submit(load_one, row) for row in rows]))
                 if len(waiting) > BATCHES_AHEAD:
-                    yield _loaded(*waiting.popleft())
+                    yield _wait_for_batch(*waiting.popleft())
             while waiting:
-                yield _loaded(*waiting.popleft())
+                yield _wait_for_batch(*waiting.popleft())
         finally:
             for _, futures in waiting:
                 for future in futures:
                     future.cancel()
 
 
-def first_loaded(images: Artifact, view: View, count: int) -> list[Loaded]:
+def load_first(images: Artifact, view: ViewSpec, count: int) -> list[Loaded]:
     """The first pictures that can be loaded, to measure with: one at least, or it raises ConfigError."""
     limits = limits_of(images)
     good = (
@@ -109,7 +109,7 @@ def first_loaded(images: Artifact, view: View, count: int) -> list[Loaded]:
     )
     loaded: list[Loaded] = []
     for row in good:
-        each = load(images.plan.facts["root"], row, limits, view)
+        each = load_picture(images.plan.facts["root"], row, limits, view)
         loaded += [each] if each.pixels is not None else []
         if len(loaded) == count:
             break
@@ -118,7 +118,7 @@ def first_loaded(images: Artifact, view: View, count: int) -> list[Loaded]:
     return loaded
 
 
-def stacked(loaded: list[Loaded], view: View) -> UInt8[np.ndarray, "B rows columns 3"]:
+def stack_pictures(loaded: list[Loaded], view: ViewSpec) -> UInt8[np.ndarray, "B rows columns 3"]:
     """A failed picture keeps its place in the batch, black, so that its neighbours are computed as without it."""
     pixels = np.zeros((len(loaded), view.rows_px, view.columns_px, 3), np.uint8)
     for index, each in enumerate(loaded):
@@ -132,5 +132,5 @@ def limits_of(images: Artifact) -> Limits:
     return config_from(Limits, images.plan.config["limits"])
 
 
-def _loaded(start: int, futures: list[Future[Loaded]]) -> tuple[int, list[Loaded]]:
+def _wait_for_batch(start: int, futures: list[Future[Loaded]]) -> tuple[int, list[Loaded]]:
     return start, [future.result() for future in futures]

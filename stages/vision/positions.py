@@ -31,7 +31,7 @@ def num_prefix_positions(num_positions: int) -> int:
     return num_prefix
 
 
-def resampled_as_dino(
+def resample_as_dino(
     positions: Float[Tensor, "1 P D"], grid: tuple[int, int], num_prefix: int
 ) -> Float[Tensor, "1 P2 D"]:
     """Bicubic by a scale factor with 0.1 added to the grid, against rounding (facebookresearch/dino,
@@ -46,7 +46,7 @@ def resampled_as_dino(
     return torch.cat([prefix_1PD, resized_1DRC.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
 
 
-def resampled_as_timm(
+def resample_as_timm(
     positions: Float[Tensor, "1 P D"], grid: tuple[int, int], num_prefix: int
 ) -> Float[Tensor, "1 P2 D"]:
     """Bicubic to the size of the grid, antialiased where that is smaller."""

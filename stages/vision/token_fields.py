@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 
 from ...manifests.errors import ConfigError
 from .backbone import Backbone, Facts
-from .capture import Attended, refuse_unreadable, watch
+from .capture import Attended, refuse_unreadable, watch_blocks
 
 FIELDS = ("keys", "cls_query", "cls_attention", "tokens", "support_tokens")
 LAST_ONLY = ("keys", "cls_query")  # of the last block, whichever are asked for
@@ -68,11 +68,14 @@ def token_fields(backbone: Backbone, images: Float[Tensor, "B 3 rows columns"], 
     attended = {field: blocks for field, blocks in wanted.items() if field in OF_ATTENTION}
     after = {field: blocks for field, blocks in wanted.items() if field not in OF_ATTENTION}
     with torch.inference_mode():
-        wrong = watch(
+        wrong = watch_blocks(
             backbone.model,
             images,
-            {number: partial(_note_attended, backbone.facts, found, attended, number) for number in _all(attended)},
-            {number: partial(_note_tokens, backbone, found, after, number) for number in _all(after)},
+            {
+                number: partial(_note_attended, backbone.facts, found, attended, number)
+                for number in _all_blocks(attended)
+            },
+            {number: partial(_note_tokens, backbone, found, after, number) for number in _all_blocks(after)},
         )
     assert not wrong, f"blocks {wrong} attended otherwise than when they were planned"
     return {
@@ -102,7 +105,7 @@ def cls_and_patches(tokens: Float[Tensor, "B N D"], num_prefix: int) -> Float[Te
     return torch.cat([tokens[:, :1], tokens[:, num_prefix:]], dim=1)
 
 
-def resized_for_support(
+def resize_for_support(
     tokens: Float[Tensor, "B M D"], grid: tuple[int, int], to: tuple[int, int] = SUPPORT_GRID
 ) -> Float[Tensor, "B S D"]:
     """The patches resized bilinearly, corners aligned; the class token stays as it is, before them."""
@@ -112,7 +115,7 @@ def resized_for_support(
     return torch.cat([tokens[:, :1], resized_BDS.transpose(1, 2)], dim=1)
 
 
-def _all(wanted: Wanted) -> list[int]:
+def _all_blocks(wanted: Wanted) -> list[int]:
     return sorted({number for blocks in wanted.values() for number in blocks})
 
 
@@ -134,4 +137,4 @@ def _note_tokens(
     if number in wanted.get("tokens", ()):
         found["tokens"][number] = normed
     if number in wanted.get("support_tokens", ()):
-        found["support_tokens"][number] = resized_for_support(normed, backbone.facts.grid)
+        found["support_tokens"][number] = resize_for_support(normed, backbone.facts.grid)

@@ -17,7 +17,7 @@ from ...manifests.artifact.artifact import open_artifact
 from ...manifests.artifact.checkpoints import WEIGHTS
 from ...manifests.errors import ConfigError
 from . import builtin as builtin  # so that timm knows it
-from .checkpoints import State, read_checkpoint
+from .checkpoints import StateDict, read_checkpoint
 
 _RANDOM = "random:"
 _BLOCK = 2**20
@@ -38,7 +38,7 @@ def weights_of(backbone: str, weights: str, expected_sha256: str = "") -> Weight
     return read_weights(backbone, weights, expected_sha256)[0]
 
 
-def read_weights(backbone: str, weights: str, expected_sha256: str = "") -> tuple[Weights, State]:
+def read_weights(backbone: str, weights: str, expected_sha256: str = "") -> tuple[Weights, StateDict]:
     """The weights and their tensors as trained, before they are made to fit a size.
 
     `weights` is a file, a checkpoint artifact, "random:SEED", or "" for timm's own. A file that has not the expected
@@ -46,7 +46,7 @@ def read_weights(backbone: str, weights: str, expected_sha256: str = "") -> tupl
     """
     if weights.startswith(_RANDOM):
         state = _random_state(backbone, weights.removeprefix(_RANDOM))
-        _expect(weights, digest := _digest(state), expected_sha256)
+        _check_digest(weights, digest := _digest(state), expected_sha256)
         return Weights(weights, digest, "none", False), state
     if os.path.isdir(weights):
         return _from_checkpoint(weights, backbone, expected_sha256)
@@ -59,7 +59,7 @@ def read_weights(backbone: str, weights: str, expected_sha256: str = "") -> tupl
     return _from_file(path, source, backbone, expected_sha256, (config and config.license) or "unknown")
 
 
-def _from_checkpoint(path: str, backbone: str, expected_sha256: str) -> tuple[Weights, State]:
+def _from_checkpoint(path: str, backbone: str, expected_sha256: str) -> tuple[Weights, StateDict]:
     """A backbone that this package has trained."""
     checkpoint = open_artifact(path, "checkpoint")
     kind = checkpoint.summary.counts.get("kind")
@@ -71,11 +71,11 @@ def _from_checkpoint(path: str, backbone: str, expected_sha256: str) -> tuple[We
 
 def _from_file(
     path: Path, source: str, backbone: str, expected_sha256: str, licence: str = "unknown"
-) -> tuple[Weights, State]:
+) -> tuple[Weights, StateDict]:
     if not path.is_file():
         raise ConfigError(f"weights {path} are no file; give one, random:SEED, or nothing for timm's own")
     digest = _file_digest(path)
-    _expect(str(path), digest, expected_sha256)
+    _check_digest(str(path), digest, expected_sha256)
     state, metadata = read_checkpoint(path)
     is_dino = (
         metadata.get("family") == "dino"
@@ -86,7 +86,7 @@ def _from_file(
     return Weights(source, digest, said, is_dino), state
 
 
-def _expect(what: str, found: str, expected: str) -> None:
+def _check_digest(what: str, found: str, expected: str) -> None:
     if expected and found != expected:
         raise ConfigError(
             f"weights {what} have sha256 {found[:12]}… where {expected[:12]}… is expected; "
@@ -128,7 +128,7 @@ def _hub_answers() -> bool:
     return True
 
 
-def _random_state(backbone: str, seed: str) -> State:
+def _random_state(backbone: str, seed: str) -> StateDict:
     """As timm initialises the backbone at its own size, so that weights are the same for every size."""
     if not seed.isascii() or not seed.isdigit() or int(seed) >= 2**63:
         raise ConfigError(f"weights {_RANDOM}{seed} name no seed; write {_RANDOM}0, or another whole number")
@@ -137,7 +137,7 @@ def _random_state(backbone: str, seed: str) -> State:
         return dict(timm.create_model(backbone, pretrained=False, num_classes=0).state_dict())
 
 
-def _digest(state: State) -> str:
+def _digest(state: StateDict) -> str:
     """Of name, type, shape and bytes of every tensor, by name."""
     running = hashlib.sha256()
     for name, tensor in sorted(state.items()):

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.paired import ratios, seconds, show, write_photos
-from maskmill.manifests.artifact.quantized import quantized, restored
+from maskmill.manifests.artifact.quantized import dequantize, quantize
 from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.manifests.datasets import FolderSource
 from maskmill.manifests.files import digests
@@ -27,7 +27,7 @@ from maskmill.pipeline.running.threads import num_cores
 from maskmill.stages.extract.stage import STAGE, extract_config, prepare
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.vision.computing import Extractor
-from maskmill.stages.vision.fitting import as_input, fitted
+from maskmill.stages.vision.fitting import as_input, fit_picture
 
 SMALL, TINY = "vit_small_patch8_224", "test_vit.r160_in1k"
 
@@ -65,8 +65,8 @@ def one_by_one(paths: list[Path], extractor: Extractor, size: int, out: Path) ->
 
     def loop() -> None:
         for number, path in enumerate(paths):
-            pixels, _ = fitted(decode_picture(path.read_bytes())[0], size, size, "squash", facts.mean)
-            found = extractor.launched(pixels[None], {"keys": [facts.depth - 1], "cls_query": [facts.depth - 1]})
+            pixels, _ = fit_picture(decode_picture(path.read_bytes())[0], size, size, "squash", facts.mean)
+            found = extractor.launch(pixels[None], {"keys": [facts.depth - 1], "cls_query": [facts.depth - 1]})
             torch.save(found.fields, out / f"{number}.pt")
 
     return loop
@@ -77,7 +77,7 @@ def against_loops(work: Path, backbone: str, size: int, count: int, pairs: int) 
     paths = sorted(pictures.rglob("*.jpg"))
     extract, extractor = extracting(indexed(pictures, work / f"{backbone}-images"), work, backbone, size)
     mean = extractor.backbone.facts.mean
-    pixels = np.stack([fitted(decode_picture(p.read_bytes())[0], size, size, "squash", mean)[0] for p in paths])
+    pixels = np.stack([fit_picture(decode_picture(p.read_bytes())[0], size, size, "squash", mean)[0] for p in paths])
     same = bare(pixels, extractor, extractor.micro_batch)
     show(f"{backbone} at {size}: images/s over a bare loop of its batch", ratios(same, extract, pairs))
     show("… over a bare loop in batches of 16", ratios(bare(pixels, extractor, 16), extract, pairs))
@@ -143,7 +143,10 @@ def cosine_errors(images: Path, backbone: str, size: int) -> None:
         run(STAGE, config, {"images": str(images)}, folder)
         tokens = open_tokens(folder)
         keys = tokens.at("keys", range(tokens.rows.num_rows)).reshape(-1, tokens.backbone["key_width"])
-    for name, stored in (("float16", keys.astype(np.float16).astype(np.float32)), ("int8", restored(*quantized(keys)))):
+    for name, stored in (
+        ("float16", keys.astype(np.float16).astype(np.float32)),
+        ("int8", dequantize(*quantize(keys))),
+    ):
         cosine = (keys * stored).sum(-1) / np.linalg.norm(keys, axis=-1) / np.linalg.norm(stored, axis=-1)
         error = np.clip(1 - cosine.astype(np.float64), 0, None)
         print(f"| cosine error of keys as {name}, largest and mean | {error.max():.1e}, {error.mean():.1e} |")

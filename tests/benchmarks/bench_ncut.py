@@ -25,7 +25,7 @@ from benchmarks.paired import seconds, show
 from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.stages.mask.eigenvectors import second_eigenvector
 from maskmill.stages.mask.key_graph import WEAK, KeyGraph, key_graph
-from maskmill.stages.mask.ncut import LEAST_GAP, MEAN, cut_by, maskcut_maps, ncut_map
+from maskmill.stages.mask.ncut import LEAST_GAP, MEAN, cut_by_vector, maskcut_maps, ncut_map
 from structured_keys import structured_keys
 
 TAUS, PICTURES = (0.2, 0.15), 8
@@ -102,7 +102,9 @@ def measure(name: str, side: int, keys: list[torch.Tensor], num_dense: int) -> N
     show("… dense, as published", [dense for dense, _ in pairs], " s")
     show("… dense over iterative", [dense / ours for dense, ours in pairs])
     same = sum(
-        np.array_equal(cut_by(dense_vector(each, 0.2), valid, False).object_RC, ncut_map(each, valid, 0.2) > MEAN)
+        np.array_equal(
+            cut_by_vector(dense_vector(each, 0.2), valid, False).object_RC, ncut_map(each, valid, 0.2) > MEAN
+        )
         for each in keys[:num_dense]
     )
     print(f"| … the same masks | {same} of {num_dense} |")

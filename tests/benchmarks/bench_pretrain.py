@@ -27,7 +27,7 @@ from maskmill.stages.pixels.stage import STAGE as PIXELS, PixelsConfig
 from maskmill.stages.pretrain import stage, teaching
 from maskmill.stages.pretrain.config import PretrainConfig, pretrain_config
 from maskmill.stages.pretrain.draws import draws_at
-from maskmill.stages.pretrain.stage import made_teaching
+from maskmill.stages.pretrain.stage import make_teaching
 from maskmill.stages.pretrain.teaching import NUM_GLOBAL, Teaching
 from maskmill.stages.pretrain.views import draw_views
 from maskmill.stages.vision.backbone import backbone_facts
@@ -38,11 +38,11 @@ BATCH, WARM_UP = 32, 2
 def bare(config: PretrainConfig, work: Path) -> Callable[[], None]:
     """A step of it."""
     facts = backbone_facts(config.backbone, config.global_size, config.global_size)
-    taught = made_teaching(config, facts.mean, facts.std, 1_000)
+    taught = make_teaching(config, facts.mean, facts.std, 1_000)
     pictures = torch.from_numpy(open_pixels(work / "pixels").at(range(BATCH))).permute(0, 3, 1, 2).to(config.device)
     draws = draws_at(0, 0)
     views = draw_views(pictures, taught.strengths, facts.mean, facts.std, draws)
-    corrupted = taught._corrupted(views[:NUM_GLOBAL], draws)
+    corrupted = taught._corrupt_views(views[:NUM_GLOBAL], draws)
 
     def step() -> None:
         with (
@@ -75,7 +75,7 @@ def compare(work: Path, backbone: str, device: str, steps: int) -> None:
         device=device,
     )
     inputs = {"pixels": str(home / "pixels"), "images": str(home / "images")}
-    bare_step, after = bare(config, home), Teaching.after
+    bare_step, after = bare(config, home), Teaching.update_teacher
     own_s, bare_s = list[float](), list[float]()
     ended = time.perf_counter()
 
@@ -88,7 +88,7 @@ def compare(work: Path, backbone: str, device: str, steps: int) -> None:
 
     with (
         mock.patch.multiple(stage, watched_values=lambda *args: {}, collapse=lambda *args: ""),
-        mock.patch.object(Teaching, "after", then_bare),
+        mock.patch.object(Teaching, "update_teacher", then_bare),
     ):
         whole_s = seconds(lambda: run_whole(stage.STAGE, config, inputs, str(home / backbone)))
     name = f"pretrain {backbone} at 96 with two views of 48 on {device}, {steps} steps of {BATCH}: over the bare loop"

@@ -34,14 +34,14 @@ from maskmill.stages.learning.loop import Course
 from maskmill.stages.manifest.stage import STAGE as MANIFEST, manifest_config
 from maskmill.stages.mask.stage import STAGE as MASK, mask_config
 from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
-from maskmill.stages.students.features import PAIR_FIELDS, Cached, Features, Online, pictures_of_images, seeing
+from maskmill.stages.students.features import PAIR_FIELDS, Cached, Features, Online, backbone_config, pictures_of_images
 from maskmill.stages.train.config import train_config
-from maskmill.stages.train.cst import made_learner, made_lesson
-from maskmill.stages.train.given import Given
-from maskmill.stages.train.pool import drawn_pools
-from maskmill.stages.train.published import Published
+from maskmill.stages.train.cst import make_learner, make_lesson
+from maskmill.stages.train.given import TrainingData
+from maskmill.stages.train.pool import draw_pools
+from maskmill.stages.train.published import PublishedDataset
 from maskmill.stages.train.selection import Kept
-from maskmill.stages.train.targets import supervised
+from maskmill.stages.train.targets import target_builder
 
 BACKBONE, WEIGHTS, BATCH, WARM_UP = "vit_small_patch8_224", "random:0", 4, 1
 FIELDS = ("keys", "cls_query", "tokens:all", "support_tokens:all")
@@ -63,12 +63,12 @@ def make(home: Path, pictures: int, pixels: int, device: str) -> None:
 def lesson_of(home: Path, features: Features, steps: int, device: str) -> Any:
     config = train_config("cst", supervision="pseudo", steps=steps, batch=BATCH, device=device)
     dataset = open_artifact(str(home / "dataset"))
-    published = Published(dataset)
-    given = Given(dataset, published, features, None)
-    learner = made_learner(features.sight.channels, 0).to(device)
-    supervise = supervised("pseudo", published, None, features.sight)
-    pool = drawn_pools(config, published, None).pool
-    return made_lesson(config, given, pool, learner, Kept(learner), supervise, lambda step: {})
+    published = PublishedDataset(dataset)
+    given = TrainingData(dataset, published, features, None)
+    learner = make_learner(features.sight.channels, 0).to(device)
+    supervise = target_builder("pseudo", published, None, features.sight)
+    pool = draw_pools(config, published, None).pool
+    return make_lesson(config, given, pool, learner, Kept(learner), supervise, lambda step: {})
 
 
 def step_of(lesson: Any, step: int) -> None:
@@ -82,7 +82,7 @@ def step_of(lesson: Any, step: int) -> None:
 def compare(home: Path, steps: int, pixels: int, device: str) -> None:
     cached = Cached(open_tokens(home / "tokens"), PAIR_FIELDS)
     images = pictures_of_images(open_artifact(str(home / "images")))
-    online = Online(seeing(BACKBONE, WEIGHTS, (pixels, pixels), device=device), PAIR_FIELDS, images)
+    online = Online(backbone_config(BACKBONE, WEIGHTS, (pixels, pixels), device=device), PAIR_FIELDS, images)
     lessons = [lesson_of(home, features, steps, device) for features in (cached, online)]
     found = [[seconds(partial(step_of, each, at)) for each in lessons] for at in range(steps)][WARM_UP:]
     name = f"train --student cst at {pixels} on {device}, batches of {BATCH}"

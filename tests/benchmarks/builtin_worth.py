@@ -24,7 +24,7 @@ from benchmarks import masks_worth
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.pictures.palette import decode_label_map
 from maskmill.stages.scores.intervals import counts_interval
-from maskmill.stages.scores.iou import mean_iou, pixel_counts, stacked
+from maskmill.stages.scores.iou import mean_iou, pixel_counts, stack_counts
 from maskmill.stages.vision.builtin import BUILTIN
 
 SET = "caltech-outlines"
@@ -107,7 +107,7 @@ def study(work: Path, size: str) -> None:
         counts.append(pixel_counts(decode_label_map(png), np.where(mask, np.uint8(label), np.uint8(0))))
     line = {}
     for key, with_background in (("miou", True), ("miou_foreground", False)):
-        found = counts_interval(stacked(counts), partial(mean_iou, with_background=with_background))
+        found = counts_interval(stack_counts(counts), partial(mean_iou, with_background=with_background))
         line[key] = {"estimate": found.estimate, "low": found.low, "high": found.high}
     rows.append(shown("colour and position", line))  # type: ignore[arg-type]
     rows += [shown(floor["name"], floor) for floor in metrics["results"][-2:]]  # type: ignore[index]

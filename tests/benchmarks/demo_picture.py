@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from maskmill.manifests.artifact.checkpoints import seen_ids
+from maskmill.manifests.artifact.checkpoints import training_ids
 from maskmill.pipeline.report.figures import figures
 from maskmill.pipeline.report.layers import HEAD, TRUTH, Layers
 
@@ -32,7 +32,7 @@ def drawn(work: str) -> Image.Image:
     assert found.head is not None
     assert found.sample is not None
     artifacts = [step.artifact for step in found.steps if step.artifact is not None]
-    seen = set[str]().union(*(seen_ids(each, "masks") for each in artifacts if each.plan.kind == "checkpoint"))
+    seen = set[str]().union(*(training_ids(each, "masks") for each in artifacts if each.plan.kind == "checkpoint"))
     rows = [row for row in found.sample.rows if row.id not in seen and row.status == "kept"]
     rows = sorted(rows, key=lambda row: (-len(row.classes), row.id))
     layers = Layers(found.head, artifacts, rows, "")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from maskmill.cli.main import main as maskmill
 from maskmill.manifests.files.place import place
-from maskmill.pipeline.recipes import shipped_recipe
+from maskmill.pipeline.recipes import read_shipped_recipe
 from maskmill.pipeline.recipes.demo import JUDGED, artifacts, gains
 
 REFERENCE = Path(os.environ["MASKMILL_REFERENCE"]) / "data"
@@ -27,7 +27,9 @@ SETS = {
 
 def recipe_of(name: str) -> str:
     table = "\n".join(f"{key} = {json.dumps(str(value))}" for key, value in SETS[name].items())
-    return re.sub(r"\[index\].*?(?=\n\[)", lambda _: f"[index]\n{table}\n", shipped_recipe("demo").decode(), flags=re.S)
+    return re.sub(
+        r"\[index\].*?(?=\n\[)", lambda _: f"[index]\n{table}\n", read_shipped_recipe("demo").decode(), flags=re.S
+    )
 
 
 def run(*arguments: str) -> None:

@@ -27,7 +27,7 @@ from PIL import Image
 
 from maskmill.cli.main import main as maskmill
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.artifact.checkpoints import seen_ids
+from maskmill.manifests.artifact.checkpoints import training_ids
 
 REFERENCE = Path(os.environ["MASKMILL_REFERENCE"]) / "data"
 FOLDS, LEAST = 4, 10
@@ -205,7 +205,7 @@ def few_images(study: Study, fold: int, name: str) -> tuple[Path, list[str]]:
     """The same pictures with the masks of a budget alone, and the classes that two of them show: a class with one can
     be asked for of no other picture."""
     home = study.of_fold(fold)
-    seen = seen_ids(open_artifact(str(home / f"enhancer-{name}"), "checkpoint"), "masks")
+    seen = training_ids(open_artifact(str(home / f"enhancer-{name}"), "checkpoint"), "masks")
     images = open_artifact(str(study.images(fold)), "images")
     names = {each["index"]: each["name"] for each in images.plan.facts["classes"]}
     lines, counts = ["path,id,labels,mask"], Counter[str]()

@@ -37,23 +37,23 @@ from safetensors.torch import load
 from benchmarks.few_shot_worth import REFERENCE, command
 from maskmill.cli.answers import size
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.artifact.checkpoints import WEIGHTS, seen_ids
-from maskmill.manifests.artifact.tokens import open_tokens, stored_names
+from maskmill.manifests.artifact.checkpoints import WEIGHTS, training_ids
+from maskmill.manifests.artifact.tokens import array_names, open_tokens
 from maskmill.manifests.published.schema import class_indices
 from maskmill.stages.evaluate.answering import Answerer
-from maskmill.stages.evaluate.episode_rows import answered, episode_row, truly_present
-from maskmill.stages.evaluate.folds import Fold, class_fold, shown_classes
-from maskmill.stages.evaluate.learners import opened_checkpoint, refuse_other_features
+from maskmill.stages.evaluate.episode_rows import collect_answers, episode_row, true_presence
+from maskmill.stages.evaluate.folds import Fold, class_fold, classes_in_masks
+from maskmill.stages.evaluate.learners import load_learner_checkpoint, refuse_other_features
 from maskmill.stages.evaluate.support_masks import true_masks
 from maskmill.stages.scores.few_shot import few_shot_scores
 from maskmill.stages.scores.intervals import Interval
-from maskmill.stages.scores.iou import accumulated, mean_iou, pixel_counts
+from maskmill.stages.scores.iou import mean_iou, pixel_counts, sum_counts
 from maskmill.stages.scores.truth import GroundTruth
 from maskmill.stages.students.episodes import Episode
 from maskmill.stages.students.features import LAST, SEVERAL, Cached
 from maskmill.stages.train.judging import predictions
-from maskmill.stages.train.linear import made_classifier
-from maskmill.stages.train.published import Published
+from maskmill.stages.train.linear import make_classifier
+from maskmill.stages.train.published import PublishedDataset
 
 PICTURES = REFERENCE / "caltech-outlines"
 FOLDS, GRID_PX = 4, 32
@@ -137,7 +137,7 @@ def trained(study: Study, student: str, blocks: str, seed: int) -> Path:
 def bytes_a_picture(tokens: Path, fields: Sequence[str]) -> float:
     """Of the files as they lie there."""
     artifact = open_artifact(str(tokens), "tokens")
-    arrays = tuple(f"{name}.zarr/" for name in stored_names(artifact, fields))
+    arrays = tuple(f"{name}.zarr/" for name in array_names(artifact, fields))
     files = (number for name, number in artifact.place.sizes().items() if name.startswith(arrays))
     return sum(files) / artifact.plan.num_rows
 
@@ -148,7 +148,7 @@ def bytes_a_picture(tokens: Path, fields: Sequence[str]) -> float:
 def of_pairs(study: Study, blocks: str, dtype: str, seed: int) -> Answers:
     def answer() -> Answers:
         checkpoint = open_artifact(str(trained(study, "cst", blocks, seed)), "checkpoint")
-        learner, truth = opened_checkpoint(checkpoint), GroundTruth(open_artifact(str(study.images)), "--images")
+        learner, truth = load_learner_checkpoint(checkpoint), GroundTruth(open_artifact(str(study.images)), "--images")
         features = Cached(open_tokens(study.tokens(blocks, dtype)), SEVERAL)
         refuse_other_features(learner, features)
         fold = asked_fold(study, truth)
@@ -156,12 +156,14 @@ def of_pairs(study: Study, blocks: str, dtype: str, seed: int) -> Answers:
         answerer = Answerer(learner.learner.eval(), features, masks, False, torch.device("cpu"))
         found, pixels = [], []
         for episode in fold.episodes:
-            rows, columns = truth.known(episode.query).shape
+            rows, columns = truth.mask(episode.query).shape
             found.append(answerer.answer(episode, (rows, columns)))
             pixels.append(probable_pixels(answerer, episode))
         pairs = list(zip(fold.episodes, found, strict=True))
-        kept = [episode_row(asked, each, truth.known(asked.query), "background") for asked, each in pairs]
-        scores = few_shot_scores(answered(fold.episodes, kept, truly_present(fold.episodes, truth)), num_resamples=1)
+        kept = [episode_row(asked, each, truth.mask(asked.query), "background") for asked, each in pairs]
+        scores = few_shot_scores(
+            collect_answers(fold.episodes, kept, true_presence(fold.episodes, truth)), num_resamples=1
+        )
         return Answers(
             np.array([each.probabilities[0] for each in found]),
             np.array([each.decisions[0] for each in found]),
@@ -184,14 +186,14 @@ def probable_pixels(answerer: Answerer, episode: Episode) -> np.ndarray:
     support = answerer.features.read(episode.supports[0], ["support_tokens"]).fields["support_tokens"]
     masks = answerer.masks(episode.supports[0], episode.classes[0], {})
     with torch.inference_mode():
-        found: np.ndarray = answerer._of_way(query, support, masks, (GRID_PX, GRID_PX))[1].numpy()
+        found: np.ndarray = answerer._answer_way(query, support, masks, (GRID_PX, GRID_PX))[1].numpy()
     return found
 
 
 def asked_fold(study: Study, truth: GroundTruth) -> Fold:
     table = open_artifact(str(study.images)).plan.facts["classes"]
     judged = class_indices(study.judged, table, "the images")
-    return class_fold("fold", judged, (), shown_classes(truth, list(truth.ids)), 1, 1, study.episodes)
+    return class_fold("fold", judged, (), classes_in_masks(truth, list(truth.ids)), 1, 1, study.episodes)
 
 
 def of_patches(study: Study, dtype: str, seed: int, other: int) -> Answers:
@@ -201,15 +203,18 @@ def of_patches(study: Study, dtype: str, seed: int, other: int) -> Answers:
         checkpoints = [
             open_artifact(str(trained(study, "linear", "last", each)), "checkpoint") for each in (seed, other)
         ]
-        published, truth = Published(open_artifact(str(study.dataset))), GroundTruth(open_artifact(str(study.images)))
+        published, truth = (
+            PublishedDataset(open_artifact(str(study.dataset))),
+            GroundTruth(open_artifact(str(study.images))),
+        )
         features = Cached(open_tokens(study.tokens("last", dtype)), [LAST])
-        classifier = made_classifier(features.sight.width, published.num_classes, 0, seed)
+        classifier = make_classifier(features.sight.width, published.num_classes, 0, seed)
         classifier.load_state_dict(load(checkpoints[0].file(WEIGHTS)))
-        learned = frozenset[str]().union(*(seen_ids(each, "labels") for each in checkpoints))
+        learned = frozenset[str]().union(*(training_ids(each, "labels") for each in checkpoints))
         ids = [each for each in published.ids if each in truth.ids and each not in learned]
         painted = [label_HW for _, label_HW in predictions(classifier, features, published, ids)]
-        counts = [pixel_counts(truth.known(each), label_HW) for each, label_HW in zip(ids, painted, strict=True)]
-        miou = float(mean_iou(accumulated(counts), with_background=True))
+        counts = [pixel_counts(truth.mask(each), label_HW) for each, label_HW in zip(ids, painted, strict=True)]
+        miou = float(mean_iou(sum_counts(counts), with_background=True))
         return Answers(np.zeros(len(ids)), np.zeros(len(ids), bool), painted, miou, float("nan"), np.zeros(0))
 
     return kept_answers(study.named("answers-linear", dtype, seed, other), answer)

@@ -246,7 +246,7 @@ def test_it_is_done_once_and_anything_else_is_another(home: Path, capsys: Captur
 def test_stopped_and_started_again_it_is_as_if_undisturbed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert evaluate("--save-predictions", out="undisturbed") == 0
     monkeypatch.setattr(few_shot, "KEEP_EVERY_S", 0.0)
-    row, asked = few_shot._row, []
+    row, asked = few_shot._answer_episode, []
 
     def stops(*arguments: Any) -> Any:
         asked.append(arguments)
@@ -254,7 +254,7 @@ def test_stopped_and_started_again_it_is_as_if_undisturbed(home: Path, monkeypat
             raise KeyboardInterrupt
         return row(*arguments)
 
-    monkeypatch.setattr(few_shot, "_row", stops)
+    monkeypatch.setattr(few_shot, "_answer_episode", stops)
     assert evaluate("--save-predictions") == 130
     assert evaluate("--save-predictions") == 0
     assert len(asked) == 10 + 24 - 9

@@ -13,7 +13,7 @@ from maskmill.cli.main import main
 from maskmill.cli.manifest import manifest
 from maskmill.cli.options import stage_options
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.artifact.checkpoints import seen_json
+from maskmill.manifests.artifact.checkpoints import training_ids_json
 from maskmill.pipeline.running.run import retry
 from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.manifest.stage import ManifestConfig
@@ -91,7 +91,7 @@ def test_a_checkpoint_names_the_ground_truth(home: Path) -> None:
         code_version=1,
         config=NoConfig,
         roles={},
-        compute=lambda *_: Findings({"seen.json": seen_json([], [], ["p0"], ["p1"])}),
+        compute=lambda *_: Findings({"seen.json": training_ids_json([], [], ["p0"], ["p1"])}),
     )
     run_whole(stage, NoConfig(), {}, "checkpoint")
     assert main(command("--ground-truth", "checkpoint")) == 0

@@ -18,10 +18,10 @@ from maskmill.cli.mask import mask
 from maskmill.cli.options import stage_options
 from maskmill.cli.refine import refine
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.artifact.checkpoints import SEEN, WEIGHTS, seen_json
+from maskmill.manifests.artifact.checkpoints import SEEN, WEIGHTS, training_ids_json
 from maskmill.manifests.artifact.underway import Underway
 from maskmill.stages.mask.method_fit import FitConfig
-from maskmill.stages.mask.methods import METHODS, Given, Method
+from maskmill.stages.mask.methods import METHODS, Method, MethodInput
 from maskmill.stages.mask.stage import MaskConfig
 from maskmill.stages.refine.stage import RefineConfig
 from maskmill.stages.stage import Findings, Inputs
@@ -163,11 +163,11 @@ def test_maps_whose_tokens_are_gone_lead_to_the_images(home: Path, capsys: Captu
 
 
 def fit_nothing(config: FitConfig, inputs: Inputs, underway: Underway) -> Findings:
-    files = {WEIGHTS: bytes([config.seed]), SEEN: seen_json([], [], [], [])}
+    files = {WEIGHTS: bytes([config.seed]), SEEN: training_ids_json([], [], [], [])}
     return Findings(files, {"kind": "classifier"})
 
 
-def ramp(given: Given) -> np.ndarray:
+def ramp(given: MethodInput) -> np.ndarray:
     return np.tile(np.linspace(0, given.model, 24, dtype=np.float32), (len(given.classes), 1))
 
 

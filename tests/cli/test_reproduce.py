@@ -12,7 +12,7 @@ import pytest
 
 from maskmill.cli.main import load, main
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.pipeline.recipes import SCRIPTS, shipped_recipe
+from maskmill.pipeline.recipes import SCRIPTS, read_shipped_recipe
 from small_voc import settings, write_voc
 
 STUB = """#!{python}
@@ -30,7 +30,7 @@ def commands_of(name: str, home: Path, told: Mapping[str, str]) -> list[list[str
     stub.write_text(STUB.format(python=sys.executable))
     stub.chmod(0o755)
     script = home / "script.sh"
-    script.write_bytes(shipped_recipe(name))
+    script.write_bytes(read_shipped_recipe(name))
     places = {"ASKED": str(home / "asked"), "PATH": f"{home / 'bin'}:{os.environ['PATH']}"}
     ran = subprocess.run(["sh", str(script)], env={**told, **places}, cwd=home, capture_output=True, text=True)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")

@@ -14,7 +14,7 @@ from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.files import sealed
 from maskmill.manifests.files.place import place
-from maskmill.pipeline.recipes import SCRIPTS, SHIPPED, chain, shipped_recipe
+from maskmill.pipeline.recipes import SCRIPTS, SHIPPED, chain, read_shipped_recipe
 from maskmill.pipeline.recipes.recipe import Recipe, read_recipe
 from maskmill.pipeline.running.job import RunOptions
 from small_dataset import tree, write_dataset, write_picture
@@ -345,10 +345,10 @@ def test_recipes_are_listed_shown_and_written(tmp_path: Path, capsys: Capture) -
     assert main(["recipe", "list"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [*SHIPPED, *SCRIPTS]
     assert main(["recipe", "show", "folder"]) == 0
-    assert capsys.readouterr().out.encode() == shipped_recipe("folder")
+    assert capsys.readouterr().out.encode() == read_shipped_recipe("folder")
     target = tmp_path / "mine.toml"
     assert main(["recipe", "write", "folder", str(target)]) == 0
-    assert target.read_bytes() == shipped_recipe("folder")
+    assert target.read_bytes() == read_shipped_recipe("folder")
     target.write_text("edited")
     assert main(["recipe", "write", "folder", str(target)]) == 2
     assert target.read_text() == "edited"

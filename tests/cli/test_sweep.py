@@ -26,7 +26,7 @@ from maskmill.pipeline.recipes import chain
 from maskmill.pipeline.running.job import RunOptions
 from maskmill.pipeline.running.run import run
 from maskmill.stages.evaluate import judging
-from maskmill.stages.scores.floors import Ellipse, fitted_ellipses
+from maskmill.stages.scores.floors import Ellipse, fit_ellipses
 from maskmill.stages.stage import WholeStage
 from small_dataset import tree, write_dataset
 from small_recipe import SMALL, write_recipe
@@ -45,11 +45,11 @@ def ellipses_fitted_once() -> Iterator[None]:
     def once(ids: Sequence[str], classes: Any, cells: np.ndarray) -> Sequence[Ellipse]:
         asked = repr((ids, classes, cells.tobytes()))
         if asked not in known:
-            known[asked] = fitted_ellipses(ids, classes, cells)
+            known[asked] = fit_ellipses(ids, classes, cells)
         return known[asked]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judging, "fitted_ellipses", once)
+        patch.setattr(judging, "fit_ellipses", once)
         yield
 
 

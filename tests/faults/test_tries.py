@@ -22,7 +22,7 @@ from faults.cases import (
     with_run_unit,
 )
 from faults.crash import as_command, in_child
-from maskmill.pipeline.answers.status import failed_rows, status
+from maskmill.pipeline.answers.status import list_failed_rows, status
 from maskmill.pipeline.running.job import TRIES, RunOptions
 from maskmill.pipeline.running.run import retry
 
@@ -104,7 +104,7 @@ def test_more_failed_than_allowed(subject: Subject, out: Path) -> None:
     assert ended.code == 5, ended
     assert f"{tried} of {tried} rows failed in {out} ({tried} error), more than --max-bad 0.05 allows" in ended.stderr
     assert not (out / "artifact.json").exists()
-    known = in_child(lambda: [status(str(out)).state, [row.id for row in failed_rows(str(out))]]).answer
+    known = in_child(lambda: [status(str(out)).state, [row.id for row in list_failed_rows(str(out))]]).answer
     assert known == ["unfinished", IDS]
     assert home.made(out)["run"] == 4, "every unit is tried again, and now goes well"
     assert tree(out) == subject.tree
@@ -119,7 +119,7 @@ def test_one_failed_row_more_than_allowed(place: Path) -> None:
     ended = home.tried(out, max_bad=0.1)
     assert ended.code == 5
     assert "2 of 10 rows failed" in ended.stderr
-    listed = in_child(lambda: [[row.id, row.reason] for row in failed_rows(str(out))]).answer
+    listed = in_child(lambda: [[row.id, row.reason] for row in list_failed_rows(str(out))]).answer
     assert listed == [[BROKEN, "undecodable"], ["dog/1", "undecodable"]]
     assert home.made(out, max_bad=0.2)["run"] == 0
 

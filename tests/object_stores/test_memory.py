@@ -54,7 +54,7 @@ def test_workers_cannot_read_an_input_in_memory(pictures: Path, tmp_path: Path) 
 
 def test_a_lock_in_memory(tmp_path: Path) -> None:
     at = place(f"memory://{tmp_path.name}/a")
-    with lock.held(at), pytest.raises(ArtifactBusy, match="--break-lock"), lock.held(at):
+    with lock.hold_lock(at), pytest.raises(ArtifactBusy, match="--break-lock"), lock.hold_lock(at):
         pass
     assert not lock.is_held(at)
 

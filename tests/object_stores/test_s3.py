@@ -52,14 +52,14 @@ def test_an_index_on_s3_has_the_bytes_of_one_on_a_disk(made: Bucket, pictures: s
 def test_stages_on_s3_write_the_bytes_that_they_write_on_a_disk(
     bucket: Bucket, images: str, toys: str, local: Place
 ) -> None:
-    toy(images, local.joined("toys"))
+    toy(images, local.join("toys"))
     echo(toys, bucket.url("echo"))
-    echo(local.joined("toys"), local.joined("echo"))
+    echo(local.join("toys"), local.join("echo"))
     for name in ("toys", "echo"):
         at = place(bucket.url(name))
         assert bucket.tree(name) == tree_of(at)
-        assert without_where_inputs_lie(at) == without_where_inputs_lie(local.joined(name))
-    ours, theirs = (open_artifact(at) for at in (place(toys), local.joined("toys")))
+        assert without_where_inputs_lie(at) == without_where_inputs_lie(local.join(name))
+    ours, theirs = (open_artifact(at) for at in (place(toys), local.join("toys")))
     assert ours.plan.inputs[0].digest == theirs.plan.inputs[0].digest == open_artifact(images).digest
     assert (ours.read("square", range(10)) == theirs.read("square", range(10))).all()
 
@@ -87,16 +87,16 @@ def test_rows_are_added_as_on_a_disk(made: Bucket, bucket: Bucket, local: Place,
     made.copy("pictures", bucket)
     pictures, images, both = bucket.url("pictures"), bucket.url("images"), (place(bucket.url("")), local)
     for at in both:
-        index(pictures, at.joined("images"))
-        toy(images, at.joined("toys"))
+        index(pictures, at.join("images"))
+        toy(images, at.join("toys"))
     write_picture(tmp_path / "one more.png", 99)
     bucket.put("pictures/cat/one more.png", (tmp_path / "one more.png").read_bytes())
     bucket.delete("pictures/dog/3.png")
     for at in both:
-        index(pictures, at.joined("images"), replace(UNITS_OF_4, update=True))
-        assert toy(images, at.joined("toys")).units_run == 2  # the one with the lost picture, the one with the new
-    assert bucket.tree("images") == tree_of(local.joined("images"))
-    assert without_where_inputs_lie(place(bucket.url("toys"))) == without_where_inputs_lie(local.joined("toys"))
+        index(pictures, at.join("images"), replace(UNITS_OF_4, update=True))
+        assert toy(images, at.join("toys")).units_run == 2  # the one with the lost picture, the one with the new
+    assert bucket.tree("images") == tree_of(local.join("images"))
+    assert without_where_inputs_lie(place(bucket.url("toys"))) == without_where_inputs_lie(local.join("toys"))
 
 
 def test_status_and_verify_only_read(bucket: Bucket, toys: str) -> None:
@@ -150,7 +150,7 @@ def test_a_second_run_is_told_who_holds_the_lock(
     bucket: Bucket, pictures: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = bucket.url("images")
-    with lock.held(place(out)):
+    with lock.hold_lock(place(out)):
         assert main(["index", "folder", pictures, "--out", out]) == 75
         told = capsys.readouterr().err
         assert f"process {os.getpid()}" in told
@@ -173,12 +173,12 @@ def test_of_many_that_ask_at_once_one_gets_the_lock(bucket: Bucket) -> None:
 
 def test_who_lost_the_lock_leaves_it_to_the_new_holder(bucket: Bucket) -> None:
     at = place(bucket.url("a"))
-    with lock.held(at):
+    with lock.hold_lock(at):
         first = bucket.get("a/.lock")
-        with lock.held(at, break_lock=True):
+        with lock.hold_lock(at, break_lock=True):
             assert bucket.get("a/.lock") != first
             second = bucket.get("a/.lock")
-        with lock.held(at):
+        with lock.hold_lock(at):
             pass
         bucket.put("a/.lock", second)
     assert bucket.get("a/.lock") == second
@@ -192,7 +192,7 @@ def test_a_put_whose_answer_was_lost_still_takes_the_lock(bucket: Bucket, monkey
         return create(*arguments)
 
     monkeypatch.setattr(atomic, "create", create_twice)
-    with lock.held(at):
+    with lock.hold_lock(at):
         assert lock.is_held(at)
     assert not lock.is_held(at)
 

@@ -12,12 +12,12 @@ from itertools import product
 from typing import Any
 
 from ....manifests.errors import ConfigError, MaskmillError
-from ..recipe import Recipe, Setting, parse_setting, shown_value, toml_or_text
+from ..recipe import Recipe, Setting, parse_setting, toml_or_text, value_text
 from ..steps import EXTRACT
 
 FIELDS = "fields"
 Settings = Sequence[Setting]
-Read = Callable[[Settings], Recipe]
+ReadRecipe = Callable[[Settings], Recipe]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def parse_axes(texts: Sequence[str]) -> Axes:
     )
 
 
-def checked_grid(axes: Axes, read: Read) -> list[Combination]:
+def build_grid(axes: Axes, read: ReadRecipe) -> list[Combination]:
     """Every combination, the last key varying fastest; raises what is wrong with any of them before one is run."""
     grid: list[Combination] = []
     refused: dict[str, list[Settings]] = {}
@@ -72,7 +72,7 @@ def checked_grid(axes: Axes, read: Read) -> list[Combination]:
             refused.setdefault(str(error), []).append(settings)
             errors.setdefault(str(error), error)
     if refused:
-        lines = [_told(message, found, len(axes)) for message, found in refused.items()]
+        lines = [_mistake_text(message, found, len(axes)) for message, found in refused.items()]
         raise type(next(iter(errors.values())))("\n  ".join(lines) + ("" if grid else _hint(axes, read)))
     _refuse_twice(grid)
     return _with_common_fields(grid)
@@ -96,7 +96,7 @@ def _values(setting: Setting) -> Sequence[Any]:
     seen = [exact(value) for value in values]
     twice = next((value for at, value in enumerate(values) if seen[at] in seen[:at]), None)
     if twice is not None:
-        raise ConfigError(f"--set {setting.name} has {shown_value(twice)} twice; leave one out")
+        raise ConfigError(f"--set {setting.name} has {value_text(twice)} twice; leave one out")
     return values
 
 
@@ -105,7 +105,7 @@ def exact(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def _told(message: str, found: Sequence[Settings], all_of_them: int) -> str:
+def _mistake_text(message: str, found: Sequence[Settings], all_of_them: int) -> str:
     """A mistake, by the settings that all the combinations have which it is made in."""
     if len(found) == all_of_them:
         return message
@@ -116,12 +116,12 @@ def _told(message: str, found: Sequence[Settings], all_of_them: int) -> str:
     return f"with {' '.join(map(str, found[0]))} and {others} other combination{'s' if others > 1 else ''}: {message}"
 
 
-def _hint(axes: Axes, read: Read) -> str:
+def _hint(axes: Axes, read: ReadRecipe) -> str:
     """Where no combination will do: a key's values may have been meant as one."""
     for each in axes.swept:
         others = [one[0] for one in axes.swept if one is not each]
         values = [one.value for one in each]
-        for joined in (",".join(map(shown_value, values)), values):
+        for joined in (",".join(map(value_text, values)), values):
             try:
                 read([*axes.fixed, *others, replace(each[0], value=joined)])
             except MaskmillError:

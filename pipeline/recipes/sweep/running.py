@@ -8,7 +8,7 @@ from ....manifests.errors import MaskmillError
 from ....manifests.files.place import Place
 from ....manifests.files.sealed import digest_of
 from ...running.job import RunOptions
-from ..chain import Ended, Foreseen, Made, State, foresee_recipe, run_steps, write_last_run
+from ..chain import Ended, Foreseen, Made, StepState, foresee_recipe, run_steps, write_last_run
 from ..recipe import Recipe
 from ..steps import Step
 from .grid import Combination, exact
@@ -71,7 +71,7 @@ class StepForeseen:
 
     stage: str
     artifacts: int
-    states: dict[State, int]  # of how many artifacts
+    states: dict[StepState, int]  # of how many artifacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +83,14 @@ class GridForeseen:
 def foresee_grid(grid: Sequence[Combination], work: Place, start: str = "") -> GridForeseen:
     """As far as settings and the files in WORK tell; writes nothing, and looks at no picture."""
     foreseen: list[Sequence[Foreseen]] = []
-    states: dict[str, dict[str, State]] = {}  # step → which artifact → its state
+    states: dict[str, dict[str, StepState]] = {}  # step → which artifact → its state
     for combination in grid:
         foreseen.append(list(foresee_recipe(combination.recipe, work, start)))
         above: dict[str, str] = {}
         for step, found in zip(combination.recipe.steps, foreseen[-1], strict=True):
             above[step.name] = _origin(combination.recipe, step, above)
             states.setdefault(step.name, {})[above[step.name]] = found.state
-    return GridForeseen([_counted(name, list(found.values())) for name, found in states.items()], foreseen)
+    return GridForeseen([_count_states(name, list(found.values())) for name, found in states.items()], foreseen)
 
 
 def _origin(recipe: Recipe, step: Step, above: dict[str, str]) -> str:
@@ -100,5 +100,5 @@ def _origin(recipe: Recipe, step: Step, above: dict[str, str]) -> str:
     return digest_of(exact([step.name, recipe.tables[step.name], read]))
 
 
-def _counted(name: str, found: Sequence[State]) -> StepForeseen:
+def _count_states(name: str, found: Sequence[StepState]) -> StepForeseen:
     return StepForeseen(name, len(found), {state: found.count(state) for state in dict.fromkeys(found)})

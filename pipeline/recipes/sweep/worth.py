@@ -14,8 +14,8 @@ from functools import partial
 from ....manifests.artifact.artifact import Artifact, open_artifact
 from ....manifests.artifact.fingerprint import config_from
 from ....manifests.files.sealed import Json
-from ....stages.evaluate.judging import View
-from ....stages.evaluate.stage import EvaluateConfig, judged_pictures
+from ....stages.evaluate.judging import ScoringOptions
+from ....stages.evaluate.stage import EvaluateConfig, score_predictions
 from ....stages.scores.intervals import difference_interval
 from ....stages.scores.iou import Counts, mean_iou
 from ....stages.scores.truth import GroundTruth
@@ -26,21 +26,21 @@ from .running import Ran
 
 BOTH = {"miou": True, "miou_foreground": False}  # name → with background
 _TRUTH = "gt"
-Line = Mapping[str, Json]
+ScoreLine = Mapping[str, Json]
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class ScoreDifference:
     """To the first combination that was judged."""
 
     to: int  # its number
     pictures: int  # judged in both
-    miou: Line
-    miou_foreground: Line
+    miou: ScoreLine
+    miou_foreground: ScoreLine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class SweepRow:
     """One combination. What is not known is None or empty."""
 
     number: int
@@ -51,12 +51,12 @@ class Row:
     artifacts: Mapping[str, str]  # step → where
     counts: Mapping[str, int]  # pictures: kept, dropped, failed, upstream
     measures: Mapping[str, float]  # means over the objects of kept pictures; none of them asks for ground truth
-    masks: Line | None  # what was made is worth: the first line of the metrics
+    masks: ScoreLine | None  # what was made is worth: the first line of the metrics
     coverage: Mapping[str, int]  # of the pictures with ground truth
-    floors: Sequence[Line]
-    difference: Difference | None
-    student: Line | None
-    student_floors: Sequence[Line]
+    floors: Sequence[ScoreLine]
+    difference: ScoreDifference | None
+    student: ScoreLine | None
+    student_floors: Sequence[ScoreLine]
 
 
 class Judge:
@@ -65,14 +65,14 @@ class Judge:
     def __init__(self) -> None:
         self._first: tuple[int, Artifact] | None = None  # number and metrics
         self._counts: dict[str, Counts] = {}  # of the first, by id
-        self._known: dict[str, tuple[int, Line, Line]] = {}  # metrics → its difference
+        self._known: dict[str, tuple[int, ScoreLine, ScoreLine]] = {}  # metrics → its difference
 
-    def row(self, ran: Ran) -> Row:
-        head, metrics = _head(ran.made), _made("metrics", ran.made)
+    def row(self, ran: Ran) -> SweepRow:
+        head, metrics = _head(ran.made), _open_made("metrics", ran.made)
         told = json.loads(metrics.file("metrics.json")) if metrics else {"results": [], "coverage": {}}
         student, floors = _student(ran.made)
         counts, measures = _looks(head) if head and not ran.error else ({}, {})
-        return Row(
+        return SweepRow(
             number=ran.combination.number,
             values={each.name: each.value for each in ran.combination.settings},
             exit_code=ran.exit_code,
@@ -89,24 +89,24 @@ class Judge:
             student_floors=floors,
         )
 
-    def _difference(self, number: int, metrics: Artifact) -> Difference | None:
+    def _difference(self, number: int, metrics: Artifact) -> ScoreDifference | None:
         if self._first is None:
             self._first = number, metrics
             return None
         first = self._first[1]
-        config, images = _asked(first), _input(first, "images")
-        if (_asked(metrics), _input(metrics, "images").digest) != (config, images.digest):
+        config, images = _evaluate_config(first), _input(first, "images")
+        if (_evaluate_config(metrics), _input(metrics, "images").digest) != (config, images.digest):
             return None  # judged in another way, or by another truth
         if metrics.digest not in self._known:
             self._counts = self._counts or _counts(first)
             counts = _counts(metrics) if metrics.digest != first.digest else self._counts
-            self._known[metrics.digest] = _paired(self._counts, counts, config)
-        return Difference(self._first[0], *self._known[metrics.digest])
+            self._known[metrics.digest] = _difference_lines(self._counts, counts, config)
+        return ScoreDifference(self._first[0], *self._known[metrics.digest])
 
 
-def _paired(
+def _difference_lines(
     before: Mapping[str, Counts], after: Mapping[str, Counts], config: EvaluateConfig
-) -> tuple[int, Line, Line]:
+) -> tuple[int, ScoreLine, ScoreLine]:
     ids = [each for each in before if each in after]
     found = [
         difference_interval(
@@ -124,13 +124,13 @@ def _paired(
 
 def _counts(metrics: Artifact) -> dict[str, Counts]:
     """Of each picture that was judged, as they were judged."""
-    config, images = _asked(metrics), _input(metrics, "images")
-    view = View(config.class_agnostic, boundary=False, sweep=False)
-    pictures, _ = judged_pictures(config, _input(metrics, "predicted"), images, GroundTruth(images), view)
+    config, images = _evaluate_config(metrics), _input(metrics, "images")
+    view = ScoringOptions(config.class_agnostic, boundary=False, sweep=False)
+    pictures, _ = score_predictions(config, _input(metrics, "predicted"), images, GroundTruth(images), view)
     return {each.id: each.counts for each in pictures}
 
 
-def _asked(metrics: Artifact) -> EvaluateConfig:
+def _evaluate_config(metrics: Artifact) -> EvaluateConfig:
     config: EvaluateConfig = config_from(EvaluateConfig, {**metrics.plan.config, **metrics.plan.settings})
     return dataclasses.replace(config, boundary=False)  # which changes no count
 
@@ -139,17 +139,17 @@ def _input(artifact: Artifact, role: str) -> Artifact:
     return open_artifact(artifact.plan.input(role).place(artifact.place))
 
 
-def _made(kind: str, made: Sequence[Made]) -> Artifact | None:
+def _open_made(kind: str, made: Sequence[Made]) -> Artifact | None:
     found = [each.outcome.at for each in made if each.outcome.kind == kind]
     return open_artifact(found[-1]) if found else None
 
 
 def _head(made: Sequence[Made]) -> Artifact | None:
     """The furthest along of what has a row for each picture, as the report takes it."""
-    return next((found for kind in KINDS if (found := _made(kind, made)) is not None), None)
+    return next((found for kind in KINDS if (found := _open_made(kind, made)) is not None), None)
 
 
-def _student(made: Sequence[Made]) -> tuple[Line | None, Sequence[Line]]:
+def _student(made: Sequence[Made]) -> tuple[ScoreLine | None, Sequence[ScoreLine]]:
     """A student that was judged while it was trained, and what its guesses without learning are worth."""
     for each in made:
         lines = each.outcome.counts.get("judged", {}).get("lines", []) if each.stage == "train" else []

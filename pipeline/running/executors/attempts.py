@@ -34,21 +34,21 @@ def attempt(job: Job, unit: Unit, careful: bool = False) -> UnitReport:
 
 def compute(job: Job, unit: Unit, careful: bool = False) -> Attempted:
     """The first half of an attempt, which writes nothing of the unit."""
-    return _tried(job, unit, partial(compute_unit, job, unit, careful))
+    return _try_again(job, unit, partial(compute_unit, job, unit, careful))
 
 
 def write(job: Job, unit: Unit, attempted: Attempted) -> UnitReport:
     """The second half, which may be another thread's."""
     if isinstance(attempted, Computed):
-        attempted = _tried(job, unit, partial(write_unit, attempted))
+        attempted = _try_again(job, unit, partial(write_unit, attempted))
     if isinstance(attempted, str):
-        return given_up(job, unit, Reason.ERROR, attempted)
+        return log_give_up(job, unit, Reason.ERROR, attempted)
     if not attempted.skipped:
         log(job.at, {"event": "unit", **asdict(attempted)})
     return attempted
 
 
-def _tried(job: Job, unit: Unit, function: Callable[[], T]) -> T | str:
+def _try_again(job: Job, unit: Unit, function: Callable[[], T]) -> T | str:
     error = ""
     for number in range(1, TRIES + 1):
         try:
@@ -61,7 +61,7 @@ def _tried(job: Job, unit: Unit, function: Callable[[], T]) -> T | str:
     return error
 
 
-def given_up(job: Job, unit: Unit, reason: Reason, error: str = "") -> UnitReport:
+def log_give_up(job: Job, unit: Unit, reason: Reason, error: str = "") -> UnitReport:
     log(job.at, {"event": "given up", "unit": unit.index, "reason": str(reason)})
     return give_up(job, unit, reason, error)
 

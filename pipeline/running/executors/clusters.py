@@ -82,14 +82,14 @@ def host_of(address: str) -> str:
 
 
 @contextmanager
-def connected(options: RunOptions) -> Iterator[Client]:
+def connect_client(options: RunOptions) -> Iterator[Client]:
     """A client of the cluster that the options name; a cluster that was started for it ends with it."""
     with ExitStack() as stack:
         stack.enter_context(_quiet())
         if options.scheduler:
             target: Any = options.scheduler
         else:
-            target = stack.enter_context(_queued(options) if options.cluster else _local(options.workers))
+            target = stack.enter_context(_start_queue(options) if options.cluster else _local(options.workers))
         try:
             client = Client(target, timeout=PATIENCE, set_as_default=False)
         except (OSError, ValueError) as error:
@@ -118,10 +118,10 @@ def _quiet() -> Iterator[None]:
 @contextmanager
 def _local(workers: int) -> Iterator[Any]:
     with ExitStack() as stack:
-        stack.enter_context(_environment_restored())  # Dask leaves that of the workers in this process
+        stack.enter_context(_restore_environment())  # Dask leaves that of the workers in this process
         # Some numeric libraries count their threads as they are loaded, so a worker must be born with its share.
         os.environ.update(thread_settings(max(1, num_cores() // workers)))
-        with _signals_held_back():
+        with _hold_back_signals():
             cluster = stack.enter_context(
                 LocalCluster(
                     n_workers=workers,
@@ -136,7 +136,7 @@ def _local(workers: int) -> Iterator[Any]:
 
 
 @contextmanager
-def _environment_restored() -> Iterator[None]:
+def _restore_environment() -> Iterator[None]:
     before = dict(os.environ)
     try:
         yield
@@ -146,7 +146,7 @@ def _environment_restored() -> Iterator[None]:
 
 
 @contextmanager
-def _signals_held_back() -> Iterator[None]:
+def _hold_back_signals() -> Iterator[None]:
     """Lets signals wait until the block ends, because a cluster half made cannot be closed; and keeps Ctrl-C from the
     processes started inside for good, because a terminal sends it to them too and this process ends them anyway."""
     if threading.current_thread() is not threading.main_thread():
@@ -169,7 +169,7 @@ def _signals_held_back() -> Iterator[None]:
 
 
 @contextmanager
-def _queued(options: RunOptions) -> Iterator[Any]:
+def _start_queue(options: RunOptions) -> Iterator[Any]:
     wanted = read_cluster_file(options.cluster)
     try:
         import dask_jobqueue

@@ -32,8 +32,8 @@ from ....manifests.errors import EnvironmentFault, MaskmillError, Reason
 from ..job import TRIES, Job, RunOptions, forget
 from ..threads import num_cores, use_threads
 from ..units import UnitReport
-from .attempts import attempt, close_log, given_up, log
-from .clusters import connected, host_of
+from .attempts import attempt, close_log, log, log_give_up
+from .clusters import connect_client, host_of
 
 IN_FLIGHT_PER_WORKER = 2  # one running, one waiting: the wait for the scheduler costs nothing, and little is lost
 PATIENCE_S = 120.0  # without any worker for so long, they are lost
@@ -45,9 +45,9 @@ def run_on_dask(job: Job, units: Iterator[Unit], report: Callable[[UnitReport], 
     """Runs every unit, a bounded number at a time. Raises what is wrong with the artifact or the machine."""
     try:
         with ExitStack() as stack:
-            client = stack.enter_context(connected(options))
-            stack.enter_context(_scheduler_watched(client))
-            stack.enter_context(_plugged_in(client, job, stays=bool(options.scheduler)))
+            client = stack.enter_context(connect_client(options))
+            stack.enter_context(_watch_scheduler(client))
+            stack.enter_context(_install_plugins(client, job, stays=bool(options.scheduler)))
             workers = _Workers(client, queued=bool(options.cluster))
             suspects = _run_all(client, workers, job, units, report)
             for unit in suspects:
@@ -87,7 +87,7 @@ def _run_alone(client: Client, workers: "_Workers", job: Job, unit: Unit) -> Uni
         if result is not None:
             return result
         log(job.at, {"event": "worker died", "unit": unit.index, "try": number})
-    return given_up(job, unit, Reason.WORKER_LOST)
+    return log_give_up(job, unit, Reason.WORKER_LOST)
 
 
 def _submit(client: Client, workers: "_Workers", job: Job, unit: Unit, careful: bool = False) -> "Future[UnitReport]":
@@ -116,7 +116,7 @@ def _result(workers: "_Workers", future: "Future[UnitReport]") -> UnitReport | N
     except KilledWorker:
         return None
     except CancelledError as error:
-        raise _scheduler_lost() from error
+        raise _scheduler_error() from error
     except ImportError as error:
         raise _cannot_import(error) from error
     finally:
@@ -140,11 +140,11 @@ class _Workers:
         if now - self._looked < LOOK_S:
             return self._count
         if self._client.status != "running":
-            raise _scheduler_lost()
+            raise _scheduler_error()
         try:
             hosts = [host_of(address) for address in self._client.nthreads()]
         except (OSError, TimeoutError) as error:
-            raise _scheduler_lost() from error
+            raise _scheduler_error() from error
         self._looked, self._count = now, len(hosts)
         for host in set(hosts):
             self.per_host[host] = max(self.per_host.get(host, 0), hosts.count(host))
@@ -165,11 +165,11 @@ class _Workers:
             except TimeoutError:
                 self.count()
             except CancelledError as error:
-                raise _scheduler_lost() from error
+                raise _scheduler_error() from error
 
 
 @contextmanager
-def _scheduler_watched(client: Client) -> Iterator[None]:
+def _watch_scheduler(client: Client) -> Iterator[None]:
     """What Dask raises when its scheduler dies depends on the moment; all of it means the same."""
     try:
         yield
@@ -178,10 +178,10 @@ def _scheduler_watched(client: Client) -> Iterator[None]:
     except Exception as error:
         if client.status == "running":
             raise
-        raise _scheduler_lost() from error
+        raise _scheduler_error() from error
 
 
-def _scheduler_lost() -> EnvironmentFault:
+def _scheduler_error() -> EnvironmentFault:
     return EnvironmentFault("the Dask scheduler was lost; what is done is kept, so run the same command again")
 
 
@@ -220,7 +220,7 @@ class _OneDeath(SchedulerPlugin):
 
 
 @contextmanager
-def _plugged_in(client: Client, job: Job, stays: bool) -> Iterator[None]:
+def _install_plugins(client: Client, job: Job, stays: bool) -> Iterator[None]:
     name = f"maskmill-{job.key()}"
     try:
         client.register_plugin(_OneDeath())

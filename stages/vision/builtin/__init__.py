@@ -54,6 +54,6 @@ def maskmill_vit_d6_patch8_64(pretrained: bool = False, **options: Any) -> Any:
     )
 
 
-def named_in_full(backbone: str) -> str:
+def full_backbone_name(backbone: str) -> str:
     """What timm calls it."""
     return NAME if backbone == BUILTIN else backbone

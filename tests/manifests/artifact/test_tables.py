@@ -27,7 +27,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> pq.ParquetFile:
     at = place(tmp_path_factory.mktemp("tables"))
     digest, rows = tables.write_batches(at, "x.parquet", SCHEMA, WHOLE.to_batches(max_chunksize=777))
     assert rows == ROWS
-    return tables.opened(at, "x.parquet", digest)
+    return tables.open_table(at, "x.parquet", digest)
 
 
 @given(st.tuples(near_borders, near_borders).map(sorted))
@@ -39,7 +39,7 @@ def test_rows_between_are_a_slice_of_the_whole(file: pq.ParquetFile, span: list[
 
 @given(st.lists(near_borders, min_size=1, max_size=20))
 def test_rows_taken_are_those_asked_for_in_that_order(file: pq.ParquetFile, wanted: list[int]) -> None:
-    assert tables.rows_taken(file, wanted, ["id", "list"]).equals(WHOLE.select(["id", "list"]).take(wanted))
+    assert tables.take_rows(file, wanted, ["id", "list"]).equals(WHOLE.select(["id", "list"]).take(wanted))
 
 
 def test_a_table_comes_back_in_batches_and_does_not_depend_on_how_it_came(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_table_comes_back_in_batches_and_does_not_depend_on_how_it_came(tmp_pa
         for size in (1000, ROW_GROUP, ROWS)
     }
     assert len(set(written.values())) == 1
-    file = tables.opened(at, "1000.parquet", written[1000])
+    file = tables.open_table(at, "1000.parquet", written[1000])
     assert pa.Table.from_batches(list(tables.batches_of(file))).equals(WHOLE)
     assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == [ROW_GROUP, ROW_GROUP, 100]
 
@@ -57,7 +57,7 @@ def test_a_table_comes_back_in_batches_and_does_not_depend_on_how_it_came(tmp_pa
 def test_an_empty_table(tmp_path: Path) -> None:
     digest, rows = tables.write_batches(place(tmp_path), "x.parquet", SCHEMA, [])
     assert rows == 0
-    assert tables.opened(place(tmp_path), "x.parquet", digest).read().equals(SCHEMA.empty_table())
+    assert tables.open_table(place(tmp_path), "x.parquet", digest).read().equals(SCHEMA.empty_table())
 
 
 SMALL = WHOLE.slice(0, 50).combine_chunks()
@@ -67,19 +67,19 @@ SMALL = WHOLE.slice(0, 50).combine_chunks()
 def test_a_flipped_bit_is_refused_before_it_is_read(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    whole = bytearray(tables.encoded(SMALL))
+    whole = bytearray(tables.encode_table(SMALL))
     expected = FileDigest.of(bytes(whole))
     bit = data.draw(st.integers(0, len(whole) * 8 - 1))
     whole[bit // 8] ^= 1 << bit % 8
     at = Place(str(tmp_path_factory.mktemp("flip")))
     Path(at.path("x.parquet")).write_bytes(whole)
     with pytest.raises(CorruptArtifact, match="does not hold the bytes that were written"):
-        tables.opened(at, "x.parquet", expected)
+        tables.open_table(at, "x.parquet", expected)
 
 
 def test_a_bit_that_flips_after_the_check_is_found_by_the_page_checksum(tmp_path: Path) -> None:
     table = pa.table({"data": pa.array([bytes(range(256)) * 4] * 4, pa.binary())})
-    whole = tables.encoded(table)
+    whole = tables.encode_table(table)
     start = pq.ParquetFile(pa.BufferReader(whole)).metadata.row_group(0).column(0).dictionary_page_offset
     silent = 0
     for bit in range(start * 8, (len(whole) // 2) * 8, 37):
@@ -88,7 +88,7 @@ def test_a_bit_that_flips_after_the_check_is_found_by_the_page_checksum(tmp_path
         (tmp_path / "x.parquet").write_bytes(damaged)
         at = Place(str(tmp_path))
         try:
-            read = tables.opened(at, "x.parquet", FileDigest.of(bytes(damaged))).read()
+            read = tables.open_table(at, "x.parquet", FileDigest.of(bytes(damaged))).read()
         except (CorruptArtifact, OSError, pa.ArrowException):
             continue
         silent += not read.equals(table)

@@ -14,8 +14,8 @@ import pytest
 import maskmill
 import small_runs
 from maskmill.manifests.artifact.fields import Field
-from maskmill.manifests.artifact.quantized import quantized, restored
-from maskmill.manifests.artifact.tokens import Tokens, open_tokens, stored_names
+from maskmill.manifests.artifact.quantized import dequantize, quantize
+from maskmill.manifests.artifact.tokens import Tokens, array_names, open_tokens
 from maskmill.manifests.errors import (
     ConfigError,
     CorruptArtifact,
@@ -75,7 +75,7 @@ def run_unit(work: Work, config: MadeUpConfig, prepared: Any) -> UnitResult:
     for name in values_of("cat/0"):
         stacked = np.stack([values_of(each)[name] for each in work.ids])
         if config.dtype == "int8":
-            arrays[name], arrays[f"{name}_scale"] = quantized(stacked)
+            arrays[name], arrays[f"{name}_scale"] = quantize(stacked)
         else:
             arrays[name] = stacked.astype(config.dtype)
     return UnitResult(rows, arrays)
@@ -149,7 +149,7 @@ def test_signed_bytes_are_restored(home: Path) -> None:
     for name, values in values_of("cat/2").items():
         found = small.read(name, ["dog/9", "cat/2"])[1]
         assert found.dtype == np.float32
-        assert np.array_equal(found, restored(*quantized(values)))
+        assert np.array_equal(found, dequantize(*quantize(values)))
         assert np.array_equal(small.read(name, "cat/2"), found)
 
 
@@ -218,6 +218,6 @@ def test_they_can_be_sent_to_another_process(tokens: Tokens) -> None:
 
 
 def test_the_arrays_behind_fields(home: Path) -> None:
-    assert stored_names(open_tokens(home / "float16").artifact, ["keys", "cls_query"]) == ("keys", "cls_query")
+    assert array_names(open_tokens(home / "float16").artifact, ["keys", "cls_query"]) == ("keys", "cls_query")
     small = open_tokens(home / "int8").artifact
-    assert stored_names(small, ["keys"]) == ("keys", "keys_scale")
+    assert array_names(small, ["keys"]) == ("keys", "keys_scale")

@@ -84,12 +84,12 @@ def test_boxes_alone_are_labels_without_masks(source):
 
 
 def test_known_classes_keep_their_index(source):
-    known = ClassTable().extended([("90", "toothbrush"), ("1", "person")])
+    known = ClassTable().with_classes([("90", "toothbrush"), ("1", "person")])
     listing = list_dataset(source(content()), known)
     assert [row.source_id for row in listing.classes.rows] == ["90", "1", "3", "44"]
     assert next(listing.entries).labels == (3, 4)
     with pytest.raises(InputError, match="category 3 car, which is cat"):
-        list_dataset(source(content()), ClassTable().extended([("3", "cat")]))
+        list_dataset(source(content()), ClassTable().with_classes([("3", "cat")]))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from maskmill.manifests.classes import ClassTable
-from maskmill.manifests.datasets import Coco20iSource, Entry, list_dataset
+from maskmill.manifests.datasets import Coco20iSource, PictureEntry, list_dataset
 from maskmill.manifests.datasets.listing import image_id
 from maskmill.manifests.errors import InputError
 
@@ -23,7 +23,7 @@ def test_ids_keep_their_folder(tree):
     listing = list_dataset(Coco20iSource(root=root))
     assert (listing.root, listing.mask_kind) == (root, "indexed")
     assert list(listing.entries) == [
-        Entry(f"{folder}/{name}", f"{folder}/{name}.jpg", None, folder, f"annotations/{folder}/{name}.png")
+        PictureEntry(f"{folder}/{name}", f"{folder}/{name}.jpg", None, folder, f"annotations/{folder}/{name}.png")
         for folder, name in (("train2014", "COCO_train2014_000000000009"), ("val2014", "COCO_val2014_000000000042"))
     ]
     only = list_dataset(Coco20iSource(root=root, split="val2014"))
@@ -48,7 +48,7 @@ def test_half_a_dataset_is_not_taken_for_all_of_it(tree, gone):
 
 def test_another_datasets_class_table_is_refused(tree):
     with pytest.raises(InputError, match="person"):
-        list_dataset(Coco20iSource(root=tree(TREE)), ClassTable().extended([("cat", "cat")]))
+        list_dataset(Coco20iSource(root=tree(TREE)), ClassTable().with_classes([("cat", "cat")]))
 
 
 def test_every_published_episode_joins(reference, tree):

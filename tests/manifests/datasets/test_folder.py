@@ -9,12 +9,12 @@ import fsspec
 import pytest
 
 from maskmill.manifests.classes import ClassTable
-from maskmill.manifests.datasets import Entry, FolderSource, list_dataset
+from maskmill.manifests.datasets import FolderSource, PictureEntry, list_dataset
 from maskmill.manifests.errors import ConfigError, InputError, MaskmillError
 from maskmill.manifests.pictures.sources import read_source
 
 
-def entries_of(root: str, masks: str = "") -> list[Entry]:
+def entries_of(root: str, masks: str = "") -> list[PictureEntry]:
     return list(list_dataset(FolderSource(root=root, masks=masks)).entries)
 
 
@@ -31,10 +31,10 @@ def test_the_first_folder_is_the_class(tree):
     ]
     assert (listing.root, listing.mask_kind) == (root, "none")
     assert list(listing.entries) == [
-        Entry("cat/z é", "cat/z é.jpeg", (1,)),
-        Entry("dog/2", "dog/2.jpg", (2,)),
-        Entry("dog/deep/er/1", "dog/deep/er/1.PNG", (2,)),
-        Entry("stray", "stray.webp", ()),
+        PictureEntry("cat/z é", "cat/z é.jpeg", (1,)),
+        PictureEntry("dog/2", "dog/2.jpg", (2,)),
+        PictureEntry("dog/deep/er/1", "dog/deep/er/1.PNG", (2,)),
+        PictureEntry("stray", "stray.webp", ()),
     ]
 
 
@@ -51,7 +51,7 @@ def test_hidden_files_are_passed_over(tree):
 
 def test_known_classes_keep_their_index(tree):
     root = tree(["ant/1.jpg", "cat/1.jpg"])
-    listing = list_dataset(FolderSource(root=root), ClassTable().extended([("cat", "cat"), ("dog", "dog")]))
+    listing = list_dataset(FolderSource(root=root), ClassTable().with_classes([("cat", "cat"), ("dog", "dog")]))
     assert [row.name for row in listing.classes.rows] == ["cat", "dog", "ant"]
     assert [entry.labels for entry in listing.entries] == [(3,), (1,)]
 
@@ -79,8 +79,8 @@ def test_masks_beside_the_pictures(tree, tmp_path):
 def test_masks_inside_the_dataset_are_no_pictures(tree):
     root = tree(["cat/1.jpg", "masks/cat/1.png", "masks2/1.jpg"])
     assert entries_of(root, f"{root}/masks") == [
-        Entry("cat/1", "cat/1.jpg", (1,), mask="masks/cat/1.png"),
-        Entry("masks2/1", "masks2/1.jpg", (2,), mask="masks/masks2/1.png"),
+        PictureEntry("cat/1", "cat/1.jpg", (1,), mask="masks/cat/1.png"),
+        PictureEntry("masks2/1", "masks2/1.jpg", (2,), mask="masks/masks2/1.png"),
     ]
     with pytest.raises(ConfigError, match="folder of their own"):
         entries_of(root, root)
@@ -90,7 +90,7 @@ def test_masks_without_classes_show_one_object(tree):
     root, masks = tree(["1.jpg", "2.jpg"]), tree(["1.png"], under="masks")
     assert names_of(root, masks) == ["object"]
     assert [entry.labels for entry in entries_of(root, masks)] == [(1,), (1,)]
-    known = ClassTable().extended([("cat", "cat")])
+    known = ClassTable().with_classes([("cat", "cat")])
     listing = list_dataset(FolderSource(root=root, masks=masks), known)
     assert [entry.labels for entry in listing.entries] == [(2,), (2,)]
 
@@ -141,8 +141,8 @@ def test_a_url(tar):
         memory.pipe_file(f"/folder-test/{name}", name.encode())
     listing = list_dataset(FolderSource(root="memory://folder-test/", masks="memory://folder-masks"))
     assert list(listing.entries) == [
-        Entry("cat/2", "cat/2.jpg", (1,), mask="memory://folder-masks/cat/2.png"),
-        Entry("dog/1", "dog/1.jpg", (2,), mask="memory://folder-masks/dog/1.png"),
+        PictureEntry("cat/2", "cat/2.jpg", (1,), mask="memory://folder-masks/cat/2.png"),
+        PictureEntry("dog/1", "dog/1.jpg", (2,), mask="memory://folder-masks/dog/1.png"),
     ]
     memory.pipe_file("/tar-test/x.tar", Path(tar(["cat/1.jpg"])).read_bytes())
     for root in ("memory://tar-test/x.tar", "memory://tar-test"):

@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from maskmill.manifests.classes import ClassTable
-from maskmill.manifests.datasets import Entry, TableSource, list_dataset
+from maskmill.manifests.datasets import PictureEntry, TableSource, list_dataset
 from maskmill.manifests.errors import ConfigError, InputError
 from maskmill.manifests.pictures.sources import read_source
 
@@ -37,7 +37,7 @@ def columns(tmp_path: Path):
 def test_paths_alone(csv, tmp_path):
     listing = list_dataset(csv("path\nb/2.jpg\n./a//1.x.png\n"))
     assert (listing.root, listing.mask_kind, len(listing.classes)) == (str(tmp_path), "none", 0)
-    assert list(listing.entries) == [Entry("b/2", "b/2.jpg", ()), Entry("a/1.x", "a/1.x.png", ())]
+    assert list(listing.entries) == [PictureEntry("b/2", "b/2.jpg", ()), PictureEntry("a/1.x", "a/1.x.png", ())]
 
 
 def test_every_column(csv):
@@ -49,8 +49,8 @@ def test_every_column(csv):
     ]
     assert listing.mask_kind == "indexed"
     assert list(listing.entries) == [
-        Entry("x", "a, b.jpg", (1, 2), "train", "m/a.png"),
-        Entry("\u00e9", "c.jpg", ()),
+        PictureEntry("x", "a, b.jpg", (1, 2), "train", "m/a.png"),
+        PictureEntry("\u00e9", "c.jpg", ()),
     ]
 
 
@@ -72,9 +72,9 @@ def test_csv_as_other_programs_write_it(csv):
 def test_parquet(columns, labels):
     listing = list_dataset(columns({"path": ["1.jpg", "2.jpg", "3.jpg"], "label": labels, "mask": [None, "2.png", ""]}))
     assert list(listing.entries) == [
-        Entry("1", "1.jpg", (1, 2)),
-        Entry("2", "2.jpg", (1,), mask="2.png"),
-        Entry("3", "3.jpg", ()),
+        PictureEntry("1", "1.jpg", (1, 2)),
+        PictureEntry("2", "2.jpg", (1,), mask="2.png"),
+        PictureEntry("3", "3.jpg", ()),
     ]
 
 
@@ -85,7 +85,7 @@ def test_numbers_are_names_too(columns):
 
 
 def test_known_classes_keep_their_index(csv):
-    known = ClassTable().extended([("dog", "dog")])
+    known = ClassTable().with_classes([("dog", "dog")])
     listing = list_dataset(csv("path,label\n1.jpg,cat\n2.jpg,dog\n"), known)
     assert [row.name for row in listing.classes.rows] == ["dog", "cat"]
     assert [entry.labels for entry in listing.entries] == [(2,), (1,)]
@@ -97,7 +97,7 @@ def test_classes_in_the_order_of_the_masks(csv):
     assert [row.name for row in listing.classes.rows] == ["dog", "cat"]
     assert next(listing.entries).labels == (2,)
     with pytest.raises(InputError, match="1 for dog, which is cat"):
-        list_dataset(source, ClassTable().extended([("cat", "cat")]))
+        list_dataset(source, ClassTable().with_classes([("cat", "cat")]))
     with pytest.raises(InputError, match=r"line 2 .* label cat, which is not among"):
         list_dataset(csv("path,label\n1.jpg,cat\n", classes=("dog",)))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from maskmill.manifests.classes import ClassTable
-from maskmill.manifests.datasets import Entry, Listing, VocSource, list_dataset
+from maskmill.manifests.datasets import Listing, PictureEntry, VocSource, list_dataset
 from maskmill.manifests.errors import ConfigError, InputError
 
 OFFICIAL = "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant"
@@ -54,9 +54,9 @@ def test_a_split_with_xml(tree):
     assert [(row.index, row.source_id) for row in listing.classes.rows] == [(n, str(n)) for n in range(1, 21)]
     assert (listing.root, listing.mask_kind) == (root, "indexed")
     assert list(listing.entries) == [
-        Entry("b", "JPEGImages/b.jpg", (), "val", "SegmentationClassAug/b.png"),
-        Entry("a", "JPEGImages/a.jpg", (1, 20), "val", "SegmentationClassAug/a.png"),
-        Entry("gone", "JPEGImages/gone.jpg", (15,), "val", "SegmentationClassAug/gone.png"),
+        PictureEntry("b", "JPEGImages/b.jpg", (), "val", "SegmentationClassAug/b.png"),
+        PictureEntry("a", "JPEGImages/a.jpg", (1, 20), "val", "SegmentationClassAug/a.png"),
+        PictureEntry("gone", "JPEGImages/gone.jpg", (15,), "val", "SegmentationClassAug/gone.png"),
     ]
 
 
@@ -191,7 +191,7 @@ def test_masks_hold_class_numbers_so_the_table_must_begin_with_them(tree):
     table = list_dataset(source).classes
     assert list_dataset(source, table).classes == table
     with pytest.raises(InputError, match="aeroplane"):
-        list_dataset(source, ClassTable().extended([("cat", "cat")]))
+        list_dataset(source, ClassTable().with_classes([("cat", "cat")]))
 
 
 def test_the_reference_pictures(reference):

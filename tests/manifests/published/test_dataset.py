@@ -272,7 +272,7 @@ def rewritten(dataset: Path, change: Callable[[list[dict[str, Json]]], Any], uni
     rows = table.to_pylist()
     change(rows)
     schema = table.schema.append(pa.field(extra, pa.string())) if extra else table.schema
-    vouched(dataset, name, tables.encoded(pa.Table.from_pylist(rows, schema), tables.FRAME_ROW_GROUP), unit)
+    vouched(dataset, name, tables.encode_table(pa.Table.from_pylist(rows, schema), tables.FRAME_ROW_GROUP), unit)
 
 
 def vouched(dataset: Path, name: str, data: bytes, unit: int = 0) -> None:
@@ -366,7 +366,7 @@ def test_rows_that_are_there_twice(own: Path) -> None:
     table = pq.read_table(own / "inside" / "rows.parquet")
     rows = table.to_pylist()
     rows[1]["id"] = "p0"
-    data = tables.encoded(pa.Table.from_pylist(rows, table.schema))
+    data = tables.encode_table(pa.Table.from_pylist(rows, table.schema))
     (own / "inside" / "rows.parquet").write_bytes(data)
     digest = FileDigest.of(data).as_json()
     resealed(own / "inside" / "artifact.json", lambda summary: summary["files"].update({"rows.parquet": digest}))

@@ -7,7 +7,7 @@ import pytest
 
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.errors import InputError
-from maskmill.manifests.published.schema import OBJECT, class_names, frame_schema, listed_ids, provenance
+from maskmill.manifests.published.schema import OBJECT, class_names, frame_schema, provenance, read_id_list
 from maskmill.pipeline.running.run import run
 from maskmill.stages.manifest.quality import Quality
 from small_labels import MAPS, OPTIONS, MapsConfig, make_labels
@@ -67,7 +67,7 @@ def test_what_has_gone_or_changed_is_a_digest(tmp_path: Path) -> None:
 
 def listed(tmp_path: Path, content: bytes) -> list[str]:
     (tmp_path / "ids.txt").write_bytes(content)
-    return listed_ids(str(tmp_path / "ids.txt"))
+    return read_id_list(str(tmp_path / "ids.txt"))
 
 
 def test_a_list_has_an_id_in_each_line(tmp_path: Path) -> None:
@@ -78,9 +78,9 @@ def test_a_list_has_an_id_in_each_line(tmp_path: Path) -> None:
 
 def test_a_list_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no list of ids .*/nowhere.txt; check the path"):
-        listed_ids(str(tmp_path / "nowhere.txt"))
+        read_id_list(str(tmp_path / "nowhere.txt"))
     with pytest.raises(InputError, match=r"is a folder and should be a list of ids"):
-        listed_ids(str(tmp_path))
+        read_id_list(str(tmp_path))
     with pytest.raises(InputError, match=r"ids.txt names no id; write one per line"):
         listed(tmp_path, b"\n \n")
     with pytest.raises(InputError, match=r"ids.txt is no text in UTF-8 .*; give a file of one id per line"):

@@ -15,7 +15,7 @@ import torch
 from maskmill.cli.main import main
 from maskmill.manifests.artifact import store
 from maskmill.manifests.files.place import place
-from maskmill.pipeline.answers.doctor import Check, Status, examine, is_older, parse_requirement
+from maskmill.pipeline.answers.doctor import Check, CheckStatus, examine, is_older, parse_requirement
 
 
 def found(where) -> dict[str, Check]:
@@ -24,7 +24,7 @@ def found(where) -> dict[str, Check]:
 
 def test_a_sound_machine_passes_and_nothing_is_left(tmp_path):
     checks = found(tmp_path)
-    assert [check for check in checks.values() if check.status == Status.FAILED] == []
+    assert [check for check in checks.values() if check.status == CheckStatus.FAILED] == []
     assert {"python", "maskmill", "torch", "zarr", "crf", "cuda", "threads", "memory"} <= set(checks)
     assert {"disk", "fsync", "lock", "shard"} <= set(checks)
     assert checks["zarr"].found == metadata.version("zarr")
@@ -32,31 +32,31 @@ def test_a_sound_machine_passes_and_nothing_is_left(tmp_path):
 
 
 def test_a_directory_that_is_not_there_yet_is_not_made(tmp_path):
-    assert found(tmp_path / "new" / "run")["shard"].status == Status.OK
+    assert found(tmp_path / "new" / "run")["shard"].status == CheckStatus.OK
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_object_store_is_tried_and_left_clean():
     checks = found("memory://doctor-tries-here")
-    assert (checks["lock"].status, checks["shard"].status) == (Status.OK, Status.OK)
+    assert (checks["lock"].status, checks["shard"].status) == (CheckStatus.OK, CheckStatus.OK)
     assert fsspec.filesystem("memory").find("/doctor-tries-here") == []
 
 
 def test_a_directory_that_cannot_be_written_fails(tmp_path):
     (tmp_path / "file").touch()
     check = found(tmp_path / "file")["directory"]
-    assert check.status == Status.FAILED
+    assert check.status == CheckStatus.FAILED
     assert str(tmp_path / "file") in check.found
 
 
 def test_a_kernel_file_system_fails():
     """Not even root may make a directory there."""
-    assert found("/proc/maskmill")["directory"].status == Status.FAILED
+    assert found("/proc/maskmill")["directory"].status == CheckStatus.FAILED
 
 
 def test_a_lock_that_excludes_nobody_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", lambda descriptor, operation: None)
-    assert found(tmp_path)["lock"].status == Status.FAILED
+    assert found(tmp_path)["lock"].status == CheckStatus.FAILED
     assert list(tmp_path.iterdir()) == []
 
 
@@ -66,7 +66,7 @@ def test_a_file_system_without_locks_fails(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     check = found(tmp_path)["lock"]
-    assert check.status == Status.FAILED
+    assert check.status == CheckStatus.FAILED
     assert "No locks available" in check.found
 
 
@@ -74,14 +74,14 @@ def test_shards_that_read_back_differently_fail(tmp_path, monkeypatch):
     read = store.read_slots
     monkeypatch.setattr(store, "read_slots", lambda array, slots: read(array, slots) + 1)
     check = found(tmp_path)["shard"]
-    assert check.status == Status.FAILED
+    assert check.status == CheckStatus.FAILED
     assert "reads back differently" in check.found
 
 
 def test_a_nearly_full_disk_is_a_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10**9))
     check = found(tmp_path)["disk"]
-    assert (check.status, check.found) == (Status.WARNING, f"1.0 GB free in {tmp_path}")
+    assert (check.status, check.found) == (CheckStatus.WARNING, f"1.0 GB free in {tmp_path}")
 
 
 def lacking(monkeypatch, name: str, version: str | None = None) -> None:
@@ -101,32 +101,36 @@ def lacking(monkeypatch, name: str, version: str | None = None) -> None:
 def test_a_missing_library_fails(tmp_path, monkeypatch):
     lacking(monkeypatch, "zarr")
     check = found(tmp_path)["zarr"]
-    assert (check.status, check.found, check.remedy) == (Status.FAILED, "not installed", "pip install 'zarr>=3.1.3'")
+    assert (check.status, check.found, check.remedy) == (
+        CheckStatus.FAILED,
+        "not installed",
+        "pip install 'zarr>=3.1.3'",
+    )
 
 
 def test_a_library_that_is_too_old_fails(tmp_path, monkeypatch):
     lacking(monkeypatch, "zarr", "3.1.2")
     check = found(tmp_path)["zarr"]
-    assert (check.status, check.found) == (Status.FAILED, "3.1.2, 3.1.3 or newer is needed")
+    assert (check.status, check.found) == (CheckStatus.FAILED, "3.1.2, 3.1.3 or newer is needed")
 
 
 def test_a_library_that_does_not_load_fails_and_ends_the_search(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     checks = found(tmp_path)
-    assert checks["Pillow"].status == Status.FAILED
+    assert checks["Pillow"].status == CheckStatus.FAILED
     assert "cannot be loaded" in checks["Pillow"].found
     assert "shard" not in checks
 
 
 def test_an_extra_that_does_not_load_fails_nothing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    assert found(tmp_path)["s3fs"].status == Status.WARNING
+    assert found(tmp_path)["s3fs"].status == CheckStatus.WARNING
 
 
 def test_a_missing_extra_is_told_and_fails_nothing(tmp_path, monkeypatch):
     lacking(monkeypatch, "s3fs")
     check = found(tmp_path)["s3fs"]
-    assert check.status == Status.OK
+    assert check.status == CheckStatus.OK
     assert "pip install 'maskmill[s3]'" in check.found
 
 
@@ -143,13 +147,13 @@ def test_why_the_crf_is_missing(python, compiler, told, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: compiler)
     monkeypatch.setattr("maskmill.pipeline.answers.doctor.PYTHON", python)
     check = found(tmp_path)["crf"]
-    assert check.status == Status.WARNING
+    assert check.status == CheckStatus.WARNING
     assert told in check.found
     assert check.remedy
 
 
 @pytest.mark.parametrize(
-    ("made_for", "status"), [(torch.__version__.partition("+")[0], Status.OK), ("2.3.1", Status.FAILED)]
+    ("made_for", "status"), [(torch.__version__.partition("+")[0], CheckStatus.OK), ("2.3.1", CheckStatus.FAILED)]
 )
 def test_a_torchvision_made_for_another_torch_fails(made_for, status, tmp_path, monkeypatch):
     real = metadata.requires

@@ -72,7 +72,7 @@ def last_run(work: Path, *names: str) -> None:
 
 
 def kept(work: Path) -> dict[str, str]:
-    return {each.name: each.why for each in clean(str(work), delete=False).kept}
+    return {each.name: each.why for each in clean(str(work), delete=False).to_keep}
 
 
 def folders(work: Path) -> set[str]:
@@ -139,7 +139,7 @@ def test_what_is_unfinished_stays_with_what_it_reads(work: Path) -> None:
 
 def test_while_a_run_holds_one_nothing_goes(work: Path, capsys: Capture) -> None:
     before = tree(work)
-    with lock.held(place(work / "others")):
+    with lock.hold_lock(place(work / "others")):
         assert kept(work) == {"others": "held by a run", "images": "others was made from it"}
         assert main(["gc", "work", "--yes"]) == 75
     assert "others is held by a run" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from maskmill.manifests.datasets import SOURCES
 from maskmill.manifests.errors import ConfigError, InputError
 from maskmill.manifests.files.place import place
 from maskmill.manifests.pictures.decoder import Limits
-from maskmill.pipeline.recipes import SCRIPTS, SHIPPED, shipped_recipe
+from maskmill.pipeline.recipes import SCRIPTS, SHIPPED, read_shipped_recipe
 from maskmill.pipeline.recipes.recipe import Recipe, parse_recipe, read_recipe
 from maskmill.pipeline.recipes.steps import INDEX_PATHS, STEPS, steps_with
 from maskmill.stages.mask.methods import METHODS
@@ -402,7 +402,7 @@ def test_a_recipe_that_ships_is_right_but_for_its_paths(name: str, home: Path) -
     (home / "pictures.csv").write_text("path,labels,mask\ncat/a.jpg,disc,a.png\n")
     paths = {"root": home / "pictures", "images": home / "pictures", "annotations": home / "annotations.json"}
     paths["file"] = home / "pictures.csv"
-    said = shipped_recipe(name).decode()
+    said = read_shipped_recipe(name).decode()
     settings = [f"index.{key}={path}" for key, path in paths.items() if f"\n{key} = " in said]
     masks = ["index.masks=cat"] if name == "voc-cst" else []  # a folder in root
     recipe = parse_recipe(said.encode(), name, place(home), [*settings, *masks, "extract.weights=random:0"])
@@ -415,7 +415,7 @@ def test_a_recipe_that_ships_is_right_but_for_its_paths(name: str, home: Path) -
 
 
 def test_weights_that_a_recipe_names_must_be_there(home: Path) -> None:
-    found = "\n".join(mistakes(home, shipped_recipe("voc-cst").decode()))
+    found = "\n".join(mistakes(home, read_shipped_recipe("voc-cst").decode()))
     assert f"weights is {home}/dino_deitsmall8_300ep_pretrain.pth, which is not there" in found
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 from hypothesis import given, strategies as st
 
-from maskmill.pipeline.report.artifact_rows import Object, Row
+from maskmill.pipeline.report.artifact_rows import Object, ReportRow
 from maskmill.pipeline.report.sampling import sample
 from maskmill.pipeline.report.survey import survey
 
@@ -13,9 +13,11 @@ STATES = ("kept", "dropped", "failed", "upstream")
 described = st.lists(st.tuples(st.sampled_from(STATES), st.integers(1, 4), st.floats(0, 1)), min_size=0, max_size=80)
 
 
-def rows(given_: list[tuple[str, int, float]]) -> list[Row]:
+def rows(given_: list[tuple[str, int, float]]) -> list[ReportRow]:
     return [
-        Row(f"picture {place}", place, state, "area 0.1 < 0.2" if state == "dropped" else "", (label,), _objects(*each))
+        ReportRow(
+            f"picture {place}", place, state, "area 0.1 < 0.2" if state == "dropped" else "", (label,), _objects(*each)
+        )
         for place, each in enumerate(given_)
         for state, label, _ in [each]
     ]

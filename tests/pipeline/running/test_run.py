@@ -18,7 +18,7 @@ from maskmill.manifests.errors import (
     UnfinishedArtifact,
 )
 from maskmill.pipeline.answers.estimate import estimate
-from maskmill.pipeline.answers.status import failed_rows, status
+from maskmill.pipeline.answers.status import list_failed_rows, status
 from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.running.job import PreparationError, RunOptions
 from maskmill.pipeline.running.run import Outcome, finish_parts, retry, run
@@ -159,7 +159,7 @@ def test_a_vanished_picture_keeps_its_row(images: Path, tmp_path: Path) -> None:
     outcome = index(tmp_path / "pictures", images, replace(UNITS_OF_4, update=True))
     assert (outcome.rows, outcome.counts["reasons"]) == (10, {"missing": 1})
     assert toy(images, tmp_path / "toys").counts["upstream"] == 1
-    assert [(row.id, row.status, row.reason) for row in failed_rows(str(tmp_path / "toys"))] == [
+    assert [(row.id, row.status, row.reason) for row in list_failed_rows(str(tmp_path / "toys"))] == [
         ("dog/3", "upstream", "missing")
     ]
 
@@ -182,7 +182,7 @@ def test_too_many_failed_rows_leave_the_artifact_unfinished(tmp_path: Path) -> N
         index(pictures, tmp_path / "images", RunOptions())
     with pytest.raises(UnfinishedArtifact, match="unfinished"):
         open_artifact(str(tmp_path / "images"))
-    assert [row.id for row in failed_rows(str(tmp_path / "images"))] == ["cat/bad"]
+    assert [row.id for row in list_failed_rows(str(tmp_path / "images"))] == ["cat/bad"]
     assert index(pictures, tmp_path / "images", RunOptions(max_bad=0.2)).units_run == 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from faults.crash import Fault, as_command, in_child, kill, no_space, operations
-from maskmill.cli.answers import counted, show_outcome
+from maskmill.cli.answers import counts_text, show_outcome
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.underway import Underway
@@ -21,7 +21,7 @@ from maskmill.manifests.errors import (
     StaleArtifact,
     UnfinishedArtifact,
 )
-from maskmill.pipeline.answers.status import failed_rows, status
+from maskmill.pipeline.answers.status import list_failed_rows, status
 from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.running.run import Outcome, finish_parts, retry, run
 from maskmill.pipeline.running.whole import run_whole
@@ -297,7 +297,7 @@ def test_its_status_has_no_rows(images: Path, tmp_path: Path) -> None:
     assert (found.state, found.kind, found.stage) == ("finished", "counts", "census")
     assert (found.rows, found.units, found.units_done, found.warnings) == (0, 0, 0, ("few",))
     assert found.counts["pixels"] == 1376
-    assert list(failed_rows(str(out))) == []
+    assert list(list_failed_rows(str(out))) == []
 
 
 def test_it_has_nothing_to_retry_or_to_finish(images: Path, tmp_path: Path) -> None:
@@ -332,9 +332,9 @@ def test_the_commands_answer_about_it(images: Path, tmp_path: Path, capsys: pyte
 
 def test_counts_of_rows_and_of_none() -> None:
     rows = {"rows": 20, "ok": 17, "failed": 2, "upstream": 1, "reasons": {"missing": 1, "truncated": 1}}
-    assert counted(rows) == "20 rows, 17 ok, 2 failed (1 missing, 1 truncated), 1 failed upstream"
-    assert counted({"kind": "classifier", "loss": 0.5, "ids": ["a"]}) == "kind classifier, loss 0.5"
-    assert counted({}) == ""
+    assert counts_text(rows) == "20 rows, 17 ok, 2 failed (1 missing, 1 truncated), 1 failed upstream"
+    assert counts_text({"kind": "classifier", "loss": 0.5, "ids": ["a"]}) == "kind classifier, loss 0.5"
+    assert counts_text({}) == ""
 
 
 def test_what_says_nothing_of_itself_is_still_told(

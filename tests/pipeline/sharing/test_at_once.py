@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from faults.crash import as_command, in_child, interrupt
-from maskmill.pipeline.sharing.at_once import Stopped, at_once
+from maskmill.pipeline.sharing.at_once import Stopped, run_in_threads
 
 Passed = Callable[[int], None]
 
@@ -23,10 +23,10 @@ def test_every_item_is_called_once_and_what_moved_is_told() -> None:
         time.sleep(0.001)
         called.append(item)
 
-    at_once(call, range(100), told.append, 4)
+    run_in_threads(call, range(100), told.append, 4)
     assert sorted(called) == sorted(told) == list(range(100))
     assert 1 < len(threads) <= 4
-    at_once(call, [], told.append)
+    run_in_threads(call, [], told.append)
 
 
 def test_what_fails_ends_the_others_before_it_is_raised() -> None:
@@ -48,7 +48,7 @@ def test_what_fails_ends_the_others_before_it_is_raised() -> None:
             raise
 
     with pytest.raises(ValueError, match="the second"):
-        at_once(call, range(50), lambda number: None, 3)
+        run_in_threads(call, range(50), lambda number: None, 3)
     assert sorted(ended) == [0, 2]
     assert sorted(begun) == [0, 1, 2], "none was begun after it"
 
@@ -61,7 +61,7 @@ def test_ctrl_c_does_not_wait_for_a_host_that_never_answers() -> None:
 
     def child() -> None:
         signal.alarm(60)  # with which the test would fail
-        at_once(call, range(4), lambda number: None, 4)
+        run_in_threads(call, range(4), lambda number: None, 4)
 
     ended = in_child(as_command(child))
     assert ended.code == 130, ended.stderr

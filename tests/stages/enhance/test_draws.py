@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from hypothesis import given, strategies as st
 
-from maskmill.stages.enhance.draws import parts
-from maskmill.stages.learning.draws import drawn, in_order
+from maskmill.stages.enhance.draws import cross_fit_folds
+from maskmill.stages.learning.draws import draw_per_class, order_by_hash
 
 IDS = st.text("abcdefgh/0123456789", min_size=1, max_size=6)
 SHOWN = st.dictionaries(IDS, st.lists(st.integers(1, 4), min_size=1, max_size=3, unique=True), min_size=1, max_size=40)
@@ -17,9 +17,9 @@ def of_class(shown: Mapping[str, list[int]], index: int) -> list[str]:
 
 @given(SHOWN, st.integers(1, 5), st.integers(0, 3))
 def test_of_each_class_the_first_in_order(shown: dict[str, list[int]], number: int, seed: int) -> None:
-    found = drawn(shown, lambda count: number, seed)
-    assert found == in_order(found, seed)
-    wanted = {each for index in range(1, 5) for each in in_order(of_class(shown, index), seed)[:number]}
+    found = draw_per_class(shown, lambda count: number, seed)
+    assert found == order_by_hash(found, seed)
+    wanted = {each for index in range(1, 5) for each in order_by_hash(of_class(shown, index), seed)[:number]}
     assert set(found) == wanted
     for index in range(1, 5):
         assert len(set(found) & set(of_class(shown, index))) >= min(number, len(of_class(shown, index)))
@@ -29,8 +29,8 @@ def test_of_each_class_the_first_in_order(shown: dict[str, list[int]], number: i
 def test_an_added_picture_takes_the_place_of_one_a_class_at_most(
     shown: dict[str, list[int]], new: str, number: int, seed: int
 ) -> None:
-    before = set(drawn({**shown, new: []}, lambda count: number, seed))
-    after = set(drawn({**shown, new: [1]}, lambda count: number, seed))
+    before = set(draw_per_class({**shown, new: []}, lambda count: number, seed))
+    after = set(draw_per_class({**shown, new: [1]}, lambda count: number, seed))
     gone, come = before - after - {new}, after - before - {new}
     assert not come - set(shown)
     assert len(gone) <= (len(shown.get(new, [])) or 1)
@@ -39,14 +39,14 @@ def test_an_added_picture_takes_the_place_of_one_a_class_at_most(
 
 def test_the_seed_decides() -> None:
     shown = {f"p{number}": [1] for number in range(50)}
-    assert len({tuple(drawn(shown, lambda count: 3, seed)) for seed in range(20)}) > 15
+    assert len({tuple(draw_per_class(shown, lambda count: 3, seed)) for seed in range(20)}) > 15
 
 
 @given(st.lists(IDS, min_size=1, max_size=40, unique=True), st.integers(0, 6))
 def test_no_network_sees_what_it_is_held_out_for(ids: list[str], networks: int) -> None:
     if networks > len(ids) or networks == 0:
         networks = 1
-    found = parts(ids, networks)
+    found = cross_fit_folds(ids, networks)
     assert len(found) == networks
     for part in found:
         three = [*part.fitting, *part.stopping, *part.held_out]

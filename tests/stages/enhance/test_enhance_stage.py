@@ -15,19 +15,19 @@ from PIL import Image
 
 import small_runs
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
-from maskmill.manifests.artifact.checkpoints import held_out_of, seen_ids
+from maskmill.manifests.artifact.checkpoints import network_by_held_out_id, training_ids
 from maskmill.manifests.datasets import TableSource
 from maskmill.manifests.errors import ConfigError, InputError, MaskmillError, StaleArtifact
 from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.running.run import run
 from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.enhance import lessons
-from maskmill.stages.enhance.applying import enhanced, loaded_networks
+from maskmill.stages.enhance.applying import enhance_map, load_networks
 from maskmill.stages.enhance.cells import cells_of
 from maskmill.stages.enhance.enhancer_fit import FIT, METRICS, enhancer_config
 from maskmill.stages.evaluate.stage import STAGE as EVALUATE, evaluate_config
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
-from maskmill.stages.learning.draws import in_order
+from maskmill.stages.learning.draws import order_by_hash
 from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
 from maskmill.stages.stage import Findings
 from small_dataset import tree
@@ -80,8 +80,8 @@ def test_maps_become_better_and_the_report_is_what_evaluate_finds(home: Path, tm
     assert told["difference"]["estimate"] == pytest.approx(told["after"]["estimate"] - told["before"]["estimate"])
     assert told["difference"]["low"] > 0
     assert plain.summary.warnings == ()
-    assert told["pictures"] == len(LABELLED) - len(seen_ids(plain, "masks"))
-    unseen = {name for name in LABELLED if name not in seen_ids(plain, "masks")}
+    assert told["pictures"] == len(LABELLED) - len(training_ids(plain, "masks"))
+    unseen = {name for name in LABELLED if name not in training_ids(plain, "masks")}
     after = metrics_of(home, "enhanced", tmp_path / "after")
     assert after["coverage"]["rows"] == len(unseen) + len(NAMES) - len(LABELLED)
     assert (maps.plan.facts["score_kind"], maps.plan.facts["align_corners"]) == ("probability", False)
@@ -198,7 +198,7 @@ def test_masks_that_are_undecided_tell_nothing(tmp_path: Path) -> None:
     (line,) = outcome.warnings
     assert line.startswith("the masks of the 3 pictures that were not seen are 255 (undecided) everywhere, so nothing ")
     refused(tmp_path, r"^the masks of the 1 pictures to fit on, .* are 255 \(u", InputError, gt_list=["p01", "p02"])
-    ids = next([name, "p00"] for name in ("p01", "p02", "p03") if in_order([name, "p00"], 0) == [name, "p00"])
+    ids = next([name, "p00"] for name in ("p01", "p02", "p03") if order_by_hash([name, "p00"], 0) == [name, "p00"])
     fit(tmp_path, "stopped on nothing", gt_list=ids)
     checkpoint = opened(tmp_path, "stopped on nothing")
     assert seen(checkpoint)[0]["stopping"] == ids[:1]
@@ -214,8 +214,8 @@ def test_the_budget_is_fitting_and_stopping_together(home: Path) -> None:
     assert not set(part["fitting"]) & set(part["stopping"])
     assert part["held_out"] == []
     together = [*part["fitting"], *part["stopping"]]
-    assert seen_ids(plain, "masks") == set(together)
-    assert seen_ids(plain, "labels") == frozenset()
+    assert training_ids(plain, "masks") == set(together)
+    assert training_ids(plain, "labels") == frozenset()
     shown = [labels_of(NAMES.index(name)) for name in together]
     assert all(sum(name in labels for labels in shown) >= 2 for name in CLASSES)
     assert len(together) <= 2 * len(CLASSES)
@@ -243,8 +243,8 @@ def test_cross_fitted_pictures_are_scored_by_who_has_not_seen_them(home: Path) -
     assert len(parts) == 3
     for part in parts:
         assert not {*part["fitting"], *part["stopping"]} & set(part["held_out"])
-    own = held_out_of(crossed)
-    assert own.keys() == seen_ids(crossed, "masks")
+    own = network_by_held_out_id(crossed)
+    assert own.keys() == training_ids(crossed, "masks")
     networks = {row["id"]: row["network"] for row in maps.rows(["id", "network"]).to_pylist()}
     assert {name: number for name, number in networks.items() if number is not None} == own
     alone = [alone_maps(home, number) for number in range(3)]
@@ -261,17 +261,17 @@ def test_cross_fitted_pictures_are_scored_by_who_has_not_seen_them(home: Path) -
 
 def alone_maps(home: Path, number: int) -> np.ndarray:
     maps = open_artifact(str(home / "maps"))
-    network, cells = loaded_networks(opened(home, "crossed"))[number], cells_of(maps.plan.facts, 1)
+    network, cells = load_networks(opened(home, "crossed"))[number], cells_of(maps.plan.facts, 1)
     heads = maps.read("head_maps", range(maps.plan.num_rows))
     boxes = maps.rows(["box"]).column("box").to_pylist()
-    return np.stack([enhanced([network], each, tuple(box), cells) for each, box in zip(heads, boxes, strict=True)])
+    return np.stack([enhance_map([network], each, tuple(box), cells) for each, box in zip(heads, boxes, strict=True)])
 
 
 def test_evaluate_leaves_out_what_was_seen_and_keeps_what_was_cross_fitted(home: Path, tmp_path: Path) -> None:
     apply(home, "plain", "enhanced")
     apply(home, "crossed", "cross-enhanced")
     plain = metrics_of(home, "enhanced", tmp_path / "plain")
-    assert plain["coverage"]["rows"] == len(NAMES) - len(seen_ids(opened(home, "plain"), "masks"))
+    assert plain["coverage"]["rows"] == len(NAMES) - len(training_ids(opened(home, "plain"), "masks"))
     crossed = metrics_of(home, "cross-enhanced", tmp_path / "crossed")
     assert crossed["coverage"]["rows"] == len(NAMES)
     assert metrics_of(home, "enhanced", tmp_path / "all", include_fitted=True)["coverage"]["rows"] == len(NAMES)
@@ -286,7 +286,7 @@ def test_where_all_were_drawn_each_is_judged_by_who_has_not_seen_it(home: Path) 
 def test_only_the_classes_named_are_learned_from(home: Path) -> None:
     fit(home, "owls", gt_per_class=2, classes=["owl"])
     checkpoint = opened(home, "owls")
-    shown = [labels_of(NAMES.index(name)) for name in seen_ids(checkpoint, "masks")]
+    shown = [labels_of(NAMES.index(name)) for name in training_ids(checkpoint, "masks")]
     assert shown
     assert all("owl" in labels for labels in shown)
     fit(home, "by number", gt_per_class=2, classes=["3"])

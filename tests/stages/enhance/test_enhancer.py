@@ -27,7 +27,7 @@ def test_what_lies_outside_of_the_box_has_no_share(heads: int, inside: tuple[int
     maps = torch.rand(1, heads, 7, 7, generator=generator)
     valid = torch.zeros(1, 7, 7, dtype=torch.bool)
     valid[:, : inside[0], : inside[1]] = True
-    network.look_at(maps, valid)
+    network.fit_normalisation(maps, valid)
     other = torch.where(valid[:, None], maps, torch.rand(1, heads, 7, 7, generator=generator))
     with torch.no_grad():
         found = network(maps, valid)
@@ -44,9 +44,9 @@ def test_each_head_is_looked_at_in_its_own_scale() -> None:
     network, maps = network_of(3), torch.rand(4, 3, 5, 6)
     valid = torch.rand(4, 5, 6) < 0.8
     scale, shift = torch.tensor([1.0, 1e-3, 7.0]).view(3, 1, 1), torch.tensor([0.0, 0.5, -2.0]).view(3, 1, 1)
-    network.look_at(maps, valid)
+    network.fit_normalisation(maps, valid)
     found = network(maps, valid)
-    network.look_at(maps * scale + shift, valid)
+    network.fit_normalisation(maps * scale + shift, valid)
     torch.testing.assert_close(network(maps * scale + shift, valid), found, rtol=0, atol=1e-4)
     assert float(network.mean_H[0]) == pytest.approx(float(maps[:, 0][valid].mean()))
 
@@ -54,6 +54,6 @@ def test_each_head_is_looked_at_in_its_own_scale() -> None:
 def test_a_head_of_one_value_is_no_division_by_zero() -> None:
     network, maps, valid = network_of(2), torch.rand(2, 2, 4, 4), torch.ones(2, 4, 4, dtype=torch.bool)
     maps[:, 1] = 0.25
-    network.look_at(maps, valid)
+    network.fit_normalisation(maps, valid)
     assert network.width_H[1] == 1
     assert network(maps, valid).isfinite().all()

@@ -31,8 +31,8 @@ def test_cells_are_patches_or_lie_within_them() -> None:
     facts = {"grid": [2, 3], "patch": [4, 4], "align_corners": True}
     maps = np.random.default_rng(0).random((2, 3, 2, 3)).astype(np.float32)
     patches, halves = cells_of(facts, 1), cells_of(facts, 2)
-    assert patches.of(maps) is maps
-    assert (halves.grid, halves.size, halves.of(maps).shape) == ((4, 6), (2, 2), (2, 3, 4, 6))
+    assert patches.upsample(maps) is maps
+    assert (halves.grid, halves.size, halves.upsample(maps).shape) == ((4, 6), (2, 2), (2, 3, 4, 6))
     box = (0, 0, 8, 7)
     np.testing.assert_array_equal(halves.valid(box)[::2, ::2], patches.valid(box))
-    np.testing.assert_array_equal(halves.of(maps)[:, :, [0, -1], [0, -1]], maps[:, :, [0, -1], [0, -1]])
+    np.testing.assert_array_equal(halves.upsample(maps)[:, :, [0, -1], [0, -1]], maps[:, :, [0, -1], [0, -1]])

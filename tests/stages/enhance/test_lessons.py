@@ -7,7 +7,7 @@ from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_
 from maskmill.manifests.artifact.underway import Underway
 from maskmill.manifests.files.place import place
 from maskmill.stages.enhance.examples import Examples
-from maskmill.stages.enhance.lessons import LOSSES, Best, Loss, foreground_share, loss_of, made_lesson, made_networks
+from maskmill.stages.enhance.lessons import LOSSES, Best, Loss, foreground_share, loss_of, make_lesson, make_networks
 from maskmill.stages.learning.loop import Course, train
 
 
@@ -74,10 +74,10 @@ def examples(seed: int, rows: int) -> Examples:
 
 
 def learned(fitting: list[Examples], stopping: list[Examples]) -> Best:
-    networks = made_networks(2, fitting, 0)
+    networks = make_networks(2, fitting, 0)
     best, course = Best(networks), Course(steps=6, steps_per_epoch=3, seed=0)
     nowhere = Underway(place("/nowhere"))  # six steps keep nothing
-    train(made_lesson(networks, best, fitting, stopping, course, "balanced+dice"), course, nowhere)
+    train(make_lesson(networks, best, fitting, stopping, course, "balanced+dice"), course, nowhere)
     return best
 
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from maskmill.stages.evaluate.answering import Answerer
 from maskmill.stages.students.episodes import Episode
-from maskmill.stages.students.features import Features, Read, Sight
+from maskmill.stages.students.features import FeatureBatch, Features, FeatureSpec
 from maskmill.stages.students.learner import Learner, Logits
 
-SIGHT = Sight(
+SIGHT = FeatureSpec(
     backbone="toy",
     weights_sha256="",
     positions="timm",
@@ -31,7 +31,9 @@ LOGITS = {"sure": 2.0, "against": -1.2, "weak": 0.3, "no": -0.1, "left": 3.0}
 class Said(Learner):
     """Says of a pair what the support's first patch holds: everywhere, or in the left half alone."""
 
-    def of_tokens(self, query_tokens: Any, support_tokens: Any, support_mask: Any, grid: Any, heads: Any) -> Logits:
+    def forward_tokens(
+        self, query_tokens: Any, support_tokens: Any, support_mask: Any, grid: Any, heads: Any
+    ) -> Logits:
         self.masks = [*getattr(self, "masks", []), support_mask]
         value_B = support_tokens[:, 0, 1, 0].float()
         left_B = support_tokens[:, 0, 1, 1].float()
@@ -47,13 +49,13 @@ class Given:
 
     def require(self, ids: Sequence[str]) -> None: ...
 
-    def read(self, ids: Sequence[str], fields: Sequence[str]) -> Read:
+    def read(self, ids: Sequence[str], fields: Sequence[str]) -> FeatureBatch:
         tokens = torch.zeros(len(ids), 2, 5, 4)
         for place, identifier in enumerate(ids):
             tokens[place, 0, 1, 0] = LOGITS.get(identifier, 0.0)
             tokens[place, 0, 1, 1] = 9.0 if identifier == "left" else 0.0
             tokens[place, :, 0, :] = torch.tensor([1.0, len(identifier), 0, 0])
-        return Read(dict.fromkeys(fields, tokens), ((0, 0, 8, 8),) * len(ids))
+        return FeatureBatch(dict.fromkeys(fields, tokens), ((0, 0, 8, 8),) * len(ids))
 
 
 def masks(supports: Sequence[str], label: int, fields: Any) -> Tensor:

@@ -9,7 +9,7 @@ from maskmill.stages.evaluate.boundary import (
     boundary_scores,
     class_boundary_f,
     mean_boundary_f,
-    stacked_boundaries,
+    stack_boundaries,
 )
 
 SHAPES = arrays.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=8)
@@ -114,7 +114,7 @@ def test_images_of_a_class_are_averaged_before_classes():
         boundary_scores(2 * truth, 2 * truth),
         boundary_scores(empty, empty),
     ]
-    classes, sums = stacked_boundaries(images)
+    classes, sums = stack_boundaries(images)
     assert classes.tolist() == [1, 2]
     total = sums.sum(axis=0)
     assert class_boundary_f(total).tolist() == [0.5, 1]
@@ -124,6 +124,6 @@ def test_images_of_a_class_are_averaged_before_classes():
 
 
 def test_no_images_have_no_score():
-    classes, sums = stacked_boundaries([])
+    classes, sums = stack_boundaries([])
     assert len(classes) == 0
     assert math.isnan(mean_boundary_f(sums.sum(axis=0)))

@@ -15,8 +15,8 @@ from maskmill.pipeline.running.job import RunOptions
 from maskmill.pipeline.running.run import run
 from maskmill.stages.evaluate.few_shot_config import FewShotConfig, few_shot_config
 from maskmill.stages.evaluate.few_shot_tables import comparison
-from maskmill.stages.evaluate.folds import base_episodes, benchmark_fold, named, refuse_untold
-from maskmill.stages.evaluate.published_scores import published_scores
+from maskmill.stages.evaluate.folds import base_episodes, benchmark_fold, episode_ids, refuse_missing_masks
+from maskmill.stages.evaluate.published_scores import find_published_scores
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.scores.truth import GroundTruth
 from small_voc import write_voc
@@ -57,19 +57,19 @@ def test_every_picture_of_the_episodes_must_be_there(voc: Path) -> None:
     with pytest.raises(
         InputError, match=r"episode 0 of fold 0 names '2008_\d+', which .*some does not have; index all"
     ):
-        refuse_untold(fold, GroundTruth(images, "--images"), images)
+        refuse_missing_masks(fold, GroundTruth(images, "--images"), images)
     whole = indexed(voc, "whole")
-    refuse_untold(fold, GroundTruth(whole, "--images"), whole)
+    refuse_missing_masks(fold, GroundTruth(whole, "--images"), whole)
 
 
 def test_a_mask_that_is_void_alone_is_refused(voc: Path) -> None:
     images = indexed(voc, "void")
     truth = GroundTruth(images, "--images")
     fold = benchmark_fold("pascal-5i", 0, read_fold("pascal-5i", str(voc / "splits"), 0, "novel"), images, 1, 1, 9)
-    known, query = truth.known, fold.episodes[3].query
-    truth.known = lambda identifier: np.full_like(known(identifier), 255 if identifier == query else 1)  # type: ignore[method-assign]
+    known, query = truth.mask, fold.episodes[3].query
+    truth.mask = lambda identifier: np.full_like(known(identifier), 255 if identifier == query else 1)  # type: ignore[method-assign]
     with pytest.raises(InputError, match=f"the mask of '{query}' in .*void is void alone"):
-        refuse_untold(fold, truth, images)
+        refuse_missing_masks(fold, truth, images)
 
 
 def test_images_of_another_class_table_are_refused(voc: Path) -> None:
@@ -85,7 +85,7 @@ def test_images_of_another_class_table_are_refused(voc: Path) -> None:
 def test_the_floor_is_chosen_without_any_picture_that_shows_a_class_judged() -> None:
     labels = {"a": (1,), "b": (1,), "c": (1, 9), "d": (2,), "e": (2,), "f": (3,)}
     found = base_episodes((1, 2, 3), labels, (9,), 1, 50)
-    assert {each for one in found for each in named(one)} == {"a", "b", "d", "e"}  # 3 has one picture
+    assert {each for one in found for each in episode_ids(one)} == {"a", "b", "d", "e"}  # 3 has one picture
     assert base_episodes((3,), labels, (9,), 1, 50) == []
 
 
@@ -96,10 +96,10 @@ def asked(**more: object) -> FewShotConfig:
 
 
 def test_published_scores_are_those_of_what_was_asked() -> None:
-    found = published_scores(asked(), ["pseudo"] * 4)
+    found = find_published_scores(asked(), ["pseudo"] * 4)
     assert found is not None
     assert (found.exact_ratio, found.miou) == pytest.approx((0.799, 0.332))
-    found = published_scores(asked(protocol="coco-20i", way=2, support_mask="gt"), [])
+    found = find_published_scores(asked(protocol="coco-20i", way=2, support_mask="gt"), [])
     assert found is not None
     assert (found.exact_ratio, found.miou) == pytest.approx((0.640, 0.362))
     line = {"name": "learner", "exact_ratio": {"estimate": 0.6}, "miou": {"estimate": None}}
@@ -122,13 +122,13 @@ def test_published_scores_are_those_of_what_was_asked() -> None:
     ],
 )
 def test_anything_else_is_held_against_nothing(other: dict[str, object]) -> None:
-    assert published_scores(asked(**other), ["pseudo"]) is None
+    assert find_published_scores(asked(**other), ["pseudo"]) is None
 
 
 def test_supervision_that_was_not_published_is_held_against_nothing() -> None:
-    assert published_scores(asked(), ["pseudo", "mixed"]) is None
-    assert published_scores(asked(support_mask="gt"), ["pseudo"]) is None
-    assert published_scores(asked(support_mask="gt"), ["mask"]) is not None
+    assert find_published_scores(asked(), ["pseudo", "mixed"]) is None
+    assert find_published_scores(asked(support_mask="gt"), ["pseudo"]) is None
+    assert find_published_scores(asked(support_mask="gt"), ["mask"]) is not None
 
 
 def test_options_that_cannot_work_are_refused() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.artifact.checkpoints import seen_json
+from maskmill.manifests.artifact.checkpoints import training_ids_json
 from maskmill.manifests.artifact.underway import Underway
 from maskmill.manifests.errors import InputError
 from maskmill.pipeline.running.run import run
@@ -107,7 +107,7 @@ class NoConfig: ...
 
 def fitted(config: NoConfig, inputs: Inputs, underway: Underway) -> Findings:
     """On the labels of one, on the masks of another, and stopped on those of a third."""
-    return Findings({"seen.json": seen_json(["p4"], [], ["p0"], ["p1"])})
+    return Findings({"seen.json": training_ids_json(["p4"], [], ["p0"], ["p1"])})
 
 
 FITTED = WholeStage(name="fitted", kind="checkpoint", code_version=1, config=NoConfig, roles={}, compute=fitted)
@@ -147,7 +147,9 @@ def test_a_checkpoint_that_has_gone_is_told(
     shutil.copytree(fitted_home, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "checkpoint")
     if is_made_anew:
-        other = dataclasses.replace(FITTED, compute=lambda *_: Findings({"seen.json": seen_json([], [], ["p2"], [])}))
+        other = dataclasses.replace(
+            FITTED, compute=lambda *_: Findings({"seen.json": training_ids_json([], [], ["p2"], [])})
+        )
         run_whole(other, NoConfig(), {}, str(tmp_path / "checkpoint"))
     inputs = {"predicted": str(tmp_path / predicted), "images": str(tmp_path / "truth")}
     outcome = run_whole(EVALUATE, evaluate_config(resamples=2), inputs, str(tmp_path / "metrics"))

@@ -4,7 +4,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as arrays
 
 from maskmill.stages.evaluate.threshold_sweep import best_threshold, sweep_counts
-from maskmill.stages.scores.iou import accumulated, as_foreground, pixel_counts, scores
+from maskmill.stages.scores.iou import as_foreground, iou_scores, pixel_counts, sum_counts
 
 STEPS = st.integers(0, 6).map(lambda step: step / 5)  # few values, so that maps tie and meet thresholds; one is above 1
 THRESHOLDS = np.array([0.0, 0.2, 0.35, 0.6, 1.0], np.float32)
@@ -44,11 +44,11 @@ def test_each_threshold_counts_as_its_label_map_does(image):
 
 @given(st.lists(images(), min_size=1, max_size=3))
 def test_the_best_threshold_is_that_of_the_sum_and_says_what_chose_it(several):
-    total = accumulated([sweep_counts(truth, soft, labels, THRESHOLDS) for truth, soft, labels in several])
+    total = sum_counts([sweep_counts(truth, soft, labels, THRESHOLDS) for truth, soft, labels in several])
     miou: list[float] = []
     for threshold in THRESHOLDS:
         each = [pixel_counts(truth, slow_labels(soft, labels, threshold)) for truth, soft, labels in several]
-        miou.append(scores(accumulated(each)).miou or 0)
+        miou.append(iou_scores(sum_counts(each)).miou or 0)
     best = best_threshold(THRESHOLDS, total)
     if best is None:
         assert all((truth == 255).all() for truth, _, _ in several)

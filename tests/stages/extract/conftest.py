@@ -18,7 +18,7 @@ from maskmill.pipeline.running.job import RunOptions
 from maskmill.pipeline.running.run import Outcome, run
 from maskmill.stages.extract.stage import STAGE, extract_config
 from maskmill.stages.vision.backbone import load_backbone
-from maskmill.stages.vision.fitting import as_input, fitted
+from maskmill.stages.vision.fitting import as_input, fit_picture
 from maskmill.stages.vision.token_fields import Wanted, token_fields
 from maskmill.stages.vision.weights import read_weights
 from small_dataset import write_dataset
@@ -80,7 +80,7 @@ class Bench:
         _, state = read_weights(BACKBONE, weights)
         backbone = load_backbone(BACKBONE, state, ROWS_PX, COLUMNS_PX, "timm")
         facts = backbone.facts
-        views = [fitted(self.picture(each), ROWS_PX, COLUMNS_PX, fit, facts.mean)[0] for each in self.ids()]
+        views = [fit_picture(self.picture(each), ROWS_PX, COLUMNS_PX, fit, facts.mean)[0] for each in self.ids()]
         pixels = np.stack([view[:, ::-1] if flip else view for view in views])
         found = token_fields(backbone, as_input(torch.from_numpy(pixels), facts.mean, facts.std), wanted)
         return {name: values.numpy() for name, values in found.items()}

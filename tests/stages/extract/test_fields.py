@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from maskmill.manifests.errors import ConfigError
-from maskmill.stages.extract.fields import explicit_fields, of_group, stored_fields, wanted_blocks
+from maskmill.stages.extract.fields import array_fields, blocks_by_field, explicit_fields, fields_in_group
 from maskmill.stages.vision.backbone import Facts, backbone_facts
 from maskmill.stages.vision.token_fields import FIELDS, LAST_ONLY
 
@@ -54,7 +54,7 @@ def test_a_choice_has_one_form_however_it_is_written(choice: dict[str, set[int]]
     explicit = explicit_fields(written(choice, chance), facts())
     assert explicit == explicit_fields(written(choice, chance), facts())
     assert explicit == explicit_fields(explicit, facts())
-    meant = wanted_blocks(explicit, DEPTH)
+    meant = blocks_by_field(explicit, DEPTH)
     assert {name: set(blocks) for name, blocks in meant.items()} == choice
     assert list(meant) == [name for name in FIELDS if name in choice]
     assert all(list(blocks) == sorted(blocks) for blocks in meant.values())
@@ -114,7 +114,7 @@ def test_what_a_backbone_cannot_give_is_told() -> None:
 @example({"keys": {5}, "tokens": {0, 3}, "support_tokens": {1}}, "int8")
 def test_arrays_have_a_row_per_picture_and_a_chunk_per_block(choice: dict[str, set[int]], dtype: str) -> None:
     wanted = {name: sorted(blocks) for name, blocks in choice.items()}
-    stored = {field.name: field for field in stored_fields(facts(), wanted, dtype)}
+    stored = {field.name: field for field in array_fields(facts(), wanted, dtype)}
     shapes = {
         "keys": (6, 64),
         "cls_query": (64,),
@@ -135,6 +135,6 @@ def test_arrays_have_a_row_per_picture_and_a_chunk_per_block(choice: dict[str, s
 
 
 def test_a_group_computes_its_own_fields() -> None:
-    wanted = wanted_blocks(["keys", "tokens:all"], DEPTH)
-    assert of_group(wanted, ["tokens", "tokens_scale"]) == {"tokens": [0, 1, 2, 3, 4, 5]}
-    assert of_group(wanted, ["keys"]) == {"keys": [5]}
+    wanted = blocks_by_field(["keys", "tokens:all"], DEPTH)
+    assert fields_in_group(wanted, ["tokens", "tokens_scale"]) == {"tokens": [0, 1, 2, 3, 4, 5]}
+    assert fields_in_group(wanted, ["keys"]) == {"keys": [5]}

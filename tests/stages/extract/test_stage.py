@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 import small_runs
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.artifact.quantized import quantized, restored
+from maskmill.manifests.artifact.quantized import dequantize, quantize
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens
 from maskmill.manifests.errors import ConfigError, EnvironmentFault, InputError, StaleArtifact
 from maskmill.pipeline.answers.verify import verify
@@ -85,12 +85,12 @@ def test_what_is_stored_is_what_the_backbone_gives(bench: Any) -> None:
     assert set(held) == {*FIELDS, *(f"{name}_scale" for name in FIELDS)}
     assert set(small.fields) == set(FIELDS)
     for name, values in direct.items():
-        bytes_, scale = quantized(values)
+        bytes_, scale = quantize(values)
         assert np.array_equal(held[name], bytes_)
         assert np.array_equal(held[f"{name}_scale"], scale)
         error = np.abs(small.at(name, range(12)) - values)
         assert (error <= 0.501 * scale[..., None]).all()
-        assert np.array_equal(small.at(name, range(12)), restored(bytes_, scale))
+        assert np.array_equal(small.at(name, range(12)), dequantize(bytes_, scale))
 
 
 def test_the_rows_and_facts_of_an_artifact(bench: Any) -> None:

@@ -181,7 +181,7 @@ def test_ctrl_c_while_an_epoch_is_looked_at(
 ) -> None:
     """Then its steps are kept, and looking is done again."""
     monkeypatch.setattr(loop, "KEEP_EVERY_S", math.inf)
-    watched = loop._watched
+    watched = loop._add_watched_values
 
     def interrupted(lesson: Lesson, step: int, values: Mapping[str, Any]) -> Mapping[str, Any]:
         if step == 4 * epoch + 3:
@@ -189,7 +189,7 @@ def test_ctrl_c_while_an_epoch_is_looked_at(
         return watched(lesson, step, values)
 
     with monkeypatch.context() as while_looking:
-        while_looking.setattr(loop, "_watched", interrupted)
+        while_looking.setattr(loop, "_add_watched_values", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "out")
     run(tmp_path / "out")

@@ -11,17 +11,17 @@ from maskmill.manifests.files import torchrun
 from maskmill.stages.learning.gradients import Averaging
 from maskmill.stages.learning.processes import (
     WHOLE,
+    BatchSlice,
     OthersLost,
-    Part,
-    from_all,
-    from_the_first,
-    heard,
+    broadcast_bytes,
+    detect_lost_processes,
+    exchange_rows,
+    gather_all,
+    gather_texts,
+    own_batch_slice,
     own_device,
-    own_part,
-    rows_from_all,
-    texts_from_all,
 )
-from maskmill.stages.learning.stopping import heard_stops
+from maskmill.stages.learning.stopping import catch_stops
 
 
 @pytest.fixture
@@ -33,18 +33,18 @@ def second_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_parts_are_the_whole_in_order() -> None:
     rows = torch.arange(24).view(2, 12)
     for count in (1, 2, 3, 4, 6, 12):
-        parts = [Part(index, count).of(rows, dim=1) for index in range(count)]
+        parts = [BatchSlice(index, count).take(rows, dim=1) for index in range(count)]
         assert {part.shape[1] for part in parts} == {12 // count}
         assert torch.equal(torch.cat(parts, dim=1), rows)
 
 
 def test_one_process_has_all_and_asks_nobody() -> None:
-    assert own_part() == WHOLE
+    assert own_batch_slice() == WHOLE
     own = torch.arange(6.0).view(3, 2)
-    assert torch.equal(from_all(own), own[None])
-    assert torch.equal(rows_from_all(own, [torch.tensor([2, 0, 0])], WHOLE), own[[2, 0, 0]])
-    assert from_the_first(b"data") == b"data"
-    assert texts_from_all("text") == ["text"]
+    assert torch.equal(gather_all(own), own[None])
+    assert torch.equal(exchange_rows(own, [torch.tensor([2, 0, 0])], WHOLE), own[[2, 0, 0]])
+    assert broadcast_bytes(b"data") == b"data"
+    assert gather_texts("text") == ["text"]
     weight = torch.ones(2, requires_grad=True)
     with Averaging([weight]).over_processes():
         weight.sum().backward()
@@ -55,22 +55,22 @@ def test_one_process_has_all_and_asks_nobody() -> None:
 
 @pytest.mark.usefixtures("second_of_two")
 def test_each_takes_the_device_of_its_number() -> None:
-    assert own_part() == Part(1, 2)
+    assert own_batch_slice() == BatchSlice(1, 2)
     assert [own_device(name) for name in ("cuda", "cpu")] == ["cuda:1", "cpu"]
 
 
 @pytest.mark.usefixtures("second_of_two")
 def test_who_loses_the_others_says_so_and_lack_of_memory_is_no_such_thing() -> None:
-    with pytest.raises(OthersLost, match="process 1 of 2 lost the others") as raised, heard():
+    with pytest.raises(OthersLost, match="process 1 of 2 lost the others") as raised, detect_lost_processes():
         raise RuntimeError("Connection closed by peer")
     assert raised.value.exit_code == 7
-    with pytest.raises(torch.OutOfMemoryError), heard():
+    with pytest.raises(torch.OutOfMemoryError), detect_lost_processes():
         raise torch.OutOfMemoryError
 
 
 def test_a_signal_to_one_process_is_raised_at_once() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with heard_stops() as stops:
+    with catch_stops() as stops:
         assert signal.getsignal(signal.SIGTERM) is before
         assert not stops.noted
 
@@ -80,13 +80,13 @@ def test_a_signal_to_one_of_several_is_noted_and_raised_where_nobody_waits(
     number: signal.Signals, raised: type[BaseException], monkeypatch: pytest.MonkeyPatch, second_of_two: None
 ) -> None:
     before = signal.getsignal(number)
-    with heard_stops() as stops:
+    with catch_stops() as stops:
         os.kill(os.getpid(), number)
         assert stops.noted == number
-        with stops.raised():
+        with stops.raise_at_once():
             assert stops.noted, "beside the first it is not raised: that one would be left waiting"
         monkeypatch.setenv("RANK", "0")
-        with pytest.raises(raised), stops.raised():
+        with pytest.raises(raised), stops.raise_at_once():
             raise AssertionError("it was noted before")
         with pytest.raises(raised):
             stops.raise_for(stops.noted)
@@ -103,5 +103,5 @@ def test_a_first_that_says_nothing_is_not_waited_for_for_ever(monkeypatch: pytes
     monkeypatch.setattr(torchrun, "WAIT_S", 0.2)
     with pytest.raises(EnvironmentFault, match="process 1 of 2 waited 0 minutes for the first; see what that says"):
         torchrun.begin()
-    with pytest.raises(KeyError), torchrun.ended_by_the_first():
+    with pytest.raises(KeyError), torchrun.exit_with_first():
         raise KeyError

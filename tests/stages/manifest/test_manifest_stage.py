@@ -15,7 +15,7 @@ from PIL import Image
 
 import small_labels
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.artifact.checkpoints import seen_json
+from maskmill.manifests.artifact.checkpoints import training_ids_json
 from maskmill.manifests.artifact.underway import Underway
 from maskmill.manifests.datasets import TableSource
 from maskmill.manifests.errors import ConfigError, InputError, StaleArtifact
@@ -28,8 +28,8 @@ from maskmill.pipeline.running.run import finish_parts, run
 from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.manifest import stage as manifest
-from maskmill.stages.manifest.quality import measured_quality
-from maskmill.stages.maps.upsampling import upsampled
+from maskmill.stages.manifest.quality import measure_quality
+from maskmill.stages.maps.upsampling import upsample_maps
 from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
 from maskmill.stages.stage import Findings, Inputs, WholeStage, Work
 from small_labels import BROKEN, GRID, LABELS, OPTIONS, PATCH, MapsConfig, make_images, make_labels, publish, soft_map
@@ -71,7 +71,7 @@ def decoded(png: bytes) -> np.ndarray:
 
 def soft(identifier: str, label: int | None, size: tuple[int, int]) -> np.ndarray:
     view = (0, 0, GRID[0] * PATCH[0], GRID[1] * PATCH[1])
-    return upsampled(soft_map(identifier, label), size, view, PATCH, False)
+    return upsample_maps(soft_map(identifier, label), size, view, PATCH, False)
 
 
 def test_every_picture_has_a_row(home: Path) -> None:
@@ -151,7 +151,7 @@ def test_quality_is_what_is_measured(home: Path, truth: tuple[str, ...]) -> None
             continue
         label_HW = decoded(row["mask"]["bytes"])
         for each in row["objects"]:
-            wanted = measured_quality(label_HW, each["class"], soft(row["id"], each["class"], label_HW.shape))
+            wanted = measure_quality(label_HW, each["class"], soft(row["id"], each["class"], label_HW.shape))
             assert {name: each[name] for name in dataclasses.asdict(wanted)} == dataclasses.asdict(wanted)
             compared += 1
     assert compared == 7
@@ -410,7 +410,7 @@ class FittedConfig:
 
 
 def fitted(config: FittedConfig, inputs: Inputs, underway: Underway) -> Findings:
-    return Findings({"seen.json": seen_json(["p2"], [], list(config.fitting), list(config.stopping))})
+    return Findings({"seen.json": training_ids_json(["p2"], [], list(config.fitting), list(config.stopping))})
 
 
 FITTED = WholeStage(name="fitted", kind="checkpoint", code_version=1, config=FittedConfig, roles={}, compute=fitted)

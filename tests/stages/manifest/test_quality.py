@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as arrays
 
 from maskmill.manifests.errors import ConfigError
-from maskmill.stages.manifest.quality import Quality, Rule, measured_quality, parse_rule
+from maskmill.stages.manifest.quality import Quality, Rule, measure_quality, parse_rule
 
 SHAPES = arrays.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=7)
 
@@ -78,7 +78,7 @@ def as_dict(quality: Quality) -> dict[str, Any]:
 @given(pictures())
 def test_every_measure_is_what_it_says(picture):
     label, *rest = picture
-    found = as_dict(measured_quality(label, 1, *rest))
+    found = as_dict(measure_quality(label, 1, *rest))
     for name, expected in slow_quality(label, *rest).items():
         assert found.pop(name) == (None if expected is None else pytest.approx(expected, rel=1e-6, abs=1e-9)), name
     assert found == {}
@@ -86,27 +86,27 @@ def test_every_measure_is_what_it_says(picture):
 
 @given(pictures())
 def test_measures_are_plain_numbers(picture):
-    found = as_dict(measured_quality(picture[0], 1, *picture[1:]))
+    found = as_dict(measure_quality(picture[0], 1, *picture[1:]))
     assert all(value is None or type(value) in (float, int) for value in found.values())
 
 
 @given(pictures())
 def test_without_map_and_labels_before_the_rest_is_the_same(picture):
     label, *rest = picture
-    known, full = as_dict(measured_quality(label, 1)), as_dict(measured_quality(label, 1, *rest))
+    known, full = as_dict(measure_quality(label, 1)), as_dict(measure_quality(label, 1, *rest))
     missing = {"mean_inside", "mean_outside", "entropy_inside", "entropy_outside", "agreement", "method_agreement"}
     assert {name for name in known if known[name] != full[name]} <= missing
     assert all(known[name] is None for name in missing)
 
 
 def test_pieces_that_touch_at_a_corner_are_one():
-    assert measured_quality(np.eye(4, dtype=np.uint8), 1).num_components == 1
+    assert measure_quality(np.eye(4, dtype=np.uint8), 1).num_components == 1
 
 
 def test_a_map_that_is_not_finite_is_never_averaged():
     soft = np.array([[1, np.nan]], np.float32)
     with pytest.raises(AssertionError, match="finite"):
-        measured_quality(np.ones((1, 2), np.uint8), 1, soft)
+        measure_quality(np.ones((1, 2), np.uint8), 1, soft)
 
 
 def quality(**changes: Any) -> Quality:

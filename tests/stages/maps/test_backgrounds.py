@@ -12,12 +12,12 @@ from maskmill.stages.maps.backgrounds import (
     Background,
     ConstantScore,
     OwnRow,
+    PictureMaps,
     PowerOfRest,
-    Rows,
     RowThresholds,
     TwoScores,
-    agreed,
     hard_labels,
+    join_levels,
     levels,
     parse_background,
     soft_scores,
@@ -34,7 +34,7 @@ coarse = st.integers(0, 8).map(lambda eighths: eighths / 8)  # so that scores me
 
 
 @st.composite
-def row_sets(draw: st.DrawFn, least_label: int = 1) -> Rows:
+def row_sets(draw: st.DrawFn, least_label: int = 1) -> PictureMaps:
     """One to four rows of dense labels, several of which may be equal."""
     num_rows = draw(st.integers(1, 4))
     labels = draw(st.lists(st.integers(least_label, num_rows), min_size=num_rows, max_size=num_rows))
@@ -42,7 +42,7 @@ def row_sets(draw: st.DrawFn, least_label: int = 1) -> Rows:
     size = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     maps_KHW = draw(arrays(np.float32, (num_rows, *size), elements=coarse))
     thresholds_K = draw(arrays(np.float64, num_rows, elements=coarse))
-    return Rows(maps_KHW, thresholds_K, np.array([present.index(label) for label in labels], np.uint8))
+    return PictureMaps(maps_KHW, thresholds_K, np.array([present.index(label) for label in labels], np.uint8))
 
 
 def written_out(scores: list[tuple[int, float]], background: float) -> int:
@@ -72,7 +72,7 @@ def pixel_label(scores: list[tuple[int, float]], thresholds: list[float], rule: 
 
 
 @given(row_sets(), rules)
-def test_every_pixel_is_labelled_by_the_rule(rows: Rows, rule: Background) -> None:
+def test_every_pixel_is_labelled_by_the_rule(rows: PictureMaps, rule: Background) -> None:
     label_HW = hard_labels(rows, rule)
     for position in np.ndindex(label_HW.shape):
         scores = [(int(label), float(rows.maps_KHW[k][position])) for k, label in enumerate(rows.labels_K)]
@@ -80,7 +80,7 @@ def test_every_pixel_is_labelled_by_the_rule(rows: Rows, rule: Background) -> No
 
 
 @given(row_sets(least_label=0))
-def test_a_background_map_competes_with_the_classes(rows: Rows) -> None:
+def test_a_background_map_competes_with_the_classes(rows: PictureMaps) -> None:
     assume(0 in rows.labels_K)
     label_HW = hard_labels(rows, OwnRow())
     for position in np.ndindex(label_HW.shape):
@@ -90,9 +90,9 @@ def test_a_background_map_competes_with_the_classes(rows: Rows) -> None:
 
 
 @given(row_sets(), rules)
-def test_soft_scores_win_where_the_rule_labels(rows: Rows, rule: Background) -> None:
+def test_soft_scores_win_where_the_rule_labels(rows: PictureMaps, rule: Background) -> None:
     """Also for thresholds, if they are equal: stretched maps are then in the order of the maps."""
-    same = Rows(rows.maps_KHW, np.full_like(rows.thresholds_K, rows.thresholds_K[0]), rows.labels_K)
+    same = PictureMaps(rows.maps_KHW, np.full_like(rows.thresholds_K, rows.thresholds_K[0]), rows.labels_K)
     for level in levels(rule):
         scores_LHW, label_HW = soft_scores(same, level), hard_labels(same, level)
         assert len(scores_LHW) == 1 + rows.labels_K.max()
@@ -105,7 +105,9 @@ def test_soft_scores_win_where_the_rule_labels(rows: Rows, rule: Background) -> 
 @given(st.floats(0.01, 0.99), arrays(np.float32, (1, 2, 5), elements=st.floats(0, 1, width=32)))
 def test_a_threshold_is_stretched_to_one_half(threshold: float, maps_KHW: np.ndarray) -> None:
     maps_KHW[0, 0, :3] = [0, np.float32(threshold), 1]
-    background_HW, class_HW = soft_scores(Rows(maps_KHW, np.array([threshold]), np.ones(1, np.uint8)), RowThresholds())
+    background_HW, class_HW = soft_scores(
+        PictureMaps(maps_KHW, np.array([threshold]), np.ones(1, np.uint8)), RowThresholds()
+    )
     assert np.allclose(class_HW[0, :3], [0, 0.5, 1], atol=1e-6)
     assert np.allclose(background_HW, 1 - class_HW, atol=1e-6)
     order = maps_KHW[0].ravel().argsort(kind="stable")
@@ -120,20 +122,20 @@ def test_a_threshold_is_stretched_to_one_half(threshold: float, maps_KHW: np.nda
 @pytest.mark.parametrize("threshold", [-3.0, 0.0, 1.0, 7.0])
 def test_maps_and_thresholds_of_any_range_are_stretched_into_0_to_1(threshold: float) -> None:
     maps_KHW = np.array([[[-2, -0.5, 0, 0.3, 1, 4]]], np.float32)
-    rows = Rows(maps_KHW, np.array([threshold]), np.ones(1, np.uint8))
+    rows = PictureMaps(maps_KHW, np.array([threshold]), np.ones(1, np.uint8))
     background_HW, class_HW = soft_scores(rows, RowThresholds())
     assert ((class_HW >= 0) & (class_HW <= 1)).all()
     assert np.array_equal(class_HW > background_HW, hard_labels(rows, RowThresholds()) == 1)
 
 
 def test_a_score_above_one_leaves_no_background() -> None:
-    rows = Rows(np.array([[[1.5, 0.5]]], np.float32), np.zeros(1), np.ones(1, np.uint8))
+    rows = PictureMaps(np.array([[[1.5, 0.5]]], np.float32), np.zeros(1), np.ones(1, np.uint8))
     assert soft_scores(rows, PowerOfRest(0.5))[0, 0] == pytest.approx([0, math.sqrt(0.5)])
 
 
 def test_two_label_maps_agree_as_in_irn() -> None:
     high, low = (np.array([values], np.uint8) for values in ([0, 0, 0, 2, 2, 255, 0], [0, 1, 255, 0, 1, 1, 0]))
-    assert agreed(high, low).tolist() == [[0, 255, 255, 2, 2, 255, 0]]
+    assert join_levels(high, low).tolist() == [[0, 255, 255, 2, 2, 255, 0]]
     assert levels(TwoScores(0.05, 0.3)) == (ConstantScore(0.3), ConstantScore(0.05))
 
 
@@ -189,7 +191,7 @@ def test_a_number_out_of_range_is_refused(text: str, expected: str) -> None:
 
 @pytest.mark.parametrize("rule", [RowThresholds(), ConstantScore(0.4), PowerOfRest(1.0)])
 def test_a_background_map_is_never_overlooked(rule: Background) -> None:
-    rows = Rows(np.zeros((2, 1, 1), np.float32), np.zeros(2), np.array([0, 1], np.uint8))
+    rows = PictureMaps(np.zeros((2, 1, 1), np.float32), np.zeros(2), np.array([0, 1], np.uint8))
     for labels in (hard_labels, soft_scores):
         with pytest.raises(ConfigError, match="choose the rule map"):
             labels(rows, rule)
@@ -197,11 +199,13 @@ def test_a_background_map_is_never_overlooked(rule: Background) -> None:
 
 def test_the_rule_map_needs_a_background_map() -> None:
     with pytest.raises(ConfigError, match="no row of class 0"):
-        hard_labels(Rows(np.zeros((1, 1, 1), np.float32), np.zeros(1), np.ones(1, np.uint8)), OwnRow())
+        hard_labels(PictureMaps(np.zeros((1, 1, 1), np.float32), np.zeros(1), np.ones(1, np.uint8)), OwnRow())
 
 
 def test_what_is_given_stays_as_it_is() -> None:
-    rows = Rows(np.random.default_rng(0).random((2, 4, 4), np.float32), np.full(2, 0.5), np.array([1, 2], np.uint8))
+    rows = PictureMaps(
+        np.random.default_rng(0).random((2, 4, 4), np.float32), np.full(2, 0.5), np.array([1, 2], np.uint8)
+    )
     before = rows.maps_KHW.copy()
     for rule in (RowThresholds(), ConstantScore(0.4), PowerOfRest(2.0)):
         soft_scores(rows, rule)[:] = 7

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, strategies as st
 from torch import Tensor
 
-from maskmill.stages.maps.cst import cosine_map, head_maps, mean_of_queries, normalised_queries, pair_masks
+from maskmill.stages.maps.cst import cosine_map, head_maps, mean_of_queries, normalise_queries, pair_masks
 
 THRESHOLDS = [0.3, 0.35, 0.4, 0.45, 0.5]
 HEADS = 6
@@ -148,8 +148,8 @@ def test_near_misses_are_other_masks(golden, variant: Callable[[dict[str, Any]],
 def test_exchanged_heads_of_keys_and_query_together_are_the_same_map():
     keys, query = normal(2, 12, 6, 4), normal(2, 6, 4, seed=1)
     order = torch.tensor([3, 1, 0, 5, 4, 2])
-    straight = head_maps(keys.flatten(2), normalised_queries(query.flatten(1), 6))
-    permuted = head_maps(keys[:, :, order].flatten(2), normalised_queries(query[:, order].flatten(1), 6))
+    straight = head_maps(keys.flatten(2), normalise_queries(query.flatten(1), 6))
+    permuted = head_maps(keys[:, :, order].flatten(2), normalise_queries(query[:, order].flatten(1), 6))
     assert torch.equal(permuted, straight[:, order])
 
 
@@ -158,7 +158,7 @@ def test_head_maps_are_the_formula(batch, patches, heads, head_width, is_half, i
     keys = normal(batch, heads, patches, head_width, seed=patches)
     keys = keys.half() if is_half else keys
     cls_query = normal(batch, heads, head_width, seed=heads)
-    queries = normalised_queries(cls_query.flatten(1), heads)
+    queries = normalise_queries(cls_query.flatten(1), heads)
     given_keys = stored(keys.numpy())
     asked = queries[0] if is_shared else queries
     found = head_maps(given_keys, asked)
@@ -175,7 +175,7 @@ def test_head_maps_are_the_formula(batch, patches, heads, head_width, is_half, i
 @pytest.mark.parametrize("sign", [1, -1])
 def test_maps_stay_in_range_where_keys_are_the_query(sign):
     query = normal(1, 6, 64).expand(1000, 6, 64) * torch.logspace(-3, 3, 1000)[:, None, None]
-    maps = head_maps((sign * query).flatten(1)[:, None], normalised_queries(query.flatten(1), 6))
+    maps = head_maps((sign * query).flatten(1)[:, None], normalise_queries(query.flatten(1), 6))
     assert (maps - (sign + 1) / 2).abs().max() < 1e-6
     assert float(maps.min()) >= 0
     assert float(maps.max()) <= 1
@@ -185,7 +185,7 @@ def test_queries_have_length_1_per_head_or_are_zero():
     cls_query = 100 * normal(3, 4 * 16)
     cls_query[1, 16:32] = 0
     for given_query in (cls_query, cls_query.half()):
-        queries = normalised_queries(given_query, 4)
+        queries = normalise_queries(given_query, 4)
         lengths = queries.norm(dim=-1)
         assert float(lengths[1, 1]) == 0
         lengths[1, 1] = 1
@@ -195,7 +195,7 @@ def test_queries_have_length_1_per_head_or_are_zero():
 
 
 def test_zero_keys_and_zero_queries_agree_with_nothing():
-    keys, queries = normal(2, 5, 12), normalised_queries(normal(2, 12), 3)
+    keys, queries = normal(2, 5, 12), normalise_queries(normal(2, 12), 3)
     keys[0, 3] = 0
     queries[1, 2] = 0
     maps = head_maps(keys, queries)
@@ -207,7 +207,7 @@ def test_zero_keys_and_zero_queries_agree_with_nothing():
 @pytest.mark.parametrize("num_supports", [1, 2, 5])
 def test_the_map_of_the_mean_query_is_the_mean_of_the_maps(num_supports):
     keys = normal(3, 50, 6 * 16)
-    queries = normalised_queries(normal(num_supports, 6 * 16, seed=1), 6)
+    queries = normalise_queries(normal(num_supports, 6 * 16, seed=1), 6)
     of_each = torch.stack([cosine_map(keys, query) for query in queries])
     assert (cosine_map(keys, mean_of_queries(queries)) - of_each.mean(dim=0)).abs().max() < 1e-6
 
@@ -215,7 +215,7 @@ def test_the_map_of_the_mean_query_is_the_mean_of_the_maps(num_supports):
 @given(st.integers(1, 5), st.integers(1, 900), st.sampled_from([1, 3, 6]), st.sampled_from([1, 5, 16, 64]))
 def test_a_map_knows_nothing_of_other_pictures(batch, patches, heads, head_width):
     keys = normal(batch, patches, heads * head_width, seed=patches)
-    queries = normalised_queries(normal(batch, heads * head_width, seed=1), heads)
+    queries = normalise_queries(normal(batch, heads * head_width, seed=1), heads)
     together = head_maps(keys, queries)
     for b in range(batch):
         assert torch.equal(head_maps(keys[b : b + 1], queries[b : b + 1])[0], together[b])
@@ -227,7 +227,7 @@ def test_many_and_large_pictures_are_done_in_full(shape):
     """More values than one block holds, so that the blocks' seams are among them."""
     batch, patches, heads = shape
     keys = normal(batch, patches, heads * 64).half()
-    queries = normalised_queries(normal(batch, heads * 64, seed=1), heads)
+    queries = normalise_queries(normal(batch, heads * 64, seed=1), heads)
     at_once = torch.nn.functional.normalize(keys.float().view(batch, patches, heads, 64), dim=-1)
     expected = (torch.einsum("bthe,bhe->bt", at_once, queries) / heads + 1) / 2
     assert (cosine_map(keys, queries) - expected).abs().max() < 1e-6
@@ -235,7 +235,7 @@ def test_many_and_large_pictures_are_done_in_full(shape):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_stays_visible_and_alone(bad):
-    keys, queries = normal(2, 30, 24), normalised_queries(normal(2, 24), 4)
+    keys, queries = normal(2, 30, 24), normalise_queries(normal(2, 24), 4)
     clean = head_maps(keys, queries)
     keys[1, 7, 13] = bad
     found = head_maps(keys, queries)
@@ -246,7 +246,7 @@ def test_what_is_not_finite_stays_visible_and_alone(bad):
 
 
 def test_threads_change_no_bit():
-    keys, queries = normal(2, 900, 384).half(), normalised_queries(normal(2, 384), 6)
+    keys, queries = normal(2, 900, 384).half(), normalise_queries(normal(2, 384), 6)
     before = torch.get_num_threads()
     try:
         found = []

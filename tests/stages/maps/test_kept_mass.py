@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
-from maskmill.stages.maps.kept_mass import attention_map, kept_mass
+from maskmill.stages.maps.kept_mass import attention_map, mass_thresholds
 
 SHARES = st.sampled_from([1e-3, 0.25, 0.5, 0.6, 0.9, 1.0])
 
@@ -35,7 +35,7 @@ def dino_mask(attentions: Tensor, threshold: float) -> Tensor:
 @pytest.mark.parametrize("patches", [49, 784])
 def test_one_head_is_kept_as_dino_does(patches, keep_mass_share, dtype):
     maps = attention_map(attention_of(8, 1, patches), np.ones((8, patches), bool)).astype(dtype)
-    thresholds, is_flat = kept_mass(maps, np.ones(maps.shape, bool), keep_mass_share)
+    thresholds, is_flat = mass_thresholds(maps, np.ones(maps.shape, bool), keep_mass_share)
     kept = maps > thresholds[:, None]
     published = dino_mask(torch.from_numpy(maps.astype(np.float64)), keep_mass_share).numpy()
     # Equal values are common in float16, and which of them DINO keeps is chance.
@@ -61,7 +61,7 @@ def maps_and_valid(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 @given(maps_and_valid(), SHARES)
 def test_the_smallest_set_that_holds_the_mass_is_kept(case, keep):
     maps, valid = case
-    thresholds, is_flat = kept_mass(maps, valid, keep)
+    thresholds, is_flat = mass_thresholds(maps, valid, keep)
     assert thresholds.dtype == np.float32
     for row, inside, threshold, flat in zip(maps, valid, thresholds, is_flat, strict=True):
         values = row[inside].astype(np.float64)
@@ -80,16 +80,16 @@ def test_the_smallest_set_that_holds_the_mass_is_kept(case, keep):
 @given(maps_and_valid(), SHARES)
 def test_what_is_not_valid_is_never_looked_at(case, keep):
     maps, valid = case
-    expected = kept_mass(maps, valid, keep)
+    expected = mass_thresholds(maps, valid, keep)
     for bad in (np.nan, np.inf, -1, 1000):
-        found = kept_mass(np.where(valid, maps, maps.dtype.type(bad)), valid, keep)
+        found = mass_thresholds(np.where(valid, maps, maps.dtype.type(bad)), valid, keep)
         assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def test_the_threshold_is_in_the_middle_of_the_gap():
     maps = np.array([[1.0, 0.75, 0.25, 0.125]], np.float32)
     for keep, expected in ((0.4, 0.875), (0.6, 0.5), (0.9, 0.1875), (1.0, 0.0625)):
-        thresholds, _ = kept_mass(maps, np.ones_like(maps, bool), keep)
+        thresholds, _ = mass_thresholds(maps, np.ones_like(maps, bool), keep)
         assert thresholds[0] == expected
 
 
@@ -120,7 +120,7 @@ def test_no_attention_at_all_is_a_flat_map():
     valid = np.array([[True, True, False]])
     maps = attention_map(torch.tensor([[[0.0, 0.0, 0.5]]]), valid)
     assert maps.tolist() == [[0, 0, 0]]
-    thresholds, is_flat = kept_mass(maps, valid)
+    thresholds, is_flat = mass_thresholds(maps, valid)
     assert (thresholds[0], is_flat[0]) == (0, True)
 
 
@@ -128,7 +128,7 @@ def test_float16_holds_the_kept_mass_to_two_thousandths():
     """The map is stored in half floats, and is scaled so that this does no harm."""
     attention, valid = attention_of(16, 6, 3600), np.ones((16, 3600), bool)
     maps = attention_map(attention, valid)
-    thresholds, _ = kept_mass(maps.astype(np.float16), valid, 0.6)
+    thresholds, _ = mass_thresholds(maps.astype(np.float16), valid, 0.6)
     exact = attention.double().mean(dim=1).numpy()
     kept = np.where(maps.astype(np.float16) > thresholds[:, None], exact, 0).sum(axis=1) / exact.sum(axis=1)
     assert (abs(kept - 0.6) < 2e-3).all()
@@ -138,10 +138,10 @@ def test_what_cannot_be_is_refused():
     ones = np.ones((1, 3), bool)
     for keep in (0.0, 1.5):
         with pytest.raises(AssertionError, match="share to keep"):
-            kept_mass(np.ones((1, 3), np.float32), ones, keep)
+            mass_thresholds(np.ones((1, 3), np.float32), ones, keep)
     with pytest.raises(AssertionError, match="never negative"):
-        kept_mass(np.array([[1, -1, 0]], np.float32), ones)
+        mass_thresholds(np.array([[1, -1, 0]], np.float32), ones)
     with pytest.raises(AssertionError, match="not finite"):
-        kept_mass(np.array([[1, np.nan, 0]], np.float32), ones)
+        mass_thresholds(np.array([[1, np.nan, 0]], np.float32), ones)
     with pytest.raises(AssertionError, match="without valid patches"):
-        kept_mass(np.ones((1, 3), np.float32), ~ones)
+        mass_thresholds(np.ones((1, 3), np.float32), ~ones)

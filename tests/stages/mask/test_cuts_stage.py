@@ -15,7 +15,7 @@ from maskmill.manifests.pictures.palette import decode_label_map
 from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.running.job import RunOptions
 from maskmill.pipeline.running.run import run
-from maskmill.stages.maps.upsampling import upsampled
+from maskmill.stages.maps.upsampling import upsample_maps
 from maskmill.stages.mask import computing, methods
 from maskmill.stages.mask.ncut import MEAN, maskcut_maps, ncut_map
 from maskmill.stages.mask.stage import mask_config
@@ -172,7 +172,7 @@ def test_a_unit_is_of_few_pictures(bench: Bench, toys: Tokens) -> None:
 # ---- nothing to cut
 
 
-def zero_keys(given: methods.Given) -> np.ndarray:
+def zero_keys(given: methods.MethodInput) -> np.ndarray:
     return methods.maskcut_instance_maps(replace(given, fields={"keys": np.zeros_like(given.fields["keys"])}))
 
 
@@ -219,7 +219,7 @@ def test_refine_makes_one_label_map_of_a_pictures_objects(bench: Bench, toys: To
         label_HW = decode_label_map(png)
         assert label_HW.shape == (sizes[row["id"]]["height"], sizes[row["id"]]["width"])
         maps_NRC = np.stack([found[row["id"], number] for number in range(3)])
-        soft = upsampled(maps_NRC, label_HW.shape, tuple(sizes[row["id"]]["box"]), (4, 4), align_corners=False)
+        soft = upsample_maps(maps_NRC, label_HW.shape, tuple(sizes[row["id"]]["box"]), (4, 4), align_corners=False)
         several += (soft > MEAN).any(axis=(1, 2)).sum() > 1
         if refiner == "none":
             np.testing.assert_array_equal(label_HW > 0, (soft > MEAN).any(axis=0), row["id"])

@@ -10,17 +10,17 @@ import pytest
 from safetensors.numpy import load, save
 
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
-from maskmill.manifests.artifact.checkpoints import SEEN, WEIGHTS, seen_ids, seen_json
+from maskmill.manifests.artifact.checkpoints import SEEN, WEIGHTS, training_ids, training_ids_json
 from maskmill.manifests.artifact.tokens import Tokens
 from maskmill.manifests.artifact.underway import Underway
 from maskmill.manifests.errors import ConfigError, MissingArtifact, StaleArtifact
-from maskmill.pipeline.answers.status import failed_rows, status
+from maskmill.pipeline.answers.status import list_failed_rows, status
 from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.running.job import RunOptions
 from maskmill.pipeline.running.run import Outcome, retry
 from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.mask.method_fit import FIT, FitConfig, fit_config
-from maskmill.stages.mask.methods import METHODS, Given, Method
+from maskmill.stages.mask.methods import METHODS, Method, MethodInput
 from maskmill.stages.stage import Findings, Inputs
 from small_tokens import PICTURES, Bench
 
@@ -33,7 +33,10 @@ def fit_class_keys(config: FitConfig, inputs: Inputs, underway: Underway) -> Fin
     used = [row for row in labels if row["id"] in whole and row["labels"]]
     for row in used:
         directions[row["labels"]] += tokens.read("keys", row["id"]).mean(axis=0)
-    files = {WEIGHTS: save({"directions": directions}), SEEN: seen_json([row["id"] for row in used], [], [], [])}
+    files = {
+        WEIGHTS: save({"directions": directions}),
+        SEEN: training_ids_json([row["id"] for row in used], [], [], []),
+    }
     return Findings(files, {"kind": "classifier"})
 
 
@@ -41,7 +44,7 @@ def load_directions(checkpoint: Artifact) -> np.ndarray:
     return load(checkpoint.file(WEIGHTS))["directions"]
 
 
-def class_key_maps(given: Given) -> np.ndarray:
+def class_key_maps(given: MethodInput) -> np.ndarray:
     assert given.queries is None
     wanted_RD = given.model[[index or 0 for index in given.classes]]
     scores_RT = np.einsum("rtd,rd->rt", given.fields["keys"].astype(np.float32), wanted_RD)
@@ -80,8 +83,8 @@ def test_a_method_is_fitted_and_then_applied(bench: Bench, method: Method) -> No
     assert (made.counts["kind"], made.counts["method"]) == ("classifier", "class-keys")
     checkpoint = open_artifact(str(model), "checkpoint")
     whole = {row["id"] for row in tokens.rows.to_pylist() if row["status"] == "ok"}
-    assert seen_ids(checkpoint, "labels") == {name for name in whole if PICTURES[name][0]}
-    assert seen_ids(checkpoint, "masks") == frozenset()
+    assert training_ids(checkpoint, "labels") == {name for name in whole if PICTURES[name][0]}
+    assert training_ids(checkpoint, "masks") == frozenset()
 
     bench.mask_into(out, tokens, model=model, method="class-keys")
     maps, directions = open_artifact(str(out)), load_directions(checkpoint)
@@ -158,7 +161,7 @@ def test_a_damaged_checkpoint_is_never_used(bench: Bench, method: Method) -> Non
 # ---- maps that no method should give
 
 
-def odd_method(maps: Callable[[Given], np.ndarray]) -> Method:
+def odd_method(maps: Callable[[MethodInput], np.ndarray]) -> Method:
     return Method(
         name="odd",
         source="tokens",
@@ -171,11 +174,11 @@ def odd_method(maps: Callable[[Given], np.ndarray]) -> Method:
     )
 
 
-def ramps(given: Given) -> np.ndarray:
+def ramps(given: MethodInput) -> np.ndarray:
     return np.tile(np.linspace(0, 1, 24, dtype=np.float32), (len(given.classes), 1))
 
 
-def nan_at_birds(given: Given, value: float) -> np.ndarray:
+def nan_at_birds(given: MethodInput, value: float) -> np.ndarray:
     maps_RT = ramps(given)
     maps_RT[[index == 1 for index in given.classes], 5] = value
     return maps_RT
@@ -189,7 +192,7 @@ def test_a_map_that_is_not_finite_fails_its_row_alone(
     out = bench.new_out()
     outcome = bench.mask_into(out, bench.tokens(), method="odd", supports="1")
     assert outcome.counts["reasons"] == {"not_finite": 1}
-    assert [row.id for row in failed_rows(str(out)) if row.reason == "not_finite"] == ["bird/6"]
+    assert [row.id for row in list_failed_rows(str(out)) if row.reason == "not_finite"] == ["bird/6"]
     maps = open_artifact(str(out))
     rows = maps.rows().to_pylist()
     (place,) = [place for place, row in enumerate(rows) if row["reason"] == "not_finite"]
@@ -204,7 +207,7 @@ def test_a_map_that_is_not_finite_fails_its_row_alone(
 def test_a_map_of_one_value_is_noted(bench: Bench, monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
     """Of the patches that are picture: what padding holds makes no structure."""
 
-    def flat_where_picture(given: Given) -> np.ndarray:
+    def flat_where_picture(given: MethodInput) -> np.ndarray:
         return np.where(given.valid, np.float32(0.5), np.float32(0.9))
 
     monkeypatch.setitem(METHODS, "odd", odd_method(flat_where_picture))
@@ -217,7 +220,7 @@ def test_a_map_of_one_value_is_noted(bench: Bench, monkeypatch: pytest.MonkeyPat
 def test_a_method_that_raises_gives_up_its_units(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what was planned of a row is known even so."""
 
-    def broken(given: Given) -> Any:
+    def broken(given: MethodInput) -> Any:
         raise ValueError("told to raise")
 
     monkeypatch.setitem(METHODS, "odd", odd_method(broken))

@@ -15,8 +15,8 @@ from maskmill.manifests.artifact.tokens import Tokens
 from maskmill.manifests.errors import ConfigError, StaleArtifact
 from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.running.job import RunOptions
-from maskmill.stages.maps.cst import cosine_map, mean_of_queries, normalised_queries
-from maskmill.stages.maps.kept_mass import attention_map, kept_mass
+from maskmill.stages.maps.cst import cosine_map, mean_of_queries, normalise_queries
+from maskmill.stages.maps.kept_mass import attention_map, mass_thresholds
 from maskmill.stages.maps.thresholds import otsu
 from maskmill.stages.mask import computing
 from maskmill.stages.mask.stage import mask_config
@@ -77,7 +77,7 @@ def supports_of(
 
 
 def query_of(tokens: Tokens, names: Sequence[str]) -> torch.Tensor:
-    queries = normalised_queries(torch.from_numpy(tokens.read("cls_query", list(names))), HEADS)
+    queries = normalise_queries(torch.from_numpy(tokens.read("cls_query", list(names))), HEADS)
     return mean_of_queries(queries) if len(names) > 1 else queries[0]
 
 
@@ -189,7 +189,7 @@ def test_attention_of_the_class_token(bench: Bench) -> None:
         last_1HT = torch.from_numpy(tokens.read("cls_attention", [row["id"]])[:, -1])
         map_1T = attention_map(last_1HT, valid_1T)
         np.testing.assert_array_equal(found[row["id"], None].ravel(), map_1T[0])
-        assert row["threshold"] == kept_mass(map_1T, valid_1T, 0.6)[0][0]
+        assert row["threshold"] == mass_thresholds(map_1T, valid_1T, 0.6)[0][0]
 
 
 # ---- thresholds, padding, flips

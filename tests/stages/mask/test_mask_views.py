@@ -23,9 +23,9 @@ from maskmill.pipeline.running.job import RunOptions
 from maskmill.pipeline.running.run import Outcome, run
 from maskmill.stages.extract.stage import STAGE as EXTRACT, extract_config
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
-from maskmill.stages.maps.cst import cosine_map, mean_of_queries, normalised_queries
+from maskmill.stages.maps.cst import cosine_map, mean_of_queries, normalise_queries
 from maskmill.stages.maps.thresholds import otsu
-from maskmill.stages.mask.merging import Lattice, resampled
+from maskmill.stages.mask.merging import Lattice, resample_maps
 from maskmill.stages.mask.methods import METHODS
 from maskmill.stages.mask.stage import STAGE as MASK, mask_config
 from maskmill.stages.stage import Work
@@ -95,7 +95,7 @@ def open_listing(maps: Artifact) -> list[dict[str, Any]]:
 
 def slow_map(tokens: Tokens, name: str, supports: list[str]) -> np.ndarray:
     """One picture's map in one view, upright, from the arrays that `open_tokens` reads."""
-    queries_KHE = normalised_queries(torch.from_numpy(tokens.read("cls_query", supports)), HEADS)
+    queries_KHE = normalise_queries(torch.from_numpy(tokens.read("cls_query", supports)), HEADS)
     query_HE = mean_of_queries(queries_KHE) if len(supports) > 1 else queries_KHE[0]
     map_RC = cosine_map(torch.from_numpy(tokens.read("keys", [name])), query_HE).numpy().reshape(grid_of(tokens))
     return map_RC[:, ::-1] if tokens.artifact.plan.config["flip"] else map_RC
@@ -137,7 +137,7 @@ def test_a_map_is_the_mean_of_the_views_on_the_first_ones_grid(bench: Bench, nam
             continue
         lattices = [lattice_of(view, row["id"]) for view in views]
         first_RC, other_RC = (slow_map(view, row["id"], looked_with[key]) for view in views)
-        mean_RC = (first_RC + resampled(other_RC, lattices[1], lattices[0], align_corners=True)) / 2
+        mean_RC = (first_RC + resample_maps(other_RC, lattices[1], lattices[0], align_corners=True)) / 2
         top, left, bottom, right = lattices[0].box
         is_picture = np.zeros((64, 96), bool)
         is_picture[top:bottom, left:right] = True

@@ -6,9 +6,17 @@ import torch
 from hypothesis import assume, given, strategies as st
 from torch.nn.functional import interpolate
 
-from maskmill.stages.maps.upsampling import upsampled
-from maskmill.stages.mask.merging import Lattice, ScoreKind, brought_to, merged, resampled, turned, valid_of
-from maskmill.stages.vision.fitting import FitOrCrop, fitted
+from maskmill.stages.maps.upsampling import upsample_maps
+from maskmill.stages.mask.merging import (
+    Lattice,
+    ScoreKind,
+    merge_maps,
+    mirror_patches,
+    resample_maps,
+    resample_to_lattices,
+    valid_patch_masks,
+)
+from maskmill.stages.vision.fitting import FitOrCrop, fit_picture
 
 SIDES = st.integers(1, 12)
 PATCHES = st.sampled_from([(8, 8), (4, 6), (14, 16)])
@@ -33,7 +41,7 @@ def views(draw: st.DrawFn, least: int = 1) -> tuple[Size, Lattice, Lattice]:
         patch = draw(PATCHES)
         grid = draw(st.tuples(st.integers(least, 12), st.integers(least, 12)))
         picture_HW3 = np.zeros((height, width, 3), np.uint8)
-        _, box = fitted(picture_HW3, grid[0] * patch[0], grid[1] * patch[1], draw(FITS), (0.5, 0.5, 0.5))
+        _, box = fit_picture(picture_HW3, grid[0] * patch[0], grid[1] * patch[1], draw(FITS), (0.5, 0.5, 0.5))
         lattices.append(Lattice(grid, patch, box))
     return (height, width), lattices[0], lattices[1]
 
@@ -48,7 +56,7 @@ def mirrored(lattice: Lattice) -> Lattice:
 def test_over_whole_views_it_is_torchs(rows, columns, new_rows, new_columns, patch, new_patch, align_corners):
     assume(not align_corners or min(new_rows, new_columns) > 1)  # where torch takes the first, and this the middle
     source, target = whole((rows, columns), patch), whole((new_rows, new_columns), new_patch)
-    found_2PQ = resampled(noise(2, rows, columns), source, target, align_corners)
+    found_2PQ = resample_maps(noise(2, rows, columns), source, target, align_corners)
     maps_12RC = torch.from_numpy(noise(2, rows, columns))[None]
     expected = interpolate(maps_12RC, (new_rows, new_columns), mode="bilinear", align_corners=align_corners)
     assert found_2PQ.dtype == np.float32
@@ -69,7 +77,7 @@ def test_a_smooth_function_of_the_picture_comes_back(case, align_corners, bend):
     """Straight ones exactly, bent ones as well as they can be interpolated linearly: step² / 8 · largest curvature."""
     _, source, target = case
     for lattice in (source, target):
-        valid_RC = valid_of([lattice])[0].reshape(lattice.grid)
+        valid_RC = valid_patch_masks([lattice])[0].reshape(lattice.grid)
         assume(min(valid_RC.any(axis=1).sum(), valid_RC.any(axis=0).sum()) >= 3)
     (ys, xs), (new_ys, new_xs) = (
         [places_of(lattice, axis, align_corners) for axis in (0, 1)] for lattice in (source, target)
@@ -78,8 +86,8 @@ def test_a_smooth_function_of_the_picture_comes_back(case, align_corners, bend):
     def function(y: np.ndarray, x: np.ndarray) -> np.ndarray:
         return (0.3 * y[:, None] - 0.5 * x + 0.1 * (np.sin(bend * y)[:, None] + np.cos(bend * x))).astype(np.float32)
 
-    found_PQ = resampled(function(ys, xs), source, target, align_corners)
-    valid_RC = valid_of([source])[0].reshape(source.grid)
+    found_PQ = resample_maps(function(ys, xs), source, target, align_corners)
+    valid_RC = valid_patch_masks([source])[0].reshape(source.grid)
     inside = [
         (new >= old[is_valid][0]) & (new <= old[is_valid][-1])
         for new, old, is_valid in ((new_ys, ys, valid_RC.any(axis=1)), (new_xs, xs, valid_RC.any(axis=0)))
@@ -94,7 +102,7 @@ def test_a_constant_map_stays_constant(case, align_corners, value):
     _, source, target = case
     maps_2RC = np.full((2, *source.grid), value, np.float32)
     np.testing.assert_array_equal(
-        resampled(maps_2RC, source, target, align_corners), np.full((2, *target.grid), value, np.float32)
+        resample_maps(maps_2RC, source, target, align_corners), np.full((2, *target.grid), value, np.float32)
     )
 
 
@@ -102,11 +110,11 @@ def test_a_constant_map_stays_constant(case, align_corners, value):
 def test_what_is_no_picture_has_no_share(case, align_corners):
     _, source, target = case
     assume(source != target)
-    valid_RC = valid_of([source])[0].reshape(source.grid)
+    valid_RC = valid_patch_masks([source])[0].reshape(source.grid)
     is_between_RC = valid_RC.any(axis=1)[:, None] & valid_RC.any(axis=0)
     map_RC = noise(*source.grid)
-    found = resampled(map_RC, source, target, align_corners)
-    poisoned = resampled(np.where(is_between_RC, map_RC, np.float32(1e9)), source, target, align_corners)
+    found = resample_maps(map_RC, source, target, align_corners)
+    poisoned = resample_maps(np.where(is_between_RC, map_RC, np.float32(1e9)), source, target, align_corners)
     np.testing.assert_array_equal(found, poisoned)
     assert map_RC[is_between_RC].min() <= found.min()
     assert found.max() <= map_RC[is_between_RC].max()
@@ -116,8 +124,8 @@ def test_what_is_no_picture_has_no_share(case, align_corners):
 def test_a_mirrored_view_gives_the_mirrored_map(case, align_corners):
     _, source, target = case
     map_RC = noise(*source.grid)
-    plain = resampled(map_RC, source, target, align_corners)
-    other = resampled(np.ascontiguousarray(map_RC[:, ::-1]), mirrored(source), mirrored(target), align_corners)
+    plain = resample_maps(map_RC, source, target, align_corners)
+    other = resample_maps(np.ascontiguousarray(map_RC[:, ::-1]), mirrored(source), mirrored(target), align_corners)
     np.testing.assert_allclose(other[:, ::-1], plain, rtol=0, atol=1e-6)
 
 
@@ -126,15 +134,15 @@ def test_upsampling_has_its_values_stand_where_it_has(case, align_corners):
     """The picture itself, each pixel a patch, is a view like any other."""
     size, source, _ = case
     map_RC = noise(*source.grid)
-    at_pixels_IJ = upsampled(map_RC, size, source.box, source.patch, align_corners)
-    found_IJ = resampled(map_RC, source, whole(size, (1, 1)), align_corners)
+    at_pixels_IJ = upsample_maps(map_RC, size, source.box, source.patch, align_corners)
+    found_IJ = resample_maps(map_RC, source, whole(size, (1, 1)), align_corners)
     np.testing.assert_allclose(found_IJ, at_pixels_IJ, rtol=0, atol=1e-5)
 
 
 def test_a_view_onto_itself_changes_no_bit():
     lattice = whole((5, 7), (8, 8))
     map_RC = noise(5, 7)
-    assert resampled(map_RC, lattice, lattice, True) is map_RC
+    assert resample_maps(map_RC, lattice, lattice, True) is map_RC
 
 
 def test_pictures_of_different_boxes_are_brought_one_by_one():
@@ -142,10 +150,10 @@ def test_pictures_of_different_boxes_are_brought_one_by_one():
     sources = [Lattice(grid, patch, box) for box in ((0, 0, 64, 96), (0, 0, 64, 50), (0, 0, 64, 96), (0, 0, 20, 96))]
     targets = [whole((5, 3), patch)] * 4
     maps_4HS = noise(4, 2, 24)
-    found_4HT = brought_to(targets, maps_4HS, sources, False)
+    found_4HT = resample_to_lattices(targets, maps_4HS, sources, False)
     assert found_4HT.shape == (4, 2, 15)
     for found_HT, maps_HS, source, target in zip(found_4HT, maps_4HS, sources, targets, strict=True):
-        expected = resampled(maps_HS.reshape(2, *grid), source, target, False)
+        expected = resample_maps(maps_HS.reshape(2, *grid), source, target, False)
         np.testing.assert_array_equal(found_HT.reshape(2, 5, 3), expected)
 
 
@@ -163,14 +171,14 @@ KINDS = [("mean", "cosine01"), ("mean", "probability"), ("sum", "minmax"), ("sum
 def test_several_of_one_map_are_that_map(merge, kind, times):
     valid_MT = np.random.default_rng(1).random((50, 24)) < 0.7
     map_MT = noise(50, 24) if merge == "mean" else of_kind(kind, noise(50, 24), valid_MT)
-    np.testing.assert_array_equal(merged([map_MT] * times, valid_MT, merge, kind), map_MT)
+    np.testing.assert_array_equal(merge_maps([map_MT] * times, valid_MT, merge, kind), map_MT)
 
 
 @pytest.mark.parametrize(("merge", "kind"), KINDS)
 def test_scores_stay_of_their_kind_and_are_as_the_mean_is(merge, kind):
     valid_MT = np.random.default_rng(1).random((50, 24)) < 0.7
     maps = [noise(50, 24), noise(50, 24)[::-1].copy(), noise(24, 50).T.copy()]
-    found_MT = merged(maps, valid_MT, merge, kind)
+    found_MT = merge_maps(maps, valid_MT, merge, kind)
     mean_MT = np.mean(maps, axis=0)
     expected_MT = mean_MT if merge == "mean" else of_kind(kind, mean_MT, valid_MT)
     np.testing.assert_allclose(found_MT[valid_MT], expected_MT[valid_MT], rtol=0, atol=1e-6)
@@ -186,8 +194,8 @@ def test_scores_stay_of_their_kind_and_are_as_the_mean_is(merge, kind):
 def test_maps_of_heads_are_as_their_mean_is(merge, kind):
     valid_MT = np.random.default_rng(1).random((9, 24)) < 0.7
     heads = [noise(9, 3, 24), noise(9, 3, 24)[:, ::-1].copy() ** 2]
-    found_MHT = merged(heads, valid_MT, merge, kind)
-    expected_MT = merged([each.mean(axis=1) for each in heads], valid_MT, merge, kind)
+    found_MHT = merge_maps(heads, valid_MT, merge, kind)
+    expected_MT = merge_maps([each.mean(axis=1) for each in heads], valid_MT, merge, kind)
     assert found_MHT.shape == (9, 3, 24)
     np.testing.assert_allclose(found_MHT.mean(axis=1), expected_MT, rtol=0, atol=1e-6)
 
@@ -195,11 +203,11 @@ def test_maps_of_heads_are_as_their_mean_is(merge, kind):
 @pytest.mark.parametrize("kind", ["minmax", "share_of_max"])
 def test_an_empty_map_stays_empty(kind):
     empty_MT = np.zeros((2, 24), np.float32)
-    np.testing.assert_array_equal(merged([empty_MT, empty_MT], empty_MT == 0, "sum", kind), empty_MT)
+    np.testing.assert_array_equal(merge_maps([empty_MT, empty_MT], empty_MT == 0, "sum", kind), empty_MT)
 
 
 def test_turning_twice_changes_nothing():
     maps_23T = noise(2, 3, 24)
-    once = turned(maps_23T, (4, 6))
+    once = mirror_patches(maps_23T, (4, 6))
     np.testing.assert_array_equal(once.reshape(2, 3, 4, 6), maps_23T.reshape(2, 3, 4, 6)[..., ::-1])
-    np.testing.assert_array_equal(turned(once, (4, 6)), maps_23T)
+    np.testing.assert_array_equal(mirror_patches(once, (4, 6)), maps_23T)

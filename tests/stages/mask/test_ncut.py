@@ -14,7 +14,16 @@ from scipy.linalg import eigh  # type: ignore[import-untyped]
 
 from maskmill.stages.mask.eigenvectors import second_eigenvector
 from maskmill.stages.mask.key_graph import WEAK, KeyGraph, key_graph
-from maskmill.stages.mask.ncut import LEAST_GAP, MEAN, Cut, best_cut, cut_by, maskcut_maps, ncut_map, soft_map
+from maskmill.stages.mask.ncut import (
+    LEAST_GAP,
+    MEAN,
+    GraphCut,
+    best_cut,
+    cut_by_vector,
+    maskcut_maps,
+    ncut_map,
+    soft_map,
+)
 from structured_keys import structured_keys
 
 REFERENCE = os.environ.get("MASKMILL_REFERENCE")
@@ -91,7 +100,7 @@ def test_keys_painted_out_are_keys_of_zero() -> None:
     keys = blob_keys(1, (12, 10), noise=1.0)
     gone = torch.from_numpy(np.random.default_rng(0).random(120) < 0.3)
     painted = key_graph(keys * ~gone[:, None], 0.15)
-    without = key_graph(keys, 0.15).without(gone)
+    without = key_graph(keys, 0.15).remove_patches(gone)
     assert torch.equal(painted.strong_TT, without.strong_TT)
     assert torch.equal(painted.degree_T, without.degree_T)
     assert not without.strong_TT[gone].any()
@@ -105,7 +114,7 @@ def test_a_product_is_exact_whatever_its_order(seed: int, num_patches: int, shar
     strong_TT = np.tril(generator.random((num_patches, num_patches)) < share)
     graph = graph_of(strong_TT | strong_TT.T)
     vectors = torch.from_numpy(generator.normal(size=(num_patches, 2)) * 2.0**exponent)
-    found = graph.normalised(vectors)
+    found = graph.multiply_normalised(vectors)
     weights = torch.from_numpy(weights_of(graph.strong_TT))
     root = graph.degree_T.sqrt()
     wanted = weights / root / root[:, None] @ vectors
@@ -116,7 +125,7 @@ def test_a_product_is_exact_whatever_its_order(seed: int, num_patches: int, shar
     # Weak edges are a sum of floats, whose order counts: without them nothing does.
     weak = WEAK * (vectors / root[:, None]).sum(dim=0), WEAK * (vectors / root[:, None])[turned].sum(dim=0)
     slack = (weak[0] - weak[1]).abs().max().item() + 1e-15 * size
-    torch.testing.assert_close(other.normalised(vectors[turned]), found[turned], rtol=0, atol=slack)
+    torch.testing.assert_close(other.multiply_normalised(vectors[turned]), found[turned], rtol=0, atol=slack)
 
 
 # ---- the eigenvector
@@ -140,7 +149,7 @@ def test_the_second_eigenvector_is_a_dense_solvers(
         assert found.value == pytest.approx(second, abs=1e-12)
         assert found.gap == pytest.approx(third - second, abs=1e-5)
         for by_corners in (False, True):
-            wanted = cut_by(vector, valid, by_corners)
+            wanted = cut_by_vector(vector, valid, by_corners)
             cut = best_cut(graph, valid, by_corners)
             assert cut is not None
             np.testing.assert_array_equal(cut.object_RC, wanted.object_RC)
@@ -169,7 +178,7 @@ def assert_cut_as_dense(side: int, tau: float) -> None:
             continue
         compared += 1
         found = objects(ncut_map(keys, valid, tau))
-        np.testing.assert_array_equal(found, cut_by(vector, valid, by_corners=False).object_RC, name)
+        np.testing.assert_array_equal(found, cut_by_vector(vector, valid, by_corners=False).object_RC, name)
         np.testing.assert_array_equal(found, published_object(vector, (side, side)), name)
     assert compared >= 3
 
@@ -257,7 +266,7 @@ def test_of_the_side_only_what_hangs_together_with_its_largest_entry() -> None:
 def test_the_vectors_sign_and_its_ties_are_settled_by_rules() -> None:
     valid = np.ones((1, 5), bool)
     for vector in ([1.0, 0, 0, 0, -1], [-1.0, 0, 0, 0, 1], [1.0, 1e-11, 0, -1e-11, -1 - 1e-11]):
-        cut = cut_by(np.array(vector), valid, by_corners=False)
+        cut = cut_by_vector(np.array(vector), valid, by_corners=False)
         np.testing.assert_array_equal(cut.object_RC, [[True, False, False, False, False]])
 
 
@@ -265,12 +274,12 @@ def test_a_foreground_of_three_corners_gives_way() -> None:
     height_RC = np.full((4, 5), -0.4)
     height_RC[0, 0] = height_RC[0, -1] = height_RC[-1, 0] = 1
     valid = np.ones((4, 5), bool)
-    assert cut_by(height_RC.ravel(), valid, by_corners=False).object_RC.sum() == 1
-    turned = cut_by(height_RC.ravel(), valid, by_corners=True)
+    assert cut_by_vector(height_RC.ravel(), valid, by_corners=False).object_RC.sum() == 1
+    turned = cut_by_vector(height_RC.ravel(), valid, by_corners=True)
     np.testing.assert_array_equal(turned.object_RC, height_RC < 0)
-    np.testing.assert_array_equal(cut_by(-height_RC.ravel(), valid, by_corners=True).object_RC, height_RC < 0)
+    np.testing.assert_array_equal(cut_by_vector(-height_RC.ravel(), valid, by_corners=True).object_RC, height_RC < 0)
     height_RC[0, 0] = -0.4
-    assert cut_by(height_RC.ravel(), valid, by_corners=True).object_RC.sum() == 1
+    assert cut_by_vector(height_RC.ravel(), valid, by_corners=True).object_RC.sum() == 1
 
 
 @settings(max_examples=60, deadline=None)
@@ -282,12 +291,12 @@ def test_map_and_mean_are_the_cut(seed: int, rows: int, columns: int) -> None:
     valid = np.ones((rows, columns), bool)
     if np.ptp(vector) < 1e-3:
         return
-    cut = cut_by(vector, valid, by_corners=False)
+    cut = cut_by_vector(vector, valid, by_corners=False)
     for kept in (cut.object_RC, cut.object_RC & (generator.random(valid.shape) < 0.5)):
         map_RC = soft_map(cut, kept)
         np.testing.assert_array_equal(objects(map_RC), kept)
         assert 0 <= map_RC.min() <= map_RC.max() <= 1
-    assert isinstance(cut, Cut)
+    assert isinstance(cut, GraphCut)
 
 
 # ---- padding, dtypes, keys that are nothing
@@ -316,7 +325,7 @@ def test_a_corner_that_is_hardly_picture_is_none() -> None:
     valid = np.ones((4, 4), bool)
     valid[3, 3] = False
     height = np.where(np.isin(np.arange(15), [0, 3, 14]), 1.0, -0.3)
-    assert cut_by(height, valid, by_corners=True).object_RC.sum() == 12
+    assert cut_by_vector(height, valid, by_corners=True).object_RC.sum() == 12
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

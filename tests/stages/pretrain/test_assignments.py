@@ -16,16 +16,16 @@ import torch
 from hypothesis import given, strategies as st
 from torch import Tensor
 
-from maskmill.stages.learning.processes import from_all
+from maskmill.stages.learning.processes import gather_all
 from maskmill.stages.pretrain.assignments import (
     Gather,
-    centred_targets,
+    centering_targets,
+    cluster_usage,
     cross_entropy,
     me_max,
     mean_prediction,
+    next_centre,
     sinkhorn_targets,
-    updated_centre,
-    usage,
 )
 
 SIZES = (st.integers(1, 12), st.integers(1, 9), st.integers(0, 1000))
@@ -131,7 +131,7 @@ def test_patches_are_balanced_as_one_batch():
 def test_centred_targets_are_the_formula(batch, clusters, seed, temperature):
     logits, centre = normal(batch, 3, clusters, seed=seed), normal(clusters, seed=seed + 1)
     exact = softmax_in_float64((logits.double().numpy() - centre.double().numpy()) / temperature)
-    assert np.abs(centred_targets(logits, centre, temperature).numpy() - exact).max() < 1e-5
+    assert np.abs(centering_targets(logits, centre, temperature).numpy() - exact).max() < 1e-5
 
 
 def test_three_steps_of_centring_from_first_principles():
@@ -142,10 +142,10 @@ def test_three_steps_of_centring_from_first_principles():
         centre, exact_centre = torch.zeros(5), np.zeros(5)
         for logits in batches:
             exact = softmax_in_float64((logits.double().numpy() - exact_centre) / 0.07)
-            assert np.abs(centred_targets(logits, centre, 0.07).numpy() - exact).max() < 1e-5
+            assert np.abs(centering_targets(logits, centre, 0.07).numpy() - exact).max() < 1e-5
             of_pictures = [picture.double().numpy().reshape(-1, 5).mean(axis=0) for picture in logits]
             exact_centre = 0.9 * exact_centre + 0.1 * np.mean(of_pictures, axis=0)
-            centre = updated_centre(centre, logits)
+            centre = next_centre(centre, logits)
             assert np.abs(centre.numpy() - exact_centre).max() < 1e-5
 
 
@@ -153,8 +153,8 @@ def test_a_constant_output_is_uniform_once_the_centre_has_come():
     logits = normal(1, 6).expand(8, 6)
     centre = torch.zeros(6)
     for _ in range(200):
-        centre = updated_centre(centre, logits)
-    assert (centred_targets(logits, centre, 0.07) - 1 / 6).abs().max() < 1e-3
+        centre = next_centre(centre, logits)
+    assert (centering_targets(logits, centre, 0.07) - 1 / 6).abs().max() < 1e-3
 
 
 @given(*SIZES)
@@ -202,7 +202,7 @@ def test_cross_entropy_is_the_formula_and_trains_the_student_alone():
 
 def test_no_target_carries_a_gradient():
     logits, centre = normal(4, 6).requires_grad_(), torch.zeros(6)
-    for found in (sinkhorn_targets(logits, 0.1), centred_targets(logits, centre, 0.1), updated_centre(centre, logits)):
+    for found in (sinkhorn_targets(logits, 0.1), centering_targets(logits, centre, 0.1), next_centre(centre, logits)):
         assert not found.requires_grad
 
 
@@ -210,14 +210,14 @@ def test_what_is_given_stays_as_it_was():
     logits, centre = normal(4, 6), normal(6, seed=1)
     before = logits.clone(), centre.clone()
     sinkhorn_targets(logits, 1.0)
-    updated_centre(centre, logits)
+    next_centre(centre, logits)
     assert torch.equal(logits, before[0])
     assert torch.equal(centre, before[1])
 
 
 def test_half_precision_is_computed_in_float32():
     logits = normal(4, 6).bfloat16()
-    for function in (lambda x: sinkhorn_targets(x, 0.1), lambda x: centred_targets(x, torch.zeros(6), 0.1)):
+    for function in (lambda x: sinkhorn_targets(x, 0.1), lambda x: centering_targets(x, torch.zeros(6), 0.1)):
         assert torch.equal(function(logits), function(logits.float()))
 
 
@@ -234,7 +234,7 @@ def test_half_precision_is_computed_in_float32():
 )
 def test_what_is_watched(assignments, entropy, num_active, highest):
     for rows in (assignments, assignments[None]):
-        found = usage(rows)
+        found = cluster_usage(rows)
         assert found.entropy == pytest.approx(entropy, abs=1e-4)
         assert found.num_active == num_active
         assert found.highest == pytest.approx(highest)
@@ -272,11 +272,11 @@ def test_several_processes_give_what_one_would(counts):
 def test_the_centre_and_the_usage_of_several_processes_are_those_of_one():
     whole, centre = normal(7, 3, 5), normal(5, seed=1)
     parts = list(whole.split([2, 5]))
-    centres = in_processes(parts, lambda part, gather: updated_centre(centre, part, gather=gather))
+    centres = in_processes(parts, lambda part, gather: next_centre(centre, part, gather=gather))
     assert torch.equal(centres[0], centres[1])
-    assert (centres[0] - updated_centre(centre, whole)).abs().max() < 1e-6
-    expected = usage(whole.softmax(dim=-1))
-    for found in in_processes(parts, lambda part, gather: usage(part.softmax(dim=-1), gather)):
+    assert (centres[0] - next_centre(centre, whole)).abs().max() < 1e-6
+    expected = cluster_usage(whole.softmax(dim=-1))
+    for found in in_processes(parts, lambda part, gather: cluster_usage(part.softmax(dim=-1), gather)):
         assert found.num_active == expected.num_active
         assert (found.entropy, found.highest) == pytest.approx((expected.entropy, expected.highest))
 
@@ -291,7 +291,7 @@ def test_me_max_gradients_averaged_over_processes_are_those_of_one():
         return weight.grad
 
     averaged = torch.stack(in_processes(list(whole.split([4, 3, 2])), gradient)).mean(dim=0)
-    assert (averaged - gradient(whole, from_all)).abs().max() < 1e-6
+    assert (averaged - gradient(whole, gather_all)).abs().max() < 1e-6
 
 
 RANK = """

@@ -4,14 +4,14 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from maskmill.stages.learning.processes import WHOLE, Part
-from maskmill.stages.pretrain.draws import chosen, draws_at, noise, order, shares, whole_below
+from maskmill.stages.learning.processes import WHOLE, BatchSlice
+from maskmill.stages.pretrain.draws import draw_bernoulli, draw_noise, draw_order, draw_shares, draws_at, whole_below
 
 CPU = torch.device("cpu")
 
 
 def drawn(seed: int, *place: int) -> torch.Tensor:
-    return shares(draws_at(seed, *place), (8,), CPU)
+    return draw_shares(draws_at(seed, *place), (8,), CPU)
 
 
 def test_a_place_has_its_own_numbers_again_and_again():
@@ -34,7 +34,7 @@ def test_whole_numbers_stay_below_their_limit(limit, seed):
 
 @pytest.mark.parametrize(("probability", "share"), [(0.0, 0.0), (1.0, 1.0), (0.3, 0.3)])
 def test_chosen_as_often_as_asked(probability, share):
-    found = chosen(draws_at(0), (20_000,), probability, CPU).float().mean()
+    found = draw_bernoulli(draws_at(0), (20_000,), probability, CPU).float().mean()
     assert abs(float(found) - share) < (0.02 if 0 < share < 1 else 1e-9)
 
 
@@ -46,14 +46,14 @@ def test_nothing_is_taken_from_the_generator_of_others():
 
 @given(st.integers(0, 100), st.sampled_from([1, 2, 3, 6]))
 def test_what_a_row_gets_does_not_depend_on_who_has_it(seed, count):
-    def all_draws(part: Part, rows: int) -> list[torch.Tensor]:
+    def all_draws(part: BatchSlice, rows: int) -> list[torch.Tensor]:
         draws = draws_at(seed, part=part)
-        sides = shares(draws, (2, rows, 3), CPU, rows=1)
-        return [*sides, noise(draws, torch.empty(rows, 4)), chosen(draws, (rows,), 0.5, CPU)]
+        sides = draw_shares(draws, (2, rows, 3), CPU, rows=1)
+        return [*sides, draw_noise(draws, torch.empty(rows, 4)), draw_bernoulli(draws, (rows,), 0.5, CPU)]
 
-    orders = {tuple(order(draws_at(seed, part=Part(index, count)), 5)) for index in range(count)}
+    orders = {tuple(draw_order(draws_at(seed, part=BatchSlice(index, count)), 5)) for index in range(count)}
     assert len(orders) == 1
     whole = all_draws(WHOLE, 6)
-    of_parts = [all_draws(Part(index, count), 6 // count) for index in range(count)]
+    of_parts = [all_draws(BatchSlice(index, count), 6 // count) for index in range(count)]
     for number, wanted in enumerate(whole):
         assert torch.equal(torch.cat([drawn[number] for drawn in of_parts]), wanted)

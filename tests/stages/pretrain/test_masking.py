@@ -8,7 +8,7 @@ from torch import Tensor
 
 from maskmill.manifests.errors import ConfigError
 from maskmill.stages.pretrain.draws import draws_at
-from maskmill.stages.pretrain.masking import Masking, corrupt, group_mask, masked_patches
+from maskmill.stages.pretrain.masking import Masking, corrupt_pictures, group_mask, patch_mask
 
 
 def pictures(batch: int, height: int = 48, width: int = 32) -> Tensor:
@@ -69,7 +69,7 @@ def test_pictures_with_other_shares_are_covered_each_by_its_own():
 def test_the_area_is_drawn_from_one_half_to_the_largest():
     given_pictures = torch.zeros(300, 3, 32, 32)
     masking = Masking(largest_dropped=0.75, replaced=0.0, longest_side=0.1)
-    covered = corrupt(given_pictures, masking, 16, draws_at(0)).is_corrupted.float().mean(dim=(1, 2))
+    covered = corrupt_pictures(given_pictures, masking, 16, draws_at(0)).is_corrupted.float().mean(dim=(1, 2))
     assert 0.5 <= float(covered.min()) < 0.52
     assert 0.73 < float(covered.max()) < 0.76
     assert 0.61 < float(covered.mean()) < 0.64
@@ -77,7 +77,7 @@ def test_the_area_is_drawn_from_one_half_to_the_largest():
 
 def test_defaults_are_half_dropped_and_the_others_replaced_by_three_tenths():
     given_pictures = pictures(200)
-    found = corrupt(given_pictures, Masking(longest_side=0.15), 16, draws_at(0))
+    found = corrupt_pictures(given_pictures, Masking(longest_side=0.15), 16, draws_at(0))
     covered = found.is_corrupted.float().mean(dim=(1, 2))
     dropped = torch.tensor(
         [bool((p[:, m] == 0).all()) for p, m in zip(found.pictures, found.is_corrupted, strict=True)]
@@ -93,7 +93,7 @@ def test_defaults_are_half_dropped_and_the_others_replaced_by_three_tenths():
 def test_only_masked_pixels_change_and_the_given_pictures_stay(replaced):
     given_pictures = pictures(6)
     before = given_pictures.clone()
-    found = corrupt(given_pictures, Masking(replaced=replaced), 16, draws_at(0))
+    found = corrupt_pictures(given_pictures, Masking(replaced=replaced), 16, draws_at(0))
     assert torch.equal(given_pictures, before)
     same = (found.pictures == given_pictures).all(dim=1)
     assert torch.equal(same, ~found.is_corrupted)
@@ -104,7 +104,7 @@ def test_replaced_parts_are_another_picture_at_the_same_place(batch):
     given_pictures = pictures(batch)
     donors = set()
     for seed in range(40):
-        found = corrupt(given_pictures, Masking(replaced=1.0), 16, draws_at(seed))
+        found = corrupt_pictures(given_pictures, Masking(replaced=1.0), 16, draws_at(seed))
         for b in range(batch):
             mask = found.is_corrupted[b]
             source = {int(value) - 1 for value in found.pictures[b][:, mask].flatten()}
@@ -116,7 +116,7 @@ def test_replaced_parts_are_another_picture_at_the_same_place(batch):
 
 
 def test_noise_is_normal():
-    found = corrupt(pictures(20), Masking(replaced=0.0, fill="noise"), 16, draws_at(0))
+    found = corrupt_pictures(pictures(20), Masking(replaced=0.0, fill="noise"), 16, draws_at(0))
     noise = found.pictures.permute(0, 2, 3, 1)[found.is_corrupted]
     assert abs(float(noise.mean())) < 0.02
     assert abs(float(noise.std()) - 1) < 0.02
@@ -126,7 +126,7 @@ def test_noise_is_normal():
 def test_a_patch_is_masked_when_more_than_half_of_it_is(batch, rows, columns, patch, share):
     height, width = rows * patch, columns * patch
     mask = torch.rand(batch, height, width, generator=torch.Generator().manual_seed(patch)) < share
-    found = masked_patches(mask, patch)
+    found = patch_mask(mask, patch)
     assert found.shape == (batch, rows * columns)
     for b in range(batch):
         for r in range(rows):
@@ -138,13 +138,13 @@ def test_a_patch_is_masked_when_more_than_half_of_it_is(batch, rows, columns, pa
 def test_exactly_half_a_patch_is_not_masked():
     mask = torch.zeros(1, 4, 4, dtype=torch.bool)
     mask[:, :2] = True
-    assert not masked_patches(mask, 4).any()
+    assert not patch_mask(mask, 4).any()
     mask[0, 2, 0] = True
-    assert masked_patches(mask, 4).all()
+    assert patch_mask(mask, 4).all()
 
 
 def test_masks_aligned_to_patches_mask_them_whole():
-    found = corrupt(pictures(8), Masking(align_px=16), 16, draws_at(0))
+    found = corrupt_pictures(pictures(8), Masking(align_px=16), 16, draws_at(0))
     whole = found.is_masked.view(8, 3, 2).repeat_interleave(16, dim=1).repeat_interleave(16, dim=2)
     assert torch.equal(whole, found.is_corrupted)
 
@@ -153,7 +153,7 @@ def test_masks_aligned_to_patches_mask_them_whole():
 def test_the_same_generator_gives_the_same_bytes(fill):
     given_pictures, masking = pictures(5), Masking(fill=fill)
     before = torch.get_rng_state()
-    first, again, other = (corrupt(given_pictures, masking, 16, draws_at(0, step)) for step in (1, 1, 2))
+    first, again, other = (corrupt_pictures(given_pictures, masking, 16, draws_at(0, step)) for step in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first.pictures, again.pictures)
     assert torch.equal(first.is_corrupted, again.is_corrupted)
@@ -162,7 +162,7 @@ def test_the_same_generator_gives_the_same_bytes(fill):
 
 def test_nothing_is_masked_where_nothing_is_to_be():
     given_pictures = pictures(3)
-    found = corrupt(given_pictures, Masking(largest_dropped=0.0, largest_replaced=0.0), 16, draws_at(0))
+    found = corrupt_pictures(given_pictures, Masking(largest_dropped=0.0, largest_replaced=0.0), 16, draws_at(0))
     assert torch.equal(found.pictures, given_pictures)
     assert not found.is_corrupted.any()
     assert not found.is_masked.any()
@@ -184,9 +184,9 @@ def test_what_cannot_be_is_refused(wrong, message):
 
 def test_pictures_that_do_not_fit_are_refused():
     with pytest.raises(ConfigError, match="48x32 are not whole steps of 5 pixels"):
-        corrupt(pictures(2), Masking(align_px=5), 16, draws_at(0))
+        corrupt_pictures(pictures(2), Masking(align_px=5), 16, draws_at(0))
     with pytest.raises(ConfigError, match="48x32 are not whole steps of 14 pixels"):
-        corrupt(pictures(2), Masking(), 14, draws_at(0))
+        corrupt_pictures(pictures(2), Masking(), 14, draws_at(0))
     with pytest.raises(ConfigError, match="one picture has no other"):
-        corrupt(pictures(1), Masking(), 16, draws_at(0))
-    assert corrupt(pictures(1), Masking(replaced=0.0), 16, draws_at(0)).is_corrupted.any()
+        corrupt_pictures(pictures(1), Masking(), 16, draws_at(0))
+    assert corrupt_pictures(pictures(1), Masking(replaced=0.0), 16, draws_at(0)).is_corrupted.any()

@@ -14,7 +14,7 @@ from safetensors.torch import load
 
 import small_runs
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.artifact.checkpoints import seen_ids
+from maskmill.manifests.artifact.checkpoints import training_ids
 from maskmill.manifests.errors import ConfigError, StaleArtifact
 from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.running.run import Outcome, run
@@ -26,7 +26,7 @@ from maskmill.stages.pretrain.config import PretrainConfig, pretrain_config
 from maskmill.stages.pretrain.network import Network
 from maskmill.stages.pretrain.stage import METRICS, STAGE
 from maskmill.stages.pretrain.teaching import Teaching
-from maskmill.stages.pretrain.watching import collapse, nearest_centroid
+from maskmill.stages.pretrain.watching import collapse_warning, nearest_centroid
 from small_dataset import tree, write_dataset
 
 BACKBONE = "test_vit.r160_in1k"  # patches of 16 pixels
@@ -65,7 +65,7 @@ def test_a_checkpoint_that_extraction_takes(home: Path, tmp_path: Path) -> None:
     assert made.counts == {"kind": "backbone", "backbone": BACKBONE, "pictures": PICTURES, "steps": 6}
     assert verify(str(tmp_path / "checkpoint")).exit_code == 0
     checkpoint = open_artifact(str(tmp_path / "checkpoint"), "checkpoint")
-    assert seen_ids(checkpoint, "labels") == seen_ids(checkpoint, "masks") == frozenset()
+    assert training_ids(checkpoint, "labels") == training_ids(checkpoint, "masks") == frozenset()
     extracting = extract_config(BACKBONE, str(tmp_path / "checkpoint"), (48, 32))
     run(EXTRACT, extracting, {"images": str(home / "images")}, str(tmp_path / "tokens"))
     source = open_artifact(str(tmp_path / "tokens")).plan.facts["weights"]["source"]
@@ -195,8 +195,8 @@ def test_the_sentence_of_a_collapse() -> None:
     healthy = {
         f"{name} {key}": value for name in ("cls", "patch") for key, value in (("information", 1.0), ("active", 8))
     }
-    assert collapse(asked, healthy) == collapse(config(losses="contrastive"), {}) == ""
-    told = collapse(asked, {**healthy, "patch information": 0.01, "patch active": 3})
+    assert collapse_warning(asked, healthy) == collapse_warning(config(losses="contrastive"), {}) == ""
+    told = collapse_warning(asked, {**healthy, "patch information": 0.01, "patch active": 3})
     assert "(patch 0.01 of 2.08 nats, 3 clusters of 8 in use)" in told
 
 

@@ -18,9 +18,9 @@ from maskmill.stages.pretrain.views import (
     LOCAL,
     SECOND_GLOBAL,
     Strengths,
+    draw_boxes,
     draw_view,
     draw_views,
-    drawn_boxes,
 )
 
 CPU = torch.device("cpu")
@@ -64,7 +64,7 @@ def test_each_picture_has_its_own_crop_exact_to_the_pixel(seed, size):
     kind = replace(PLAIN, size_px=size, scale=(0.05, 1.0), ratio=(0.5, 2.0))
     given_pictures = pictures()
     found = draw_view(given_pictures, kind, draws_at(seed))
-    boxes = drawn_boxes(4, 40, kind, draws_at(seed), CPU)
+    boxes = draw_boxes(4, 40, kind, draws_at(seed), CPU)
     for b, (top, left, rows, columns) in enumerate(boxes.tolist()):
         crop = given_pictures[b, :, top : top + rows, left : left + columns]
         assert (found[b] - resized(crop, size)).abs().max() < 2e-5
@@ -75,7 +75,7 @@ def test_each_picture_has_its_own_crop_exact_to_the_pixel(seed, size):
 )
 def test_boxes_keep_scale_and_ratio_and_lie_within(high, less, narrow, wider, side, seed):
     kind = replace(PLAIN, scale=(high * (1 - less), high), ratio=(narrow, narrow * wider))
-    boxes = drawn_boxes(8, side, kind, draws_at(seed), CPU).double()
+    boxes = draw_boxes(8, side, kind, draws_at(seed), CPU).double()
     top, left, rows, columns = boxes.unbind(dim=1)
     assert (rows >= 1).all()
     assert (columns >= 1).all()
@@ -95,7 +95,7 @@ def test_boxes_keep_scale_and_ratio_and_lie_within(high, less, narrow, wider, si
 )
 def test_where_no_try_fits_it_is_the_largest_in_the_middle(ratio, expected):
     kind = replace(PLAIN, scale=(0.999, 1.0), ratio=ratio)
-    boxes = drawn_boxes(200, 40, kind, draws_at(0), CPU).tolist()
+    boxes = draw_boxes(200, 40, kind, draws_at(0), CPU).tolist()
     assert expected in boxes
     if not ratio[0] <= 1 <= ratio[1]:
         assert boxes == [expected] * 200
@@ -103,7 +103,7 @@ def test_where_no_try_fits_it_is_the_largest_in_the_middle(ratio, expected):
 
 def test_boxes_are_spread_over_scales_and_places():
     kind = replace(PLAIN, scale=(0.25, 1.0), ratio=(3 / 4, 4 / 3))
-    top, left, rows, columns = drawn_boxes(4000, 100, kind, draws_at(0), CPU).double().unbind(dim=1)
+    top, left, rows, columns = draw_boxes(4000, 100, kind, draws_at(0), CPU).double().unbind(dim=1)
     share = rows * columns / 100**2
     assert 0.24 < float(share.min()) < 0.27
     assert 0.55 < float(share.mean()) < 0.62  # a little under the middle: of the large ones fewer fit

@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from maskmill.manifests.errors import ConfigError
 from maskmill.stages.maps.one_thread import one_thread
-from maskmill.stages.refine.par import PAR_PRESETS, adapted, pixel_adaptive, probabilities
-from maskmill.stages.refine.smoothing import find_par
+from maskmill.stages.refine.par import PAR_PRESETS, adapt_scores, pixel_adaptive_scores, probabilities
+from maskmill.stages.refine.smoothing import find_par_preset
 
-TOCO = find_par("toco")
+TOCO = find_par_preset("toco")
 SHORT = replace(TOCO, iterations=3)  # the formula pixel by pixel takes a millisecond a pixel and iteration
 
 
@@ -93,7 +93,7 @@ def test_it_is_the_published_formula_at_any_size(size: tuple[int, int], seed: in
     """Few grey levels, too, so that pixels have neighbours of one colour: a deviation of 0."""
     picture, scores = picture_of(size, seed, levels), scores_of(size, seed)
     expected = by_hand(picture.astype(np.float64), scores.astype(np.float64), SHORT.iterations)
-    found = adapted(batch(picture), batch(scores), SHORT)[0].numpy()
+    found = adapt_scores(batch(picture), batch(scores), SHORT)[0].numpy()
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
@@ -101,7 +101,7 @@ def test_ten_iterations_reach_over_a_larger_picture() -> None:
     """Larger than the largest dilation, so that not every neighbour lies beyond the edge."""
     picture, scores = picture_of((60, 7), 0), scores_of((60, 7), 1)
     expected = by_hand(picture.astype(np.float64), scores.astype(np.float64), 10)
-    np.testing.assert_allclose(adapted(batch(picture), batch(scores), TOCO)[0].numpy(), expected, atol=2e-5)
+    np.testing.assert_allclose(adapt_scores(batch(picture), batch(scores), TOCO)[0].numpy(), expected, atol=2e-5)
 
 
 @given(st.integers(1, 90), st.integers(1, 40), st.sampled_from([1, 500, 1000, 2500]), st.integers(1, 12))
@@ -113,9 +113,9 @@ def test_blocks_and_neighbours_in_the_batch_change_no_bit(
     preset = replace(TOCO, iterations=iterations)
     pictures = [picture_of((height, width), seed) for seed in range(3)]
     scores = [scores_of((height, width), seed) for seed in range(3)]
-    together = adapted(batch(*pictures), batch(*scores), preset, block_pixels)
+    together = adapt_scores(batch(*pictures), batch(*scores), preset, block_pixels)
     for number in range(3):
-        alone = adapted(batch(pictures[number]), batch(scores[number]), preset, 10**9)
+        alone = adapt_scores(batch(pictures[number]), batch(scores[number]), preset, 10**9)
         assert torch.equal(together[number], alone[0])
 
 
@@ -123,9 +123,9 @@ def test_blocks_and_neighbours_in_the_batch_change_no_bit(
 def test_threads_change_no_bit(threads: int) -> None:
     pictures = torch.from_numpy((picture_of((301, 203), 0) * 255).astype(np.uint8))[None]
     scores = batch(scores_of((301, 203), 1, 3))[:, None]
-    expected = pixel_adaptive(pictures, scores, SHORT)
+    expected = pixel_adaptive_scores(pictures, scores, SHORT)
     torch.set_num_threads(threads)
-    assert torch.equal(pixel_adaptive(pictures, scores, SHORT), expected)
+    assert torch.equal(pixel_adaptive_scores(pictures, scores, SHORT), expected)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 1), (11, 14)])
@@ -135,10 +135,10 @@ def test_it_is_done_at_half_the_size(size: tuple[int, int]) -> None:
     sets = torch.from_numpy(np.stack([scores_of(size, seed, 3) for seed in (1, 2)]))
     half = (max(1, size[0] // 2), max(1, size[1] // 2))
     small = functional.interpolate(torch.from_numpy(picture)[None].float() / 255, half, mode="bilinear")
-    found = pixel_adaptive(torch.from_numpy(picture)[None], sets[None], SHORT)[0]
+    found = pixel_adaptive_scores(torch.from_numpy(picture)[None], sets[None], SHORT)[0]
     for one, scores in zip(found, sets, strict=True):
         soft = functional.interpolate(scores[None], half, mode="bilinear").softmax(dim=1)
-        expected = functional.interpolate(adapted(small, soft, SHORT), size, mode="bilinear")[0]
+        expected = functional.interpolate(adapt_scores(small, soft, SHORT), size, mode="bilinear")[0]
         assert torch.allclose(one, expected, atol=1e-5)
 
 
@@ -153,10 +153,10 @@ def test_scores_stop_at_a_strong_edge_and_go_on_where_there_is_none() -> None:
     picture[:, :, 20:] = 1
     scores = np.zeros((1, 40, 40), np.float32)
     scores[0, :, :14] = 1
-    found = adapted(batch(picture), batch(scores), TOCO)[0, 0].numpy()
+    found = adapt_scores(batch(picture), batch(scores), TOCO)[0, 0].numpy()
     assert found[:, :20].min() > 0.2
     assert found[:, 20:].max() < 0.1
-    flat = adapted(batch(np.zeros_like(picture)), batch(scores), TOCO)[0, 0].numpy()
+    flat = adapt_scores(batch(np.zeros_like(picture)), batch(scores), TOCO)[0, 0].numpy()
     assert flat[20, 21] > 0.2
 
 
@@ -165,17 +165,17 @@ def test_scores_stop_at_a_strong_edge_and_go_on_where_there_is_none() -> None:
     [("toco", 10, (0.25, 0.7)), ("afa", 10, (0.35, 0.55)), ("afa-coco", 15, (0.35, 0.55))],
 )
 def test_a_preset_has_the_published_parameters(name: str, iterations: int, rule: tuple[float, float]) -> None:
-    preset = find_par(name)
+    preset = find_par_preset(name)
     assert (preset.iterations, preset.dilations, preset.scale) == (iterations, (1, 2, 4, 8, 12, 24), 2)
     assert str(preset.background) == f"two:{rule[0]},{rule[1]}"
     assert preset.source
 
 
 def test_presets_by_name() -> None:
-    assert find_par("") is TOCO
-    assert find_par(" ToCo ") is TOCO
+    assert find_par_preset("") is TOCO
+    assert find_par_preset(" ToCo ") is TOCO
     assert len({preset.name for preset in PAR_PRESETS}) == len(PAR_PRESETS)
     with pytest.raises(ConfigError, match=r"^there is no PAR preset called 'afa-voc'; did you mean afa-coco\?$"):
-        find_par("afa-voc")
+        find_par_preset("afa-voc")
     with pytest.raises(ConfigError, match=r"choose one of toco, afa, afa-coco$"):
-        find_par("?")
+        find_par_preset("?")

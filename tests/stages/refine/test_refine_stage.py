@@ -26,12 +26,12 @@ from maskmill.pipeline.running.run import Outcome, run
 from maskmill.pipeline.running.units import Computed, compute_unit
 from maskmill.stages.maps.backgrounds import parse_background
 from maskmill.stages.maps.object_classes import KnownClasses, object_labels
-from maskmill.stages.maps.upsampling import upsampled
+from maskmill.stages.maps.upsampling import upsample_maps
 from maskmill.stages.refine.guided import parse_guided
 from maskmill.stages.refine.presets import find_preset
 from maskmill.stages.refine.refinement import Refinement, refine_picture
 from maskmill.stages.refine.refiners import SMOOTHERS, Refiner
-from maskmill.stages.refine.smoothing import find_par
+from maskmill.stages.refine.smoothing import find_par_preset
 from maskmill.stages.refine.stage import STAGE, refine_config
 from small_dataset import tree, write_picture
 from small_tokens import CLASSES, PICTURES, Bench, bench_of
@@ -113,7 +113,7 @@ def maps_by_picture(maps: Artifact) -> dict[str, tuple[np.ndarray, list[dict[str
         own = [rows[place] for place in places]
         if own[0]["status"] == "ok" and own[0]["note"] != "no_label":
             size, box = (own[0]["height"], own[0]["width"]), tuple(own[0]["box"])
-            found[name] = upsampled(maps.read("map", places), size, box, (16, 16), True), own
+            found[name] = upsample_maps(maps.read("map", places), size, box, (16, 16), True), own
     return found
 
 
@@ -492,7 +492,7 @@ def test_a_smoother_sees_each_picture_upright(
     bench: Bench, by_class: Artifact, refiner: Refiner, preset: str, rule: str
 ) -> None:
     found = labels_of(refined(bench, by_class, refiner=refiner, preset=preset, background=rule))
-    smoother = find_par(preset) if refiner == "par" else parse_guided(preset)
+    smoother = find_par_preset(preset) if refiner == "par" else parse_guided(preset)
     refinement = Refinement(background=parse_background(rule), smoother=smoother)
     for name, (maps_KHW, rows) in maps_by_picture(by_class).items():
         thresholds, classes = np.array([row["threshold"] for row in rows]), [row["class"] for row in rows]

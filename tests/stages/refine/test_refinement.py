@@ -14,7 +14,7 @@ from maskmill.manifests.errors import Reason, RowFailed
 from maskmill.stages.maps.backgrounds import (
     ConstantScore,
     OwnRow,
-    Rows,
+    PictureMaps,
     RowThresholds,
     TwoScores,
     hard_labels,
@@ -114,7 +114,7 @@ def test_maps_with_a_background_of_their_own() -> None:
 def test_hard_presets_refine_the_label_map_of_the_rule() -> None:
     pytest.importorskip("pydensecrf.densecrf", exc_type=ImportError)
     thresholds_K = np.array([0.5, 0.6])
-    rows = Rows(soft_maps(), thresholds_K, np.array([2, 1], np.uint8))
+    rows = PictureMaps(soft_maps(), thresholds_K, np.array([2, 1], np.uint8))
     refined = refine_picture(
         picture(), soft_maps(), thresholds_K, [12, 3], Refinement(background=RowThresholds(), crf=IRN)
     )
@@ -127,7 +127,7 @@ def test_hard_presets_refine_the_label_map_of_the_rule() -> None:
 def test_soft_presets_refine_the_scores_of_the_rule(rule: str) -> None:
     pytest.importorskip("pydensecrf.densecrf", exc_type=ImportError)
     thresholds_K, background = np.array([0.5, 0.6]), parse_background(rule)
-    rows = Rows(soft_maps(), thresholds_K, np.array([1, 2], np.uint8))
+    rows = PictureMaps(soft_maps(), thresholds_K, np.array([1, 2], np.uint8))
     refined = refine_picture(
         picture(), soft_maps(), thresholds_K, [3, 12], Refinement(background=background, crf=CLIP_ES)
     )
@@ -141,7 +141,7 @@ def test_soft_presets_refine_the_scores_of_the_rule(rule: str) -> None:
 @pytest.mark.parametrize("preset", [IRN, TOCO_CAM], ids=["irn", "toco-cam"])
 def test_two_scores_are_refined_apart_and_joined_as_in_irn(preset) -> None:
     pytest.importorskip("pydensecrf.densecrf", exc_type=ImportError)
-    rows = Rows(soft_maps(), np.zeros(2), np.array([1, 2], np.uint8))
+    rows = PictureMaps(soft_maps(), np.zeros(2), np.array([1, 2], np.uint8))
 
     def refined_level(score: float) -> np.ndarray:
         if preset.unary == "labels":

@@ -13,7 +13,7 @@ from maskmill.manifests.errors import EnvironmentFault, Reason, RowFailed
 from maskmill.stages.maps.backgrounds import (
     ConstantScore,
     OwnRow,
-    Rows,
+    PictureMaps,
     RowThresholds,
     TwoScores,
     parse_background,
@@ -21,21 +21,21 @@ from maskmill.stages.maps.backgrounds import (
 )
 from maskmill.stages.maps.object_classes import KnownClasses
 from maskmill.stages.refine import batches, smoothing
-from maskmill.stages.refine.batches import refined_in_batches
+from maskmill.stages.refine.batches import refine_in_batches
 from maskmill.stages.refine.guided import MEASURED, GuidedPreset, guided_filter
-from maskmill.stages.refine.par import pixel_adaptive
+from maskmill.stages.refine.par import pixel_adaptive_scores
 from maskmill.stages.refine.refinement import (
     Refined,
     Refinement,
     Unrefined,
+    prepare_picture,
+    refine_batch,
     refine_objects,
     refine_picture,
-    refined,
-    unrefined_picture,
 )
-from maskmill.stages.refine.smoothing import Smoother, find_par, smoothed
+from maskmill.stages.refine.smoothing import Smoother, find_par_preset, smooth_scores
 
-PAR, GUIDED = find_par("toco"), GuidedPreset(4, 1e-3)
+PAR, GUIDED = find_par_preset("toco"), GuidedPreset(4, 1e-3)
 SIZE = (24, 31)
 both = pytest.mark.parametrize("smoother", [PAR, GUIDED], ids=["par", "guided"])
 
@@ -60,7 +60,7 @@ def smooth(picture_HW3: np.ndarray, scores_LHW: np.ndarray, smoother: Smoother) 
     pictures, scores = torch.from_numpy(picture_HW3).permute(2, 0, 1)[None], torch.from_numpy(scores_LHW)[None]
     if isinstance(smoother, GuidedPreset):
         return guided_filter(pictures, scores, smoother)[0].numpy()
-    return pixel_adaptive(pictures, scores[:, None], smoother)[0, 0].numpy()
+    return pixel_adaptive_scores(pictures, scores[:, None], smoother)[0, 0].numpy()
 
 
 def same(one: Refined, other: Refined) -> bool:
@@ -75,7 +75,7 @@ def test_the_highest_of_the_smoothed_scores_wins(smoother: Smoother, rule: str) 
     found = refine_picture(
         picture(), soft_maps(), thresholds_K, [12, 3], Refinement(background=background, smoother=smoother)
     )
-    rows = Rows(soft_maps(), thresholds_K, np.array([2, 1], np.uint8))
+    rows = PictureMaps(soft_maps(), thresholds_K, np.array([2, 1], np.uint8))
     scores_LHW = smooth(picture(), soft_scores(rows, background), smoother)
     assert np.array_equal(found.label_HW, np.array([0, 3, 12], np.uint8)[scores_LHW.argmax(axis=0)])
     assert len(np.unique(found.label_HW)) == 3
@@ -86,7 +86,7 @@ def test_the_highest_of_the_smoothed_scores_wins(smoother: Smoother, rule: str) 
 
 @both
 def test_two_background_scores_are_refined_apart_and_joined_as_under_the_crf(smoother: Smoother) -> None:
-    rows, keys = Rows(soft_maps(), np.zeros(2), np.array([1, 2], np.uint8)), np.array([0, 3, 12])
+    rows, keys = PictureMaps(soft_maps(), np.zeros(2), np.array([1, 2], np.uint8)), np.array([0, 3, 12])
     scores = {s: smooth(picture(), soft_scores(rows, ConstantScore(s)), smoother) for s in (0.5, 0.6)}
     certain, possible = keys[scores[0.6].argmax(axis=0)], keys[scores[0.5].argmax(axis=0)]
     expected = certain.copy()  # utils/camutils.py of AFA and ToCo, as step/cam_to_ir_label.py of irn
@@ -155,16 +155,16 @@ def test_no_map_is_no_foreground_and_a_map_that_is_not_finite_fails(smoother: Sm
 def asked(number: int, size: tuple[int, int] = SIZE, num_rows: int = 2) -> Unrefined:
     maps_KHW = soft_maps(num_rows, seed=number)[:, : size[0], : size[1]]
     pixels_HW3 = picture(number)[: size[0], : size[1]]
-    return unrefined_picture(pixels_HW3, maps_KHW, np.full(num_rows, 0.5), [3, 12, 7][:num_rows], RowThresholds())
+    return prepare_picture(pixels_HW3, maps_KHW, np.full(num_rows, 0.5), [3, 12, 7][:num_rows], RowThresholds())
 
 
 @both
 def test_a_picture_does_not_depend_on_those_beside_it(smoother: Smoother) -> None:
     refinement = Refinement(background=RowThresholds(), smoother=smoother)
     pictures = [asked(number) for number in range(3)]
-    together = refined(pictures, refinement)
+    together = refine_batch(pictures, refinement)
     for one, each in zip(pictures, together, strict=True):
-        assert same(each, refined([one], refinement)[0])
+        assert same(each, refine_batch([one], refinement)[0])
     assert not same(together[0], together[1])
 
 
@@ -174,9 +174,9 @@ def test_on_a_gpu_pictures_of_one_shape_go_together(monkeypatch: pytest.MonkeyPa
 
     def on_the_cpu(pictures: Sequence[Unrefined], refinement: Refinement) -> list[Refined]:
         groups.append([each.shape for each in pictures])
-        return refined(pictures, Refinement(background=refinement.background, smoother=refinement.smoother))
+        return refine_batch(pictures, Refinement(background=refinement.background, smoother=refinement.smoother))
 
-    monkeypatch.setattr(batches, "refined", on_the_cpu)
+    monkeypatch.setattr(batches, "refine_batch", on_the_cpu)
     shapes = [(SIZE, 2), ((10, 9), 2), (SIZE, 2), (SIZE, 1), ((10, 9), 2), (SIZE, 2)]
     pictures = [asked(number, *shape) for number, shape in enumerate(shapes)]
     failed, known = RowFailed(Reason.CHANGED), Refined(np.zeros((1, 1), np.uint8), ())
@@ -185,7 +185,7 @@ def test_on_a_gpu_pictures_of_one_shape_go_together(monkeypatch: pytest.MonkeyPa
     def run(device: str) -> dict[int, Refined | RowFailed]:
         groups.clear()
         refinement = Refinement(background=RowThresholds(), smoother=GUIDED, device=device)
-        return dict(refined_in_batches(everything, refinement))
+        return dict(refine_in_batches(everything, refinement))
 
     alone = run("cpu")
     assert [len(group) for group in groups] == [1] * 6
@@ -205,7 +205,7 @@ def test_on_a_gpu_pictures_of_one_shape_go_together(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_device_that_is_too_small_for_a_batch_does_its_pictures_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, tried = smoothing._together, []
+    whole, tried = smoothing._smooth_together, []
 
     def small_device(pictures: Sequence[np.ndarray], *rest: object) -> list[np.ndarray]:
         tried.append(len(pictures))
@@ -215,9 +215,9 @@ def test_a_device_that_is_too_small_for_a_batch_does_its_pictures_one_by_one(mon
 
     pictures = [picture(number) for number in range(2)]
     scores = [soft_maps(2, number)[None] for number in range(2)]
-    expected = smoothed(pictures, scores, GUIDED, "cpu")
-    monkeypatch.setattr(smoothing, "_together", small_device)
-    found = smoothed(pictures, scores, GUIDED, "cpu")
+    expected = smooth_scores(pictures, scores, GUIDED, "cpu")
+    monkeypatch.setattr(smoothing, "_smooth_together", small_device)
+    found = smooth_scores(pictures, scores, GUIDED, "cpu")
     assert tried == [2, 1, 1]
     assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
 
@@ -226,9 +226,9 @@ def test_a_device_that_is_too_small_for_a_picture_is_told(monkeypatch: pytest.Mo
     def no_room(*_: object) -> list[np.ndarray]:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(smoothing, "_together", no_room)
+    monkeypatch.setattr(smoothing, "_smooth_together", no_room)
     with pytest.raises(EnvironmentFault, match=r"^cuda has no room to refine a picture of 31×24 pixels; choose --dev"):
-        smoothed([picture()], [soft_maps()[None]], PAR, "cuda")
+        smooth_scores([picture()], [soft_maps()[None]], PAR, "cuda")
 
 
 # ---- pictures as they are

@@ -8,13 +8,13 @@ from hypothesis import given, strategies as st
 
 from maskmill.stages.evaluate.few_shot_floors import (
     all_foreground,
-    chosen_threshold,
+    choose_threshold,
     cls_similarity,
     constant,
     nearest_cls,
 )
-from maskmill.stages.scores.few_shot import Answered, episode_counts, exact, few_shot_scores, mean_of_folds
-from maskmill.stages.scores.iou import accumulated
+from maskmill.stages.scores.few_shot import Answered, episode_counts, exact_episodes, few_shot_scores, mean_of_folds
+from maskmill.stages.scores.iou import sum_counts
 
 
 def golden_answers(golden: dict[str, Any]) -> Answered:
@@ -22,7 +22,7 @@ def golden_answers(golden: dict[str, Any]) -> Answered:
     for painted, target, classes in zip(golden["prediction"], golden["target"], golden["support_classes"], strict=True):
         truth = np.array([0, *classes], np.uint8)[target]
         counts.append(episode_counts(painted, truth, classes.tolist(), "background"))
-    is_exact = exact(golden["predicted_present"], golden["class_present"])
+    is_exact = exact_episodes(golden["predicted_present"], golden["class_present"])
     return Answered(tuple(f"query{n}" for n in range(len(counts))), tuple(counts), is_exact)
 
 
@@ -119,7 +119,7 @@ def test_painting_a_class_that_is_not_there_costs():
 def test_an_episode_is_exact_where_every_way_is():
     found = np.array([[True, False], [True, True], [False, False]])
     true = np.array([[True, False], [True, False], [True, True]])
-    assert exact(found, true).tolist() == [True, False, False]
+    assert exact_episodes(found, true).tolist() == [True, False, False]
 
 
 def coin(num: int, copies: int) -> Answered:
@@ -172,7 +172,7 @@ def test_all_foreground_scores_the_share_of_the_class():
     floor = all_foreground(1, 1)
     counts = episode_counts(np.full_like(truth, floor.painted[0]), truth, [5], "background")
     assert few_shot_scores(Answered(("q",), (counts,), np.array([True])), num_resamples=1).miou.estimate == 0.25
-    assert accumulated([counts]).classes.tolist() == [0, 5]
+    assert sum_counts([counts]).classes.tolist() == [0, 5]
 
 
 def test_similarity_is_the_mean_cosine_over_shots():
@@ -190,7 +190,7 @@ def test_no_threshold_is_right_more_often_than_the_chosen(pairs):
     def right(threshold):
         return int(((similarity >= threshold) == is_present).sum())
 
-    chosen = chosen_threshold(similarity, is_present)
+    chosen = choose_threshold(similarity, is_present)
     others = [-np.inf, np.inf, *np.arange(-1, 8) + 0.5]
     assert right(chosen) == max(right(each) for each in others)
     lower = [each for each in others if ((similarity >= each) & (similarity < chosen)).any()]

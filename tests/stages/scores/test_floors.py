@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 from hypothesis import example, given, strategies as st
 
-from maskmill.stages.scores.floors import GRID, WHOLE, Ellipse, cell_counts, fitted_ellipses, painted, painted_labels
+from maskmill.stages.scores.floors import (
+    GRID,
+    WHOLE,
+    Ellipse,
+    cell_counts,
+    fit_ellipses,
+    labels_to_paint,
+    paint_ellipse,
+)
 
 CENTRES = [0.3, 0.4, 0.5, 0.6, 0.7]
 RADII = [0.1 + 0.05 * step for step in range(14)]
@@ -20,7 +28,7 @@ def half_of(image_id: str) -> int:
 
 
 def fitted(labels: list[set[int]], truth: list[np.ndarray]) -> list[Ellipse]:
-    return fitted_ellipses(ids_of(len(truth)), labels, np.stack([cell_counts(one) for one in truth]))
+    return fit_ellipses(ids_of(len(truth)), labels, np.stack([cell_counts(one) for one in truth]))
 
 
 def close(first: Ellipse, row: float, column: float, row_radius: float, column_radius: float) -> bool:
@@ -31,18 +39,18 @@ def close(first: Ellipse, row: float, column: float, row_radius: float, column_r
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 254))
 @example(600, 800, 1)
 def test_the_whole_ellipse_is_every_pixel(height, width, label):
-    assert (painted((height, width), label) == label).all()
+    assert (paint_ellipse((height, width), label) == label).all()
 
 
 def test_a_pixel_is_painted_if_its_centre_is_inside():
-    found = painted((4, 8), 3, Ellipse(0.5, 0.5, 0.5, 0.25))
+    found = paint_ellipse((4, 8), 3, Ellipse(0.5, 0.5, 0.5, 0.25))
     for row, column in itertools.product(range(4), range(8)):
         inside = ((row + 0.5) / 4 - 0.5) ** 2 / 0.25 + ((column + 0.5) / 8 - 0.5) ** 2 / 0.0625 <= 1
         assert found[row, column] == (3 if inside else 0)
 
 
 def test_of_several_labels_the_commonest_is_painted():
-    assert painted_labels([{1}, {2, 1}, {2, 3}, {2}, {4, 5}, set()]) == [1, 2, 2, 2, 4, 0]
+    assert labels_to_paint([{1}, {2, 1}, {2, 3}, {2}, {4, 5}, set()]) == [1, 2, 2, 2, 4, 0]
 
 
 @given(st.integers(1, 150), st.integers(1, 150))
@@ -62,7 +70,7 @@ def test_the_ellipse_of_a_class_is_fitted_on_the_others():
     """Three classes that each are one ellipse: every class gets the one of the two others, never its own."""
     shapes = {1: Ellipse(0.3, 0.3, 0.2, 0.2), 2: Ellipse(0.7, 0.6, 0.25, 0.35), 3: Ellipse(0.7, 0.6, 0.25, 0.35)}
     labels = [{1}, {1}, {2}, {3}]
-    truth = [painted((64, 64), min(own), shapes[min(own)]) for own in labels]
+    truth = [paint_ellipse((64, 64), min(own), shapes[min(own)]) for own in labels]
     found = fitted(labels, truth)
     assert close(found[0], 0.7, 0.6, 0.25, 0.35)
     assert found[0] == found[1]
@@ -73,10 +81,11 @@ def test_nothing_of_the_judged_class_is_used():
     """Whatever the truth of images that hold class 3, its ellipse stays; also where they are painted as class 2."""
     rng = np.random.default_rng(0)
     labels = [{3}, {2, 3}, {2}, {2}, {2}, {1}, {1, 3}]
-    assert painted_labels(labels) == [3, 2, 2, 2, 2, 1, 3]
+    assert labels_to_paint(labels) == [3, 2, 2, 2, 2, 1, 3]
     sizes = [(400, 500) if 3 in own else (40, 50) for own in labels]  # heavy, wherever they would be used
     truth = [
-        painted(size, min(own), Ellipse(*rng.uniform(0.3, 0.6, 4))) for own, size in zip(labels, sizes, strict=True)
+        paint_ellipse(size, min(own), Ellipse(*rng.uniform(0.3, 0.6, 4)))
+        for own, size in zip(labels, sizes, strict=True)
     ]
     truth[5][:] = 0  # so that class 2 alone decides
     changed = [np.roll(one, 150, axis=1) if 3 in own else one for own, one in zip(labels, truth, strict=True)]
@@ -92,14 +101,14 @@ def test_it_is_the_best_of_every_ellipse_tried():
     shapes = [Ellipse(*rng.uniform(0.2, 0.6, 4)) for _ in labels]
     truth = []
     for own, shape in zip(labels, shapes, strict=True):
-        one = painted((GRID, GRID), min(own), shape)
+        one = paint_ellipse((GRID, GRID), min(own), shape)
         one[rng.random(one.shape) < 0.1] = 0
         one[rng.random(one.shape) < 0.05] = 255
         truth.append(one)
     by_class = [np.concatenate(truth[1:4]), np.concatenate(truth[4:])]  # what class 1 is fitted on
 
     def miou(ellipse: Ellipse) -> float:
-        found = painted((GRID, GRID), 1, ellipse) > 0
+        found = paint_ellipse((GRID, GRID), 1, ellipse) > 0
         total = 0.0
         for many in by_class:
             inside, judged = (many > 0) & (many < 255), many < 255
@@ -115,14 +124,14 @@ def test_classes_weigh_alike_however_many_images_they_have():
     """Nine images of one class and three of others: of all pixels the small ellipse is best, of classes the large."""
     small, large = Ellipse(0.5, 0.3, 0.2, 0.2), Ellipse(0.5, 0.5, 0.45, 0.45)
     labels = [{1}] * 9 + [{2}, {3}, {4}]
-    truth = [painted((64, 64), min(own), small if own == {1} else large) for own in labels]
+    truth = [paint_ellipse((64, 64), min(own), small if own == {1} else large) for own in labels]
     assert close(fitted(labels, truth)[-1], 0.5, 0.5, 0.45, 0.45)
 
 
 def test_a_single_class_is_fitted_on_the_other_half():
     ids = ids_of(8)
     shapes = [Ellipse(0.3, 0.3, 0.2, 0.2), Ellipse(0.7, 0.6, 0.25, 0.35)]
-    truth = [painted((64, 64), 5, shapes[half_of(image_id)]) for image_id in ids]
+    truth = [paint_ellipse((64, 64), 5, shapes[half_of(image_id)]) for image_id in ids]
     assert {half_of(image_id) for image_id in ids} == {0, 1}
     for image_id, found in zip(ids, fitted([{5}] * 8, truth), strict=True):
         other = shapes[1 - half_of(image_id)]
@@ -130,19 +139,19 @@ def test_a_single_class_is_fitted_on_the_other_half():
 
 
 def test_with_nothing_to_fit_on_it_is_the_whole_picture():
-    truth = painted((20, 20), 1, Ellipse(0.5, 0.5, 0.2, 0.2))
+    truth = paint_ellipse((20, 20), 1, Ellipse(0.5, 0.5, 0.2, 0.2))
     assert fitted([{1}], [truth]) == [WHOLE]
     assert fitted([{1}, {2}], [truth, np.zeros((20, 20), np.uint8)])[0] == WHOLE
     assert fitted([set(), set()], [truth, truth]) == [WHOLE, WHOLE]
-    assert fitted_ellipses([], [], np.zeros((0, 2, GRID, GRID), np.float32)) == []
+    assert fit_ellipses([], [], np.zeros((0, 2, GRID, GRID), np.float32)) == []
 
 
 def test_the_order_of_images_does_not_matter():
     rng = np.random.default_rng(3)
     labels = [{int(label)} for label in rng.integers(1, 4, 20)]
-    truth = [painted((30, 45), min(own), Ellipse(*rng.uniform(0.2, 0.6, 4))) for own in labels]
+    truth = [paint_ellipse((30, 45), min(own), Ellipse(*rng.uniform(0.2, 0.6, 4))) for own in labels]
     cells, ids = np.stack([cell_counts(one) for one in truth]), ids_of(20)
     order = rng.permutation(20)
-    found = fitted_ellipses(ids, labels, cells)
-    again = fitted_ellipses([ids[at] for at in order], [labels[at] for at in order], cells[order])
+    found = fit_ellipses(ids, labels, cells)
+    again = fit_ellipses([ids[at] for at in order], [labels[at] for at in order], cells[order])
     assert again == [found[at] for at in order]

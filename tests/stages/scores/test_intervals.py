@@ -4,9 +4,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from maskmill.stages.evaluate.boundary import boundary_scores, mean_boundary_f, stacked_boundaries
+from maskmill.stages.evaluate.boundary import boundary_scores, mean_boundary_f, stack_boundaries
 from maskmill.stages.scores.intervals import Interval, bootstrap, counts_interval, difference_interval
-from maskmill.stages.scores.iou import Counts, mean_iou, pixel_counts, stacked
+from maskmill.stages.scores.iou import Counts, mean_iou, pixel_counts, stack_counts
 
 MIOU = partial(mean_iou, with_background=True)
 
@@ -25,7 +25,7 @@ def drawn_images(num: int) -> Counts:
     rng = np.random.default_rng(5)
     truth = rng.integers(0, 3, (num, 6, 6), np.uint8)
     predicted = np.where(rng.random(truth.shape) < 0.7, truth, rng.integers(0, 4, truth.shape, np.uint8))
-    return stacked([pixel_counts(*pair) for pair in zip(truth, predicted.astype(np.uint8), strict=True)])
+    return stack_counts([pixel_counts(*pair) for pair in zip(truth, predicted.astype(np.uint8), strict=True)])
 
 
 def ends(interval: Interval) -> tuple[float, float]:
@@ -91,17 +91,17 @@ def test_it_depends_on_the_seed_and_on_nothing_else():
 def test_resamples_that_have_no_score_are_left_out_and_counted():
     """Of two images only one has foreground: a quarter of the resamples have none."""
     truth = [np.zeros((2, 2), np.uint8), np.eye(2, dtype=np.uint8)]
-    images = stacked([pixel_counts(one, one) for one in truth])
+    images = stack_counts([pixel_counts(one, one) for one in truth])
     found = counts_interval(images, partial(mean_iou, with_background=False), num_resamples=2000)
     assert (found.estimate, found.low, found.high) == (1, 1, 1)
     assert found.num_undefined == pytest.approx(500, abs=100)
 
 
 def test_nothing_to_draw_from_has_no_interval():
-    empty = counts_interval(stacked([]), MIOU)
+    empty = counts_interval(stack_counts([]), MIOU)
     assert (empty.estimate, empty.low, empty.high) == (None, None, None)
     void = pixel_counts(np.full((2, 2), 255, np.uint8), np.zeros((2, 2), np.uint8))
-    assert counts_interval(stacked([void, void]), MIOU).low is None
+    assert counts_interval(stack_counts([void, void]), MIOU).low is None
 
 
 def test_one_image_is_as_sure_as_it_can_be():
@@ -125,7 +125,7 @@ def test_boundary_scores_have_one_too():
     truth = np.zeros((20, 30, 30), np.uint8)
     truth[:, 8:20, 8:20] = 1
     predicted = [np.roll(one, int(rng.integers(0, 4)), axis=0) for one in truth]
-    _, sums_NK2 = stacked_boundaries([boundary_scores(*pair) for pair in zip(truth, predicted, strict=True)])
+    _, sums_NK2 = stack_boundaries([boundary_scores(*pair) for pair in zip(truth, predicted, strict=True)])
     found = bootstrap(sums_NK2.reshape(20, -1), lambda sums: mean_boundary_f(sums.reshape(len(sums), -1, 2)))
     assert is_inside(found)
 

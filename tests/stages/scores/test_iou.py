@@ -6,13 +6,13 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as arrays
 
 from maskmill.stages.scores.iou import (
-    accumulated,
     as_foreground,
     class_iou,
+    iou_scores,
     mean_iou,
     pixel_counts,
-    scores,
-    stacked,
+    stack_counts,
+    sum_counts,
 )
 
 VALUES = st.sampled_from([0, 1, 2, 7, 254, 255])
@@ -62,12 +62,12 @@ def test_counts_are_those_of_every_pixel_by_itself(pair, undecided):
 @given(st.lists(PAIRS, max_size=4), st.sampled_from(["error", "excluded"]), st.booleans())
 def test_miou_is_of_sums_and_of_every_class_that_occurs(images, undecided, with_background):
     counts = [pixel_counts(truth, predicted, undecided) for truth, predicted in images]
-    total = accumulated(counts)
-    assert as_dict(total) == as_dict(accumulated([accumulated(counts[:2]), accumulated(counts[2:])]))
-    found = scores(total)
+    total = sum_counts(counts)
+    assert as_dict(total) == as_dict(sum_counts([sum_counts(counts[:2]), sum_counts(counts[2:])]))
+    found = iou_scores(total)
     expected = slow_miou(images, undecided, with_background)
     assert (found.miou if with_background else found.miou_foreground) == pytest.approx(expected)
-    together = stacked(counts)
+    together = stack_counts(counts)
     assert np.array_equal(together.pixels.sum(axis=0), total.pixels)
     assert np.array_equal(together.classes, total.classes)
 
@@ -75,7 +75,7 @@ def test_miou_is_of_sums_and_of_every_class_that_occurs(images, undecided, with_
 def test_one_case_by_hand():
     truth = np.array([[0, 0, 1, 1], [0, 255, 1, 2]], np.uint8)
     predicted = np.array([[0, 1, 1, 1], [3, 1, 255, 0]], np.uint8)
-    found = scores(pixel_counts(truth, predicted))
+    found = iou_scores(pixel_counts(truth, predicted))
     by_label = {row.label: (row.iou, row.precision, row.recall) for row in found.classes}
     assert by_label == {
         0: (1 / 4, 1 / 2, 1 / 3),
@@ -85,23 +85,23 @@ def test_one_case_by_hand():
     }
     assert found.miou == pytest.approx((1 / 4 + 1 / 2) / 4)
     assert found.miou_foreground == pytest.approx((1 / 2) / 3)
-    leaving_out = {row.label: row.recall for row in scores(pixel_counts(truth, predicted, "excluded")).classes}
+    leaving_out = {row.label: row.recall for row in iou_scores(pixel_counts(truth, predicted, "excluded")).classes}
     assert leaving_out == {0: 1 / 3, 1: 1, 2: 0, 3: None}
 
 
 def test_a_perfect_prediction_is_1_and_void_truth_is_nothing():
     truth = np.array([[0, 5], [255, 5]], np.uint8)
-    assert scores(pixel_counts(truth, np.where(truth == 255, 9, truth).astype(np.uint8))).miou == 1
-    nothing = scores(pixel_counts(np.full((3, 3), 255, np.uint8), np.ones((3, 3), np.uint8)))
+    assert iou_scores(pixel_counts(truth, np.where(truth == 255, 9, truth).astype(np.uint8))).miou == 1
+    nothing = iou_scores(pixel_counts(np.full((3, 3), 255, np.uint8), np.ones((3, 3), np.uint8)))
     assert (nothing.miou, nothing.miou_foreground, nothing.classes) == (None, None, ())
-    assert scores(accumulated([])).miou is None
+    assert iou_scores(sum_counts([])).miou is None
 
 
 def test_the_mean_is_of_sums_and_not_of_images():
     large, small = np.ones((10, 10), np.uint8), np.ones((1, 1), np.uint8)
     counts = [pixel_counts(large, large), pixel_counts(small, np.zeros_like(small))]
-    assert scores(accumulated(counts)).miou_foreground == pytest.approx(100 / 101)
-    per_image = mean_iou(stacked(counts), with_background=False)
+    assert iou_scores(sum_counts(counts)).miou_foreground == pytest.approx(100 / 101)
+    per_image = mean_iou(stack_counts(counts), with_background=False)
     assert per_image.tolist() == [1, 0]
 
 
@@ -111,12 +111,12 @@ def test_without_classes_a_wrong_class_is_no_error(pair):
     foreground = [(truth > 0) & (truth < 255), (predicted > 0) & (predicted < 255)]
     judged = truth != 255
     both, either = ((foreground[0] & foreground[1])[judged].sum(), (foreground[0] | foreground[1])[judged].sum())
-    found = scores(pixel_counts(as_foreground(truth), as_foreground(predicted))).miou_foreground
+    found = iou_scores(pixel_counts(as_foreground(truth), as_foreground(predicted))).miou_foreground
     assert found == (pytest.approx(both / either) if either else None)
 
 
 def test_classes_without_pixels_in_one_image_are_nan_there():
-    counts = stacked([pixel_counts(np.full((2, 2), k, np.uint8), np.full((2, 2), k, np.uint8)) for k in (1, 2)])
+    counts = stack_counts([pixel_counts(np.full((2, 2), k, np.uint8), np.full((2, 2), k, np.uint8)) for k in (1, 2)])
     iou = class_iou(counts.pixels)
     assert iou[0, 0] == iou[1, 1] == 1
     assert math.isnan(iou[0, 1])

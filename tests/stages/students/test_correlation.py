@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, strategies as st
 
 from maskmill.stages.students.correlation import correlation, head_directions
-from maskmill.stages.vision.token_fields import resized_for_support
+from maskmill.stages.vision.token_fields import resize_for_support
 
 
 def normal(*shape, seed=0):
@@ -21,7 +21,7 @@ def golden(reference):
 
 def test_correlation_is_the_published_one(golden):
     support = golden["support_tokens"].float().flatten(0, 1)
-    resized = resized_for_support(support, (9, 9), (4, 4)).unflatten(0, golden["support_tokens"].shape[:2])
+    resized = resize_for_support(support, (9, 9), (4, 4)).unflatten(0, golden["support_tokens"].shape[:2])
     found = correlation(golden["query_tokens"], resized, heads=6)
     assert found.shape == (2, 72, 81, 17)
     assert (found[:, :, ::9] - golden["correlation"]).abs().max() < 1e-6

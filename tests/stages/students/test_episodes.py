@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 
 from maskmill.manifests.datasets.fold_lists import read_fold
 from maskmill.manifests.errors import ConfigError
-from maskmill.stages.students.episodes import judged_episode, judged_episodes, made_pool, training_episode
+from maskmill.stages.students.episodes import evaluation_episode, evaluation_episodes, make_pool, training_episode
 
 # First 16 hex digits of sha256 over [[query, classes, supports], …] as compact JSON, by fold.
 DIGESTS = {
@@ -25,7 +25,7 @@ TESTS += [("pascal", 1, 5, fold) for fold in (0, 1)]
 @pytest.mark.parametrize(("name", "way", "shot", "fold"), TESTS)
 def test_episodes_are_the_published_ones(reference, name, way, shot, fold):
     listed = read_fold("pascal-5i" if name == "pascal" else "coco-20i", str(reference / "splits" / name), fold, "novel")
-    pool = made_pool(listed.lines, listed.classes, "listed" if name == "pascal" else "drawn", way, shot)
+    pool = make_pool(listed.lines, listed.classes, "listed" if name == "pascal" else "drawn", way, shot)
     suffix = ".jpg" if name == "coco" else ""
     found = [
         [
@@ -34,7 +34,7 @@ def test_episodes_are_the_published_ones(reference, name, way, shot, fold):
             [[support + suffix for support in of_way] for of_way in each.supports],
             [int(present) for present in each.is_present],
         ]
-        for each in judged_episodes(pool, way, shot)
+        for each in evaluation_episodes(pool, way, shot)
     ]
     if shot == 1:
         data = json.dumps([row[:3] for row in found], separators=(",", ":")).encode()
@@ -62,23 +62,23 @@ def test_an_episode_keeps_its_promises(pool_of, index, way, shot):
     sizes, queries = pool_of
     way = min(way, len(sizes))
     lines = lines_of(sizes)
-    pool = made_pool([*lines, ("other", 255)], sorted(sizes), queries, way, shot)
-    for episode in (judged_episode(pool, index, way, shot), training_episode(pool, 5, index)):
+    pool = make_pool([*lines, ("other", 255)], sorted(sizes), queries, way, shot)
+    for episode in (evaluation_episode(pool, index, way, shot), training_episode(pool, 5, index)):
         assert len(set(episode.classes)) == len(episode.classes) == len(episode.supports)
         for label, supports, is_present in zip(episode.classes, episode.supports, episode.is_present, strict=True):
             assert len(set(supports)) == len(supports)
             assert episode.query not in supports
             assert all((support, label) in lines for support in supports)
             assert is_present == ((episode.query, label) in lines)
-    assert judged_episode(pool, index, way, shot) == judged_episode(pool, index, way, shot)
-    assert len(judged_episode(pool, index, way, shot).classes) == way
-    assert {len(of_way) for of_way in judged_episode(pool, index, way, shot).supports} == {shot}
+    assert evaluation_episode(pool, index, way, shot) == evaluation_episode(pool, index, way, shot)
+    assert len(evaluation_episode(pool, index, way, shot).classes) == way
+    assert {len(of_way) for of_way in evaluation_episode(pool, index, way, shot).supports} == {shot}
 
 
 @pytest.mark.parametrize("queries", ["listed", "drawn"])
 def test_training_asks_for_the_querys_class_half_of_the_time(queries):
     """10 classes of 5 pictures, none of which shows two: so present is the query's own class."""
-    pool = made_pool(lines_of(dict.fromkeys(range(1, 11), 5), shared=0), range(1, 11), queries, 1, 1)
+    pool = make_pool(lines_of(dict.fromkeys(range(1, 11), 5), shared=0), range(1, 11), queries, 1, 1)
     episodes = [training_episode(pool, 0, place) for place in range(2000)]
     assert abs(sum(each.is_present[0] for each in episodes) - 1000) < 4 * (2000 / 4) ** 0.5
     asked = Counter(each.classes[0] for each in episodes)
@@ -89,19 +89,19 @@ def test_training_asks_for_the_querys_class_half_of_the_time(queries):
 
 def test_listed_queries_come_once_an_epoch_in_an_order_of_its_own():
     lines = lines_of({1: 5, 2: 7})
-    pool = made_pool(lines, [1, 2], "listed", 1, 1)
-    assert pool.epoch == 12
+    pool = make_pool(lines, [1, 2], "listed", 1, 1)
+    assert pool.episodes_per_epoch == 12
     epochs = [[training_episode(pool, 3, 12 * epoch + at).query for at in range(12)] for epoch in range(3)]
     assert all(Counter(epoch) == Counter(image for image, _ in lines) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
 
 
 def test_drawn_queries_have_an_epoch_of_every_picture():
-    assert made_pool(lines_of({1: 5, 2: 7}), [1, 2], "drawn", 1, 1).epoch == 9
+    assert make_pool(lines_of({1: 5, 2: 7}), [1, 2], "drawn", 1, 1).episodes_per_epoch == 9
 
 
 def test_seeds_and_places_give_other_episodes():
-    pool = made_pool(lines_of(dict.fromkeys(range(1, 9), 9)), range(1, 9), "drawn", 1, 1)
+    pool = make_pool(lines_of(dict.fromkeys(range(1, 9), 9)), range(1, 9), "drawn", 1, 1)
     runs = [
         [training_episode(pool, seed, start + place) for place in range(20)] for seed, start in ((0, 0), (1, 0), (0, 1))
     ]
@@ -121,10 +121,10 @@ def test_seeds_and_places_give_other_episodes():
 )
 def test_what_no_episode_can_be_made_of_is_refused(sizes, way, shot, message):
     with pytest.raises(ConfigError, match=message):
-        made_pool(lines_of(sizes), sorted(sizes), "listed", way, shot)
+        make_pool(lines_of(sizes), sorted(sizes), "listed", way, shot)
 
 
 def test_one_class_is_always_asked_for():
-    pool = made_pool(lines_of({7: 4}), [7], "listed", 1, 1)
-    assert all(judged_episode(pool, index, 1, 1).classes == (7,) for index in range(20))
+    pool = make_pool(lines_of({7: 4}), [7], "listed", 1, 1)
+    assert all(evaluation_episode(pool, index, 1, 1).classes == (7,) for index in range(20))
     assert all(training_episode(pool, 0, index).is_present == (True,) for index in range(20))

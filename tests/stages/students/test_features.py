@@ -16,8 +16,8 @@ from maskmill.stages.students.features import (
     PAIR_FIELDS,
     Cached,
     Online,
+    backbone_config,
     pictures_of_images,
-    seeing,
 )
 from maskmill.stages.students.same_pictures import refuse_other_pictures
 from small_tokens import BACKBONE, PICTURES, SIZE, Bench, bench_of
@@ -37,7 +37,7 @@ def squashed(bench: Bench, **asked: Any) -> Tokens:
 
 def online(bench: Bench, fields: Any = PAIR_FIELDS, fit: Any = "squash", blocks: Any = ()) -> Online:
     images = open_artifact(str(bench.images), "images")
-    return Online(seeing(BACKBONE, "random:0", SIZE, fit), fields, pictures_of_images(images), blocks)
+    return Online(backbone_config(BACKBONE, "random:0", SIZE, fit), fields, pictures_of_images(images), blocks)
 
 
 def test_both_give_the_same_numbers(bench: Bench) -> None:

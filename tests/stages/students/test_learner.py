@@ -125,7 +125,7 @@ def test_values_and_gradients_are_the_plain_ones(shape, mask_name, head_width, a
         patch.setitem(module._AT_ONCE, "cpu", at_once * blocks * heads)
         for found in (
             learner(x, mask, tuple(grid)),
-            learner.of_tokens(query, support, mask, tuple(grid), heads),
+            learner.forward_tokens(query, support, mask, tuple(grid), heads),
         ):
             pair = (found.presence, found.segmentation)
             for one, exact in zip(pair, expected, strict=True):
@@ -149,7 +149,8 @@ def test_what_a_mask_hides_changes_attention_and_not_what_is_pooled():
     query, support = random_pairs(1, 2, 2, 8, (3, 3), seed=5)
     with torch.no_grad():
         hidden, seen, none = (
-            learner.of_tokens(query, support, mask, (3, 3), heads=2) for mask in (MASKS["zero"], MASKS["all"], None)
+            learner.forward_tokens(query, support, mask, (3, 3), heads=2)
+            for mask in (MASKS["zero"], MASKS["all"], None)
         )
     assert torch.equal(seen.segmentation, none.segmentation)
     assert (hidden.segmentation - none.segmentation).abs().max() > 1e-4
@@ -161,10 +162,10 @@ def test_pairs_know_nothing_of_each_other():
     query, support = random_pairs(3, 2, 3, 8, (4, 5), seed=7)
     mask = torch.cat([MASKS["corner"], MASKS["zero"], MASKS["all"]])
     with torch.no_grad():
-        together = learner.of_tokens(query, support, mask, (4, 5), heads=3)
+        together = learner.forward_tokens(query, support, mask, (4, 5), heads=3)
         for pair in range(3):
             one = slice(pair, pair + 1)
-            alone = learner.of_tokens(query[one], support[one], mask[one], (4, 5), heads=3)
+            alone = learner.forward_tokens(query[one], support[one], mask[one], (4, 5), heads=3)
             assert (together.presence[one] - alone.presence).abs().max() < 1e-5
             assert (together.segmentation[one] - alone.segmentation).abs().max() < 1e-5
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from maskmill.stages.students.linear import PatchClassifier, label_shares, predicted_labels, share_loss
+from maskmill.stages.students.linear import PatchClassifier, label_shares, predict_labels, share_loss
 
 
 def random_labels(size, num_classes, seed, with_void=True):
@@ -73,7 +73,7 @@ def test_a_label_outside_the_table_is_refused():
 def test_predictions_have_the_pictures_size(size):
     logits = np.zeros((3, 2, 3), np.float32)
     logits[2, :, 0], logits[1, :, 1:] = 1, 1
-    found = predicted_labels(logits, size, (0, 0, 8, 12), (4, 4))
+    found = predict_labels(logits, size, (0, 0, 8, 12), (4, 4))
     assert found.shape == size
     assert set(np.unique(found).tolist()) <= {1, 2}
     if size[1] >= 3:
@@ -84,7 +84,7 @@ def test_predictions_have_the_pictures_size(size):
 def test_padding_has_no_part_in_a_prediction():
     logits = np.zeros((2, 2, 2), np.float32)
     logits[1, :, 1] = 100  # only the box's left half is picture
-    assert (predicted_labels(logits, (8, 4), (0, 0, 8, 4), (4, 4)) == 0).all()
+    assert (predict_labels(logits, (8, 4), (0, 0, 8, 4), (4, 4)) == 0).all()
 
 
 @pytest.mark.parametrize("hidden", [0, 16])

@@ -8,13 +8,13 @@ import torch
 from hypothesis import given, strategies as st
 
 from maskmill.stages.students.objective import (
-    at_pixels,
-    decided_presence,
-    decided_ways,
-    over_shots,
+    decide_presence,
+    decide_ways,
+    mean_over_shots,
     pair_losses,
     pixel_probability,
     probability,
+    upsample_logits,
 )
 
 
@@ -37,10 +37,10 @@ def test_the_loss_is_the_published_one(golden):
 
 
 def test_decisions_of_three_ways_are_the_published_ones(golden):
-    present = decided_presence(probability(golden["way3_logits_cls"]))
+    present = decide_presence(probability(golden["way3_logits_cls"]))
     assert torch.equal(present, golden["way3_present"])
     logits = golden["way3_logits_seg"]
-    ways = decided_ways(pixel_probability(logits.flatten(0, 1)).unflatten(0, logits.shape[:2]))
+    ways = decide_ways(pixel_probability(logits.flatten(0, 1)).unflatten(0, logits.shape[:2]))
     assert torch.equal(ways.long(), golden["way3_segmentation"])
 
 
@@ -94,19 +94,19 @@ def test_a_batch_in_parts_has_the_same_mean():
 
 def test_a_half_is_painted_and_not_found_present():
     """As published: > 0.5 for presence, ≥ 0.5 for a pixel; of equal ways the first."""
-    assert decided_presence(torch.tensor([[0.5, 0.6]])).tolist() == [[False, True]]
+    assert decide_presence(torch.tensor([[0.5, 0.6]])).tolist() == [[False, True]]
     probabilities = torch.tensor([[[[0.5, 0.49, 0.7]], [[0.5, 0.2, 0.9]]]])
-    assert decided_ways(probabilities).tolist() == [[[1, 0, 2]]]
+    assert decide_ways(probabilities).tolist() == [[[1, 0, 2]]]
 
 
 def test_shots_decide_by_the_mean_of_their_probabilities():
     """Not by a vote: one sure shot outweighs two unsure ones."""
     shots = torch.tensor([[[0.45, 0.9]], [[0.45, 0.2]], [[0.95, 0.3]]])
-    assert decided_presence(over_shots(shots)).tolist() == [[True, False]]
+    assert decide_presence(mean_over_shots(shots)).tolist() == [[True, False]]
 
 
 def test_logits_reach_the_pixels_with_corners_aligned():
     logits = torch.arange(8.0).view(1, 2, 2, 2)
-    found = at_pixels(logits, (5, 3))
+    found = upsample_logits(logits, (5, 3))
     assert torch.equal(found[..., [0, 0, -1, -1], [0, -1, 0, -1]].view(1, 2, 2, 2), logits)
     assert abs(found[0, 0, 2, 1] - 1.5) < 1e-6

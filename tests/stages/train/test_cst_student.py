@@ -14,18 +14,18 @@ from safetensors.torch import load
 
 from faults.crash import Fault, as_command, in_child, kill, operations
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
-from maskmill.manifests.artifact.checkpoints import seen_ids
+from maskmill.manifests.artifact.checkpoints import training_ids
 from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.manifests.errors import ConfigError, Diverged, InputError, StaleArtifact
 from maskmill.pipeline.answers.verify import verify
 from maskmill.stages.learning import loop
 from maskmill.stages.scores.truth import GroundTruth
-from maskmill.stages.students.episodes import Episode, made_pool, training_episode
-from maskmill.stages.students.features import PAIR_FIELDS, Cached, seeing
+from maskmill.stages.students.episodes import Episode, make_pool, training_episode
+from maskmill.stages.students.features import PAIR_FIELDS, Cached, backbone_config
 from maskmill.stages.students.official import learner_of, official_name, own_name
 from maskmill.stages.train import cst, pairs, pool, selection
-from maskmill.stages.train.published import Published
-from maskmill.stages.train.targets import supervised
+from maskmill.stages.train.published import PublishedDataset
+from maskmill.stages.train.targets import target_builder
 from small_dataset import tree
 from small_students import BACKBONE, SIZE, extract, publish, train, write_pictures, write_void
 
@@ -67,8 +67,8 @@ def test_a_checkpoint_says_what_it_is_and_loads_as_the_original_would(home: Path
     names = dict(learner.named_parameters())
     assert {own_name(name) for name in state(made)} == set(names)
     assert {official_name(name) for name in names} == set(state(made))
-    assert seen_ids(made, "labels") == {f"p{n:02d}" for n in range(24) if n % 9 != 8}
-    assert not seen_ids(made, "masks")
+    assert training_ids(made, "labels") == {f"p{n:02d}" for n in range(24) if n % 9 != 8}
+    assert not training_ids(made, "masks")
     assert verify(str(home / "cst")).exit_code == 0
     for line in metrics(made):
         assert line["loss"] == pytest.approx(0.1 * line["presence"] + line["segmentation"], rel=1e-5)
@@ -128,7 +128,7 @@ def test_killed_and_gone_on_with_it_is_the_same(home: Path, every: int, monkeypa
 
 
 def test_online_is_cached(home: Path) -> None:
-    asked = seeing(BACKBONE, "random:0", SIZE)
+    asked = backbone_config(BACKBONE, "random:0", SIZE)
     for supervision in ("pseudo", "published"):
         cached = train(home, f"cached-{supervision}", **ASKED, supervision=supervision)
         online = train(home, f"online-{supervision}", **ASKED, supervision=supervision, tokens="", seeing=asked)
@@ -142,13 +142,13 @@ EPISODES = [Episode("p00", (1,), (("p03",),), (True,)), Episode("p01", (3,), (("
 
 @pytest.mark.parametrize("name", ["pseudo", "published", "mask", "mixed"])
 def test_what_a_pair_is_supervised_by(mixed: Path, name: Any) -> None:
-    published = Published(open_artifact(str(mixed / "mixed")))
+    published = PublishedDataset(open_artifact(str(mixed / "mixed")))
     truth, features = (
         GroundTruth(open_artifact(str(mixed / "images"))),
         Cached(open_tokens(mixed / "tokens"), PAIR_FIELDS),
     )
     read = [features.read([at(each) for each in EPISODES], PAIR_FIELDS) for at in (_query, _support)]
-    supports, queries, is_present = supervised(name, published, truth, features.sight)(EPISODES, *read)
+    supports, queries, is_present = target_builder(name, published, truth, features.sight)(EPISODES, *read)
     assert supports.shape == queries.shape == (2, *SIZE)
     assert not queries[1][queries[1] != 255].any(), "the query does not show the class"
     assert is_present.tolist() == [True, False]
@@ -159,7 +159,7 @@ def test_what_a_pair_is_supervised_by(mixed: Path, name: Any) -> None:
         for found_UV, episode in zip(masks, EPISODES, strict=True):
             identifier = place(episode)
             of_truth = name == "mask" or identifier in ("p00", "p01")  # in the dataset, too
-            label_HW = torch.from_numpy(truth.known(identifier) if of_truth else published.mask(identifier))
+            label_HW = torch.from_numpy(truth.mask(identifier) if of_truth else published.mask(identifier))
             rows, columns = (torch.arange(side) * size // side for side, size in zip(SIZE, label_HW.shape, strict=True))
             expected_UV = label_HW[rows][:, columns] == episode.classes[0]
             assert torch.equal(found_UV == 1, expected_UV)
@@ -182,9 +182,9 @@ def test_every_picture_and_class_is_asked_about_once_in_an_epoch(home: Path, mon
 
     monkeypatch.setattr(cst, "read_pairs", noted)
     train(home, "noted", **{**ASKED, "batch": 8})
-    shown = Published(open_artifact(str(home / "dataset"))).shown()
+    shown = PublishedDataset(open_artifact(str(home / "dataset"))).image_labels()
     lines = [(each, label) for each, labels in shown.items() for label in labels]
-    drawn = made_pool(lines, (1, 2, 3), "listed", 1, 1)
+    drawn = make_pool(lines, (1, 2, 3), "listed", 1, 1)
     assert asked == [training_episode(drawn, 0, place) for place in range(32)]
     assert sorted(each.query for each in asked[: len(lines)]) == sorted(each for each, _ in lines)
     assert all((each.classes[0] in shown[each.query]) == each.is_present[0] for each in asked)
@@ -193,10 +193,12 @@ def test_every_picture_and_class_is_asked_about_once_in_an_epoch(home: Path, mon
 def test_what_is_seen_is_told(mixed: Path) -> None:
     write_pictures(mixed, masked=14, out="some")
     by_mask = train(mixed, "by-mask", **ASKED, supervision="mask", images="some")
-    assert seen_ids(by_mask, "masks") == seen_ids(by_mask, "labels") == {f"p{n:02d}" for n in range(14) if n != 8}
+    assert (
+        training_ids(by_mask, "masks") == training_ids(by_mask, "labels") == {f"p{n:02d}" for n in range(14) if n != 8}
+    )
     by_both = train(mixed, "by-both", **ASKED, supervision="mixed", dataset="mixed", images="")
-    assert seen_ids(by_both, "masks") == {"p00", "p01", "p04"}
-    assert len(seen_ids(by_both, "labels")) == 22
+    assert training_ids(by_both, "masks") == {"p00", "p01", "p04"}
+    assert len(training_ids(by_both, "labels")) == 22
 
 
 def test_held_out_pictures_are_not_learned_from_and_choose(home: Path) -> None:
@@ -219,7 +221,7 @@ def test_the_originals_choice_is_named(home: Path, monkeypatch: pytest.MonkeyPat
     assert found[made.summary.counts["kept_step"]] == max(found.values())
     assert made.summary.counts["classes"] == [1, 2]
     assert made.summary.counts["chosen_on"].startswith("ground truth of the test episodes, as the original")
-    assert seen_ids(made, "masks")
+    assert training_ids(made, "masks")
     last = train(home, "not-upstream", **asked)
     assert [line["loss"] for line in metrics(last)] == [line["loss"] for line in metrics(made)], (
         "choosing changes nothing"
@@ -239,9 +241,9 @@ def test_a_held_out_loss_that_is_no_number_chooses_nothing(home: Path, monkeypat
 def test_a_step_is_chosen_where_no_class_is_there_or_painted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Classes that only labels name: nothing to divide by."""
     monkeypatch.setattr(pool, "JUDGED", 2)
-    monkeypatch.setattr(selection, "decided_ways", lambda pixels: torch.zeros_like(pixels[:, 0], dtype=torch.uint8))
-    known = GroundTruth.known
-    monkeypatch.setattr(GroundTruth, "known", lambda *given: known(*given) * 0)
+    monkeypatch.setattr(selection, "decide_ways", lambda pixels: torch.zeros_like(pixels[:, 0], dtype=torch.uint8))
+    known = GroundTruth.mask
+    monkeypatch.setattr(GroundTruth, "mask", lambda *given: known(*given) * 0)
     made = train(home, "of-nothing", **{**ASKED, "classes": ["1", "2"]}, select="upstream")
     assert made.summary.counts["kept_step"] > 0
     assert "NaN" not in made.file("metrics.jsonl").decode()
@@ -249,7 +251,7 @@ def test_a_step_is_chosen_where_no_class_is_there_or_painted(home: Path, monkeyp
 
 def test_undecided_pairs_are_told_of_however_few_lines_there_are(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "MOST_LINES", 2)
-    monkeypatch.setattr(cst, "undecided", lambda given: 1)
+    monkeypatch.setattr(cst, "count_undecided", lambda given: 1)
     made = train(home, "few-lines", student="cst", steps=22, batch=2)
     assert len(metrics(made)) < 22
     assert made.summary.counts["undecided_share"] == pytest.approx(1 / 2)

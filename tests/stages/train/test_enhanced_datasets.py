@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.artifact.checkpoints import held_out_of, seen_ids
+from maskmill.manifests.artifact.checkpoints import network_by_held_out_id, training_ids
 from maskmill.manifests.errors import InputError
 from maskmill.pipeline.running.run import run
 from maskmill.stages.enhance import enhancer_fit as fitting
@@ -44,23 +44,23 @@ def publish_enhanced(home: Path, model: str = "model") -> None:
 
 def test_what_any_network_has_seen_is_not_judged(enhanced: Path) -> None:
     """Each picture's mask was hidden from the network that made its label, and shown to those that made the others'."""
-    seen = seen_ids(open_artifact(str(enhanced / "model")), "masks")
-    assert seen == held_out_of(open_artifact(str(enhanced / "model"))).keys()
+    seen = training_ids(open_artifact(str(enhanced / "model")), "masks")
+    assert seen == network_by_held_out_id(open_artifact(str(enhanced / "model"))).keys()
     made = train(enhanced, "linear")
-    judged = {f"p{number:02d}" for number in range(24)} - seen_ids(made, "labels")
+    judged = {f"p{number:02d}" for number in range(24)} - training_ids(made, "labels")
     assert judged
     assert not judged & seen
 
 
 def test_learning_from_its_masks_is_having_seen_what_it_was_fitted_on(enhanced: Path) -> None:
     """Also those of pictures that show none of the classes learned, which may be asked about later."""
-    seen = seen_ids(open_artifact(str(enhanced / "model")), "masks")
+    seen = training_ids(open_artifact(str(enhanced / "model")), "masks")
     asked = {"student": "cst", "steps": 1, "batch": 1, "classes": ["1", "2"]}
     by_masks = train(enhanced, "by-masks", **asked)
-    assert seen_ids(by_masks, "masks") == seen
-    assert seen - seen_ids(by_masks, "labels")
+    assert training_ids(by_masks, "masks") == seen
+    assert seen - training_ids(by_masks, "labels")
     by_keys = train(enhanced, "by-keys", **asked, supervision="pseudo")
-    assert not seen_ids(by_keys, "masks")
+    assert not training_ids(by_keys, "masks")
 
 
 def test_pictures_of_a_models_own_dataset_are_others(enhanced: Path, tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
-from maskmill.manifests.artifact.checkpoints import seen_ids
+from maskmill.manifests.artifact.checkpoints import training_ids
 from maskmill.manifests.errors import ConfigError, InputError
 from maskmill.pipeline.answers.verify import verify
 from maskmill.stages.scores.truth import GroundTruth
-from maskmill.stages.students.features import LAST, Cached, seeing
-from maskmill.stages.students.linear import predicted_labels
+from maskmill.stages.students.features import LAST, Cached, backbone_config
+from maskmill.stages.students.linear import predict_labels
 from maskmill.stages.train import patches
-from maskmill.stages.train.linear import made_classifier
+from maskmill.stages.train.linear import make_classifier
 from small_students import BACKBONE, COUNT, SIZE, extract, publish, train, write_pictures, write_void
 from small_truth import slow_mious
 
@@ -49,9 +49,9 @@ def test_it_learns_and_is_judged_on_what_it_has_not_seen(home: Path, tmp_path: P
     assert nothing < ellipse
     assert floor < ellipse < student < labels + 0.1
     assert lines["the student"]["miou"]["low"] < student < lines["the student"]["miou"]["high"]
-    seen = seen_ids(made, "labels")
+    seen = training_ids(made, "labels")
     assert len(seen) == facts["fitting"] == 19
-    assert not seen_ids(made, "masks")
+    assert not training_ids(made, "masks")
     assert made.summary.warnings == ()
     assert verify(str(home / "linear")).exit_code == 0
     assert not (home / "linear/underway").exists()
@@ -59,17 +59,17 @@ def test_it_learns_and_is_judged_on_what_it_has_not_seen(home: Path, tmp_path: P
 
 def test_its_score_is_counted_pixel_by_pixel(home: Path) -> None:
     made = train(home, "counted", steps=40)
-    classifier = made_classifier(64, 4, 0, seed=9)
+    classifier = make_classifier(64, 4, 0, seed=9)
     classifier.load_state_dict(weights(made))
     images = open_artifact(str(home / "images"))
     truth, features = GroundTruth(images), Cached(_tokens(home), [LAST])
     pairs = {}
-    for identifier in sorted(set(truth.ids) - seen_ids(made, "labels")):
+    for identifier in sorted(set(truth.ids) - training_ids(made, "labels")):
         read = features.read([identifier], [LAST])
         with torch.no_grad():
             logits = classifier(read.fields[LAST][:, 1:])[0].view(4, 4, 4).numpy()
-        true_HW = truth.known(identifier)
-        pairs[identifier] = (true_HW, predicted_labels(logits, true_HW.shape[:2], read.boxes[0], (16, 16)))
+        true_HW = truth.mask(identifier)
+        pairs[identifier] = (true_HW, predict_labels(logits, true_HW.shape[:2], read.boxes[0], (16, 16)))
     line = lines_of(made)["the student"]
     expected = slow_mious({name: (t.astype(np.uint8), p) for name, (t, p) in pairs.items()})
     assert (line["miou"]["estimate"], line["miou_foreground"]["estimate"]) == pytest.approx(expected)
@@ -84,7 +84,7 @@ def _tokens(home: Path) -> Any:
 def test_online_is_cached_and_needs_no_room(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A dataset alone suffices; what is kept in memory changes no byte."""
     cached = train(home, "cached", steps=12, hidden=5)
-    asked = seeing(BACKBONE, "random:0", SIZE, "squash")
+    asked = backbone_config(BACKBONE, "random:0", SIZE, "squash")
     online = train(home, "online", steps=12, hidden=5, tokens="", seeing=asked)
     alone = train(home, "alone", steps=12, hidden=5, tokens="", images="", seeing=asked)
     assert alone.summary.counts["fitting"] == COUNT
@@ -125,7 +125,7 @@ def test_what_was_fitted_on_is_not_judged(home: Path) -> None:
     """Neither the truth inside the dataset, nor too few."""
     publish(home, "mostly", ground_truth=[f"p{number:02d}" for number in range(22)])
     made = train(home, "of-mostly", dataset="mostly")
-    assert seen_ids(made, "masks") == {f"p{number:02d}" for number in range(22)}
+    assert training_ids(made, "masks") == {f"p{number:02d}" for number in range(22)}
     assert "no class has 3 pictures with ground truth that nothing was fitted on" in made.summary.warnings[0]
 
 

@@ -3,7 +3,7 @@ import timm
 import torch
 
 from maskmill.manifests.errors import ConfigError
-from maskmill.stages.vision.backbone import backbone_facts, device_named, load_backbone
+from maskmill.stages.vision.backbone import backbone_facts, find_device, load_backbone
 
 TINY = "vit_tiny_patch16_224"
 
@@ -87,15 +87,15 @@ def test_a_backbone_is_frozen_float32_and_as_large_as_asked():
 
 
 def test_a_device_is_one_that_is_there(monkeypatch):
-    assert device_named("cpu").type == "cpu"
+    assert find_device("cpu").type == "cpu"
     for name in ("gpu", "cuda:x", "cpu:1", "", "mps", "cuda:"):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
         if name != "cuda:":
             with pytest.raises(ConfigError, match="must be cpu, cuda"):
-                device_named(name)
+                find_device(name)
     with pytest.raises(ConfigError, match="cuda:1, and there are 1"):
-        device_named("cuda:1")
+        find_device("cuda:1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="choose --device cpu"):
-        device_named("cuda")
+        find_device("cuda")

@@ -13,7 +13,7 @@ from torchvision.transforms import (  # type: ignore[import-untyped]
     ToTensor,
 )
 
-from maskmill.stages.vision.fitting import as_input, fitted, valid_patches
+from maskmill.stages.vision.fitting import as_input, fit_picture, valid_patches
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -26,7 +26,7 @@ def picture_of(rows: int, columns: int) -> np.ndarray:
 def test_squash_and_input_are_the_papers_transform(size):
     """CST: Resize((400, 400)), ToTensor, Normalize."""
     picture = picture_of(*size)
-    squashed, box = fitted(picture, 400, 400, "squash", MEAN)
+    squashed, box = fit_picture(picture, 400, 400, "squash", MEAN)
     paper: Any = Compose([Resize((400, 400)), ToTensor(), Normalize(MEAN, STD)])
     assert box == (0, 0, 400, 400)
     found = as_input(torch.from_numpy(squashed[None]), MEAN, STD)
@@ -35,7 +35,7 @@ def test_squash_and_input_are_the_papers_transform(size):
 
 
 def test_rows_come_before_columns():
-    squashed, box = fitted(picture_of(50, 60), 32, 64, "squash", MEAN)
+    squashed, box = fit_picture(picture_of(50, 60), 32, 64, "squash", MEAN)
     assert squashed.shape == (32, 64, 3)
     assert box == (0, 0, 32, 64)
     with Image.fromarray(picture_of(50, 60)) as image:
@@ -44,7 +44,7 @@ def test_rows_come_before_columns():
 
 @given(st.integers(8, 300), st.integers(8, 300), st.sampled_from([(96, 96), (64, 128), (128, 64)]))
 def test_padding_keeps_the_aspect_and_fills_one_side(height, width, size):
-    padded, (top, left, bottom, right) = fitted(picture_of(height, width), size[0], size[1], "pad", MEAN)
+    padded, (top, left, bottom, right) = fit_picture(picture_of(height, width), size[0], size[1], "pad", MEAN)
     assert padded.shape == (*size, 3)
     assert (top, left) == (0, 0)
     assert bottom == size[0] or right == size[1]
@@ -63,7 +63,7 @@ def test_padding_keeps_the_aspect_and_fills_one_side(height, width, size):
 def test_a_square_crop_is_the_transform_that_classifiers_are_judged_with(height, width, side):
     """torchvision's Resize of the shorter side and CenterCrop, of a Pillow image."""
     picture = picture_of(height, width)
-    cropped, (top, left, bottom, right) = fitted(picture, side, side, "crop", MEAN)
+    cropped, (top, left, bottom, right) = fit_picture(picture, side, side, "crop", MEAN)
     expected: Any = Compose([Resize(side), CenterCrop(side)])
     assert np.array_equal(cropped, np.asarray(expected(Image.fromarray(picture))))
     assert max(top, left) <= 0 < side <= min(bottom, right)
@@ -74,7 +74,7 @@ def test_a_square_crop_is_the_transform_that_classifiers_are_judged_with(height,
 def test_a_crop_is_the_middle_of_the_picture_that_covers_it(height, width, size):
     """The box says where the whole picture lies, and what of it is cut off is so on both sides alike."""
     picture = picture_of(height, width)
-    cropped, (top, left, bottom, right) = fitted(picture, size[0], size[1], "crop", MEAN)
+    cropped, (top, left, bottom, right) = fit_picture(picture, size[0], size[1], "crop", MEAN)
     high, wide = bottom - top, right - left
     scale = max(size[0] / height, size[1] / width)
     assert high == size[0] or wide == size[1]
@@ -87,7 +87,7 @@ def test_a_crop_is_the_middle_of_the_picture_that_covers_it(height, width, size)
 
 
 def test_padding_is_nearly_nothing_to_the_backbone():
-    padded, (_, _, bottom, _) = fitted(picture_of(20, 40), 64, 64, "pad", MEAN)
+    padded, (_, _, bottom, _) = fit_picture(picture_of(20, 40), 64, 64, "pad", MEAN)
     assert as_input(torch.from_numpy(padded[None]), MEAN, STD)[0, :, bottom:].abs().max() < 0.5 / 255 / 0.22
 
 

@@ -14,10 +14,10 @@ from maskmill.manifests.errors import EnvironmentFault, Reason, RowFailed
 from maskmill.manifests.pictures.decoder import DEFAULT_LIMITS, Limits
 from maskmill.stages.stage import RowResult
 from maskmill.stages.vision import pictures
-from maskmill.stages.vision.pictures import BATCHES_AHEAD, Loaded, View, batches_ahead, load, stacked
+from maskmill.stages.vision.pictures import BATCHES_AHEAD, Loaded, ViewSpec, batches_ahead, load_picture, stack_pictures
 from small_dataset import write_picture
 
-VIEW = View(rows_px=32, columns_px=48, fit="pad", flip=False, mean=(0.5, 0.5, 0.5))
+VIEW = ViewSpec(rows_px=32, columns_px=48, fit="pad", flip=False, mean=(0.5, 0.5, 0.5))
 
 
 def row_of(root: Path, uri: str = "a.png") -> dict[str, Any]:
@@ -27,7 +27,7 @@ def row_of(root: Path, uri: str = "a.png") -> dict[str, Any]:
 @pytest.mark.parametrize("careful", [False, True])
 def test_a_picture_is_fitted_and_says_where_it_lies(tmp_path: Path, careful: bool) -> None:
     write_picture(tmp_path / "a.png", 1, (20, 16))
-    loaded = load(str(tmp_path), row_of(tmp_path), DEFAULT_LIMITS, VIEW, careful)
+    loaded = load_picture(str(tmp_path), row_of(tmp_path), DEFAULT_LIMITS, VIEW, careful)
     assert loaded.result == RowResult({"box": [0, 0, 32, 40], "height": 16, "width": 20})
     assert loaded.pixels is not None
     assert loaded.pixels.shape == (32, 48, 3)
@@ -49,7 +49,7 @@ def test_what_is_wrong_with_a_picture_is_its_rows(
     write_picture(tmp_path / "a.png", 1)
     row = row_of(tmp_path)
     spoil(tmp_path / "a.png")
-    assert load(str(tmp_path), row, limits, VIEW, careful) == Loaded(None, RowResult(reason=reason))
+    assert load_picture(str(tmp_path), row, limits, VIEW, careful) == Loaded(None, RowResult(reason=reason))
 
 
 def test_a_picture_is_decoded_in_a_child_only_where_that_is_asked(
@@ -61,8 +61,8 @@ def test_a_picture_is_decoded_in_a_child_only_where_that_is_asked(
         raise RowFailed(Reason.CRASHED)
 
     monkeypatch.setattr(pictures, "decode_carefully", crash)
-    assert load(str(tmp_path), row_of(tmp_path), DEFAULT_LIMITS, VIEW).result.reason is None
-    assert load(str(tmp_path), row_of(tmp_path), DEFAULT_LIMITS, VIEW, True).result.reason is Reason.CRASHED
+    assert load_picture(str(tmp_path), row_of(tmp_path), DEFAULT_LIMITS, VIEW).result.reason is None
+    assert load_picture(str(tmp_path), row_of(tmp_path), DEFAULT_LIMITS, VIEW, True).result.reason is Reason.CRASHED
 
 
 def numbered(index: int) -> Loaded:
@@ -111,6 +111,6 @@ def test_what_is_wrong_with_the_machine_ends_it_all() -> None:
 
 
 def test_a_failed_picture_keeps_its_place_in_the_batch() -> None:
-    view = View(rows_px=1, columns_px=1, fit="pad", flip=False, mean=(0.5, 0.5, 0.5))
+    view = ViewSpec(rows_px=1, columns_px=1, fit="pad", flip=False, mean=(0.5, 0.5, 0.5))
     loaded = [numbered(7), Loaded(None, RowResult(reason=Reason.CHANGED)), numbered(9)]
-    assert stacked(loaded, view)[:, 0, 0, 0].tolist() == [7, 0, 9]
+    assert stack_pictures(loaded, view)[:, 0, 0, 0].tolist() == [7, 0, 9]

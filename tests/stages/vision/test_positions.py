@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from maskmill.manifests.errors import ConfigError
-from maskmill.stages.vision.positions import num_prefix_positions, resampled_as_dino, resampled_as_timm
+from maskmill.stages.vision.positions import num_prefix_positions, resample_as_dino, resample_as_timm
 
 
 def cubic(distance: float, a: float = -0.75) -> float:
@@ -37,7 +37,7 @@ def positions_of(side: int, num_prefix: int, width: int = 5) -> torch.Tensor:
 def test_dinos_resampling_is_its_formula(grid, num_prefix):
     side = 14
     positions = positions_of(side, num_prefix)
-    found = resampled_as_dino(positions, grid, num_prefix)[0].numpy()
+    found = resample_as_dino(positions, grid, num_prefix)[0].numpy()
     square = positions[0, num_prefix:].reshape(side, side, -1).double().numpy()
     expected = np.einsum("rh,cw,hwd->rcd", weights_along(side, grid[0]), weights_along(side, grid[1]), square)
     assert found.shape == (num_prefix + grid[0] * grid[1], 5)
@@ -48,18 +48,18 @@ def test_dinos_resampling_is_its_formula(grid, num_prefix):
 @pytest.mark.parametrize("side", range(1, 40))
 def test_no_grid_is_lost_to_rounding(side):
     for rows in (1, 13, 28, 50, 60, 97):
-        assert resampled_as_dino(positions_of(side, 1, 1), (rows, rows + 1), 1).shape == (1, 1 + rows * (rows + 1), 1)
+        assert resample_as_dino(positions_of(side, 1, 1), (rows, rows + 1), 1).shape == (1, 1 + rows * (rows + 1), 1)
 
 
 def test_the_grid_of_training_is_left_alone():
     positions = positions_of(14, 1)
-    assert torch.equal(resampled_as_dino(positions, (14, 14), 1), positions)
-    assert torch.equal(resampled_as_timm(positions, (14, 14), 1), positions)
+    assert torch.equal(resample_as_dino(positions, (14, 14), 1), positions)
+    assert torch.equal(resample_as_timm(positions, (14, 14), 1), positions)
 
 
 def test_the_two_ways_differ():
     positions = positions_of(28, 1)
-    dino, timms = resampled_as_dino(positions, (50, 50), 1), resampled_as_timm(positions, (50, 50), 1)
+    dino, timms = resample_as_dino(positions, (50, 50), 1), resample_as_timm(positions, (50, 50), 1)
     assert dino.shape == timms.shape
     assert 1e-3 < (dino - timms).abs().max() < 1
 
@@ -67,7 +67,7 @@ def test_the_two_ways_differ():
 def test_timms_way_keeps_the_middle_and_the_prefix():
     """Sampled where pixel centres fall on each other: at three times the size, every third place is the old one."""
     positions = positions_of(5, 2)
-    found = resampled_as_timm(positions, (15, 15), 2)[0]
+    found = resample_as_timm(positions, (15, 15), 2)[0]
     assert torch.equal(found[:2], positions[0, :2])
     middle = found[2:].reshape(15, 15, -1)[4::3, 4::3][:3, :3]
     assert torch.allclose(middle, positions[0, 2:].reshape(5, 5, -1)[1:4, 1:4], atol=1e-5)

@@ -121,9 +121,9 @@ def test_keys_and_class_query_are_those_that_attention_is_made_of(family):
 
 
 def test_keys_in_place_of_queries_are_told_apart(monkeypatch):
-    genuine = capturing._attended
+    genuine = capturing._read_attention
     swap = lambda query, key, value, *rest, **named: genuine(key, query, value, *rest, **named)  # noqa: E731
-    monkeypatch.setattr(capturing, "_attended", swap)
+    monkeypatch.setattr(capturing, "_read_attention", swap)
     with pytest.raises(AssertionError):
         test_class_attention_is_that_of_unfused_attention("dino")
 
@@ -240,7 +240,7 @@ def test_an_exception_in_the_middle_leaves_nothing_behind(where):
 
 
 def class_rows(query, key, value, **named):
-    attended: Any = capturing._attended(query, key, value, **named)
+    attended: Any = capturing._read_attention(query, key, value, **named)
     logits = attended.query[:, :, :1] @ attended.key.mT * attended.scale
     return (logits if attended.cls_bias is None else logits + attended.cls_bias).softmax(-1)[:, :, 0]
 
@@ -265,9 +265,9 @@ def test_keys_that_several_heads_share_are_repeated_as_torch_does():
 
 def test_attention_of_another_kind_is_not_taken_for_that_of_all_to_all():
     query = torch.zeros(1, 2, 5, 4)
-    assert capturing._attended(query, query, query, is_causal=True) is None
-    assert capturing._attended(query, query[:, :, :3], query[:, :, :3]) is None
-    assert capturing._attended(query[0], query[0], query[0]) is None
+    assert capturing._read_attention(query, query, query, is_causal=True) is None
+    assert capturing._read_attention(query, query[:, :, :3], query[:, :, :3]) is None
+    assert capturing._read_attention(query[0], query[0], query[0]) is None
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_attention_that_is_not_fused_is_refused_by_name():
     model: Any = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=2, img_size=32).eval()
     model.blocks[1].attn.fused_attn = False
     with pytest.raises(ConfigError, match=r"blocks \[1\] of VisionTransformer"):
-        capturing.capture(model, torch.zeros(1, 3, 32, 32), attention=(0, 1))
+        capturing.capture_blocks(model, torch.zeros(1, 3, 32, 32), attention=(0, 1))
     assert hooks_left(model) == 0
 
 

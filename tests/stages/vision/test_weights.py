@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 
 from maskmill.manifests.errors import ConfigError, MissingArtifact
 from maskmill.stages.vision.backbone import load_backbone
-from maskmill.stages.vision.checkpoints import converted, read_checkpoint
-from maskmill.stages.vision.positions import Positions, resampled_as_dino, resampled_as_timm
+from maskmill.stages.vision.checkpoints import convert_weights, read_checkpoint
+from maskmill.stages.vision.positions import Positions, resample_as_dino, resample_as_timm
 from maskmill.stages.vision.weights import read_weights, weights_of
 
 TINY = "vit_tiny_patch16_224"
@@ -135,7 +135,7 @@ def test_position_embeddings_are_resampled_once_and_as_asked(size):
     """112×448 has as many patches as 224×224."""
     grid = (size[0] // 16, size[1] // 16)
     table = trained()["pos_embed"]
-    ways: list[tuple[Positions, Any]] = [("dino", resampled_as_dino), ("timm", resampled_as_timm)]
+    ways: list[tuple[Positions, Any]] = [("dino", resample_as_dino), ("timm", resample_as_timm)]
     for positions, resampled in ways:
         model = load_backbone(TINY, trained(), size[0], size[1], positions).model
         assert torch.equal(model.state_dict()["pos_embed"], resampled(table, grid, 1))
@@ -144,7 +144,7 @@ def test_position_embeddings_are_resampled_once_and_as_asked(size):
 def test_dinos_way_works_where_the_class_token_has_no_position(tmp_path):
     name, state = official_dinov2_registers()
     model: Any = load_backbone(name, state, 140, 196, "dino").model
-    assert torch.allclose(model.pos_embed, resampled_as_dino(trained(name)["pos_embed"], (10, 14), 0), atol=1e-6)
+    assert torch.allclose(model.pos_embed, resample_as_dino(trained(name)["pos_embed"], (10, 14), 0), atol=1e-6)
 
 
 def refusal(weights, name=TINY, size=32):
@@ -241,7 +241,7 @@ class Payload:
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
-@pytest.mark.parametrize("read", [lambda path: read_weights(TINY, str(path)), converted])
+@pytest.mark.parametrize("read", [lambda path: read_weights(TINY, str(path)), convert_weights])
 def test_a_file_that_would_run_code_runs_none(tmp_path, is_zip, read):
     made = tmp_path / "made by the payload"
     torch.save(
@@ -277,7 +277,7 @@ def test_a_training_checkpoint_is_refused_with_the_way_out(tmp_path):
 def test_a_converted_checkpoint_keeps_the_tensors_alone(tmp_path):
     training_checkpoint(tmp_path / "training.pth")
     allowed = set(torch.serialization.get_safe_globals())  # torch lists them in any order
-    data, met = converted(tmp_path / "training.pth")
+    data, met = convert_weights(tmp_path / "training.pth")
     assert {"argparse.Namespace", "pathlib.PosixPath", "numpy.ndarray"} <= set(met)
     (tmp_path / "converted.safetensors").write_bytes(data)
     weights, state = read_weights(TINY, str(tmp_path / "converted.safetensors"))
@@ -285,14 +285,14 @@ def test_a_converted_checkpoint_keeps_the_tensors_alone(tmp_path):
     assert weights.is_dino  # by its projection head, which is gone
     with safe_open(tmp_path / "converted.safetensors", framework="pt") as stream:
         assert stream.metadata()["converted_from"] == "training.pth"
-    assert converted(tmp_path / "training.pth")[0] == data
+    assert convert_weights(tmp_path / "training.pth")[0] == data
     assert set(torch.serialization.get_safe_globals()) == allowed
 
 
 def test_nothing_but_the_listed_classes_is_converted(tmp_path):
     torch.save({"model": trained(), "when": socket.AddressFamily.AF_INET}, tmp_path / "odd.pth")
     with pytest.raises(ConfigError, match=r"socket\.AddressFamily.*argparse\.Namespace.*no other"):
-        converted(tmp_path / "odd.pth")
+        convert_weights(tmp_path / "odd.pth")
 
 
 def test_the_digest_is_the_files_and_is_checked_before_it_is_opened(tmp_path, monkeypatch):
