@@ -1,6 +1,6 @@
 """maskmill: pseudo-masks from image-level labels, computed once and kept in files that can be checked and shared.
 
-What is public is listed in `_HOME` and imported at its first use, so that `import maskmill` costs nothing.
+What is public is listed in `_HOMES` and imported at its first use, so that `import maskmill` costs nothing.
 """
 
 from importlib import import_module
@@ -9,44 +9,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .manifests.artifact.pixels import Pixels as Pixels, open_pixels as open_pixels
     from .manifests.artifact.tokens import Tokens as Tokens, open_tokens as open_tokens
+    from .manifests.errors import MaskmillError as MaskmillError
     from .manifests.published.dataset import Labels as Labels, open_labels as open_labels
     from .pipeline.from_python import config_of as config_of, run as run, run_recipe as run_recipe
-    from .pipeline.running.job import RunOptions as RunOptions
-    from .stages.enhance.enhancer_fit import EnhancerConfig as EnhancerConfig
-    from .stages.enhance.stage import EnhanceConfig as EnhanceConfig
+    from .pipeline.running.options import RunOptions as RunOptions
+    from .stages.enhance.config import EnhanceConfig as EnhanceConfig, EnhancerConfig as EnhancerConfig
+    from .stages.evaluate.config import EvaluateConfig as EvaluateConfig
     from .stages.evaluate.few_shot_config import FewShotConfig as FewShotConfig
-    from .stages.evaluate.stage import EvaluateConfig as EvaluateConfig
-    from .stages.extract.stage import ExtractConfig as ExtractConfig
-    from .stages.index.stage import IndexConfig as IndexConfig
-    from .stages.manifest.stage import ManifestConfig as ManifestConfig
-    from .stages.mask.method_fit import FitConfig as FitConfig
-    from .stages.mask.stage import MaskConfig as MaskConfig
-    from .stages.pixels.stage import PixelsConfig as PixelsConfig
+    from .stages.extract.config import ExtractConfig as ExtractConfig
+    from .stages.index.config import IndexConfig as IndexConfig
+    from .stages.manifest.config import ManifestConfig as ManifestConfig
+    from .stages.mask.config import FitConfig as FitConfig, MaskConfig as MaskConfig
+    from .stages.pixels.config import PixelsConfig as PixelsConfig
     from .stages.pretrain.config import PretrainConfig as PretrainConfig
-    from .stages.refine.stage import RefineConfig as RefineConfig
+    from .stages.refine.config import RefineConfig as RefineConfig
     from .stages.train.config import TrainConfig as TrainConfig
 
 __version__ = "0.1.0"
 
-# Name → the module that defines it. A type checker reads the same names under TYPE_CHECKING.
-_HOME = {
-    "EnhanceConfig": ".stages.enhance.stage",
-    "EnhancerConfig": ".stages.enhance.enhancer_fit",
-    "EvaluateConfig": ".stages.evaluate.stage",
-    "ExtractConfig": ".stages.extract.stage",
-    "FewShotConfig": ".stages.evaluate.few_shot_config",
-    "FitConfig": ".stages.mask.method_fit",
-    "IndexConfig": ".stages.index.stage",
+# Name → the module that defines it; configs are found in the registry of commands. A type checker reads the same names
+# under TYPE_CHECKING.
+_HOMES = {
     "Labels": ".manifests.published.dataset",
-    "ManifestConfig": ".stages.manifest.stage",
-    "MaskConfig": ".stages.mask.stage",
+    "MaskmillError": ".manifests.errors",
     "Pixels": ".manifests.artifact.pixels",
-    "PixelsConfig": ".stages.pixels.stage",
-    "PretrainConfig": ".stages.pretrain.config",
-    "RefineConfig": ".stages.refine.stage",
-    "RunOptions": ".pipeline.running.job",
+    "RunOptions": ".pipeline.running.options",
     "Tokens": ".manifests.artifact.tokens",
-    "TrainConfig": ".stages.train.config",
     "config_of": ".pipeline.from_python",
     "open_labels": ".manifests.published.dataset",
     "open_pixels": ".manifests.artifact.pixels",
@@ -66,6 +54,7 @@ __all__ = [
     "Labels",
     "ManifestConfig",
     "MaskConfig",
+    "MaskmillError",
     "Pixels",
     "PixelsConfig",
     "PretrainConfig",
@@ -84,9 +73,18 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    home = _HOMES.get(name) or _home_of_config(name)
+    if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name], __name__), name)
+    return getattr(import_module(home, __name__), name)
+
+
+def _home_of_config(name: str) -> str | None:
+    if not name.endswith("Config"):
+        return None
+    from .stages.registry import COMMANDS
+
+    return next((f".stages{entry.module}" for entry in COMMANDS.values() if entry.config == name), None)
 
 
 def __dir__() -> list[str]:

@@ -29,6 +29,51 @@ def show_outcome(outcome: Outcome, as_json: bool) -> int:
     return outcome.exit_code
 
 
+def show_made(name: str, outcome: Outcome, as_json: bool) -> int:
+    """What a command has made: what it is worth first, where that is known."""
+    if outcome.kind == "metrics":
+        return _show_metrics_outcome(name, outcome, as_json)
+    if not as_json and "held_out" in outcome.counts:
+        _show_gain(outcome.counts["held_out"])
+    if not as_json and "judged" in outcome.counts:
+        _show_scores(outcome.counts["judged"])
+    return show_outcome(outcome, as_json)
+
+
+def _show_metrics_outcome(name: str, outcome: Outcome, as_json: bool) -> int:
+    from ..manifests.artifact.artifact import open_artifact
+
+    metrics = json.loads(open_artifact(outcome.at, "metrics").file("metrics.json"))
+    show_warnings(outcome)
+    if as_json:
+        echo_json(metrics)
+        return outcome.exit_code
+    (show_few_shot if name == "fscs" else show_metrics)(metrics)
+    done = "already done" if outcome.units_skipped else "done"
+    click.echo(f"metrics: {done} in {outcome.seconds:.1f} s → {outcome.at}")
+    return outcome.exit_code
+
+
+def _show_gain(held_out: Mapping[str, Any]) -> None:
+    if not held_out["pictures"]:
+        return
+    before, after, by = (with_interval(held_out[name]) for name in ("before", "after", "difference"))
+    click.echo(
+        f"mIoU on {held_out['pictures']} pictures that were not seen: before {before}, after {after}; difference {by}"
+    )
+
+
+def _show_scores(judged: Mapping[str, Any]) -> None:
+    if not judged.get("pictures"):
+        return
+    click.echo(f"{judged['pictures']} pictures that were not learned from:")
+    width = max(len(line["name"]) for line in judged["lines"])
+    click.echo(f"  {'':{width}}  {'mIoU':21}  mIoU without background")
+    for line in judged["lines"]:
+        miou, foreground = (with_interval(line[name]) for name in ("miou", "miou_foreground"))
+        click.echo(f"  {line['name']:{width}}  {miou:21}  {foreground}")
+
+
 def show_warnings(outcome: Outcome) -> None:
     for warning in outcome.warnings:
         click.echo(f"maskmill: warning: {warning}", err=True)

@@ -12,13 +12,15 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("a", metavar="A")
-@click.argument("b", metavar="B")
-@click.option("--worst", type=click.IntRange(0), default=10, show_default=True, help="How many pictures to list.")
-@click.option("--images", metavar="DIR", default="", help="Where the images artifact lies now, if it was moved.")
+@click.argument("a", metavar="A", help="Maps, labels or dataset artifact.")
+@click.argument("b", metavar="B", help="Another of the same pictures.")
+@click.option(
+    "--worst", type=click.IntRange(0), default=10, show_default=True, help="List this many pictures that differ most."
+)
+@click.option("--images", metavar="DIR", default="", help="Images artifact, if it is no longer where it was.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def compare(a: str, b: str, worst: int, images: str, as_json: bool) -> int:
-    """Hold A against B: maps, labels or datasets of the same pictures. Reads files only."""
+    """Compare A and B: maps, labels or datasets of the same pictures. Reads files only."""
     from ..manifests.artifact.artifact import open_artifact
     from ..pipeline.answers.compare import KINDS, compare as compared
 

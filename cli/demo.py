@@ -13,15 +13,10 @@ STOPPED = (INTERRUPTED, READER_LEFT, TERMINATED)
 
 
 @click.command()
-@click.option(
-    "--out", metavar="DIR", default=FOLDER, show_default=True, help="Where to work and leave it all; goes on there."
-)
-@click.option("--images", metavar="DIR", default="", help="Your own pictures, in the place of generated ones.")
+@click.option("--out", metavar="DIR", default=FOLDER, show_default=True, help="Work folder; rerun to resume.")
+@click.option("--images", metavar="DIR", default="", help="Use your own pictures instead of generated ones.")
 def demo(out: str, images: str) -> int:
-    """Run everything on pictures made on the spot, showing each command and what it says.
-
-    Stopped, or run again in the same DIR, it goes on there: what is done is not done again.
-    """
+    """Run everything on generated pictures, showing each command and its output. Rerun to resume."""
     began = time.monotonic()
     work, pictures = place(out), place(images) if images else None
     if pictures is not None and pictures.is_local and not pictures.exists():

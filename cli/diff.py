@@ -15,11 +15,11 @@ _SHOWN = 10  # rows of each kind; JSON has all of them
 
 
 @click.command()
-@click.argument("a", metavar="A")
-@click.argument("b", metavar="B")
+@click.argument("a", metavar="A", help="Earlier version of the dataset.")
+@click.argument("b", metavar="B", help="Later version.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, with every row.")
 def diff(a: str, b: str, as_json: bool) -> int:
-    """Hold dataset B against A, an earlier version: what was added, removed, relabelled. Reads files only."""
+    """List what was added, removed and relabelled from dataset A to B. Reads files only."""
     from ..pipeline.answers.diff import diff_datasets
 
     found = diff_datasets(a, b)

@@ -16,12 +16,12 @@ COLOURS = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 
 
 @click.command()
-@click.option("--dir", "directory", default=".", metavar="DIR", help="Where artifacts will be written; a path or URL.")
+@click.option("--dir", "directory", default=".", metavar="DIR", help="Folder or URL where artifacts will be written.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(directory: str, as_json: bool) -> int:
     """Check this machine: versions, CRF, GPU, threads, disk.
 
-    Exits 0 if everything that every run needs is there, and 7 if not.
+    Exits 0 if everything that every run needs is there, else 7.
     """
     from ..manifests.files.place import place
     from ..pipeline.answers.doctor import CheckStatus, examine

@@ -15,14 +15,16 @@ _TABLE = "\b\n" + "\n".join(f"{name:12} {what}" for name, what in FORMATS.items(
 
 
 @click.command(epilog=_TABLE)
-@click.argument("dataset")
-@click.option("--to", type=click.Choice(list(FORMATS)), required=True, help="What is to read it.")
-@click.option("--out", metavar="DIR", required=True, help="A folder that is empty or not there; it is made whole.")
-@click.option("--images-root", metavar="DIR", default=None, help="Where the pictures lie now, if they were moved.")
-@click.option("--overwrite", is_flag=True, help="Replace the export that lies there, and nothing but that.")
+@click.argument("dataset", help="Dataset artifact.")
+@click.option("--to", type=click.Choice(list(FORMATS)), required=True, help="Format to write.")
+@click.option("--out", metavar="DIR", required=True, help="Folder to make; it must be empty or new.")
+@click.option(
+    "--images-root", metavar="DIR", default=None, help="Folder of the pictures, if they are no longer where they were."
+)
+@click.option("--overwrite", is_flag=True, help="Replace an earlier export in --out, and nothing else.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def export(dataset: str, to: str, out: str, images_root: str | None, overwrite: bool, as_json: bool) -> int:
-    """Write the pictures and masks of DATASET, those that its quality rule kept, as another tool reads them."""
+    """Write the pictures and masks of DATASET in the format of another tool, without those its quality rule dropped."""
     from ..manifests.exports.run import export_dataset
 
     found = export_dataset(dataset, to, out, images_root, overwrite)

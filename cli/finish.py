@@ -4,14 +4,15 @@ from typing import Any
 
 import click
 
-from ..pipeline.running.run import finish_parts
 from .answers import show_outcome
-from .options import HOW, run_options, with_options
+from .help import Command
+from .options import HOW, run_options, running
 
 
-@click.command()
-@click.argument("artifact")
-@with_options(*HOW)
+@click.command(cls=Command, running=running(HOW))
+@click.argument("artifact", help="Artifact whose parts have run.")
 def finish(artifact: str, **values: Any) -> int:
     """Complete ARTIFACT whose parts have run: check the ledger, gather the rows, write artifact.json."""
+    from ..pipeline.running.run import finish_parts
+
     return show_outcome(finish_parts(artifact, run_options(values)), values["as_json"])

@@ -8,14 +8,14 @@ from .answers import echo_json, print_table, size
 
 
 @click.command()
-@click.argument("work")
-@click.option("--yes", is_flag=True, help="Delete; without it nothing is changed.")
+@click.argument("work", help="Work folder.")
+@click.option("--yes", is_flag=True, help="Delete them; without it nothing is changed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def gc(work: str, yes: bool, as_json: bool) -> int:
-    """Show which artifacts in WORK nothing needs any more, and how much that is.
+    """List the artifacts in WORK that nothing needs any more, and their size.
 
-    Kept are datasets and checkpoints, what is unfinished or held by a run, what the last complete run or sweep made,
-    all that these were made from, and their metrics. What lies outside WORK is not looked at, so a dataset elsewhere
+    These are kept: datasets and checkpoints, what is unfinished or held by a run, what the last complete run or sweep
+    made, everything these were made from, and their metrics. Nothing outside WORK is looked at, so a dataset elsewhere
     keeps nothing here.
     """
     from ..pipeline.answers.gc import clean

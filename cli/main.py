@@ -5,6 +5,7 @@ for `--help`, so that asking costs no torch.
 """
 
 import errno
+import logging
 import os
 import select
 import signal
@@ -12,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from types import FrameType
 
@@ -20,73 +22,94 @@ import click
 from .. import __version__
 from ..manifests.errors import ConfigError, EnvironmentFault, MaskmillError, Terminated
 from ..manifests.files import torchrun
+from ..stages.registry import COMMANDS, GROUPS
+from .help import Group, Lazy
 
 STDOUT, STDERR = 1, 2
-TOGETHER = {"pretrain"}  # commands that several processes may run as one
-# Commands of which nothing stays until they have ended.
-ANEW = {"compare", "diff", "export", "weights", "plan", "status", "report", "verify", "doctor", "recipe"}
-ANEW_OF_SEVERAL = {("evaluate", "masks")}
 BUG, USAGE, INTERRUPTED, READER_LEFT, TERMINATED = 1, 2, 130, 141, 143
 
-# Name → where its click command is, and its line in `maskmill --help`.
-COMMANDS = {
-    "run": ("run:run", "Run every stage of a recipe, from pictures to labels."),
-    "sweep": ("sweep:sweep", "Run a recipe with every combination of some settings, and say what each is worth."),
+# Operator command → where it is, and its line in `maskmill --help`. Commands that make artifacts are in the registry.
+OPERATORS = {
+    "run": ("run:run", "Run every stage of a recipe, from pictures to a dataset."),
+    "sweep": ("sweep:sweep", "Run a recipe with every combination of some settings and compare them."),
     "recipe": ("recipe:recipe", "List, show and copy the recipes that ship."),
-    "index": ("index:index", "List the pictures of a dataset, with their labels and masks."),
-    "extract": ("extract:extract", "Run a vision transformer over the pictures, once, and keep its tokens."),
-    "pixels": ("pixels:pixels", "Decode and resize the pictures, once, for pretraining and pixel students."),
-    "pretrain": ("pretrain:pretrain", "Train a backbone on the pictures without labels."),
-    "fit": ("fit:fit", "Fit a mask method that is trained, on image-level labels."),
-    "mask": ("mask:mask", "Make soft maps from tokens, by one of the mask methods."),
-    "enhance": ("enhance:enhance", "Make better maps of the heads' maps, learned from a few masks."),
-    "refine": ("refine:refine", "Make label maps from soft maps, refined on the pictures if wanted."),
-    "manifest": ("manifest:manifest", "Publish label maps as a dataset that can be shared."),
-    "train": ("train:train", "Train a student on a dataset, from stored tokens or with the backbone in the loop."),
-    "evaluate": ("evaluate:evaluate", "Judge maps, labels or a dataset against ground truth."),
-    "compare": ("compare:compare", "Hold two maps, labels or datasets of the same pictures against each other."),
-    "diff": ("diff:diff", "Say which rows of a dataset came, went and changed from one version to another."),
-    "export": ("export:export", "Write a dataset as COCO, VOC, YOLO and other tools read it."),
-    "push": ("push:push", "Put a dataset where other teams pull it from; only what is missing travels."),
-    "pull": ("pull:pull", "Fetch a dataset that was pushed, and verify every file of it."),
-    "weights": ("weights:weights", "Turn a training checkpoint into a file of weights alone."),
-    "plan": ("plan:plan", "Say what a stage would do: units, files, bytes, memory."),
-    "status": ("status:status", "Say how far an artifact is, from its files alone."),
-    "report": ("report:report", "Show what a run made: one HTML file with figures and pictures."),
-    "verify": ("verify:verify", "Compare every byte of an artifact with what its records say."),
+    "demo": ("demo:demo", "Run everything on generated pictures, or on your own."),
+    "report": ("report:report", "Write an HTML report of a work folder or some artifacts."),
+    "compare": ("compare:compare", "Compare two maps, labels or datasets of the same pictures."),
+    "diff": ("diff:diff", "List the rows that differ between two versions of a dataset."),
+    "export": ("export:export", "Write a dataset in the format of another tool (COCO, VOC, YOLO, …)."),
+    "push": ("push:push", "Upload a dataset as a version; only what is missing travels."),
+    "pull": ("pull:pull", "Download a version of a dataset and verify every file."),
+    "weights": ("weights:weights", "Convert a training checkpoint into a file of weights."),
+    "plan": ("plan:plan", "Show what a stage would make: rows, files, bytes, memory."),
+    "status": ("status:status", "Show how far an artifact is and what failed."),
+    "verify": ("verify:verify", "Check every byte of an artifact against its records."),
     "retry": ("retry:retry", "Run the units that hold failed rows again."),
     "finish": ("finish:finish", "Check and complete an artifact whose parts have run."),
-    "gc": ("gc:gc", "Show what in a work folder nothing needs any more, and delete it."),
+    "gc": ("gc:gc", "List what nothing needs any more in a work folder, and delete it on --yes."),
     "doctor": ("doctor:doctor", "Check this machine: versions, CRF, GPU, threads, disk."),
-    "demo": ("demo:demo", "Run everything on pictures made on the spot."),
+}
+ANEW = {
+    "compare",
+    "diff",
+    "export",
+    "weights",
+    "plan",
+    "status",
+    "report",
+    "verify",
+    "doctor",
+    "recipe",
+}  # resume nothing
+SECTIONS = {
+    "Pipeline": ("run", "sweep", "recipe", "demo", *dict.fromkeys(each.words[0] for each in COMMANDS.values())),
+    "Look and judge": ("report", "compare", "diff", "status"),
+    "Share": ("export", "push", "pull", "weights"),
+    "Operate": ("plan", "verify", "retry", "finish", "gc", "doctor"),
 }
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are names and help lines until one of them is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)  # in the order in which they are used
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name, found, rest = super().resolve_command(ctx, args)
-        if found and name not in TOGETHER and torchrun.num_processes() > 1:
-            raise ConfigError(f"`maskmill {name}` is run by one process; start it without torchrun")
-        return name, load(name) if found and name else None, rest
-
-
 def load(name: str) -> click.Command:
-    """The click command behind a name of the table."""
-    module, _, attribute = COMMANDS[name][0].partition(":")
+    """The operator command of a name, which is imported now."""
+    module, _, attribute = OPERATORS[name][0].partition(":")
     command: click.Command = getattr(import_module(f".{module}", __package__), attribute)
     return command
 
 
+def _load(name: str) -> click.Command:
+    return load(name)  # looked up when it is called
+
+
+def _stages() -> dict[str, Lazy]:
+    """The registry's commands, whose code is imported when one is called."""
+
+    def load_stage(word: str) -> click.Command:
+        from .stage_commands import stage_commands
+
+        return stage_commands(COMMANDS.values())[word].load()
+
+    hidden = {entry.words[0] for entry in COMMANDS.values() if entry.is_hidden}
+    lines = {entry.words[0]: entry.line for entry in COMMANDS.values()} | GROUPS
+    return {word: Lazy(line, partial(load_stage, word), word in hidden) for word, line in lines.items()}
+
+
+class MainGroup(Group):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and torchrun.num_processes() > 1 and not _runs_together(args[0]):
+            raise ConfigError(f"`maskmill {args[0]}` is run by one process; start it without torchrun")
+        return super().resolve_command(ctx, args)
+
+
+def _runs_together(word: str) -> bool:
+    return any(entry.words[0] == word and entry.command.runs_together for entry in COMMANDS.values())
+
+
 @click.group(
-    cls=LazyGroup,
-    commands={name: click.Command(name, help=line) for name, (_, line) in COMMANDS.items()},
+    cls=MainGroup,
+    lazy=_stages() | {name: Lazy(line, partial(_load, name)) for name, (_, line) in OPERATORS.items()},
+    sections=SECTIONS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     epilog="Exit codes: 0 done, 1 bug, 2 usage, input or unfinished, 3 stale, 4 corrupt, 5 too many failed images, "
     "6 done with a warning, 7 environment, 8 training diverged, 75 held by another run, 130/143 stopped by a signal.",
@@ -99,6 +122,7 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and gives its exit code; nothing but a bug leaves a traceback."""
     typed = list(sys.argv[1:] if arguments is None else arguments)
+    _print_notices()
     try:
         with _raise_signals(), torchrun.exit_with_first():
             code = _run(typed)
@@ -171,9 +195,24 @@ def _raise_signals() -> Iterator[None]:
 
 
 def _resume_hint(typed: Sequence[str]) -> str:
-    if not ANEW.isdisjoint(typed[:1]) or tuple(typed[:2]) in ANEW_OF_SEVERAL:
+    anew = [entry.words for entry in COMMANDS.values() if not entry.command.resumes]
+    if not ANEW.isdisjoint(typed[:1]) or any(tuple(typed[: len(words)]) == words for words in anew):
         return "nothing was changed, and the same command begins anew"
     return "what is finished stays, and the same command goes on from there"
+
+
+def _print_notices() -> None:
+    """What the library says of its work goes to standard error, a line each."""
+    logger = logging.getLogger("maskmill")
+    if not any(isinstance(each, _Notices) for each in logger.handlers):
+        logger.addHandler(_Notices())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+class _Notices(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        _say(record.getMessage())
 
 
 def _say(sentence: str) -> None:

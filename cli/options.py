@@ -1,97 +1,49 @@
-"""Options that every command which runs a stage has, and what such a command does with them."""
+"""Options of running, which every command has that makes an artifact."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
-from ..pipeline.answers.estimate import estimate
-from ..pipeline.running.job import MAX_BAD, RunOptions
-from ..pipeline.running.run import run
-from ..stages.stage import Stage
-from .answers import show_estimate, show_outcome
+from ..manifests.artifact.config import options_of
+from ..pipeline.running.options import RunOptions
+from ..stages.command import Command as Record
+from .parameters import click_option
 
-F = TypeVar("F", bound=Callable[..., Any])
 PLAN_ONLY = "maskmill.plan_only"
+WHERE = ("workers", "scheduler", "cluster", "insecure")
+HOW = ("trust", "max_bad", "break_lock", "log")
+JSON_HELP = "Print the result as JSON."
 
 
-class PartType(click.ParamType[tuple[int, int]]):
-    """I/N, counted from 1."""
-
-    name = "I/N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            part, parts = (int(number) for number in str(value).split("/"))
-        except ValueError:
-            self.fail(f"{value!r} is not of the form I/N, such as 1/16", param, ctx)
-        if not 1 <= part <= parts:
-            self.fail(f"part {part} of {parts} does not exist; parts are counted from 1 to N", param, ctx)
-        return part, parts
+def running(names: Sequence[str]) -> list[click.Parameter]:
+    """The options of a run by name, and how loud a command is."""
+    options = options_of(RunOptions)
+    options["log"] = dataclasses.replace(options["log"], default="progress")
+    return [
+        *(click_option(options[name]) for name in names),
+        click.Option(["--json", "as_json"], is_flag=True, help=JSON_HELP),
+        click.Option(["-q", "--quiet"], is_flag=True, help="Show warnings and errors only."),
+        click.Option(["-v", "--verbose"], is_flag=True, help="Show every step."),
+    ]
 
 
-WHERE = [
-    click.option(
-        "--workers", type=click.IntRange(0), default=0, help="Local worker processes; 0 runs in this process."
-    ),
-    click.option("--scheduler", metavar="ADDRESS", default="", help="Run on an existing Dask cluster."),
-    click.option(
-        "--cluster", metavar="FILE", default="", help="Run on batch jobs started through dask-jobqueue (TOML)."
-    ),
-    click.option("--insecure", is_flag=True, help="Allow a scheduler that is neither local nor tls://."),
-]
-HOW = [
-    click.option(
-        "--trust", is_flag=True, help="Believe files of the recorded size that are no newer than their record."
-    ),
-    click.option(
-        "--max-bad",
-        type=click.FloatRange(0, 1),
-        default=MAX_BAD,
-        show_default=True,
-        help="Share of rows that may fail.",
-    ),
-    click.option("--break-lock", is_flag=True, help="Take over the lock of a run that died (object stores only)."),
-    click.option("--log", type=click.Choice(["progress", "json"]), default="progress", help="json: a line per unit."),
-    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
-]
-NEW = [
-    click.option("--out", metavar="DIR", help="Where the artifact is made: a directory or an fsspec URL."),
-    click.option("--part", type=PartType(), help="Run only this share of the units; then `maskmill finish DIR`."),
-    click.option("--unit-rows", type=click.IntRange(0), default=0, help="Rows per unit; 0 chooses (at most 256 MB)."),
-]
-
-
-def with_options(*options: Callable[[Any], Any]) -> Callable[[F], F]:
-    """Adds options to a command in the order in which they are listed."""
-
-    def decorate(function: F) -> F:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-stage_options = with_options(*NEW, *WHERE, *HOW)
-again_options = with_options(*WHERE, *HOW)
+def stage_running(record: Record) -> list[click.Parameter]:
+    """All of them where a stage has units, few where it makes its result in one go."""
+    out = click.Option(["--out"], metavar="DIR", help="Where the artifact is made: a directory or an fsspec URL.")
+    curves = click.Option(["--tensorboard"], metavar="DIR", default="", help="Draw the metric lines there as curves.")
+    names = ["part", "unit_rows", *WHERE, *HOW] if record.has_units else ["break_lock"]
+    update = ["update"] if record.follows_source else []
+    return [out, *([curves] if record.is_training else []), *running([*update, *names])]
 
 
 def run_options(values: Mapping[str, Any]) -> RunOptions:
-    """The run options among a command's parameters."""
-    names = {field.name for field in dataclasses.fields(RunOptions)}
-    return RunOptions(**{name: value for name, value in values.items() if name in names})
-
-
-def run_stage(stage: Stage, config: Any, inputs: Mapping[str, str], values: Mapping[str, Any]) -> int:
-    """Runs a stage as a command asks, or, under `maskmill plan`, says what it would do."""
-    context = click.get_current_context()
-    options = run_options(values)
-    if context.meta.get(PLAN_ONLY):
-        return show_estimate(estimate(stage, config, inputs, options), values["as_json"])
-    if not values["out"]:
-        raise click.UsageError("Missing option '--out'.", context)
-    return show_outcome(run(stage, config, inputs, values["out"], options), values["as_json"])
+    """The run options among a command's parameters; sets how loud the command is."""
+    level = logging.DEBUG if values.get("verbose") else logging.WARNING if values.get("quiet") else logging.INFO
+    logging.getLogger("maskmill").setLevel(level)
+    told = {name: values[name] for name in options_of(RunOptions) if values.get(name) is not None}
+    if values.get("quiet") and told.get("log") == "progress":
+        told["log"] = "quiet"
+    return RunOptions(**told)

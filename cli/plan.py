@@ -1,24 +1,20 @@
-"""`maskmill plan STAGE …`: a stage's own options, and what it would make of them."""
+"""`maskmill plan STAGE …`: the same options, and what the command would make of them."""
 
 import click
 
-from .enhance import apply
-from .extract import extract
-from .index import index
-from .manifest import manifest
-from .mask import mask
+from ..stages.registry import COMMANDS
+from .help import Group
 from .options import PLAN_ONLY
-from .pixels import pixels
-from .refine import refine
-
-PLANNED = (index, extract, pixels, mask, refine, manifest)
+from .stage_commands import stage_commands
 
 
-ENHANCE = click.Group("enhance", {"apply": apply}, help="Make better maps of the maps of heads.")
+def _begin() -> None:
+    click.get_current_context().meta[PLAN_ONLY] = True
 
 
-@click.group(commands={str(command.name): command for command in (*PLANNED, ENHANCE)})
-@click.pass_context
-def plan(context: click.Context) -> None:
-    """Say what a stage would make: rows, units, files, bytes, memory. Writes nothing."""
-    context.meta[PLAN_ONLY] = True
+plan = Group(
+    "plan",
+    lazy=stage_commands(entry for entry in COMMANDS.values() if entry.command.has_units),
+    callback=_begin,
+    help="Say what a stage would make: rows, units, files, bytes, memory. Writes nothing.",
+)

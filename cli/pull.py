@@ -8,14 +8,16 @@ from .answers import echo_json, files_text, size
 
 
 @click.command()
-@click.argument("url", metavar="URL[@DIGEST]")
-@click.argument("directory", metavar="DIR")
+@click.argument(
+    "url", metavar="URL[@DIGEST]", help="Where it was pushed; DIGEST names a version, the latest by default."
+)
+@click.argument("directory", metavar="DIR", help="Folder to fetch into; it must be empty or new.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def pull(url: str, directory: str, as_json: bool) -> int:
-    """Fetch what was pushed to URL, the latest version or the one of DIGEST, into DIR, a folder that is empty or new.
+    """Download a version from URL into DIR.
 
-    Every file is checked on arrival, and DIR appears when all are right. A pull that was stopped goes on from what
-    came; where DIR holds that version already it is checked.
+    Every file is checked on arrival, and DIR appears once all are right. Rerun to resume; if DIR holds that version
+    already, it is checked.
     """
     from ..pipeline.sharing.sharing import pull as pulled
 

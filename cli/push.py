@@ -8,14 +8,14 @@ from .answers import echo_json, files_text, size
 
 
 @click.command()
-@click.argument("dataset")
-@click.argument("url")
+@click.argument("dataset", help="Dataset, or any other finished artifact.")
+@click.argument("url", help="Folder, s3://… or gs://….")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def push(dataset: str, url: str, as_json: bool) -> int:
-    """Put DATASET, or any other finished artifact, at URL for others to pull: a folder, s3://…, gs://….
+    """Upload DATASET to URL, where other teams pull it.
 
-    Only files that are not there yet travel. A push that was stopped shows nothing, and the same command goes on. Every
-    push of something else is a version of its own beside the earlier ones, and becomes the latest.
+    Only files that are missing there are sent. Rerun to resume; a push that was stopped shows nothing. Each push of
+    other bytes is a new version beside the earlier ones, and becomes the latest.
     """
     from ..pipeline.sharing.sharing import push as pushed
 

@@ -22,15 +22,15 @@ def list_recipes() -> None:
 
 
 @recipe.command()
-@click.argument("name")
+@click.argument("name", help="Recipe, as `recipe list` names it.")
 def show(name: str) -> None:
     """Print a recipe."""
     click.echo(read_shipped_recipe(name).decode(), nl=False)
 
 
 @recipe.command()
-@click.argument("name")
-@click.argument("file")
+@click.argument("name", help="Recipe, as `recipe list` names it.")
+@click.argument("file", help="File to write.")
 def write(name: str, file: str) -> None:
     """Write a recipe to FILE, whose paths are then yours to edit."""
     text = read_shipped_recipe(name)

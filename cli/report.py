@@ -8,15 +8,21 @@ from .answers import echo_json, size
 
 
 @click.command()
-@click.argument("found", metavar="WORK|ARTIFACT...", nargs=-1, required=True)
-@click.option("--out", metavar="FILE.html", default="report.html", show_default=True, help="The file that is written.")
+@click.argument("found", metavar="WORK|ARTIFACT...", nargs=-1, required=True, help="Work folder, or artifacts.")
+@click.option("--out", metavar="FILE.html", default="report.html", show_default=True, help="File to write.")
 @click.option(
-    "--pictures", type=click.IntRange(1), default=400, show_default=True, help="How many are shown at most; a sample."
+    "--pictures",
+    type=click.IntRange(1),
+    default=400,
+    show_default=True,
+    help="Show at most this many pictures, drawn evenly.",
 )
-@click.option("--images-root", metavar="DIR", default="", help="Where the pictures lie now, if they were moved.")
+@click.option(
+    "--images-root", metavar="DIR", default="", help="Folder of the pictures, if they are no longer where they were."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def report(found: tuple[str, ...], out: str, pictures: int, images_root: str, as_json: bool) -> int:
-    """Show what a run made, or an artifact with what it was made from, as one HTML file. Reads files only."""
+    """Write one HTML file that shows a work folder, or artifacts and what they were made from. Reads files only."""
     from ..pipeline.report.page import write_report
 
     written = write_report(found, out, pictures, images_root)

@@ -4,14 +4,15 @@ from typing import Any
 
 import click
 
-from ..pipeline.running.run import retry as run_again
 from .answers import show_outcome
-from .options import again_options, run_options
+from .help import Command
+from .options import HOW, WHERE, run_options, running
 
 
-@click.command()
-@click.argument("artifact")
-@again_options
+@click.command(cls=Command, running=running([*WHERE, *HOW]))
+@click.argument("artifact", help="Artifact with failed rows.")
 def retry(artifact: str, **values: Any) -> int:
     """Run the units of ARTIFACT that hold failed rows again, with the configuration they were planned with."""
+    from ..pipeline.running.run import retry as run_again
+
     return show_outcome(run_again(artifact, run_options(values)), values["as_json"])

@@ -11,10 +11,11 @@ from click.core import ParameterSource
 
 from ..manifests.artifact.artifact import open_artifact
 from ..manifests.files.place import Place, place, split
-from ..pipeline.running.job import RunOptions
+from ..pipeline.running.options import RunOptions
 from ..pipeline.running.run import Outcome
 from .answers import echo_json, show_metrics, show_outcome
-from .options import F, again_options, run_options, with_options
+from .help import Command
+from .options import HOW, WHERE, run_options, running
 
 if TYPE_CHECKING:
     from ..pipeline.recipes.chain import Foreseen, Made
@@ -24,32 +25,30 @@ WORK = "maskmill-work"
 RESULTS = ("manifest", "train")  # the stages whose artifacts a recipe is run for
 
 
-def recipe_command_options(dry_run: str, **settings: Any) -> Callable[[F], F]:
-    """Of a command that runs a recipe; what --dry-run and --set mean differs."""
-    return with_options(
-        click.argument("recipe", metavar="RECIPE.toml", required=False),
-        click.option(
-            "--images", metavar="DIR", default="", help="A folder of pictures: takes the recipe called folder."
-        ),
-        click.option(
-            "--work",
+def recipe_command(dry_run: str, **settings: Any) -> Callable[[Callable[..., int]], click.Command]:
+    """A command that runs a recipe; what --dry-run and --set mean differs."""
+    own: list[click.Parameter] = [
+        click.Argument(["recipe"], metavar="RECIPE.toml", required=False, help="Recipe file."),
+        click.Option(["--images"], metavar="DIR", default="", help="Folder of pictures, run with the recipe `folder`."),
+        click.Option(
+            ["--work"],
             metavar="DIR",
             default="",
-            help=f"Where the artifacts are made; {WORK} beside the recipe if left out, with --images in this folder.",
+            help=f"Work folder of all artifacts; by default {WORK} beside the recipe, or here with --images.",
         ),
-        click.option("--from", "start", metavar="STAGE", default="", help="Start there; what is before must be done."),
-        click.option("--dry-run", is_flag=True, help=dry_run),
-        click.option("--set", "settings", multiple=True, **settings),
-        click.option("--update", is_flag=True, help="Append new pictures and classes, mark vanished ones as missing."),
-        again_options,
-    )
+        click.Option(
+            ["--from", "start"], metavar="STAGE", default="", help="Start at this stage; those before must be done."
+        ),
+        click.Option(["--dry-run"], is_flag=True, help=dry_run),
+        click.Option(["--set", "settings"], multiple=True, **settings),
+    ]
+    return click.command(cls=Command, params=own, running=running(["update", *WHERE, *HOW]))
 
 
-@click.command()
-@recipe_command_options(
-    "Say of every stage whether it is done or would run. Writes nothing.",
+@recipe_command(
+    "Say of every stage whether it is done or would run; write nothing.",
     metavar="STAGE.KEY=VALUE",
-    help="In the place of what it says.",
+    help="Override a recipe setting; repeatable, such as refine.threshold=0.5.",
 )
 def run(
     recipe: str | None,
@@ -58,7 +57,6 @@ def run(
     start: str,
     dry_run: bool,
     settings: tuple[str, ...],
-    update: bool,
     **values: Any,
 ) -> int:
     """Run every stage of a recipe, each skipping what is done; all of it is checked before anything runs."""
@@ -68,7 +66,7 @@ def run(
     at = work_place(recipe, work)
     if dry_run:
         return _show_foreseen(list(foresee_recipe(read, at, start)), values["as_json"])
-    options = recipe_options(dataclasses.asdict(read.run), {**values, "update": update})
+    options = recipe_options(read.run, values)
     return _show_made(run_recipe(read, at, options, start), values["as_json"])
 
 

@@ -9,11 +9,11 @@ from .answers import counts_text, echo_json
 
 
 @click.command()
-@click.argument("artifact")
-@click.option("--failed", is_flag=True, help="List the rows that are not ok, one per line.")
+@click.argument("artifact", help="Any artifact, finished or not.")
+@click.option("--failed", is_flag=True, help="Also list the rows that are not ok, one a line.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def status(artifact: str, failed: bool, as_json: bool) -> int:
-    """Say how far ARTIFACT is, what failed, and what it was made from. Reads files only."""
+    """Show how far ARTIFACT is, what failed, and what it was made from. Reads files only."""
     found = state.status(artifact)
     rows = state.list_failed_rows(artifact) if failed else iter(())
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .answers import echo_json, show_outcome
-from .run import recipe_command_options, recipe_options, recipe_reader, work_place
+from .run import recipe_command, recipe_options, recipe_reader, work_place
 from .sweep_table import rows_json, show_rows
 
 if TYPE_CHECKING:
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from ..pipeline.recipes.sweep.worth import SweepRow
 
 
-@click.command()
-@recipe_command_options(
-    "Say what there would be to make, and what is shared. Writes nothing.",
+@recipe_command(
+    "Say what would be made, and what is shared; write nothing.",
     metavar="STAGE.KEY=V1,V2,…",
     required=True,
     help="Values to try; one alone holds for all. Where a value has commas, a TOML list of values: "
@@ -33,14 +32,13 @@ def sweep(
     start: str,
     dry_run: bool,
     settings: tuple[str, ...],
-    update: bool,
     **values: Any,
 ) -> int:
-    """Run a recipe with every combination of the values of all --set, and say in one table what each is worth.
+    """Run a recipe with every combination of the values of all --set, and compare them in one table.
 
-    All combinations are checked before any is run. Each is run as `maskmill run` would run it, in the same WORK: what
-    they have in common is made once. One that fails ends only itself; the exit code is the highest of the failures',
-    else 6 where there is a warning. Stopped and started again it goes on, and the table is whole.
+    All combinations are checked before any runs. Each runs as `maskmill run` would, in the same WORK: what they share
+    is made once. A combination that fails ends alone; the exit code is the highest of the failures', else 6 if there is a
+    warning. Rerun to resume.
     """
     from ..pipeline.recipes.sweep.grid import build_grid, parse_axes
     from ..pipeline.recipes.sweep.running import foresee_grid, run_grid, worst_code
@@ -53,7 +51,7 @@ def sweep(
     grid, at = build_grid(axes, read), work_place(recipe, work)
     if dry_run:
         return _show_foreseen(axes, grid, foresee_grid(grid, at, start), as_json)
-    options = recipe_options(dataclasses.asdict(grid[0].recipe.run), {**values, "update": update})
+    options = recipe_options(grid[0].recipe.run, values)
     begun, ended = (_ignore, _ignore) if as_json else (partial(_show_begun, len(grid)), _show_ended)
     ran, rows, judge = list["Ran"](), list["SweepRow"](), Judge()
     for each in run_grid(grid, at, options, start, begun, ended):

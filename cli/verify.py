@@ -7,10 +7,10 @@ from .answers import echo_json
 
 
 @click.command()
-@click.argument("artifact")
+@click.argument("artifact", help="Any artifact.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify(artifact: str, as_json: bool) -> int:
-    """Read every file of ARTIFACT against its digest; exit 4 where one differs, 2 where it is unfinished."""
+    """Check every file of ARTIFACT against its digest. Exits 4 if one differs, 2 if the artifact is unfinished."""
     found = verdict_on(artifact)
     if as_json:
         echo_json(

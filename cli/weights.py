@@ -16,13 +16,13 @@ def weights() -> None:
 
 
 @weights.command()
-@click.argument("source", metavar="IN")
-@click.argument("target", metavar="OUT.safetensors")
+@click.argument("source", metavar="IN", help="Training checkpoint.")
+@click.argument("target", metavar="OUT.safetensors", help="File to write.")
 def convert(source: str, target: str) -> None:
-    """Keep the tensors of a training checkpoint, and forget everything else that it holds.
+    """Keep the tensors of a training checkpoint and drop everything else.
 
-    Nothing of IN is run. Allowed beside tensors and plain values, and replaced by objects that keep nothing, are
-    argparse.Namespace, paths, and numpy's arrays, dtypes and scalars; any other class is refused.
+    No code of IN runs. Besides tensors and plain values, argparse.Namespace, paths, and numpy's arrays, dtypes and
+    scalars are allowed and dropped; any other class is refused.
     """
     from ..stages.vision.checkpoints import convert_weights
 

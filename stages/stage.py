@@ -22,8 +22,10 @@ from ..manifests.classes import ClassTable
 from ..manifests.errors import Reason
 from ..manifests.files.digests import FileDigest
 from ..manifests.files.sealed import Json
+from .command import Command
 
 Inputs = Mapping[str, Artifact]
+Configs = Mapping[str, Any]  # by step of a recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +109,56 @@ def keep_config(config: Any, held: Mapping[str, Json]) -> Any:
     return config
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """Everything the pipeline has to know. Its functions are module-level, so that it can be sent to a worker."""
+def settle_nothing(config: Any, inputs: Inputs) -> Any:
+    return config
 
-    name: str
-    kind: str  # of the artifact it writes
+
+def no_fields(config: Any) -> Sequence[str]:
+    return ()
+
+
+def refuse_nothing(configs: Configs, given: Inputs) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageBase:
+    """What the pipeline has to know of any stage. Functions are module-level, so that it can be sent to a worker."""
+
+    command: Command
     code_version: int  # grows with every change of what it computes; a test holds golden outputs against it
-    config: type[Any]
-    roles: Mapping[str, str] = field(default_factory=dict)  # input role → kind of artifact, see `kind_of`
+    # A config with what was left open settled; raises ConfigError for what cannot work. Called without inputs while a
+    # recipe is checked, and again once they exist.
+    resolve: Callable[[Any, Inputs], Any] = settle_nothing
+    reads: Callable[[Any, Inputs], Mapping[str, Sequence[str]]] = no_reads  # role → fields; of a checkpoint, files
+    wants: Callable[[Any], Sequence[str]] = no_fields  # the token fields that a recipe has to extract for a config
+    skips: Callable[[Any], Sequence[str]] = no_fields  # the roles that a config does not read
+    # Raises ConfigError for what cannot work together: configs by step, and what a recipe gives to this one by role.
+    refuse: Callable[[Configs, Inputs], None] = refuse_nothing
+    libraries: Sequence[str] | Callable[[Any], Sequence[str]] = ()  # whose versions change numbers
+    device: Callable[[Any], str] = no_device
+
+    @property
+    def name(self) -> str:
+        return self.command.name
+
+    @property
+    def kind(self) -> str:
+        """Of the artifact that it writes."""
+        return self.command.makes
+
+    @property
+    def config(self) -> type[Any]:
+        return self.command.config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage(StageBase):
+    """A stage whose rows are computed in units."""
+
     plan: Callable[[Any, Inputs, Known], RowList]
     fields: Callable[[Any, Inputs], Sequence[Field]]
     columns: Callable[[Any], Mapping[str, str]]  # a row's scalars; of its planned columns those that readers need
     run_unit: Callable[[Work, Any, Any], UnitResult]  # work, config, what `prepare` gave
-    reads: Callable[[Any, Inputs], Mapping[str, Sequence[str]]] = no_reads  # role → fields; of a checkpoint, files
     prepare: Callable[[Any, Inputs], Any] | None = None  # once per process: loads the model
     probe: Callable[[Any, Inputs], Probe] | None = None  # a few rows, computed to tell how long all of them will take
     # For stages that read the outside world: the digest of every row's sources now. Given a record and the time it was
@@ -130,8 +168,6 @@ class Stage:
     # A config, and that of an artifact of the same otherwise → the config that asks for what is held as well, so that
     # units which have to be made again are made whole.
     with_held: Callable[[Any, Mapping[str, Json]], Any] = keep_config
-    libraries: Sequence[str] | Callable[[Any], Sequence[str]] = ()  # whose versions change numbers
-    device: Callable[[Any], str] = no_device
     max_unit_rows: int | Callable[[Any], int] = MAX_UNIT_ROWS  # of a config, where it depends
     max_unit_bytes: int = MAX_UNIT_BYTES
     gathers: Mapping[str, str] = field(default_factory=dict)  # role → planned column of positions in its row list
@@ -140,7 +176,6 @@ class Stage:
     describe: Callable[[Plan, Mapping[str, Json], Mapping[str, FileDigest]], Mapping[str, bytes]] | None = None
     # What is odd about a finished run, in sentences: from its config, its facts and its rows.
     warn: Callable[[Any, Mapping[str, Json], Iterator[pa.RecordBatch]], Sequence[str]] | None = None
-    grows_only_when_told: bool = False  # a changed list of rows is refused unless the run says `update`
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,24 +188,11 @@ class Findings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WholeStage:
+class WholeStage(StageBase):
     """A stage without units: what it makes is computed in one go and is a handful of files."""
 
-    name: str
-    kind: str
-    code_version: int
-    config: type[Any]
-    roles: Mapping[str, str]  # input role → kinds of artifact it may be, separated by |
     compute: Callable[[Any, Inputs, Underway], Findings]  # by several processes at once, where torchrun started them
-    reads: Callable[[Any, Inputs], Mapping[str, Sequence[str]]] = no_reads
-    libraries: Sequence[str] = ()
-    device: Callable[[Any], str] = no_device
     takes_long: bool = False  # where its inputs have changed since, a run is refused rather than what was made lost
-
-
-def kind_of(stage: Stage | WholeStage, role: str) -> str:
-    """The kind of artifact that a role takes. Several may have one role and are numbered: view2 and view3 are views."""
-    return stage.roles[role.rstrip("0123456789")]
 
 
 def rows_of_input(inputs: Inputs, role: str, columns: Sequence[str] = ()) -> RowList:

@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from maskmill.manifests.datasets import TableSource
+from configs import make_config
+from maskmill.manifests.datasets.layouts import TableSource
 from maskmill.manifests.pictures.palette import encode_label_map
 from maskmill.pipeline.running.run import run
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
-from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
+from maskmill.stages.refine.config import RefineConfig
+from maskmill.stages.refine.stage import STAGE as REFINE
 from small_labels import EXIF_ORIENTATION, MAPS, OPTIONS, SIX, MapsConfig, publish
 
 CLASSES = ("sign.stop/left", "🐈\u200d⬛ cat", "a:b", "#hash", '<"&">')
@@ -89,7 +92,7 @@ def make_dataset(home: Path) -> Path:
     run(INDEX, IndexConfig(source=source), {}, str(home / "images"), OPTIONS)
     where = {"images": str(home / "images")}
     run(MAPS, MapsConfig(), where, str(home / "maps"), OPTIONS)
-    run(REFINE, refine_config(), {"maps": str(home / "maps"), **where}, str(home / "labels"), OPTIONS)
+    run(REFINE, make_config(RefineConfig), {"maps": str(home / "maps"), **where}, str(home / "labels"), OPTIONS)
     publish(home, ground_truth=list(PICTURES), min_score="area>=1", licence="CC-BY-4.0", title="a | small set")
     return home / "dataset"
 

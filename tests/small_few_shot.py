@@ -9,15 +9,18 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
+from configs import make_command, make_config
 from maskmill.manifests.artifact.checkpoints import SEEN, WEIGHTS, training_ids_json
 from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.manifests.artifact.underway import Underway
-from maskmill.manifests.datasets import TableSource
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.manifests.datasets.layouts import TableSource
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import run
 from maskmill.pipeline.running.whole import run_whole
-from maskmill.stages.extract.stage import STAGE as EXTRACT, extract_config
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
+from maskmill.stages.extract.config import ExtractConfig
+from maskmill.stages.extract.stage import STAGE as EXTRACT
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
 from maskmill.stages.stage import Findings, Inputs, WholeStage
 from maskmill.stages.students.features import Cached
 from maskmill.stages.students.learner import Learner
@@ -69,7 +72,9 @@ def write_images(
 
 
 def write_tokens(home: Path, out: str = "tokens", weights: str = "random:0", fields: Sequence[str] = FIELDS) -> None:
-    config = extract_config(BACKBONE, weights, SIZE, fit="squash", fields=fields)
+    config = make_config(
+        ExtractConfig, backbone=BACKBONE, weights=weights, image_size=SIZE, fit="squash", fields=fields
+    )
     run(EXTRACT, config, {"images": str(home / "images")}, str(home / out), RunOptions())
 
 
@@ -138,11 +143,8 @@ def untaught(config: UntaughtConfig, inputs: Inputs, underway: Underway) -> Find
 
 
 UNTAUGHT = WholeStage(
-    name="untaught",
-    kind="checkpoint",
+    command=make_command("untaught", "checkpoint", UntaughtConfig, {"tokens": "tokens"}),
     code_version=1,
-    config=UntaughtConfig,
-    roles={"tokens": "tokens"},
     compute=untaught,
     reads=lambda config, inputs: {"tokens": ("tokens", "support_tokens")},
 )

@@ -12,23 +12,25 @@ import torch
 from PIL import Image
 from torch import nn
 
-from maskmill import stages
+from configs import make_command, make_config
 from maskmill.manifests.artifact import tables
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.checkpoints import SEEN, WEIGHTS, SeenByNetwork, networks_seen_json
 from maskmill.manifests.artifact.fields import Field
 from maskmill.manifests.artifact.underway import Underway
-from maskmill.manifests.datasets import TableSource
+from maskmill.manifests.datasets.layouts import TableSource
 from maskmill.manifests.pictures.palette import decode_label_map
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import Outcome, run
 from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.enhance.applying import weights_bytes
+from maskmill.stages.enhance.config import EnhanceConfig, EnhancerConfig
 from maskmill.stages.enhance.enhancer import Enhancer
-from maskmill.stages.enhance.enhancer_fit import FIT, EnhancerConfig, enhancer_config
+from maskmill.stages.enhance.enhancer_fit import FIT
 from maskmill.stages.enhance.kinds import KIND, maps_kind
-from maskmill.stages.enhance.stage import STAGE as ENHANCE, enhance_config
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
+from maskmill.stages.enhance.stage import STAGE as ENHANCE
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
 from maskmill.stages.stage import Findings, Inputs, Known, RowList, RowResult, Stage, UnitResult, WholeStage, Work
 
 GRID, PATCH, HEADS = (5, 6), 4, 3
@@ -118,18 +120,14 @@ def head_maps(identifier: str, label: int | None, signal_RC: np.ndarray) -> np.n
 
 
 TOY_HEADS = Stage(
-    name="toyheads",
-    kind="maps",
+    command=make_command("toyheads", "maps", HeadsConfig, {"images": "images"}, "small_heads:TOY_HEADS"),
     code_version=1,
-    config=HeadsConfig,
-    roles={"images": "images"},
     plan=plan,
     fields=fields,
     columns=columns,
     run_unit=run_unit,
     reads=reads,
 )
-stages.STAGES["toyheads"] = TOY_HEADS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,11 +148,8 @@ def unfitted(config: UnfittedConfig, inputs: Inputs, underway: Underway) -> Find
 
 
 UNFITTED = WholeStage(
-    name="unfitted",
-    kind="checkpoint",
+    command=make_command("unfitted", "checkpoint", UnfittedConfig, {"maps": "maps"}),
     code_version=1,
-    config=UnfittedConfig,
-    roles={"maps": "maps"},
     compute=unfitted,
     reads=lambda config, inputs: {"maps": ("head_maps",)},
 )
@@ -201,12 +196,18 @@ def make_maps(home: Path, out: str = "maps", images: str = "images", **asked: An
 
 
 def fit(home: Path, out: str, maps: str = "maps", images: str = "images", **asked: Any) -> Outcome:
-    config = asked.pop("config", None) or enhancer_config(**asked)
+    config = asked.pop("config", None) or make_config(EnhancerConfig, **asked)
     assert isinstance(config, EnhancerConfig)
     return run_whole(FIT, config, {"maps": str(home / maps), "images": str(home / images)}, str(home / out))
 
 
 def apply(home: Path, model: str, out: str, maps: str = "maps", threshold: str = "0.5", **options: Any) -> Artifact:
     inputs = {"maps": str(home / maps), "images": str(home / "images"), "model": str(home / model)}
-    run(ENHANCE, enhance_config(threshold), inputs, str(home / out), RunOptions(**{"max_bad": 0.5, **options}))
+    run(
+        ENHANCE,
+        make_config(EnhanceConfig, threshold=threshold),
+        inputs,
+        str(home / out),
+        RunOptions(**{"max_bad": 0.5, **options}),
+    )
     return open_artifact(str(home / out), "maps")

@@ -13,17 +13,20 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from maskmill import stages
+from configs import make_command, make_config
 from maskmill.manifests.artifact import tables
 from maskmill.manifests.artifact.fields import Field
-from maskmill.manifests.datasets import TableSource
+from maskmill.manifests.datasets.layouts import TableSource
 from maskmill.manifests.files.sealed import Json
 from maskmill.manifests.pictures.palette import encode_label_map
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import Outcome, run
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
-from maskmill.stages.manifest.stage import STAGE as MANIFEST, manifest_config
-from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
+from maskmill.stages.manifest.config import ManifestConfig
+from maskmill.stages.manifest.stage import STAGE as MANIFEST
+from maskmill.stages.refine.config import RefineConfig
+from maskmill.stages.refine.stage import STAGE as REFINE
 from maskmill.stages.stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
 
 OPTIONS = RunOptions(unit_rows=3, max_bad=0.5)
@@ -97,18 +100,14 @@ def soft_map(identifier: str, label: int | None) -> np.ndarray:
 
 
 MAPS = Stage(
-    name="toymaps",
-    kind="maps",
+    command=make_command("toymaps", "maps", MapsConfig, {"images": "images"}, "small_labels:MAPS"),
     code_version=1,
-    config=MapsConfig,
-    roles={"images": "images"},
     plan=maps_plan,
     fields=maps_fields,
     columns=maps_columns,
     run_unit=maps_unit,
     reads=maps_reads,
 )
-stages.STAGES["toymaps"] = MAPS
 
 
 def write_pictures(root: Path, labels: Mapping[str, str] = LABELS) -> Path:
@@ -160,7 +159,13 @@ def make_labels(home: Path, maps: MapsConfig | None = None, **refined: Any) -> P
     make_images(home)
     where = {"images": str(home / "images")}
     run(MAPS, maps or MapsConfig(), where, str(home / "maps"), OPTIONS)
-    run(REFINE, refine_config(**refined), {"maps": str(home / "maps"), **where}, str(home / "labels"), OPTIONS)
+    run(
+        REFINE,
+        make_config(RefineConfig, **refined),
+        {"maps": str(home / "maps"), **where},
+        str(home / "labels"),
+        OPTIONS,
+    )
     return home / "labels"
 
 
@@ -168,4 +173,4 @@ def publish(home: Path, out: str = "dataset", options: RunOptions = OPTIONS, **c
     """home/dataset, from what `make_labels` has made; inputs by their role, where they are others."""
     inputs = {role: str(home / config.pop(role, role)) for role in ("labels", "maps", "images")}
     inputs |= {role: str(home / config.pop(role)) for role in ("seen", "compared") if role in config}
-    return run(MANIFEST, manifest_config(**config), inputs, str(home / out), options)
+    return run(MANIFEST, make_config(ManifestConfig, **config), inputs, str(home / out), options)

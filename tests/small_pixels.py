@@ -11,11 +11,13 @@ from PIL import ExifTags, Image
 
 import small_runs
 from maskmill.manifests.artifact.pixels import Pixels, open_pixels
-from maskmill.manifests.datasets import FolderSource
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.manifests.datasets.layouts import FolderSource
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import Outcome, run
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
-from maskmill.stages.pixels.stage import STAGE, PixelsConfig
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
+from maskmill.stages.pixels.config import PixelsConfig
+from maskmill.stages.pixels.stage import STAGE
 from maskmill.stages.stage import Stage
 from small_dataset import write_picture
 

@@ -25,7 +25,8 @@ from maskmill.manifests.files import torchrun
 from maskmill.pipeline.running.run import run
 from maskmill.stages.learning import gradients
 from maskmill.stages.learning.lesson import Losses
-from maskmill.stages.pixels.stage import STAGE as PIXELS, PixelsConfig
+from maskmill.stages.pixels.config import PixelsConfig
+from maskmill.stages.pixels.stage import STAGE as PIXELS
 from maskmill.stages.pretrain.teaching import Teaching
 from small_dataset import write_dataset
 

@@ -8,15 +8,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from configs import make_config
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
-from maskmill.manifests.datasets import TableSource
+from maskmill.manifests.datasets.layouts import TableSource
 from maskmill.pipeline.running.run import run
 from maskmill.pipeline.running.whole import run_whole
-from maskmill.stages.extract.stage import STAGE as EXTRACT, extract_config
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
-from maskmill.stages.manifest.stage import STAGE as MANIFEST, manifest_config
-from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
-from maskmill.stages.train.config import train_config
+from maskmill.stages.extract.config import ExtractConfig
+from maskmill.stages.extract.stage import STAGE as EXTRACT
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
+from maskmill.stages.manifest.config import ManifestConfig
+from maskmill.stages.manifest.stage import STAGE as MANIFEST
+from maskmill.stages.refine.config import RefineConfig
+from maskmill.stages.refine.stage import STAGE as REFINE
+from maskmill.stages.train.config import TrainConfig
 from maskmill.stages.train.stage import STAGE as TRAIN
 from small_heads import CLASSES, OPTIONS, TOY_HEADS, HeadsConfig, labels_of, true_mask
 
@@ -63,14 +68,20 @@ def publish(
     where = {"images": str(home / "images")}
     at = {name: str(home / f"{name} of {out}") for name in ("maps", "labels")}
     run(TOY_HEADS, HeadsConfig(**{"is_map_right": True, **maps}), where, at["maps"], OPTIONS)
-    run(REFINE, refine_config(background=background), {"maps": at["maps"], **where}, at["labels"], OPTIONS)
-    config = manifest_config(ground_truth=ground_truth)
+    run(REFINE, make_config(RefineConfig, background=background), {"maps": at["maps"], **where}, at["labels"], OPTIONS)
+    config = make_config(ManifestConfig, ground_truth=ground_truth)
     run(MANIFEST, config, {**at, **where}, str(home / out), OPTIONS)
 
 
 def extract(home: Path, out: str = "tokens", images: str = "images", **asked: Any) -> None:
     wanted = {"weights": "random:0", "image_size": SIZE, "fit": "squash", "fields": FIELDS, **asked}
-    run(EXTRACT, extract_config(BACKBONE, **wanted), {"images": str(home / images)}, str(home / out), OPTIONS)
+    run(
+        EXTRACT,
+        make_config(ExtractConfig, backbone=BACKBONE, **wanted),
+        {"images": str(home / images)},
+        str(home / out),
+        OPTIONS,
+    )
 
 
 def write_home(home: Path) -> Path:
@@ -86,6 +97,6 @@ def train(home: Path, out: str, student: Any = "linear", **asked: Any) -> Artifa
     given = {role: asked.pop(role, role) for role in ("dataset", "tokens", "images")}
     inputs = {role: str(home / name) for role, name in given.items() if name}
     seeing = asked.pop("seeing", None)
-    config = train_config(student, **{"steps": 6, **asked})
+    config = make_config(TrainConfig, student=student, **{"steps": 6, **asked})
     run_whole(TRAIN, replace(config, seeing=seeing), inputs, str(home / out))
     return open_artifact(str(home / out), "checkpoint")

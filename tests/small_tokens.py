@@ -10,14 +10,18 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
+from configs import make_config
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens
-from maskmill.manifests.datasets import TableSource
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.manifests.datasets.layouts import TableSource
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import Outcome, run
-from maskmill.stages.extract.stage import STAGE as EXTRACT, extract_config
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
-from maskmill.stages.mask.stage import STAGE as MASK, mask_config
+from maskmill.stages.extract.config import ExtractConfig
+from maskmill.stages.extract.stage import STAGE as EXTRACT
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
+from maskmill.stages.mask.config import MaskConfig
+from maskmill.stages.mask.stage import STAGE as MASK
 from small_dataset import write_picture
 
 BACKBONE, SIZE = "test_vit.r160_in1k", (64, 96)  # 4 × 6 patches, 2 heads
@@ -73,7 +77,7 @@ class Bench:
 
     def extract(self, out: Path, **asked: Any) -> Outcome:
         wanted = {"backbone": BACKBONE, "weights": "random:0", "image_size": SIZE, "dtype": "float32", **asked}
-        return run(EXTRACT, extract_config(**wanted), {"images": str(self.images)}, str(out), UNITS_OF_5)
+        return run(EXTRACT, make_config(ExtractConfig, **wanted), {"images": str(self.images)}, str(out), UNITS_OF_5)
 
     def mask(
         self, tokens: Tokens, options: RunOptions = UNITS_OF_5, model: Path | None = None, **asked: Any
@@ -88,7 +92,7 @@ class Bench:
     ) -> Outcome:
         inputs = {"tokens": tokens.artifact.place.uri, "images": str(self.images)}
         inputs |= {"model": str(model)} if model else {}
-        return run(MASK, mask_config(tokens.artifact, **asked), inputs, str(out), options)
+        return run(MASK, make_config(MaskConfig, {"tokens": tokens.artifact}, **asked), inputs, str(out), options)
 
 
 def bench_of(home: Path, changed: bool = True) -> Bench:

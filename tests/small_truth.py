@@ -12,14 +12,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from configs import make_config
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.datasets import TableSource
+from maskmill.manifests.datasets.layouts import TableSource
 from maskmill.manifests.pictures.palette import encode_label_map
 from maskmill.pipeline.running.run import run
 from maskmill.pipeline.running.whole import run_whole
-from maskmill.stages.evaluate.stage import STAGE as EVALUATE, evaluate_config
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
-from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
+from maskmill.stages.evaluate.config import EvaluateConfig
+from maskmill.stages.evaluate.stage import STAGE as EVALUATE
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
+from maskmill.stages.refine.config import RefineConfig
+from maskmill.stages.refine.stage import STAGE as REFINE
 from small_labels import BROKEN, LABELS, MAPS, OPTIONS, TURNED, MapsConfig, make_labels
 
 Pairs = dict[str, tuple[np.ndarray, np.ndarray]]  # id → its truth, and what was said of it
@@ -49,7 +53,13 @@ def make_judged(home: Path) -> None:
     make_labels(home)
     images = {"images": str(home / "images")}
     run(MAPS, MapsConfig(by_class=False), images, str(home / "objects"), OPTIONS)
-    run(REFINE, refine_config(), {"maps": str(home / "objects"), **images}, str(home / "object-labels"), OPTIONS)
+    run(
+        REFINE,
+        make_config(RefineConfig),
+        {"maps": str(home / "objects"), **images},
+        str(home / "object-labels"),
+        OPTIONS,
+    )
     height, width = TRUTH[BROKEN].shape
     Image.new("RGB", (width, height)).save(home / "pictures" / f"{BROKEN}.jpg")
     index_truth(home, "truth", TRUTH)
@@ -75,7 +85,7 @@ def evaluated(home: Path, predicted: str, against: str = "truth", **asked: Any) 
     """A new metrics artifact."""
     out = home / f"metrics-{next(_NUMBERS)}"
     inputs = {"predicted": str(home / predicted), "images": str(home / against)}
-    run_whole(EVALUATE, evaluate_config(**{"resamples": 60, **asked}), inputs, str(out))
+    run_whole(EVALUATE, make_config(EvaluateConfig, **{"resamples": 60, **asked}), inputs, str(out))
     return out
 
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from maskmill import stages
+from configs import make_command
+from maskmill.manifests.artifact.config import check_config, checks_itself, option
 from maskmill.manifests.artifact.fields import Field
-from maskmill.manifests.artifact.fingerprint import setting
 from maskmill.manifests.errors import Reason, RowFailed
 from maskmill.manifests.files.sealed import Json
 from maskmill.manifests.pictures.decoder import decode_picture
@@ -30,18 +30,26 @@ FAULTS = "MASKMILL_TOY_FAULTS"
 SHAPES = {"square": (3, 4), "wide": (2, 5)}
 
 
+@checks_itself
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inner:
-    power: int = 1
+    power: int = option(1, "Power of pixel values.")
+
+    def __post_init__(self) -> None:
+        check_config(self)
 
 
+@checks_itself
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToyConfig:
-    scale: float = 1.0
-    word: str = "a"
-    inner: Inner = Inner()
-    fields: tuple[str, ...] = ("square",)
-    threads: int = setting(default=1, changes_bytes=False)
+    scale: float = option(1.0, "Factor of pixel values.")
+    word: str = option("a", "Word whose length is added.")
+    inner: Inner = option(Inner())
+    fields: tuple[str, ...] = option(("square",), "Fields to make.", metavar="FIELD,…")
+    threads: int = option(1, "Threads.", changes_bytes=False)
+
+    def __post_init__(self) -> None:
+        check_config(self)
 
 
 def plan(config: ToyConfig, inputs: Inputs, known: Known) -> RowList:
@@ -111,9 +119,13 @@ def inject(work: Work) -> None:
                 raise ValueError(f"told to raise at {identifier}")
 
 
+@checks_itself
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EchoConfig:
-    times: int = 2
+    times: int = option(2, "How often to repeat.", at_least=1)
+
+    def __post_init__(self) -> None:
+        check_config(self)
 
 
 def echo_plan(config: EchoConfig, inputs: Inputs, known: Known) -> RowList:
@@ -137,12 +149,11 @@ def echo_unit(work: Work, config: EchoConfig, prepared: Any) -> UnitResult:
     return UnitResult([RowResult({"mean": mean}) for mean in means], cells={"echo": cells})
 
 
+TOY_COMMAND = make_command("toy", "toys", ToyConfig, {"images": "images"}, "toy:TOY")
+ECHO_COMMAND = make_command("echo", "echoes", EchoConfig, {"toys": "toys"}, "toy:ECHO")
 TOY = Stage(
-    name="toy",
-    kind="toys",
+    command=TOY_COMMAND,
     code_version=1,
-    config=ToyConfig,
-    roles={"images": "images"},
     plan=plan,
     fields=fields,
     columns=columns,
@@ -153,15 +164,11 @@ TOY = Stage(
     libraries=("Pillow",),
 )
 ECHO = Stage(
-    name="echo",
-    kind="echoes",
+    command=ECHO_COMMAND,
     code_version=1,
-    config=EchoConfig,
-    roles={"toys": "toys"},
     plan=echo_plan,
     fields=echo_fields,
     columns=columns,
     run_unit=echo_unit,
     reads=echo_reads,
 )
-stages.STAGES.update(toy=TOY, echo=ECHO)

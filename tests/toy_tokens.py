@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from maskmill import stages
+from configs import make_command
 from maskmill.manifests.artifact.fields import Field
 from maskmill.stages.stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work, rows_of_input
 
@@ -78,15 +78,11 @@ def run_unit(work: Work, config: TokensConfig, prepared: Any) -> UnitResult:
 
 
 TOKENS = Stage(
-    name="toytokens",
-    kind="tokens",
+    command=make_command("toytokens", "tokens", TokensConfig, {"images": "images"}, "toy_tokens:TOKENS"),
     code_version=1,
-    config=TokensConfig,
-    roles={"images": "images"},
     plan=plan,
     fields=fields,
     columns=columns,
     run_unit=run_unit,
     reads=reads,
 )
-stages.STAGES["toytokens"] = TOKENS

@@ -46,7 +46,7 @@ WATCHED = dataclasses.replace(toy.TOY, run_unit=run_unit, prepare=prepare)
 def main() -> int:
     import watched_toy  # by its name: workers cannot find what is in __main__
     from maskmill.cli import main as shell
-    from maskmill.pipeline.running.job import RunOptions
+    from maskmill.pipeline.running.options import RunOptions
     from maskmill.pipeline.running.run import run
 
     images, out, options = sys.argv[1:]

@@ -2,24 +2,14 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from ..classes import ClassTable
 from ..errors import InputError
 from ..files.place import place
 from ..pictures.sources import open_user_file, path_fault
+from .layouts import CocoSource
 from .listing import Listing, PictureEntry, image_id
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CocoSource:
-    """A folder of pictures and the annotations of it, as absolute paths or URLs."""
-
-    layout: ClassVar[str] = "coco"
-
-    images: str
-    annotations: str
 
 
 def list_coco(source: CocoSource, known: ClassTable) -> Listing:

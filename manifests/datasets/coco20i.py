@@ -1,33 +1,18 @@
 """COCO-20i, the layout of the few-shot literature: COCO 2014's pictures, and masks whose pixels are classes 1 to 80."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import PurePosixPath
-from typing import ClassVar, Literal
 
 from ..classes import ClassTable
-from ..errors import ConfigError, InputError
+from ..errors import InputError
 from ..files.place import Place, place
 from ..pictures.sources import path_fault
 from .benchmark_classes import COCO_CLASSES, number_classes
+from .layouts import Coco20iSource
 from .listing import Listing, PictureEntry, image_id
 
 _FOLDERS = ("train2014", "val2014")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Coco20iSource:
-    """The folder that holds train2014, val2014 and annotations, as an absolute path or URL."""
-
-    layout: ClassVar[str] = "coco20i"
-
-    root: str
-    split: Literal["train2014", "val2014", "all"] = "all"
-
-    def __post_init__(self) -> None:
-        if self.split not in (*_FOLDERS, "all"):
-            raise ConfigError(f"--split is {self.split!a}; it can be {', '.join(_FOLDERS)} or all")
 
 
 def list_coco20i(source: Coco20iSource, known: ClassTable) -> Listing:

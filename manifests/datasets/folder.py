@@ -4,7 +4,6 @@ import os
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 from urllib.parse import quote
 
 from ..classes import ClassTable
@@ -12,19 +11,10 @@ from ..errors import ConfigError, InputError
 from ..files.place import Place, place, split
 from ..pictures.sources import path_fault, tar_uri
 from ..pictures.tars import PACKED_TAR_SUFFIXES, tar_index
+from .layouts import FolderSource
 from .listing import PICTURE_SUFFIXES, Listing, PictureEntry, image_id
 
 _ONLY_CLASS = "object"  # of a dataset that has masks and no class folders
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FolderSource:
-    """A folder, a tar, or a folder of tars, and a tree of binary masks beside it. Paths are absolute or URLs."""
-
-    layout: ClassVar[str] = "folder"
-
-    root: str
-    masks: str = ""  # masks/cat/1.png belongs to root/cat/1.jpg; "" for none
 
 
 @dataclass(frozen=True, slots=True)

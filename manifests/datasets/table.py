@@ -6,39 +6,20 @@ import posixpath
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, cast
 
 from ..classes import ClassTable
-from ..errors import ConfigError, InputError
+from ..errors import InputError
 from ..files.place import Place, place, split
 from ..pictures.sources import TAR_SCHEME, open_user_file, path_fault
 from .benchmark_classes import check_order
+from .layouts import TableSource
 from .listing import Listing, PictureEntry, image_id
 
 COLUMNS = ("path", "uri", "id", "label", "labels", "split", "mask")  # path = uri, label = labels
 LABEL_SEPARATOR = "|"  # not the semicolon, which parts columns where commas are decimal
 
 _ONLY_CLASS = "object"  # of a table that has binary masks and no labels
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableSource:
-    """A table with a column `path`, and what its masks mean. Paths are absolute or URLs."""
-
-    layout: ClassVar[str] = "table"
-
-    file: str  # .csv or .parquet
-    root: str = ""  # where relative paths start from; "": the table's own folder
-    mask_kind: Literal["indexed", "binary"] = "indexed"  # pixels are class indices, or one object of the row's class
-    classes: tuple[str, ...] = ()  # names in order of their index; (): the labels found, sorted
-
-    def __post_init__(self) -> None:
-        if not self.file.lower().endswith((".csv", ".parquet")):
-            raise ConfigError(f"{self.file} is neither .csv nor .parquet; give a table of one of these kinds")
-        if self.mask_kind not in ("indexed", "binary"):
-            raise ConfigError(f"--mask-kind is {self.mask_kind!a}; it can be indexed or binary")
-        if _label_names(list(self.classes), "--classes") != self.classes:
-            raise ConfigError(f"--classes {','.join(self.classes)} repeats a name, or has an empty one; name each once")
 
 
 @dataclass(frozen=True, slots=True)

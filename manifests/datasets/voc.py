@@ -3,45 +3,20 @@
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
-from typing import ClassVar, Literal
 
 from ..classes import ClassTable
-from ..errors import ConfigError, InputError
+from ..errors import InputError
 from ..files.place import Place, place
 from ..pictures.sources import path_fault, read_user_lines
 from .benchmark_classes import VOC_CLASSES, number_classes
 from .fold_lists import FOLD_LINE
+from .layouts import VocSource
 from .listing import Listing, PictureEntry, image_id
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 _CLASS_LIST_LINE = re.compile(r"\S+\s+(-1|0|1)")  # ImageSets/Main/cat_train.txt
 _PAIR_LINE = re.compile(r"/?JPEGImages/(\S+)\s+/?Segmentation\w*/\S+")  # the picture and mask lists of SBD's users
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VocSource:
-    """Which pictures of a VOC folder, and where their labels and masks come from. Paths are absolute or URLs."""
-
-    layout: ClassVar[str] = "voc"
-
-    root: str  # the folder that holds JPEGImages
-    split: str = ""  # NAME of ImageSets/Segmentation/NAME.txt, else of ImageSets/Main/NAME.txt
-    list_file: str = ""  # ids one per line, or lines ID__CLASS as the Pascal-5i folds are published
-    masks: str = ""  # a folder in root such as SegmentationClassAug
-    labels_from: Literal["auto", "masks"] = "auto"  # auto: the list, else the XML, else ImageSets/Main
-
-    def __post_init__(self) -> None:
-        if bool(self.split) == bool(self.list_file):
-            raise ConfigError("a VOC dataset needs either --split NAME or --list FILE, to say which pictures; give one")
-        for option, value in (("--split", self.split), ("--masks", self.masks)):
-            if value and (fault := path_fault(value)):
-                raise ConfigError(f"{option} {value!a} {fault}; give a name inside {self.root}")
-        if self.labels_from not in ("auto", "masks"):
-            raise ConfigError(f"--labels-from is {self.labels_from!a}; it can be auto or masks")
-        if self.labels_from == "masks" and not self.masks:
-            raise ConfigError("--labels-from masks needs --masks FOLDER, such as --masks SegmentationClass")
 
 
 def list_voc(source: VocSource, known: ClassTable) -> Listing:

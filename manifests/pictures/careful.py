@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ..errors import Reason, RowFailed
-from .decoder import DEFAULT_LIMITS, Limits, decode_picture
+from .decoder import decode_picture
+from .limits import DEFAULT_LIMITS, Limits
 
 PATIENCE_S = 120.0  # a decoder that takes longer hangs
 

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import UInt8, UInt16
 from PIL import Image, ImageFile
 
-from ..errors import ConfigError, Reason, RowFailed
+from ..errors import Reason, RowFailed
+from .limits import DEFAULT_LIMITS, Limits
 from .pillow import open_image, orientation_of, reading
 
 BACKGROUND = 255  # what shows through transparent pixels, in each channel: white
@@ -30,31 +31,6 @@ _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_PHOTOMETRIC = 256, 257, 258, 262
 _PNG_DEPTH_BYTE = 24
 _LOSSLESS = ("PNG", "GIF", "BMP", "TIFF")
 _LOSSY_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Which pictures are refused by their header, before anything is decoded."""
-
-    max_pixels: int = 89_478_485  # Pillow's own threshold for suspicion: 256 MiB as RGB
-    min_side: int = 8
-    max_aspect: float = 32.0  # the longer side over the shorter
-
-    def __post_init__(self) -> None:
-        if not self.max_pixels >= 1:
-            raise ConfigError(f"max_pixels is {self.max_pixels} and must be at least 1")
-        if not self.min_side >= 1:
-            raise ConfigError(f"min_side is {self.min_side} and must be at least 1")
-        if not self.max_aspect >= 1:
-            raise ConfigError(f"max_aspect is {self.max_aspect} and must be at least 1 (a square)")
-        if self.min_side**2 > self.max_pixels:
-            raise ConfigError(
-                f"min_side is {self.min_side} and max_pixels is {self.max_pixels}, which no picture can satisfy; "
-                f"choose max_pixels of at least {self.min_side**2}"
-            )
-
-
-DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)

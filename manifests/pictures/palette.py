@@ -11,7 +11,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ..errors import Reason, RowFailed
-from .decoder import DEFAULT_LIMITS, Limits, apply_orientation, decode_indices
+from .decoder import apply_orientation, decode_indices
+from .limits import DEFAULT_LIMITS, Limits
 
 
 def _voc_palette() -> bytes:

@@ -21,7 +21,8 @@ from ..artifact.plan import read_plan
 from ..errors import ConfigError, CorruptArtifact, InputError, MaskmillError, Reason, RowFailed
 from ..files.place import Place, place
 from ..files.sealed import Json
-from ..pictures.decoder import DEFAULT_LIMITS, Limits, PictureFacts, decode_picture, inspect_picture
+from ..pictures.decoder import PictureFacts, decode_picture, inspect_picture
+from ..pictures.limits import DEFAULT_LIMITS, Limits
 from ..pictures.palette import decode_label_map
 from ..pictures.sources import TAR_SCHEME, path_fault, read_source, resolve
 from .frames import frame_row

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from ...manifests.artifact.artifact import open_artifact
 from ...manifests.artifact.layout import Layout
 from ...manifests.artifact.quantized import scale_name
 from ...manifests.artifact.shards import checking_s
-from ...stages.stage import Known, Probe, Stage, kind_of
-from ..running.job import RunOptions
+from ...manifests.errors import ConfigError
+from ...stages.stage import Known, Probe, Stage
+from ..running.making import Order
+from ..running.options import RunOptions
 from ..running.planning import ask, row_bytes, unit_rows_for
 
 
@@ -46,9 +46,12 @@ class Estimate:
         return self.rows * self.measured_s / self.measured_rows / 3600
 
 
-def estimate(stage: Stage, config: Any, inputs: Mapping[str, str], options: RunOptions) -> Estimate:
+def estimate(order: Order, options: RunOptions) -> Estimate:
     """Lists the rows as a run would, and multiplies. Writes nothing."""
-    asked = ask(stage, config, {role: open_artifact(uri, kind_of(stage, role)) for role, uri in inputs.items()})
+    stage, config = order.stage, order.config
+    if not isinstance(stage, Stage):
+        raise ConfigError(f"{stage.name} makes its result in one go, and has no units to plan")
+    asked = ask(stage, config, order.inputs)
     rows = sum(batch.num_rows for batch in stage.plan(config, asked.inputs, Known()).batches)
     stored = [field for field in asked.fields if field.kind != "columns"]
     unit_rows = unit_rows_for(stage, config, stored, options)

@@ -7,19 +7,19 @@ from functools import partial
 from typing import Any, Literal
 
 from ...manifests.artifact.artifact import Artifact, open_artifact, read_summary
+from ...manifests.artifact.config import nearest
 from ...manifests.artifact.plan import PLAN, Input, read_plan
 from ...manifests.errors import ConfigError, MaskmillError, UnfinishedArtifact
 from ...manifests.files import sealed
 from ...manifests.files.place import Place
 from ...stages.stage import Inputs, Stage, WholeStage
-from ..running.job import RunOptions
+from ..running.options import RunOptions
 from ..running.planning import is_as_read
 from ..running.run import Outcome, run as run_units
 from ..running.whole import run_whole
 from .homes import home_of, reuse_inputs
 from .recipe import Recipe
-from .schema import nearest
-from .steps import Step
+from .steps import RecipeStep
 
 LAST_RUN = "last-run.json"
 StepState = Literal["done", "would run", "cannot be told"]
@@ -149,7 +149,7 @@ def _before(recipe: Recipe, start: str) -> list[str]:
 
 
 @contextmanager
-def _name_step_in_errors(step: Step) -> Iterator[None]:
+def _name_step_in_errors(step: RecipeStep) -> Iterator[None]:
     """Says of an error which stage it was."""
     try:
         yield
@@ -157,11 +157,12 @@ def _name_step_in_errors(step: Step) -> Iterator[None]:
         raise type(error)(f"{step.name}: {error}") from error
 
 
-def _target(recipe: Recipe, step: Step, work: Place, made: Mapping[str, Artifact]) -> _Target:
-    stage, values = step.stage, recipe.tables[step.name]
-    given = step.given_artifacts(values)
-    inputs = {role: made[recipe.source_of(step, role)] for role in step.reads if role not in given} | dict(given)
-    config = step.config(values, inputs)
+def _target(recipe: Recipe, step: RecipeStep, work: Place, made: Mapping[str, Artifact]) -> _Target:
+    stage, values = step.command.stage, recipe.tables[step.name]
+    config, given = step.config(values), step.given_artifacts(values)
+    roles = [role for role in step.reads if role not in given and role not in stage.skips(config)]
+    inputs = {role: made[recipe.source_of(step, role)] for role in roles} | dict(given)
+    config = stage.resolve(config, inputs)
     at = home_of(work, stage, config, inputs)
     return _Target(stage, config, reuse_inputs(at, inputs), at)
 

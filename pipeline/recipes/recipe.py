@@ -12,16 +12,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ...manifests.artifact.config import Option, PathKind, nearest, options_of, read_table
 from ...manifests.errors import ConfigError, InputError, MaskmillError
 from ...manifests.files.place import Place, place, split
 from ...manifests.pictures.sources import open_user_file
-from ..running.job import MAX_BAD
+from ..running.options import RunOptions
 from . import SCRIPTS, SHIPPED, recipe_file
-from .schema import nearest, options_of, read_table
-from .steps import EXTRACT, MASK, STEPS, VIEWS, PathKind, Step, steps_with, unmade_artifact, view_options
+from .steps import EXTRACT, MASK, VIEWS, RecipeStep, recipe_steps, view_options
 
 Tables = dict[str, dict[str, Any]]
 RUN = "run"
+# What a recipe may say of the run itself. Where the work is done is left out: a recipe is handed on, and a scheduler or
+# a cluster file that somebody else has named would run what they like.
+_OF_RUN = ("workers", "max_bad", "trust")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,22 +33,6 @@ class Heading:
 
     title: str
     notes: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunTable:
-    """What a recipe may say of the run itself. Where the work is done is not among it: a recipe is handed on, and a
-    scheduler or a cluster's set-up that somebody else has named would run what they like."""
-
-    workers: int = 0
-    max_bad: float = MAX_BAD
-    trust: bool = False
-
-    def __post_init__(self) -> None:
-        if self.workers < 0:
-            raise ConfigError(f"workers is {self.workers} and must be at least 0")
-        if not 0 <= self.max_bad <= 1:
-            raise ConfigError(f"max_bad is {self.max_bad:g} and must be from 0 to 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +54,16 @@ class Setting:
 @dataclass(frozen=True, slots=True)
 class Recipe:
     heading: Heading
-    run: RunTable
+    run: Mapping[str, Any]  # what it says of the run
     tables: Mapping[str, Mapping[str, Any]]  # step → its values, each of its option's type, paths absolute
     views: int = 0  # besides that of [extract]
 
     @property
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[RecipeStep]:
         """In the order in which they run."""
-        return [step for name, step in steps_with(self.views).items() if name in self.tables]
+        return [step for name, step in recipe_steps(self.views).items() if name in self.tables]
 
-    def source_of(self, step: Step, role: str) -> str:
+    def source_of(self, step: RecipeStep, role: str) -> str:
         """The step whose artifact has a role."""
         return next(name for name in step.reads[role] if name in self.tables)
 
@@ -97,23 +84,23 @@ def recipe_bytes(uri: str) -> bytes:
 
 def parse_recipe(data: bytes, where: str, base: Place, settings: Sequence[str | Setting] = ()) -> Recipe:
     """Raises ConfigError with everything that is wrong, a line each."""
-    said = _parse_toml(data, where)
+    said, steps = _parse_toml(data, where), recipe_steps()
     mistakes, typed = _apply(settings, said)
-    heading, tables, unknown = _split_tables(said)
+    heading, tables, unknown = _split_tables(said, steps)
     mistakes += unknown
     values, wrong = read_table(heading, options_of(Heading))
     mistakes += wrong
     run = _run_table(tables.pop(RUN, {}), mistakes)
     if not tables and not mistakes:
-        mistakes.append(f"there is no stage in it; give it tables such as [index], of {', '.join(STEPS)}")
+        mistakes.append(f"there is no stage in it; give it tables such as [index], of {', '.join(steps)}")
     found: Tables = {}
     faults: dict[str, list[str]] = {}
-    for name, step in STEPS.items():
+    for name, step in steps.items():
         if name in tables:
             found[name], wrong = _read_step(step, tables[name], base, typed.get(name, set()))
             faults[name] = [*_missing_steps(step, tables), *wrong]
     views = _add_views(found, faults)
-    _check(found, faults, steps_with(views))
+    _check(found, faults, recipe_steps(views))
     mistakes += [f"[{name}] {fault}" for name, of_table in faults.items() for fault in of_table]
     if mistakes:
         raise ConfigError(_mistakes_text(where, mistakes))
@@ -164,7 +151,7 @@ def _apply(settings: Sequence[str | Setting], said: dict[str, Any]) -> tuple[lis
         with _collect_mistakes(mistakes):
             setting = _parse_typed_setting(each) if isinstance(each, str) else each
             if not isinstance(said.setdefault(setting.table, {}), dict):
-                raise ConfigError(f"--set {setting} names {setting.table}, which is no table")
+                raise ConfigError(f"--set {setting} names {setting.table}, which is not a table")
             said[setting.table][setting.key] = setting.value
             typed.setdefault(setting.table, set()).add(setting.key)
     return mistakes, typed
@@ -175,9 +162,9 @@ def _parse_typed_setting(text: str) -> Setting:
     return replace(setting, value=toml_or_text(setting.value))
 
 
-def _split_tables(said: Mapping[str, Any]) -> tuple[dict[str, Any], Tables, list[str]]:
+def _split_tables(said: Mapping[str, Any], steps: Mapping[str, RecipeStep]) -> tuple[dict[str, Any], Tables, list[str]]:
     """The heading, the tables that there can be, and what is neither."""
-    keys, known = list(options_of(Heading)), [*STEPS, RUN]
+    keys, known = list(options_of(Heading)), [*steps, RUN]
     heading: dict[str, Any] = {}
     tables: Tables = {}
     mistakes: list[str] = []
@@ -189,41 +176,49 @@ def _split_tables(said: Mapping[str, Any]) -> tuple[dict[str, Any], Tables, list
         elif name in known:
             mistakes.append(f"{name} must be a table; write [{name}] above its keys")
         elif isinstance(value, dict):
-            mistakes.append(f"[{name}] is no table of a recipe; {nearest(name, known)}")
+            mistakes.append(f"unknown table [{name}]; {nearest(name, known)}")
         else:
-            mistakes.append(f"{name} is no key; {nearest(name, [*keys, *known])}")
+            mistakes.append(f"unknown key {name}; {nearest(name, [*keys, *known])}")
     return heading, tables, mistakes
 
 
-def _run_table(said: Mapping[str, Any], mistakes: list[str]) -> RunTable:
-    values, wrong = read_table(said, options_of(RunTable))
-    mistakes += [f"[{RUN}] {each}" for each in wrong]
+def _run_table(said: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
+    options = options_of(RunOptions)
+    values, wrong = read_table(said, {name: options[name] for name in _OF_RUN})
     try:
-        return RunTable(**values)
+        RunOptions(**values)
     except ConfigError as error:
-        mistakes.append(f"[{RUN}] {error}")
-        return RunTable()
+        wrong.append(str(error).replace("-", "_", 1))
+    mistakes += [f"[{RUN}] {each}" for each in wrong]
+    return values
 
 
-def _missing_steps(step: Step, tables: Tables) -> Iterator[str]:
+def _missing_steps(step: RecipeStep, tables: Tables) -> Iterator[str]:
     given = {step.given[key] for key in tables[step.name] if key in step.given}
     for role, names in step.reads.items():
         if role not in given and not any(name in tables for name in names):
             yield f"reads the {role} that [{names[-1]}] makes, and there is no [{names[-1]}]; add it"
 
 
-def _read_step(step: Step, said: Mapping[str, Any], base: Place, typed: set[str]) -> tuple[dict[str, Any], list[str]]:
-    values, mistakes = read_table(said, step.options(said))
-    kinds: dict[str, PathKind] = {**step.paths(said), **dict.fromkeys(step.given, "folder")}
+def _read_step(
+    step: RecipeStep, said: Mapping[str, Any], base: Place, typed: set[str]
+) -> tuple[dict[str, Any], list[str]]:
+    options = step.options(said)
+    values, mistakes = read_table(said, options)
+    kinds: dict[str, PathKind] = {**_paths(options), **dict.fromkeys(step.given, "folder")}
     for name in sorted(kinds, key=lambda name: kinds[name] == "inside root"):  # which is looked for when root is known
         if name in values and _is_path(values[name], kinds[name]):
             try:
                 values[name] = _resolve_path(values, name, kinds[name], place(".") if name in typed else base)
             except ConfigError as error:
                 mistakes.append(str(error))
-        elif name in values and not values[name] and step.options(said)[name].is_required:
+        elif name in values and not values[name] and options[name].is_required:
             mistakes.append(f"{name} is empty and must be a path")
     return values, mistakes
+
+
+def _paths(options: Mapping[str, Option]) -> dict[str, PathKind]:
+    return {name: one.spec.path or "file" for name, one in options.items() if one.spec.path or one.spec.is_list_file}
 
 
 def _is_path(value: Any, kind: PathKind) -> bool:
@@ -265,21 +260,21 @@ def _add_views(tables: Tables, faults: dict[str, list[str]]) -> int:
     return len(views)
 
 
-def _check(tables: Tables, faults: dict[str, list[str]], steps: dict[str, Step]) -> None:
+def _check(tables: Tables, faults: dict[str, list[str]], steps: dict[str, RecipeStep]) -> None:
     """Adds what only the stages themselves can tell to be wrong; and the token fields that later steps will read."""
     configs: dict[str, Any] = {}
     wanted: list[str] = []
     for name in (name for name in reversed(steps) if not faults.get(name, True)):
         step = steps[name]
-        if EXTRACT in (name, step.folder):
+        if step.command.name == EXTRACT:
             _add_fields(tables[name], wanted)
         with _collect_mistakes(faults[name]):
-            inputs = {role: unmade_artifact() for role in step.reads}
-            configs[name] = step.config(tables[name], inputs)
-            wanted += step.wants(configs[name])
+            stage = step.command.stage
+            configs[name] = stage.resolve(step.config(tables[name]), {})
+            wanted += stage.wants(configs[name])
     for name in configs:
         with _collect_mistakes(faults[name]):
-            steps[name].refuse(configs, steps[name].given_artifacts(tables[name]))
+            steps[name].command.stage.refuse(configs, steps[name].given_artifacts(tables[name]))
     for name in faults:
         if name != EXTRACT and name.startswith(EXTRACT):  # what is wrong with [extract] is told once
             faults[name] = [fault for fault in faults[name] if fault not in faults[EXTRACT]]

@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ...manifests.artifact.artifact import Artifact
-from ...manifests.artifact.fingerprint import config_from
+from ...manifests.artifact.config import config_from
 from ...manifests.errors import EnvironmentFault, InputError, MaskmillError, Reason, RowFailed
-from ...manifests.pictures.decoder import DEFAULT_LIMITS, Limits, decode_picture
+from ...manifests.pictures.decoder import decode_picture
+from ...manifests.pictures.limits import DEFAULT_LIMITS, Limits
 from ...manifests.pictures.sources import read_source
 from ...manifests.published.dataset import Labels, open_labels
 from .artifact_rows import ReportRow

@@ -4,10 +4,10 @@ import importlib.metadata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from ...manifests.artifact.artifact import Artifact, open_artifact
-from ...manifests.artifact.fingerprint import config_json
+from ...manifests.artifact.config import config_json
 from ...manifests.artifact.plan import FieldGroup, Plan, read_plan
 from ...manifests.errors import MaskmillError
 from ...manifests.files.place import Place
@@ -16,30 +16,7 @@ from ...stages.stage import Stage, WholeStage
 
 T = TypeVar("T")
 
-MAX_BAD = 0.05
 TRIES = 3  # the first and two more, of a unit that raised or whose worker died
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """How a run goes about it. Nothing here changes a byte of what it makes, but for `unit_rows`."""
-
-    workers: int = 0  # 0: this process
-    scheduler: str = ""
-    cluster: str = ""
-    insecure: bool = False
-    part: tuple[int, int] | None = None
-    trust: bool = False
-    update: bool = False
-    retry_failed: bool = False
-    max_bad: float = MAX_BAD
-    unit_rows: int = 0  # 0: the plan's, or the default
-    break_lock: bool = False
-    log: Literal["progress", "json", "quiet"] = "quiet"
-
-    @property
-    def on_workers(self) -> bool:
-        return bool(self.workers or self.scheduler or self.cluster)
 
 
 @dataclass(frozen=True, slots=True)

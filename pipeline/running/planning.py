@@ -10,8 +10,9 @@ from typing import Any
 
 from ...manifests.artifact import store
 from ...manifests.artifact.artifact import ARTIFACT, Artifact, read_summary
+from ...manifests.artifact.config import config_json, settings_json
 from ...manifests.artifact.fields import Field
-from ...manifests.artifact.fingerprint import config_json, differences, fingerprint, settings_json, unit_fingerprint
+from ...manifests.artifact.fingerprint import differences, fingerprint, unit_fingerprint
 from ...manifests.artifact.layout import default_unit_rows
 from ...manifests.artifact.plan import FieldGroup, Input, Plan, listing_name, missing_units, relative_uri, write_plan
 from ...manifests.errors import ConfigError, CorruptArtifact, EnvironmentFault, InputError, StaleArtifact
@@ -20,7 +21,8 @@ from ...manifests.files.digests import FileDigest, fault
 from ...manifests.files.place import Place
 from ...manifests.files.sealed import Json, digest_of
 from ...stages.stage import Known, Stage, WholeStage
-from .job import RunOptions, libraries_of, version_of
+from .job import libraries_of, version_of
+from .options import RunOptions
 from .row_lists import is_listed, remove_old_listings, with_rows, write_segment
 
 
@@ -94,7 +96,7 @@ def update_plan(at: Place, asked: Request, existing: Plan | None, options: RunOp
         # A part takes the rows as they were planned; and inputs that have not changed give the same rows.
         if options.part is None and (asked.stage.observe or inputs != plan.inputs or not is_listed(at, plan)):
             rows = asked.stage.plan(asked.config, asked.inputs, Known(plan.facts))
-            plan = with_rows(at, plan, rows, asked.stage.grows_only_when_told, options.update)
+            plan = with_rows(at, plan, rows, asked.stage.command.follows_source, options.update)
             plan = replace(plan, inputs=inputs)
     _refuse_full_disk(at, plan)
     if existing is None or plan.as_json() != existing.as_json():

@@ -7,18 +7,20 @@ from functools import partial
 from typing import Any
 
 from ...manifests.artifact.artifact import Summary, open_artifact
-from ...manifests.artifact.fingerprint import config_from, ids_digest
+from ...manifests.artifact.config import config_from
+from ...manifests.artifact.fingerprint import ids_digest
 from ...manifests.artifact.layout import Unit
 from ...manifests.artifact.plan import PLAN, FieldGroup, Plan, listing_batches, missing_units, read_plan
 from ...manifests.errors import ConfigError, MaskmillError, UnfinishedArtifact
 from ...manifests.files import atomic, lock
 from ...manifests.files.digests import FileDigest
 from ...manifests.files.place import Place, place
-from ...stages import find_stage
-from ...stages.stage import Stage, kind_of
+from ...stages.registry import find_unit_stage
+from ...stages.stage import Stage
 from .executors import Executor, executor_for
 from .finishing import finish
-from .job import Job, RunOptions
+from .job import Job
+from .options import RunOptions
 from .planning import Request, ask, merge_existing_fields, update_plan
 from .progress import RunProgress
 
@@ -46,7 +48,9 @@ def run(stage: Stage, config: Any, inputs: Mapping[str, str], out: str, options:
     """Makes an artifact, or goes on with it, or finds that it is done."""
     options = options or RunOptions()
     at = place(out)
-    asked = ask(stage, config, {role: open_artifact(uri, kind_of(stage, role)) for role, uri in inputs.items()})
+    asked = ask(
+        stage, config, {role: open_artifact(uri, stage.command.role(role).kind) for role, uri in inputs.items()}
+    )
     execute = executor_for(options, at, *(artifact.place for artifact in asked.inputs.values()))
     refuse_strangers(at)
     atomic.check_can_write(at)
@@ -155,7 +159,7 @@ def refuse_strangers(at: Place) -> None:
     strangers = (name for name in at.names() if name.partition("/")[0] not in {".lock", "listing", "log"})
     found = next((name for name in strangers if not name.endswith(atomic.TEMPORARY_SUFFIX)), None)
     if found is not None and not at.exists(PLAN):  # another part or run may have begun it between the two looks
-        raise ConfigError(f"{at} is no artifact and not empty (it holds {found}); choose another --out")
+        raise ConfigError(f"{at} is not an artifact and not empty (it holds {found}); choose another --out")
 
 
 def leave_nothing(at: Place) -> None:
@@ -168,6 +172,6 @@ def leave_nothing(at: Place) -> None:
 def _read_request(at: Place, plan: Plan) -> tuple[Stage, Any, dict[str, str]]:
     if not plan.groups:
         raise ConfigError(f"{at} was made in one go and has no units; run `maskmill {plan.stage}` again")
-    stage = find_stage(plan.stage)
+    stage = find_unit_stage(plan.stage)
     config = config_from(stage.config, {**plan.config, **plan.settings})
     return stage, config, {each.role: each.place(at).uri for each in plan.inputs}

@@ -27,6 +27,8 @@ def run_together(
     if number() == 0:
         return run_whole(stage, config, inputs, out, break_lock, show)
     stage.compute(
-        config, {role: open_artifact(uri, stage.roles[role]) for role, uri in inputs.items()}, SilentUnderway()
+        config,
+        {role: open_artifact(uri, stage.command.role(role).kind) for role, uri in inputs.items()},
+        SilentUnderway(),
     )
     return None

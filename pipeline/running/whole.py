@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any
 
 from ...manifests.artifact.artifact import ARTIFACT, Artifact, Summary, open_artifact
-from ...manifests.artifact.fingerprint import config_json, fingerprint, settings_json
+from ...manifests.artifact.config import config_json, settings_json
+from ...manifests.artifact.fingerprint import fingerprint
 from ...manifests.artifact.plan import PLAN, Plan, read_plan, write_plan
 from ...manifests.artifact.underway import Show, Underway, no_progress
 from ...manifests.errors import MaskmillError, StaleArtifact, Terminated
@@ -21,7 +22,7 @@ from ...manifests.files import atomic, lock, sealed
 from ...manifests.files.digests import FileDigest
 from ...manifests.files.place import Place, place
 from ...manifests.files.sealed import Json
-from ...stages.stage import WholeStage, kind_of
+from ...stages.stage import WholeStage
 from .executors.attempts import close_log, log
 from .finishing import valid_summary
 from .planning import header_of, input_digest, inputs_of, is_as_read, refuse_other_header
@@ -38,7 +39,7 @@ def run_whole(
 ) -> Outcome:
     began = time.monotonic()
     at = place(out)
-    read = {role: open_artifact(uri, kind_of(stage, role)) for role, uri in inputs.items()}
+    read = {role: open_artifact(uri, stage.command.role(role).kind) for role, uri in inputs.items()}
     header = header_of(stage, config, read)
     refuse_strangers(at)
     atomic.check_can_write(at)

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
@@ -17,61 +16,18 @@ from ..learning.draws import draw_per_class, order_by_hash
 from ..learning.loop import Course, train
 from ..maps.one_thread import one_thread
 from ..scores.truth import GroundTruth, refuse_other_classes
-from ..stage import Findings, Inputs, WholeStage
+from ..stage import Configs, Findings, Inputs, WholeStage
 from .applying import enhance_map, weights_bytes
 from .cells import Cells, cells_of
+from .config import ENHANCER, EnhancerConfig
 from .draws import CrossFitFold, cross_fit_folds
 from .examples import Examples, MapExample, examples_by_id, read_examples
-from .kinds import HEAD_MAPS, KIND, maps_kind, refuse_without_heads
-from .lessons import STEPS, WATCHED_EVERY, Best, Loss, make_lesson, make_networks
+from .kinds import HEAD_MAPS, KIND, maps_kind, refuse_without_heads, refuse_without_heads_in_recipe
+from .lessons import STEPS, WATCHED_EVERY, Best, make_lesson, make_networks
 from .report import BeforeAfterCounts, EnhancedMaps, before_after_counts, before_after_scores
 
 METRICS = "metrics.jsonl"
 ExamplesById = Mapping[str, Sequence[MapExample]]  # id → its rows
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnhancerConfig:
-    gt_fraction: float  # of the pictures of each class; 0 where another of the three says which
-    gt_per_class: int
-    gt_list: tuple[str, ...]
-    classes: tuple[str, ...]  # names or numbers; all where there are none
-    cross_fit: int  # networks; 0: one, that is not for the pictures it has seen
-    seed: int
-    loss: Loss = "balanced"
-    cells: int = 1  # of a patch along each side; these two are chosen by measuring, and are no options
-
-
-def enhancer_config(
-    gt_fraction: float = 0.0,
-    gt_per_class: int = 0,
-    gt_list: Sequence[str] = (),
-    classes: Sequence[str] = (),
-    cross_fit: int = 0,
-    seed: int = 0,
-) -> EnhancerConfig:
-    """What a user asks for; raises ConfigError for what cannot work."""
-    if not 0 <= gt_fraction <= 1:
-        raise ConfigError(f"gt-fraction is {gt_fraction:g} and must be above 0 and at most 1")
-    if gt_per_class < 0:
-        raise ConfigError(f"gt-per-class is {gt_per_class} and must be at least 1")
-    if sum(map(bool, (gt_fraction, gt_per_class, gt_list))) != 1:
-        raise ConfigError(
-            "which ground truth the enhancer may learn from is said by one of gt-fraction (such as 0.1), gt-per-class "
-            "(such as 5) and gt-list (a file of ids); give one of them"
-        )
-    if seed < 0:
-        raise ConfigError(f"seed is {seed} and must be at least 0")
-    if cross_fit < 0 or cross_fit == 1:
-        raise ConfigError(f"cross-fit is {cross_fit} and must be at least 2, or left out")
-    return EnhancerConfig(
-        gt_fraction=gt_fraction,
-        gt_per_class=gt_per_class,
-        gt_list=tuple(sorted(set(gt_list))),
-        classes=tuple(sorted(set(classes))),
-        cross_fit=cross_fit,
-        seed=seed,
-    )
 
 
 def reads(config: EnhancerConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
@@ -253,12 +209,16 @@ def _warnings(held_out: Mapping[str, Json], num_drawn: int, num_left: int) -> li
     return [] if by > 0 else [sentence]
 
 
+def refuse_without_masks(configs: Configs, given: Inputs) -> None:
+    refuse_without_heads_in_recipe(configs, given)
+    if "index" in configs and not configs["index"].may_have_masks:
+        raise ConfigError("the pictures of [index] have no masks to learn from; give it masks")
+
+
 FIT = WholeStage(
-    name="enhancer",
-    kind="checkpoint",
+    command=ENHANCER,
     code_version=1,
-    config=EnhancerConfig,
-    roles={"maps": "maps", "images": "images"},
+    refuse=refuse_without_masks,
     compute=compute,
     reads=reads,
     takes_long=True,

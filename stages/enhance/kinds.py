@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from ...manifests.artifact.artifact import Artifact
 from ...manifests.errors import ConfigError
 from ...manifests.files.sealed import Json
+from ..stage import Configs, Inputs
 
 HEAD_MAPS = "head_maps"
 KIND = "enhancer"
@@ -35,6 +36,11 @@ def refuse_without_heads(maps: Artifact) -> None:
             "pass maps that `maskmill mask --per-head` has made"
         )
     raise ConfigError(f"{maps.place} holds no maps of heads; add them with `{_command(maps)}`")
+
+
+def refuse_without_heads_in_recipe(configs: Configs, given: Inputs) -> None:
+    if "mask" in configs and not configs["mask"].per_head:
+        raise ConfigError("reads the maps of heads; set per_head = true in [mask]")
 
 
 def refuse_other_kind(maps: Artifact, checkpoint: Artifact) -> None:

@@ -10,7 +10,7 @@ most of a picture is that.
 import copy
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +21,13 @@ from torch.nn.functional import softplus
 from ..learning.lesson import Batch, Lesson, Losses
 from ..learning.loop import Course
 from ..learning.schedules import Schedule
+from .config import Loss
 from .enhancer import Enhancer
 from .examples import Examples
 
 STEPS, WATCHED_EVERY, ROWS = 200, 20, 16
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 1e-2
 LEAST_SHARE = 1e-3
-Loss = Literal["bce", "bce+dice", "balanced", "balanced+dice"]
 LOSSES: tuple[Loss, ...] = typing.get_args(Loss)
 
 

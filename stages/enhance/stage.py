@@ -5,7 +5,6 @@ T all cells.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -18,12 +17,14 @@ from ...manifests.artifact.checkpoints import SEEN, WEIGHTS, network_by_held_out
 from ...manifests.artifact.fields import Field
 from ...manifests.files.sealed import Json
 from ..maps.object_classes import NO_LABEL, NO_STRUCTURE
-from ..maps.threshold_rules import parse_threshold, thresholds
+from ..maps.row_thresholds import row_thresholds
+from ..maps.threshold_rules import ThresholdRule
 from ..maps.thresholds import foreground_share
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
 from .applying import enhance_map, load_networks
 from .cells import Cells, cells_of, enhancement_facts
-from .kinds import HEAD_MAPS, refuse_other_kind, refuse_without_heads
+from .config import ENHANCE, EnhanceConfig
+from .kinds import HEAD_MAPS, refuse_other_kind, refuse_without_heads, refuse_without_heads_in_recipe
 
 LISTED: Mapping[str, str] = {
     "id": "string",
@@ -35,15 +36,6 @@ LISTED: Mapping[str, str] = {
 ROWS_AT_ONCE = 64  # whose heads are in memory
 KEY = ("id", "class", "instance")
 CUT = ("class", "instance", "threshold", "box", "height", "width", "note")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnhanceConfig:
-    threshold: str
-
-
-def enhance_config(threshold: str = "0.5") -> EnhanceConfig:
-    return EnhanceConfig(threshold=parse_threshold(threshold))
 
 
 def plan(config: EnhanceConfig, inputs: Inputs, known: Known) -> RowList:
@@ -114,10 +106,10 @@ def _map_row(row: Mapping[str, Json], note: str, threshold: float = 0.0, foregro
 
 
 def _apply_threshold(
-    rule: str, row: Mapping[str, Json], map_PQ: Float32[np.ndarray, "P Q"], valid_PQ: Bool[np.ndarray, "P Q"]
+    rule: ThresholdRule, row: Mapping[str, Json], map_PQ: Float32[np.ndarray, "P Q"], valid_PQ: Bool[np.ndarray, "P Q"]
 ) -> RowResult:
     map_1T, valid_1T = map_PQ.reshape(1, -1), valid_PQ.reshape(1, -1)
-    threshold_1, is_flat_1 = thresholds(rule, map_1T, valid_1T)
+    threshold_1, is_flat_1 = row_thresholds(rule, map_1T, valid_1T)
     foreground_1 = foreground_share(map_1T, threshold_1, valid_1T)
     note = NO_STRUCTURE if is_flat_1[0] else "" if row["note"] == NO_STRUCTURE else row["note"]
     return _map_row(row, note, float(threshold_1[0]), float(foreground_1[0]))
@@ -144,11 +136,9 @@ def _row_batches(maps: Artifact, own: Mapping[str, int]) -> Iterator[pa.RecordBa
 
 
 STAGE = Stage(
-    name="enhance",
-    kind="maps",
+    command=ENHANCE,
     code_version=1,
-    config=EnhanceConfig,
-    roles={"maps": "maps", "images": "images", "model": "checkpoint"},
+    refuse=refuse_without_heads_in_recipe,
     plan=plan,
     fields=fields,
     columns=columns,

@@ -13,7 +13,8 @@ from jaxtyping import Bool, UInt8
 from ...manifests.artifact import tables
 from ...manifests.classes import BACKGROUND
 from ...manifests.files.sealed import Json
-from ..scores.few_shot import Answered, Void, episode_counts, exact_episodes
+from ..choices import Void
+from ..scores.few_shot import Answered, episode_counts, exact_episodes
 from ..scores.iou import Counts
 from ..scores.truth import GroundTruth
 from ..students.episodes import Episode

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -14,14 +14,16 @@ from ...manifests.artifact.artifact import Artifact
 from ...manifests.artifact.leakage import find_training_ids, leakage_warnings
 from ...manifests.artifact.tokens import Tokens, array_names
 from ...manifests.artifact.underway import Underway
+from ...manifests.datasets.fold_lists import Benchmark, read_fold
 from ...manifests.errors import ConfigError
-from ...manifests.files.sealed import Json
+from ...manifests.files.sealed import Json, digest_of
 from ...manifests.published.schema import class_names
 from ..scores.few_shot import Answered
 from ..scores.truth import GroundTruth, refuse_other_classes
 from ..stage import Findings, Inputs, WholeStage
 from ..students.episodes import Episode
-from ..students.features import SEVERAL, Cached, Features, Online, pictures_of_images
+from ..students.feature_names import SEVERAL
+from ..students.features import Cached, Features, Online, pictures_of_images, resolve_backbone
 from ..students.same_pictures import refuse_other_pictures
 from ..vision.backbone import find_device
 from .answering import Answerer, fields_to_read, similarities_of
@@ -33,11 +35,11 @@ from .episode_rows import (
     predictions_table,
     true_presence,
 )
-from .few_shot_config import FewShotConfig, labels_role
+from .few_shot_config import CHECKPOINT, CLASSES, FSCS as COMMAND, LABELS, FewShotConfig, labels_role, refuse_count
 from .few_shot_floors import all_foreground, choose_threshold, constant, nearest_cls
 from .few_shot_tables import FLOORS, LEARNER, FoldAnswers, class_rows, comparison, fold_table, mean_table
 from .folds import Fold, base_episodes, episode_ids
-from .learners import TrainedLearner, refuse_other_features
+from .learners import TrainedLearner, file_sha256, refuse_other_features
 from .predictions import LabelMaps
 from .published_scores import find_published_scores
 from .questions import load_learners, make_folds, usable_ids
@@ -60,6 +62,41 @@ class _Asked:
     @property
     def reads_keys(self) -> bool:
         return self.config.support_mask == "pseudo"
+
+
+def resolve(config: FewShotConfig, inputs: Inputs) -> FewShotConfig:
+    """Checkpoints are counted, artifacts and files together; a file's digest and what lists say are looked up."""
+    find_device(config.device)
+    if not inputs:
+        return config
+    files = config.files or ("",) * sum(role.startswith(CHECKPOINT) for role in inputs)
+    refuse_count("classes", config.classes, len(files))
+    refuse_count("fold", config.fold, len(files))
+    num_labels = sum(role.startswith(LABELS) for role in inputs)
+    if num_labels > 1:
+        refuse_count("labels", range(num_labels), len(files))
+    if (config.seeing is None) != ("tokens" in inputs):
+        raise ConfigError("judging needs either stored tokens (--tokens DIR) or a backbone to run (--backbone NAME)")
+    fold, lists = config.fold, tuple[str, ...]()
+    if config.protocol == CLASSES:
+        if any(files) and not config.classes:
+            raise ConfigError("a file does not say which classes it has learned; name the others with --classes")
+    else:
+        fold = config.fold or tuple(range(len(files)))
+        lists = tuple(_lists_sha256(config.protocol, config.folds, each) for each in fold)
+    return replace(
+        config,
+        fold=fold,
+        lists_sha256=lists,
+        files=files,
+        files_sha256=tuple(file_sha256(each) if each else "" for each in files),
+        seeing=config.seeing and resolve_backbone(config.seeing, config.device),
+    )
+
+
+def _lists_sha256(benchmark: Benchmark, folds: str, fold: int) -> str:
+    lists = read_fold(benchmark, folds, fold, "novel")
+    return digest_of([list(lists.classes), [list(line) for line in lists.lines]])
 
 
 def reads(config: FewShotConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
@@ -269,11 +306,9 @@ def _supports(fold: Fold) -> frozenset[str]:
 
 
 FSCS = WholeStage(
-    name="fscs",
-    kind="metrics",
+    command=COMMAND,
     code_version=1,
-    config=FewShotConfig,
-    roles={"checkpoint": "checkpoint", "images": "images", "tokens": "tokens", "labels": "labels|dataset"},
+    resolve=resolve,
     compute=compute,
     reads=reads,
     libraries=("numpy", "torch"),

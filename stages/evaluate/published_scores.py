@@ -7,7 +7,7 @@ episodes each, in per cent; void counts as background. They give no figure for a
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from ..students.episodes import JUDGED
+from ..choices import EPISODES
 from .few_shot_config import FewShotConfig
 
 FOLDS = (0, 1, 2, 3)
@@ -38,6 +38,6 @@ def find_published_scores(config: FewShotConfig, supervisions: Collection[str]) 
     found = _PER_CENT.get((config.protocol, config.support_mask, config.way))
     asked = (config.shot, config.episodes, config.void, tuple(sorted(config.fold)))
     trained = "pseudo" if config.support_mask == "pseudo" else "mask"
-    if found is None or asked != (1, JUDGED, "background", FOLDS) or set(supervisions) - {trained}:
+    if found is None or asked != (1, EPISODES, "background", FOLDS) or set(supervisions) - {trained}:
         return None
     return PublishedScores(*(value / 100 for value in found))

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
@@ -27,40 +26,12 @@ from ..scores.iou import (
     sum_counts,
 )
 from ..scores.truth import GroundTruth, refuse_other_classes
-from ..stage import Findings, Inputs, WholeStage
+from ..stage import Configs, Findings, Inputs, WholeStage
 from .boundary import BoundaryScores, class_boundary_f, mean_boundary_f, stack_boundaries
+from .config import EVALUATE, EvaluateConfig
 from .judging import THRESHOLDS, ScoredPicture, ScoringOptions, floors, score_pictures
 from .predictions import predictions
 from .threshold_sweep import best_threshold
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluateConfig:
-    class_agnostic: bool
-    boundary: bool
-    include_fitted: bool  # rows whose masks something was fitted on, which flatter
-    resamples: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        if self.resamples < 1:
-            raise ConfigError(f"resamples is {self.resamples} and must be at least 1")
-
-
-def evaluate_config(
-    class_agnostic: bool = False,
-    boundary: bool = True,
-    include_fitted: bool = False,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> EvaluateConfig:
-    return EvaluateConfig(
-        class_agnostic=class_agnostic,
-        boundary=boundary,
-        include_fitted=include_fitted,
-        resamples=resamples,
-        seed=seed,
-    )
 
 
 def reads(config: EvaluateConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
@@ -200,12 +171,15 @@ def _interval(found: Interval) -> dict[str, Json]:
     return {name: value for name, value in dataclasses.asdict(found).items() if name in kept}
 
 
+def refuse(configs: Configs, given: Inputs) -> None:
+    if "images" not in given and "index" in configs and not configs["index"].may_have_masks:
+        raise ConfigError("the pictures of [index] have no masks to judge by; give it masks, or against an IMAGES")
+
+
 STAGE = WholeStage(
-    name="evaluate",
-    kind="metrics",
+    command=EVALUATE,
     code_version=1,
-    config=EvaluateConfig,
-    roles={"predicted": "maps|labels|dataset", "images": "images"},
+    refuse=refuse,
     compute=compute,
     reads=reads,
     libraries=("numpy", "scipy"),

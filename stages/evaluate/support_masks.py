@@ -8,7 +8,6 @@ truth.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Bool
@@ -21,7 +20,6 @@ from ..students.features import FeatureSpec
 from ..students.supervision import THRESHOLD, support_mask
 from .predictions import LabelMaps
 
-SupportMask = Literal["pseudo", "enhanced", "gt"]
 PSEUDO_FIELDS = ("keys", "cls_query")
 
 # Of pictures that show a class, from the fields that were read of them.

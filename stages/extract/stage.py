@@ -7,36 +7,23 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 
 from ...manifests.artifact.fields import Field
-from ...manifests.artifact.fingerprint import setting
 from ...manifests.artifact.quantized import quantize, scale_name
-from ...manifests.errors import ConfigError, Reason
+from ...manifests.errors import Reason
 from ...manifests.files.sealed import Json
 from ..stage import Inputs, Known, Probe, RowList, RowResult, Stage, UnitResult, Work, rows_of_input
 from ..vision.backbone import Facts, backbone_facts, find_device, load_backbone, training_size
 from ..vision.builtin import full_backbone_name
-from ..vision.computing import (
-    Autocast,
-    Extractor,
-    HostFields,
-    Launched,
-    fetch_one_behind,
-    fitting_batch,
-)
-from ..vision.fitting import Fit
+from ..vision.computing import Extractor, HostFields, Launched, fetch_one_behind, fitting_batch
 from ..vision.pictures import ViewSpec, load_ahead, load_first, stack_pictures
-from ..vision.positions import Positions
 from ..vision.token_fields import Wanted
 from ..vision.weights import read_weights, weights_of
+from .config import EXTRACT, ExtractConfig
 from .fields import (
-    DEFAULT_FIELDS,
-    DTYPES,
     array_fields,
     blocks_by_field,
     explicit_fields,
@@ -44,70 +31,28 @@ from .fields import (
     merge_existing_fields,
 )
 
-Dtype = Literal["float16", "float32", "int8"]
-
 PROBE_S = 4.0  # about how long a measurement for `plan` takes, once the backbone is loaded
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExtractConfig:
-    backbone: str  # timm's name
-    weights_sha256: str
-    image_size: tuple[int, int]  # rows and columns, in pixels
-    fit: Fit
-    flip: bool
-    fields: tuple[str, ...]  # as `explicit_fields` writes them
-    dtype: Dtype
-    positions: Positions
-    autocast: Autocast
-    batch: int
-    weights: str = setting(default="", changes_bytes=False, is_kept=True)  # where they lay
-    device: str = setting(default="cpu", changes_bytes=False, is_kept=True)  # its type is in the fingerprint
-
-    def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise ConfigError(f"dtype is {self.dtype} and must be one of {', '.join(DTYPES)}")
-        if self.batch < 1:
-            raise ConfigError(f"batch is {self.batch} and must be at least 1")
-
-
-def extract_config(
-    backbone: str,
-    weights: str = "",
-    image_size: tuple[int, int] | None = None,
-    fit: Fit = "pad",
-    flip: bool = False,
-    fields: Sequence[str] = DEFAULT_FIELDS,
-    dtype: Dtype = "float16",
-    positions: Positions | Literal["auto"] = "auto",
-    autocast: Autocast = "off",
-    batch: int = 16,
-    device: str = "cpu",
-) -> ExtractConfig:
-    """What a user asks for with everything that was left open decided; raises ConfigError for what cannot work.
-
-    The size left open is the backbone's own; position embeddings are resampled as DINO does for DINO's weights, and as
-    timm does for others.
-    """
-    find_device(device)
-    backbone = full_backbone_name(backbone)
-    rows_px, columns_px = image_size or training_size(backbone)
+def resolve(config: ExtractConfig, inputs: Inputs) -> ExtractConfig:
+    """The size left open is the backbone's own; position embeddings are resampled as DINO does for DINO's weights, and
+    as timm does for others. Weights whose digest is known are taken for what they were."""
+    find_device(config.device)
+    backbone = full_backbone_name(config.backbone)
+    rows_px, columns_px = config.image_size or training_size(backbone)
     facts = backbone_facts(backbone, rows_px, columns_px)
-    explicit = explicit_fields(fields, facts)
-    found = weights_of(backbone, weights)
-    return ExtractConfig(
+    explicit = explicit_fields(config.fields, facts)
+    if config.weights_sha256:
+        return dataclasses.replace(config, fields=explicit)
+    weights = weights_of(backbone, config.weights)
+    return dataclasses.replace(
+        config,
         backbone=backbone,
-        weights_sha256=found.sha256,
+        weights_sha256=weights.sha256,
         image_size=(rows_px, columns_px),
-        fit=fit,
-        flip=flip,
         fields=explicit,
-        dtype=dtype,
-        positions=("dino" if found.is_dino else "timm") if positions == "auto" else positions,
-        autocast=autocast,
-        batch=batch,
-        weights=os.path.abspath(weights) if os.path.exists(weights) else weights,
-        device=device,
+        positions=config.positions or ("dino" if weights.is_dino else "timm"),
+        weights=os.path.abspath(config.weights) if os.path.exists(config.weights) else config.weights,
     )
 
 
@@ -232,11 +177,9 @@ def _device_type(config: ExtractConfig) -> str:
 
 
 STAGE = Stage(
-    name="extract",
-    kind="tokens",
+    command=EXTRACT,
     code_version=1,
-    config=ExtractConfig,
-    roles={"images": "images"},
+    resolve=resolve,
     plan=plan,
     fields=fields,
     columns=columns,

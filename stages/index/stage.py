@@ -18,13 +18,15 @@ from ...manifests.artifact import tables
 from ...manifests.artifact.fields import Field
 from ...manifests.artifact.ledger import Record
 from ...manifests.classes import ClassTable
-from ...manifests.datasets import DatasetSource, FolderSource, VocSource, list_dataset
 from ...manifests.datasets.listing import PictureEntry
+from ...manifests.datasets.readers import list_dataset
 from ...manifests.errors import RowFailed
 from ...manifests.files.sealed import Json
-from ...manifests.pictures.decoder import DEFAULT_LIMITS, Limits, inspect_picture
+from ...manifests.pictures.decoder import inspect_picture
+from ...manifests.pictures.limits import Limits
 from ...manifests.pictures.sources import read_source, stat_source
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
+from .config import INDEX, IndexConfig
 from .masks import label_map
 
 T = TypeVar("T")
@@ -40,12 +42,6 @@ LISTED: Mapping[str, str] = {
     "mask": "string",
     "shapes": "string",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexConfig:
-    source: DatasetSource
-    limits: Limits = DEFAULT_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +65,7 @@ def fields(config: IndexConfig, inputs: Inputs) -> Sequence[Field]:
     return (
         Field(name="picture", kind="columns", columns=("sha256",), basis={}),
         Field(name="labels", kind="columns", columns=("labels",), basis={}),
-        *([Field(name="mask", kind="table", basis={}, row_bytes=8 * 1024)] if _may_have_masks(config.source) else []),
+        *([Field(name="mask", kind="table", basis={}, row_bytes=8 * 1024)] if config.may_have_masks else []),
     )
 
 
@@ -197,10 +193,6 @@ class _Facts:
         return cls(facts["root"], ClassTable.from_json(facts["classes"]), facts["mask_kind"])
 
 
-def _may_have_masks(source: DatasetSource) -> bool:
-    return bool(source.masks) if isinstance(source, VocSource | FolderSource) else True
-
-
 def _batches(entries: Iterable[PictureEntry]) -> Iterator[pa.RecordBatch]:
     schema = tables.schema_of(LISTED)
     entries = iter(entries)
@@ -210,14 +202,11 @@ def _batches(entries: Iterable[PictureEntry]) -> Iterator[pa.RecordBatch]:
 
 
 STAGE = Stage(
-    name="index",
-    kind="images",
+    command=INDEX,
     code_version=1,
-    config=IndexConfig,
     plan=plan,
     fields=fields,
     columns=columns,
     run_unit=run_unit,
     observe=observe,
-    grows_only_when_told=True,
 )

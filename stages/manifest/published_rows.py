@@ -16,10 +16,11 @@ from ...manifests.files.sealed import Json
 from ...manifests.pictures.palette import decode_label_map
 from ...manifests.pictures.sources import TAR_SCHEME, read_source
 from ...manifests.published.schema import class_names
-from ..maps.backgrounds import Background, parse_background
+from ..maps.background_rules import BackgroundRule, parse_background
 from ..maps.upsampling import upsample_maps
 from ..stage import Work
-from .quality import Quality, Rule, measure_quality
+from .quality import measure_quality
+from .quality_rules import Quality, Rule
 from .soft_maps import SoftMaps, labels_before_refining
 
 NOTHING_FOUND = "nothing found"
@@ -38,7 +39,7 @@ class _Unit:
     labels: Sequence[Mapping[str, Json]]
     maps: Sequence[Sequence[Mapping[str, Json]]]
     positions: Mapping[str, Sequence[int]]  # in the row lists of labels and of images
-    background: Background | None  # the rule before refining; None where nothing was refined
+    background: BackgroundRule | None  # the rule before refining; None where nothing was refined
     threshold: float | None  # of all maps, in the place of their own
     source: str  # of classes that are not of the ground truth
 

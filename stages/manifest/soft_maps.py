@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
-from ..maps.backgrounds import Background, PictureMaps, hard_labels
+from ..maps.background_rules import BackgroundRule
+from ..maps.backgrounds import PictureMaps, hard_labels
 from ..maps.local_classes import local_classes
 
 
@@ -29,7 +30,7 @@ class SoftMaps:
 
 
 def labels_before_refining(
-    soft: SoftMaps, background: Background, found: Sequence[int]
+    soft: SoftMaps, background: BackgroundRule, found: Sequence[int]
 ) -> UInt8[np.ndarray, "H W"] | None:
     """The label map that the background rule alone gives.
 

@@ -1,7 +1,6 @@
 """The published dataset: label maps with where each came from, how good it looks, and what it was made with."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -10,45 +9,18 @@ from ...manifests.artifact import tables
 from ...manifests.artifact.artifact import Artifact
 from ...manifests.artifact.checkpoints import training_ids
 from ...manifests.artifact.fields import Field
-from ...manifests.artifact.fingerprint import setting
 from ...manifests.errors import InputError, Reason, StaleArtifact
 from ...manifests.files.sealed import Json
 from ...manifests.published.schema import FRAME, class_names, frame_schema, provenance
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
+from .config import MANIFEST, ManifestConfig
 from .croissant import croissant_json
 from .published_rows import dataset_rows, failure_row
-from .quality import parse_rule
 
 LISTED: Mapping[str, str] = {"id": "string", "maps": "ints", "compared": "ints", "is_truth": "bool"}
 ROW_BYTES = 300  # of a row besides its mask and its picture
 SAMPLE = 32  # label maps that are looked at to tell how large one is
 FILE_BYTES = 128 * 2**20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ManifestConfig:
-    min_score: str  # a quality rule
-    embed_images: bool
-    title: str
-    licence: str  # of the dataset
-    ground_truth: tuple[str, ...] = setting(default=(), changes_bytes=True)  # ids whose masks are taken for the truth
-
-
-def manifest_config(
-    min_score: str = "",
-    embed_images: bool = False,
-    title: str = "",
-    licence: str = "",
-    ground_truth: Sequence[str] = (),
-) -> ManifestConfig:
-    parse_rule(min_score)
-    return ManifestConfig(
-        min_score=min_score,
-        embed_images=embed_images,
-        title=title,
-        licence=licence,
-        ground_truth=tuple(sorted(set(ground_truth))),
-    )
 
 
 def plan(config: ManifestConfig, inputs: Inputs, known: Known) -> RowList:
@@ -89,7 +61,7 @@ def reads(config: ManifestConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]
 
 
 def run_unit(work: Work, config: ManifestConfig, prepared: Any) -> UnitResult:
-    published = list(dataset_rows(work, parse_rule(config.min_score), config.embed_images))
+    published = list(dataset_rows(work, config.min_score, config.embed_images))
     results = []
     for row, blocked in zip(published, work.blocked, strict=True):
         scalars: dict[str, Json] = {
@@ -205,11 +177,8 @@ def _ok_positions(artifact: Artifact) -> dict[str, list[int]]:
 
 
 STAGE = Stage(
-    name="manifest",
-    kind="dataset",
+    command=MANIFEST,
     code_version=2,
-    config=ManifestConfig,
-    roles={"labels": "labels", "maps": "maps", "images": "images", "compared": "labels", "seen": "checkpoint"},
     plan=plan,
     fields=fields,
     columns=columns,

@@ -14,93 +14,7 @@ from jaxtyping import Float32, Float64, UInt8
 
 from ...manifests.classes import BACKGROUND, IGNORE
 from ...manifests.errors import ConfigError
-
-FORMS = "rows, map, constant:SCORE, power:EXPONENT or two:LOW,HIGH"
-
-
-@dataclass(frozen=True, slots=True)
-class RowThresholds:
-    """Each row has its threshold: a pixel may be of the class where the map is above it, and of these the highest score
-    wins. The scores are compared as they are, not by how far they are above their thresholds: a pixel's best class does
-    not depend on where another class was cut."""
-
-    def __str__(self) -> str:
-        return "rows"
-
-
-@dataclass(frozen=True, slots=True)
-class OwnRow:
-    """The background has a map of its own, the row of class 0, as of a network that predicts it among the classes."""
-
-    def __str__(self) -> str:
-        return "map"
-
-
-@dataclass(frozen=True, slots=True)
-class ConstantScore:
-    """The background has one score everywhere."""
-
-    score: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.score <= 1:
-            raise ConfigError(f"the background rule is {self}, and its score must be from 0 to 1, as in constant:0.4")
-
-    def __str__(self) -> str:
-        return f"constant:{self.score!r}"
-
-
-@dataclass(frozen=True, slots=True)
-class PowerOfRest:
-    """The background's score is (1 − the highest map) ** exponent; the higher the exponent, the less background."""
-
-    exponent: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.exponent < np.inf:
-            raise ConfigError(f"the background rule is {self}, and its exponent must be above 0, as in power:1")
-
-    def __str__(self) -> str:
-        return f"power:{self.exponent!r}"
-
-
-@dataclass(frozen=True, slots=True)
-class TwoScores:
-    """Foreground is what beats the high score, background what does not even beat the low one, the rest 255 (IRN)."""
-
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.low < self.high <= 1:
-            raise ConfigError(
-                f"the background rule is {self}, and its scores must be from 0 to 1, "
-                "the lower one first, as in two:0.05,0.3"
-            )
-
-    def __str__(self) -> str:
-        return f"two:{self.low!r},{self.high!r}"
-
-
-Background = RowThresholds | OwnRow | ConstantScore | PowerOfRest | TwoScores
-
-
-def parse_background(text: str) -> Background:
-    """The rule that a user wrote; `str` of a rule is such a text."""
-    name, colon, rest = text.strip().partition(":")
-    numbers = _numbers(rest) if colon else ()
-    match name, numbers:
-        case "rows", () if not colon:
-            return RowThresholds()
-        case "map", () if not colon:
-            return OwnRow()
-        case "constant", (score,):
-            return ConstantScore(score)
-        case "power", (exponent,):
-            return PowerOfRest(exponent)
-        case "two", (low, high):
-            return TwoScores(low, high)
-    raise ConfigError(f"the background rule is {text!r}, and must be {FORMS}, for example constant:0.4 or two:0.05,0.3")
+from .background_rules import BackgroundRule, ConstantScore, OwnRow, PowerOfRest, RowThresholds, TwoScores
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +26,7 @@ class PictureMaps:
     labels_K: UInt8[np.ndarray, " K"]  # local ones: 0 for the background's own row
 
 
-def levels(background: Background) -> tuple[Background, ...]:
+def levels(background: BackgroundRule) -> tuple[BackgroundRule, ...]:
     """The rules to label by, one after the other; where there are two, `join_levels` joins what they gave."""
     if isinstance(background, TwoScores):
         return ConstantScore(background.high), ConstantScore(background.low)
@@ -127,7 +41,7 @@ def join_levels(high_HW: UInt8[np.ndarray, "H W"], low_HW: UInt8[np.ndarray, "H 
     return joined_HW
 
 
-def hard_labels(rows: PictureMaps, background: Background) -> UInt8[np.ndarray, "H W"]:
+def hard_labels(rows: PictureMaps, background: BackgroundRule) -> UInt8[np.ndarray, "H W"]:
     """The label map of the rule alone."""
     if isinstance(background, TwoScores):
         high, low = levels(background)
@@ -141,7 +55,7 @@ def hard_labels(rows: PictureMaps, background: Background) -> UInt8[np.ndarray, 
     return _highest(background_HW, classes.maps_KHW, classes.labels_K)
 
 
-def soft_scores(rows: PictureMaps, background: Background) -> Float32[np.ndarray, "labels H W"]:
+def soft_scores(rows: PictureMaps, background: BackgroundRule) -> Float32[np.ndarray, "labels H W"]:
     """One score per local label, the background's first, for a refiner that weighs scores. Not for `two`, whose levels
     have scores of their own.
 
@@ -162,7 +76,7 @@ def highest_labels(scores_LHW: Float32[np.ndarray, "labels H W"]) -> UInt8[np.nd
     return _highest(scores_LHW[BACKGROUND], scores_LHW[1:], np.arange(1, len(scores_LHW), dtype=np.uint8))
 
 
-def _score_background(rows: PictureMaps, background: Background) -> tuple[Float32[np.ndarray, "H W"], PictureMaps]:
+def _score_background(rows: PictureMaps, background: BackgroundRule) -> tuple[Float32[np.ndarray, "H W"], PictureMaps]:
     """The background's score, and the rows of classes on the same scale."""
     if isinstance(background, OwnRow):
         return _own_row(rows)
@@ -195,7 +109,7 @@ def _own_row(rows: PictureMaps) -> tuple[Float32[np.ndarray, "H W"], PictureMaps
     return rows.maps_KHW[is_background_K].max(axis=0), classes
 
 
-def _classes_only(rows: PictureMaps, background: Background) -> PictureMaps:
+def _classes_only(rows: PictureMaps, background: BackgroundRule) -> PictureMaps:
     if (rows.labels_K == BACKGROUND).any():
         raise ConfigError(
             f"the background rule is {background}, and the maps bring a background of their own (class 0); "
@@ -232,10 +146,3 @@ def _highest(
     label_HW[is_tied_HW] = IGNORE
     label_HW[~(best_HW > background_HW)] = BACKGROUND
     return label_HW
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(number) for number in text.split(","))
-    except ValueError:
-        return ()

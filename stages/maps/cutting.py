@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from ...manifests.files.sealed import Json
-from .backgrounds import PictureMaps, RowThresholds, hard_labels
+from .background_rules import RowThresholds
+from .backgrounds import PictureMaps, hard_labels
 from .local_classes import local_classes
 from .object_classes import KnownClasses, object_labels
 from .upsampling import upsample_maps

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..maps.cst import mean_of_queries
 from ..maps.object_classes import NO_LABEL, NO_STRUCTURE
-from ..maps.threshold_rules import thresholds
+from ..maps.row_thresholds import row_thresholds
+from ..maps.threshold_rules import ThresholdRule
 from ..maps.thresholds import foreground_share
 from ..stage import Work
 from ..vision.fitting import Box
@@ -43,7 +44,7 @@ class Masker:
     model: Any
     by_class: bool
     looks_with_others: bool
-    threshold: str
+    threshold: ThresholdRule
     tau: float | None
 
 
@@ -128,7 +129,7 @@ def compute_maps(masker: Masker, rows: Sequence[MapRow], fields: Sequence[Fields
     is_flat_R = np.zeros(len(rows), bool)
     if is_usable_R.any():
         usable = map_RT[is_usable_R], valid_RT[is_usable_R]
-        threshold_R[is_usable_R], is_flat_R[is_usable_R] = thresholds(masker.threshold, *usable)
+        threshold_R[is_usable_R], is_flat_R[is_usable_R] = row_thresholds(masker.threshold, *usable)
         foreground_R[is_usable_R] = foreground_share(usable[0], threshold_R[is_usable_R], usable[1])
     nothing = [NO_INSTANCE if row.instance else NO_STRUCTURE for row in rows]
     notes = [flat if is_flat else note for is_flat, flat, note in zip(is_flat_R, nothing, notes, strict=True)]

@@ -15,7 +15,8 @@ from ...manifests.artifact import tables
 from ...manifests.artifact.artifact import Artifact
 from ...manifests.errors import ConfigError
 from ...manifests.files.sealed import Json
-from .supports import ALL, OWN, GroupKey, SupportGroup, choose_supports, id_hash
+from .config import ALL, OWN
+from .supports import GroupKey, SupportGroup, choose_supports, id_hash
 
 LISTED: Mapping[str, str] = {
     "id": "string",

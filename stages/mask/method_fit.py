@@ -1,26 +1,21 @@
 """A mask method is fitted: from stored tokens and image-level labels to a checkpoint for `mask`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ...manifests.artifact.artifact import Artifact
 from ...manifests.artifact.tokens import Tokens, array_names
 from ...manifests.artifact.underway import Underway
 from ...manifests.errors import ConfigError
 from ..stage import Findings, Inputs, WholeStage
+from .config import FIT as COMMAND, FitConfig
 from .methods import Method, find_method
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FitConfig:
-    method: str
-    seed: int
-
-
-def fit_config(method: str, seed: int = 0) -> FitConfig:
-    if find_method(method).fit is None:
-        raise ConfigError(f"method {method} is not fitted; use it with `maskmill mask` as it is")
-    return FitConfig(method=method, seed=seed)
+def resolve(config: FitConfig, inputs: Inputs) -> FitConfig:
+    if find_method(config.method).fit is None:
+        raise ConfigError(f"method {config.method} is not fitted; use it with `maskmill mask` as it is")
+    return config
 
 
 def reads(config: FitConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
@@ -34,24 +29,29 @@ def compute(config: FitConfig, inputs: Inputs, underway: Underway) -> Findings:
     return replace(found, facts={**found.facts, "method": config.method, **_weights(inputs["tokens"])})
 
 
-def refuse_other_checkpoint(method: Method, tokens: Artifact, checkpoint: Artifact | None) -> None:
-    """A method takes the checkpoint that was fitted for it on tokens of the same weights, or none."""
-    if method.fit is None:
-        if checkpoint is not None:
-            raise ConfigError(f"method {method.name} is not fitted; leave --model out")
-        return
-    if checkpoint is None:
+def refuse_wrong_fit(method: Method, checkpoint: Artifact | None) -> None:
+    """A method that is fitted takes a checkpoint, any other takes none."""
+    if method.fit is None and checkpoint is not None:
+        raise ConfigError(f"method {method.name} is not fitted; leave --model out")
+    if method.fit is not None and checkpoint is None:
         raise ConfigError(
             f"method {method.name} is fitted first; run `maskmill fit --method {method.name}` and pass its "
             "checkpoint as --model"
         )
-    wanted = {"method": method.name, **_weights(tokens)}
-    for name, value in wanted.items():
-        found = checkpoint.summary.counts.get(name)
-        if found != value:
+
+
+def refuse_other_checkpoint(method: Method, tokens: Artifact, checkpoint: Artifact | None) -> None:
+    """A method takes the checkpoint that was fitted for it on tokens of the same weights, or none."""
+    refuse_wrong_fit(method, checkpoint)
+    if checkpoint is None:
+        return
+    expected = {"method": method.name, **_weights(tokens)}
+    for name, value in expected.items():
+        held = checkpoint.summary.counts.get(name)
+        if held != value:
             raise ConfigError(
-                f"{checkpoint.place} was fitted with {name} {found} and is wanted with {value}; pass as --model a "
-                f"checkpoint that `maskmill fit {tokens.place} --method {method.name}` has made"
+                f"{checkpoint.place} has {name} = {held}, expected {value}; pass as --model a checkpoint that "
+                f"`maskmill fit {tokens.place} --method {method.name}` has made"
             )
 
 
@@ -60,11 +60,9 @@ def _weights(tokens: Artifact) -> dict[str, str]:
 
 
 FIT = WholeStage(
-    name="fit",
-    kind="checkpoint",
+    command=COMMAND,
     code_version=1,
-    config=FitConfig,
-    roles={"tokens": "tokens", "images": "images"},
+    resolve=resolve,
     compute=compute,
     reads=reads,
     libraries=("numpy", "torch"),

@@ -180,7 +180,7 @@ def find_method(name: str) -> Method:
 
 def resolve_instances(method: Method, asked: int | None) -> int:
     if method.instances is None:
-        if asked is not None:
+        if asked not in (None, 1):
             raise ConfigError(f"method {method.name} finds one object in a picture; leave --instances out")
         return 1
     wanted = method.instances if asked is None else asked

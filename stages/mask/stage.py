@@ -1,76 +1,66 @@
 """Soft maps from stored tokens, by one of the mask methods, each with a threshold; nothing is cut here."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
-from ...manifests.artifact.artifact import Artifact
 from ...manifests.artifact.fields import Field
 from ...manifests.artifact.layout import MAX_UNIT_ROWS
 from ...manifests.artifact.tokens import Tokens, array_names
 from ...manifests.errors import ConfigError
 from ...manifests.files.sealed import Json
 from ..maps.object_classes import NO_LABEL, NO_STRUCTURE
-from ..maps.threshold_rules import PAPER_THRESHOLD, PAPER_WEIGHTS, is_paper_weights, parse_threshold
-from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
+from ..maps.threshold_rules import PAPER_THRESHOLD, PAPER_WEIGHTS, ThresholdRule, is_paper_weights, parse_threshold
+from ..stage import Configs, Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
 from .computing import NO_INSTANCE, Masker, compute_head_maps, compute_maps, read_ahead, rows_to_do
+from .config import ALL, MASK, OWN, TOKENS, MaskConfig
 from .map_rows import KEY, LISTED, class_groups, class_rows, object_rows
-from .method_fit import refuse_other_checkpoint
+from .method_fit import refuse_other_checkpoint, refuse_wrong_fit
 from .methods import METHODS, Method, find_method, resolve_instances, resolve_tau
-from .supports import ALL, OWN, parse_supports
-from .views import FIRST, FURTHER, load_views, refuse_strange_views, upright_box, view_roles, views_of
+from .views import load_views, refuse_several_views, refuse_strange_views, upright_box, view_roles, views_of
 
 HEAD_MAPS = "head_maps"
 NEARLY_ALL, NEARLY_NONE, WARNED_SHARE = 0.95, 0.01, 0.2
 CUT_UNIT = 32  # pictures of which a graph of keys is cut: each takes up to a second
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaskConfig:
-    method: str
-    supports: str  # 0: rows without class; a number or "all": rows of a class
-    seed: int
-    threshold: str
-    per_head: bool = False  # whether the heads' maps are kept, too
-    instances: int = 1  # rows of a picture, of a method that finds several objects
-    tau: float | None = None  # of a method that cuts a graph of keys
-
-
-def mask_config(
-    tokens: Artifact,
-    method: str = "cst",
-    supports: str = "",
-    seed: int = 0,
-    threshold: str = "",
-    per_head: bool = False,
-    instances: int | None = None,
-    tau: float | None = None,
-) -> MaskConfig:
-    """What a user asks for with everything that was left open decided; raises ConfigError for what cannot work.
-
-    CST's own threshold belongs to one file of weights, so it is the default with that file only.
-    """
-    chosen = find_method(method)
-    if supports not in ("", OWN) and not chosen.takes_supports:
-        raise ConfigError(f"method {method} takes no supports; leave --supports out")
-    if per_head and chosen.per_head is None:
+def resolve(config: MaskConfig, inputs: Inputs) -> MaskConfig:
+    """CST's own threshold belongs to one file of weights, so it is the default with that file only."""
+    method = find_method(config.method)
+    if config.supports not in (None, OWN) and not method.takes_supports:
+        raise ConfigError(f"method {method.name} takes no supports; leave --supports out")
+    if config.per_head and method.per_head is None:
         having = ", ".join(each.name for each in METHODS.values() if each.per_head)
-        raise ConfigError(f"method {method} has no maps of heads; leave --per-head out, or choose among {having}")
-    rule = threshold or chosen.threshold
-    if method == "cst" and not threshold and is_paper_weights(Tokens(tokens).weights["source"]):
-        rule = PAPER_THRESHOLD
-    wanted = parse_supports(supports or "8") if chosen.takes_supports else OWN
-    return MaskConfig(
-        method=method,
-        supports=wanted,
-        seed=seed,
-        threshold=parse_threshold(rule),
-        per_head=per_head,
-        instances=resolve_instances(chosen, instances),
-        tau=resolve_tau(chosen, tau),
+        raise ConfigError(f"method {method.name} has no maps of heads; leave --per-head out, or choose among {having}")
+    return replace(
+        config,
+        supports=(config.supports or "8") if method.takes_supports else OWN,
+        threshold=config.threshold or _own_threshold(method, inputs),
+        instances=resolve_instances(method, config.instances),
+        tau=resolve_tau(method, config.tau),
     )
+
+
+def _own_threshold(method: Method, inputs: Inputs) -> ThresholdRule:
+    if method.name == "cst" and TOKENS in inputs and is_paper_weights(Tokens(inputs[TOKENS]).weights["source"]):
+        return PAPER_THRESHOLD
+    return parse_threshold(method.threshold)
+
+
+def wants(config: MaskConfig) -> Sequence[str]:
+    return find_method(config.method).reads
+
+
+def refuse(configs: Configs, given: Inputs) -> None:
+    """What is wrong with views and a checkpoint before the tokens are there."""
+    method = find_method(configs["mask"].method)
+    views = [config for name, config in configs.items() if name.startswith("extract")]
+    refuse_several_views(method, len(views))
+    if any(view in views[:number] for number, view in enumerate(views)):
+        raise ConfigError("views has one view twice, or that of [extract]; give each another image_size, fit or flip")
+    refuse_wrong_fit(method, given.get("model"))
 
 
 def plan(config: MaskConfig, inputs: Inputs, known: Known) -> RowList:
@@ -208,8 +198,8 @@ def _is_by_class(config: MaskConfig, method: Method) -> bool:
 
 def _picture_boxes(work: Work) -> list[dict[str, Json]]:
     """Of each row the picture's size, and its box in the first view as it lies in the picture's own direction."""
-    rows = work.upstream[FIRST].select(["box", "height", "width"]).to_pylist()
-    return [{**row, "box": row["box"] and list(upright_box(row["box"], work.inputs[FIRST]))} for row in rows]
+    rows = work.upstream[TOKENS].select(["box", "height", "width"]).to_pylist()
+    return [{**row, "box": row["box"] and list(upright_box(row["box"], work.inputs[TOKENS]))} for row in rows]
 
 
 def _max_unit_rows(config: MaskConfig) -> int:
@@ -217,11 +207,11 @@ def _max_unit_rows(config: MaskConfig) -> int:
 
 
 STAGE = Stage(
-    name="mask",
-    kind="maps",
+    command=MASK,
     code_version=1,
-    config=MaskConfig,
-    roles={FIRST: "tokens", FURTHER: "tokens", "images": "images", "model": "checkpoint"},
+    resolve=resolve,
+    wants=wants,
+    refuse=refuse,
     plan=plan,
     fields=fields,
     columns=columns,

@@ -17,16 +17,15 @@ from ...manifests.errors import ConfigError
 from ...manifests.files.sealed import Json
 from ..stage import Inputs
 from ..vision.fitting import Box
+from .config import TOKENS, VIEW
 from .merging import Lattice
 from .methods import Method
 from .supports import ClassQueryCache, GroupKey, SupportGroup
 
-FIRST, FURTHER = "tokens", "view"  # the roles: tokens, view2, view3, …
-
 
 def view_roles(inputs: Inputs) -> list[str]:
     """That of the first view, whose grid the maps have, then those of the others in the order in which they came."""
-    return [FIRST, *takewhile(inputs.__contains__, (f"{FURTHER}{number}" for number in count(2)))]
+    return [TOKENS, *takewhile(inputs.__contains__, (f"{VIEW}{number}" for number in count(2)))]
 
 
 def views_of(inputs: Inputs) -> list[Artifact]:

@@ -2,36 +2,20 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ...manifests.artifact.fields import Field
 from ...manifests.artifact.pixels import FIELD
-from ...manifests.errors import ConfigError
 from ..stage import Inputs, Known, Probe, RowList, RowResult, Stage, UnitResult, Work, rows_of_input
-from ..vision.fitting import FitOrCrop
 from ..vision.pictures import ViewSpec, load_ahead, load_first, stack_pictures
+from .config import PIXELS, PixelsConfig
 
-MAX_SIDE = 4096  # of a row, which is one chunk; the pictures of a whole batch lie in memory
 MID_GREY = (0.5, 0.5, 0.5)  # 128 in bytes: for padding that is to be nearly nothing to whatever mean is taken off
 BATCH = 16  # pictures decoded while others are put in their places; no bytes depend on it
 PROBE_ROWS = 64  # measured for `plan`
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PixelsConfig:
-    image_size: tuple[int, int]  # rows and columns, in pixels
-    fit: FitOrCrop = "crop"
-
-    def __post_init__(self) -> None:
-        if not all(1 <= side <= MAX_SIDE for side in self.image_size):
-            rows_px, columns_px = self.image_size
-            raise ConfigError(
-                f"image size is {rows_px}x{columns_px} and each side must be 1 to {MAX_SIDE} pixels; "
-                "choose one such as 224 or 384x512"
-            )
 
 
 def plan(config: PixelsConfig, inputs: Inputs, known: Known) -> RowList:
@@ -78,11 +62,8 @@ def _view_spec(config: PixelsConfig) -> ViewSpec:
 
 
 STAGE = Stage(
-    name="pixels",
-    kind="pixels",
+    command=PIXELS,
     code_version=1,
-    config=PixelsConfig,
-    roles={"images": "images"},
     plan=plan,
     fields=fields,
     columns=columns,

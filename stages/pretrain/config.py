@@ -1,66 +1,94 @@
-"""What pretraining is asked for. The defaults are MC-SSL's (main_MCSSL.py), the closest public code of MaskCluster's
+"""What `pretrain` asks for. The defaults are MC-SSL's (main_MCSSL.py), the closest public code of MaskCluster's
 authors; the paper's own values were not to be found."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from ...manifests.artifact.fingerprint import setting
+from ...manifests.artifact.config import check_config, checks_itself, option
 from ...manifests.errors import ConfigError
-from ..vision.builtin import full_backbone_name
+from ..choices import DEVICE_HELP, SEED_HELP
+from ..command import IMAGES, Command, Role
 
 MOST_WARMUP = 10  # epochs: MC-SSL's, of 800; of fewer than 100 epochs a tenth
 LOSSES = ("cls", "patch", "reconstruction", "contrastive")
 Avoidance = Literal["centering", "sinkhorn", "me-max", "sinkhorn+me-max"]
-TrainingAutocast = Literal["off", "bfloat16"]
 
 
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What is learned from: loss → weight, in the order of LOSSES."""
+
+    weights: tuple[tuple[str, float], ...]
+
+    def __str__(self) -> str:
+        return ",".join(f"{name}:{weight!r}" for name, weight in self.weights)
+
+
+def parse_losses(text: str) -> Losses:
+    """Names with weights as in cls,patch:0.5; a weight that is left out is 1, and one of 0 leaves its loss out."""
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        name, colon, number = part.strip().partition(":")
+        try:
+            weight = float(number) if colon else 1.0
+        except ValueError:
+            weight = -1.0
+        if name not in LOSSES or name in weights or not 0 <= weight < float("inf"):
+            raise ConfigError(
+                f"losses are {text!r}, and must be names of {', '.join(LOSSES)}, each once and with a weight from 0, "
+                "as in cls,patch:0.5"
+            )
+        weights[name] = weight
+    kept = tuple((name, weights[name]) for name in LOSSES if weights.get(name))
+    if not kept:
+        raise ConfigError(f"losses are {text!r}, and one at least must have a weight above 0")
+    return Losses(kept)
+
+
+@checks_itself
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainConfig:
-    backbone: str
-    losses: str  # name:weight, in the order of LOSSES
-    avoidance: Avoidance
-    patches: Literal["all", "masked"]  # which have a part in the patch loss
-    reconstruction: Literal["mse", "l1"]
-    align: int  # pixels; 0: the patch
-    global_size: int
-    local_size: int
-    local_views: int
-    clusters: int
-    hidden: int
-    epochs: int
-    warmup: int  # epochs
-    batch: int
-    learning_rate: float  # of 256 pictures
-    momentum: float
-    seed: int
-    autocast: TrainingAutocast
-    licence: str  # of the weights
-    device: str = setting(default="cpu", changes_bytes=False, is_kept=True)  # its type is in the fingerprint
+    backbone: str = option(help="Name in timm, such as vit_small_patch16_224.", metavar="NAME")
+    losses: Losses = option(
+        parse_losses("cls,patch,reconstruction"),
+        f"Losses, of {', '.join(LOSSES)}, with weights as in patch:0.5.",
+        metavar="LOSS[:WEIGHT],…",
+        parse=parse_losses,
+    )
+    avoidance: Avoidance = option("centering", "What keeps clusters from collapsing.")
+    patches: Literal["all", "masked"] = option("all", "Patches in the patch loss.")
+    reconstruction: Literal["mse", "l1"] = option("mse", "Distance of reconstructed pixels.")
+    align: int = option(1, "Masks begin and end at multiples of this many pixels; 0 for the patch.", at_least=0)
+    global_size: int = option(224, "Side of the two larger views, in pixels.", at_least=1)
+    local_size: int = option(96, "Side of the smaller views, in pixels.", at_least=1)
+    local_views: int = option(10, "Number of smaller views.", at_least=0)
+    clusters: int = option(8192, "Number of clusters.", at_least=2)
+    hidden: int = option(2048, "Width of the heads.", at_least=1)
+    epochs: int = option(100, "Epochs.", at_least=1)
+    warmup: int = option(None, f"Warm-up epochs; a tenth of all, at most {MOST_WARMUP}, by default.", at_least=0)
+    # Of a batch of one nothing could be replaced by parts of another.
+    batch: int = option(64, "Pictures in a step.", at_least=2)
+    learning_rate: float = option(5e-4, "Learning rate for a batch of 256.", above=0, below=float("inf"))
+    momentum: float = option(0.996, "Momentum of the teacher, which rises to 1.", at_least=0, at_most=1)
+    seed: int = option(0, f"{SEED_HELP}.")
+    autocast: Literal["off", "bfloat16"] = option("off", "Compute in a shorter type.")
+    licence: str = option("unknown", "Licence of the weights: a URL or name.", metavar="TEXT")
+    device: str = option("cpu", DEVICE_HELP, changes_bytes=False, is_kept=True)  # its type is in the fingerprint
 
     def __post_init__(self) -> None:
-        for name in ("global_size", "local_size", "hidden", "epochs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)} and must be at least 1")
-        for name in ("local_views", "align", "warmup"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)} and must be at least 0")
-        for name in ("clusters", "batch"):  # of a batch of one nothing could be replaced by parts of another
-            if getattr(self, name) < 2:
-                raise ConfigError(f"{name} is {getattr(self, name)} and must be at least 2")
+        check_config(self)
+        if self.warmup is None:
+            object.__setattr__(self, "warmup", min(MOST_WARMUP, self.epochs // 10))
         if self.warmup and self.warmup >= self.epochs:
             raise ConfigError(
                 f"warmup is {self.warmup} and there are {self.epochs} epochs: the learning rate would never fall; "
                 "choose fewer epochs of warm-up"
             )
-        if not 0 <= self.momentum <= 1 or not 0 < self.learning_rate < float("inf"):
-            raise ConfigError(
-                f"momentum is {self.momentum} and learning rate {self.learning_rate}; choose from 0 to 1, and above 0"
-            )
 
     @property
     def weights(self) -> dict[str, float]:
         """Loss → weight, of those that are learned from."""
-        return parse_losses(self.losses)
+        return dict(self.losses.weights)
 
     @property
     def clustering_losses(self) -> tuple[str, ...]:
@@ -73,71 +101,15 @@ class PretrainConfig:
         return self.local_views if "cls" in self.weights else 0
 
 
-def pretrain_config(
-    backbone: str,
-    *,
-    losses: str = "cls,patch,reconstruction",
-    avoidance: Avoidance = "centering",
-    patches: Literal["all", "masked"] = "all",
-    reconstruction: Literal["mse", "l1"] = "mse",
-    align: int = 1,
-    global_size: int = 224,
-    local_size: int = 96,
-    local_views: int = 10,
-    clusters: int = 8192,
-    hidden: int = 2048,
-    epochs: int = 100,
-    warmup: int | None = None,
-    batch: int = 64,
-    learning_rate: float = 5e-4,
-    momentum: float = 0.996,
-    seed: int = 0,
-    device: str = "cpu",
-    autocast: TrainingAutocast = "off",
-    licence: str = "unknown",
-) -> PretrainConfig:
-    """What a user asks for, the losses in one spelling; raises ConfigError for what cannot work."""
-    told = ",".join(f"{name}:{weight!r}" for name, weight in parse_losses(losses).items())
-    return PretrainConfig(
-        backbone=full_backbone_name(backbone),
-        losses=told,
-        avoidance=avoidance,
-        patches=patches,
-        reconstruction=reconstruction,
-        align=align,
-        global_size=global_size,
-        local_size=local_size,
-        local_views=local_views,
-        clusters=clusters,
-        hidden=hidden,
-        epochs=epochs,
-        warmup=min(MOST_WARMUP, epochs // 10) if warmup is None else warmup,
-        batch=batch,
-        learning_rate=learning_rate,
-        momentum=momentum,
-        seed=seed,
-        device=device,
-        autocast=autocast,
-        licence=licence,
-    )
-
-
-def parse_losses(text: str) -> dict[str, float]:
-    """Names with weights as in cls,patch:0.5; a weight that is left out is 1, and one of 0 leaves its loss out."""
-    found: dict[str, float] = {}
-    for each in text.split(","):
-        name, colon, number = each.strip().partition(":")
-        try:
-            weight = float(number) if colon else 1.0
-        except ValueError:
-            weight = -1.0
-        if name not in LOSSES or name in found or not 0 <= weight < float("inf"):
-            raise ConfigError(
-                f"losses are {text!r}, and must be names of {', '.join(LOSSES)}, each once and with a weight from 0, "
-                "as in cls,patch:0.5"
-            )
-        found[name] = weight
-    kept = {name: found[name] for name in LOSSES if found.get(name)}
-    if not kept:
-        raise ConfigError(f"losses are {text!r}, and one at least must have a weight above 0")
-    return kept
+PRETRAIN = Command(
+    name="pretrain",
+    makes="checkpoint",
+    config=PretrainConfig,
+    work=".pretrain.stage:STAGE",
+    roles={"pixels": Role(kind="pixels", metavar="PIXELS", help="Pixels artifact."), "images": IMAGES},
+    help="The checkpoint is what `extract --weights` takes. Rerun to resume.",
+    has_units=False,
+    is_training=True,
+    runs_together=True,
+    in_recipes=False,
+)

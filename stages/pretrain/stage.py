@@ -5,6 +5,7 @@ Letters: N pictures, B of a batch.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +25,8 @@ from ..learning.processes import own_batch_slice, own_device
 from ..learning.schedules import Schedule
 from ..stage import Findings, Inputs, WholeStage
 from ..vision.backbone import backbone_facts, find_device
-from .config import PretrainConfig
+from ..vision.builtin import full_backbone_name
+from .config import PRETRAIN, PretrainConfig
 from .draws import draws_at
 from .network import Network, Shape, copy_as_teacher, parameter_groups, replace_drop_paths
 from .teaching import Teaching
@@ -194,12 +196,14 @@ def _device(config: PretrainConfig) -> torch.device:
     return find_device(own_device(config.device))
 
 
+def resolve(config: PretrainConfig, inputs: Inputs) -> PretrainConfig:
+    return replace(config, backbone=full_backbone_name(config.backbone))
+
+
 STAGE = WholeStage(
-    name="pretrain",
-    kind="checkpoint",
+    command=PRETRAIN,
     code_version=1,
-    config=PretrainConfig,
-    roles={"pixels": "pixels", "images": "images"},
+    resolve=resolve,
     compute=compute,
     reads=reads,
     takes_long=True,

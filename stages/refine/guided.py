@@ -9,50 +9,13 @@ sums. Score maps are filtered as they are: the filter is linear and keeps consta
 means the same afterwards.
 """
 
-import math
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float32, Float64, UInt8
 from torch import Tensor
 
-from ...manifests.errors import ConfigError
+from .presets import GuidedPreset
 
 STRIP_PIXELS = 2**19  # that are filtered together, besides the rows around them
-
-
-@dataclass(frozen=True, slots=True)
-class GuidedPreset:
-    radius: int  # pixels
-    eps: float  # of squared colours: a variance far above it is an edge and is kept
-
-    def __post_init__(self) -> None:
-        if self.radius < 1 or not 0 < self.eps < math.inf:
-            raise ConfigError(
-                f"the guided filter is given {self}, and needs a radius from 1 and an eps above 0, as in {MEASURED}"
-            )
-
-    def __str__(self) -> str:
-        return f"{self.radius},{self.eps!r}"
-
-
-# A window of 31 pixels: of the radii 15, 31, 60 the best on VOC's masks that were shrunk to 14×14 and 28×28 patches.
-MEASURED = GuidedPreset(15, 1e-3)
-
-
-def parse_guided(text: str) -> GuidedPreset:
-    """What a user wrote as RADIUS,EPS; `str` of a preset is such a text."""
-    if not text.strip():
-        return MEASURED
-    radius, _, eps = text.partition(",")
-    try:
-        return GuidedPreset(int(radius), float(eps))
-    except ValueError as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(
-            f"the preset of the guided filter is {text!r} and must be RADIUS,EPS, such as {MEASURED}"
-        ) from error
 
 
 @torch.inference_mode()

@@ -14,41 +14,18 @@ that kind.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from ..maps.backgrounds import Background, TwoScores
+from .presets import ParPreset
 
 W1, W2, TINY = 0.3, 0.01, 1e-8
 AROUND = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 # Pixels whose 48 weights are computed together; there are as many such blocks as iterations, or one for the whole.
 CPU_BLOCK, GPU_BLOCK = 2**15, 2**20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParPreset:
-    name: str
-    iterations: int = 10
-    dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24)
-    scale: int = 2  # how many times smaller picture and scores are while they are refined
-    background: Background
-    source: str
-
-
-PAR_PRESETS = (
-    ParPreset(name="toco", background=TwoScores(0.25, 0.7), source="ToCo, scripts/dist_train_voc_seg_neg.py"),
-    ParPreset(name="afa", background=TwoScores(0.35, 0.55), source="AFA, scripts/dist_train_voc.py and its config"),
-    ParPreset(
-        name="afa-coco",
-        iterations=15,
-        background=TwoScores(0.35, 0.55),
-        source="AFA, scripts/dist_train_coco.py and its config",
-    ),
-)
 
 
 @torch.inference_mode()

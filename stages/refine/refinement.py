@@ -11,22 +11,13 @@ from jaxtyping import Float32, Float64, UInt8
 
 from ...manifests.classes import BACKGROUND, IGNORE
 from ...manifests.errors import Reason, RowFailed
-from ..maps.backgrounds import (
-    Background,
-    PictureMaps,
-    RowThresholds,
-    TwoScores,
-    hard_labels,
-    highest_labels,
-    join_levels,
-    levels,
-    soft_scores,
-)
+from ..maps.background_rules import BackgroundRule, RowThresholds, TwoScores
+from ..maps.backgrounds import PictureMaps, hard_labels, highest_labels, join_levels, levels, soft_scores
 from ..maps.local_classes import LocalClasses, local_classes
 from ..maps.object_classes import KnownClasses, object_labels
 from .crf import PictureCrf
-from .presets import CrfPreset
-from .smoothing import Smoother, smooth_scores
+from .presets import CrfPreset, Smoother
+from .smoothing import smooth_scores
 
 NO_FOREGROUND = "no_foreground"
 _OBJECT = 1  # the class that rows without one have until they are given theirs
@@ -36,7 +27,7 @@ _OBJECT = 1  # the class that rows without one have until they are given theirs
 class Refinement:
     """Without a refiner, the label map of the background rule as it is."""
 
-    background: Background
+    background: BackgroundRule
     crf: CrfPreset | None = None
     smoother: Smoother | None = None
     device: str = "cpu"  # of the smoother
@@ -80,7 +71,7 @@ def prepare_picture(
     maps_KHW: Float32[np.ndarray, "K H W"],
     thresholds_K: Float64[np.ndarray, " K"],
     row_classes: Sequence[int],
-    background: Background,
+    background: BackgroundRule,
 ) -> Unrefined:
     """Of rows that have a class each (0 for the background's own). Raises RowFailed where a map or a threshold that is
     needed is not finite."""
@@ -97,7 +88,7 @@ def prepare_objects(
     maps_KHW: Float32[np.ndarray, "K H W"],
     thresholds_K: Float64[np.ndarray, " K"],
     known: KnownClasses,
-    background: Background,
+    background: BackgroundRule,
 ) -> Unrefined:
     """Of rows without class."""
     found = prepare_picture(picture, maps_KHW, thresholds_K, [_OBJECT] * len(maps_KHW), background)
@@ -164,7 +155,7 @@ def _combine_levels(by_level: Sequence[UInt8[np.ndarray, "H W"]], refinement: Re
     return join_levels(*by_level) if isinstance(refinement.background, TwoScores) else by_level[0]
 
 
-def _check_finite(rows: PictureMaps, background: Background) -> None:
+def _check_finite(rows: PictureMaps, background: BackgroundRule) -> None:
     if not np.isfinite(rows.maps_KHW).all():
         raise RowFailed(Reason.NOT_FINITE, "a soft map holds NaN or infinity")
     if isinstance(background, RowThresholds) and not np.isfinite(rows.thresholds_K).all():

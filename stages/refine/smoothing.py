@@ -5,30 +5,17 @@ Letters: S sets of scores (one per background score), L labels, H W pixels.
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from difflib import get_close_matches
 
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from ...manifests.errors import ConfigError, EnvironmentFault
+from ...manifests.errors import EnvironmentFault
 from ..maps.one_thread import one_thread
-from .guided import GuidedPreset, guided_filter
-from .par import PAR_PRESETS, ParPreset, pixel_adaptive_scores
-
-Smoother = ParPreset | GuidedPreset
-
-
-def find_par_preset(name: str) -> ParPreset:
-    """The preset of this name; the first where none is named."""
-    by_name = {preset.name: preset for preset in PAR_PRESETS}
-    found = by_name.get(name.strip().lower() or PAR_PRESETS[0].name)
-    if found is None:
-        near = get_close_matches(name, by_name, n=1)
-        choice = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(by_name)}"
-        raise ConfigError(f"there is no PAR preset called {name!r}; {choice}")
-    return found
+from .guided import guided_filter
+from .par import pixel_adaptive_scores
+from .presets import ParPreset, Smoother
 
 
 def smooth_scores(

@@ -13,68 +13,38 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.config import config_from
 from ...manifests.artifact.fields import Field
-from ...manifests.artifact.fingerprint import config_from, setting
 from ...manifests.classes import IGNORE
-from ...manifests.errors import ConfigError, Reason, RowFailed
+from ...manifests.errors import Reason, RowFailed
 from ...manifests.files.sealed import Json
 from ...manifests.pictures.careful import decode_carefully
-from ...manifests.pictures.decoder import Limits, decode_picture
+from ...manifests.pictures.decoder import decode_picture
+from ...manifests.pictures.limits import Limits
 from ...manifests.pictures.palette import encode_label_map
 from ...manifests.pictures.sources import read_source
-from ..maps.backgrounds import RowThresholds, parse_background
 from ..maps.object_classes import NO_LABEL, KnownClasses
 from ..maps.upsampling import upsample_maps
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
 from .batches import refine_in_batches
+from .config import REFINE, RefineConfig
 from .crf import require_crf
 from .picture_rows import LISTED, picture_rows
+from .presets import SMOOTHERS, Refiner
 from .refinement import Refined, Refinement, Unrefined, prepare_objects, prepare_picture
-from .refiners import SMOOTHERS, Refiner, background_text, check_device, parse_preset, preset_text, refinement_of
+from .refiners import check_device, refinement_of
 
 # Pictures: of a CRF each takes half a second, of PAR and the guided filter a tenth.
 UNITS: Mapping[Refiner, int] = {"none": 256, "crf": 16, "par": 64, "guided": 64}
 PICTURES_AT_ONCE = 32  # whose maps are in memory
-PRESET = "preset"  # a background rule: the one that the preset's authors use
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefineConfig:
-    refiner: Refiner
-    preset: str
-    background: str
-    threshold: float | None  # for all rows, in the place of their own
-    device: str = setting(default="cpu", changes_bytes=False, is_kept=True)  # its type is in the fingerprint
-
-    def __post_init__(self) -> None:
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ConfigError(f"threshold is {self.threshold:g} and must be from 0 to 1")
-        if self.threshold is not None and self.background != str(RowThresholds()):
-            raise ConfigError(
-                f"threshold {self.threshold:g} is for rows and the background rule is {self.background}; give one"
-            )
-
-
-def refine_config(
-    refiner: Refiner = "none",
-    preset: str = "",
-    background: str = "rows",
-    threshold: float | None = None,
-    device: str = "cpu",
-) -> RefineConfig:
-    """What a user asks for, each name and rule in one spelling; raises ConfigError for what cannot work."""
-    if refiner == "none" and (preset or background == PRESET):
-        raise ConfigError("a preset is for --refiner crf, par or guided; name one of them, or leave the preset out")
-    check_device(refiner, device)
-    found = parse_preset(refiner, preset)
-    rule = background_text(found) if background == PRESET else background
-    return RefineConfig(
-        refiner=refiner,
-        preset=preset_text(found),
-        background=str(parse_background(rule)),
-        threshold=threshold,
-        device=device,
-    )
+def resolve(config: RefineConfig, inputs: Inputs) -> RefineConfig:
+    """Refuses what this machine cannot do."""
+    check_device(config)
+    if config.refiner == "crf":
+        require_crf()
+    return config
 
 
 def plan(config: RefineConfig, inputs: Inputs, known: Known) -> RowList:
@@ -108,7 +78,7 @@ def reads(config: RefineConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
 
 
 def run_unit(work: Work, config: RefineConfig, prepared: Any) -> UnitResult:
-    refinement = refinement_of(config.refiner, config.preset, config.background, config.device)
+    refinement = refinement_of(config)
     results, cells = [RowResult()] * len(work.ids), list[bytes | None]([None] * len(work.ids))
     for index, found in refine_in_batches(_prepare_rows(work, config, refinement), refinement):
         if isinstance(found, RowFailed):
@@ -239,11 +209,9 @@ def _device_type(config: RefineConfig) -> str:
 
 
 STAGE = Stage(
-    name="refine",
-    kind="labels",
+    command=REFINE,
     code_version=1,
-    config=RefineConfig,
-    roles={"maps": "maps", "images": "images", "class_maps": "maps"},
+    resolve=resolve,
     plan=plan,
     fields=fields,
     columns=columns,

@@ -13,18 +13,17 @@ Intervals are by bootstrap over query pictures, since a picture may be the query
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from ...manifests.classes import BACKGROUND, IGNORE
+from ..choices import Void
 from .intervals import BootstrapGroup, Interval, bootstrap, bootstrap_mean, count_columns
 from .iou import ClassScores, Counts, iou_scores, mean_iou, pixel_counts, stack_counts, sum_counts
 
 # Truth that is 255. "background": counts as background, as in CST's code, which means to leave it out and does not.
 # "ignore": left out, as in HSNet.
-Void = Literal["background", "ignore"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,7 @@ from typing import Literal
 import numpy as np
 
 from ...manifests.errors import ConfigError
-
-JUDGED = 1000  # episodes per fold
+from ..choices import EPISODES
 
 ImageLabel = tuple[str, int]  # an image id and one of its classes
 
@@ -90,7 +89,7 @@ def evaluation_episode(pool: Pool, index: int, way: int, shot: int) -> Episode:
     )
 
 
-def evaluation_episodes(pool: Pool, way: int, shot: int, count: int = JUDGED) -> list[Episode]:
+def evaluation_episodes(pool: Pool, way: int, shot: int, count: int = EPISODES) -> list[Episode]:
     return [evaluation_episode(pool, index, way, shot) for index in range(count)]
 
 

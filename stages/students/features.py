@@ -16,7 +16,7 @@ support as it is, so padded tokens are refused for them.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -25,7 +25,6 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from ...manifests.artifact.artifact import Artifact
-from ...manifests.artifact.fingerprint import setting
 from ...manifests.artifact.rows_by_id import ok_row_positions
 from ...manifests.artifact.tokens import Tokens
 from ...manifests.errors import ConfigError, InputError
@@ -34,14 +33,13 @@ from ...manifests.published.dataset import Labels
 from ..vision.backbone import backbone_facts, find_device, load_backbone, training_size
 from ..vision.builtin import full_backbone_name
 from ..vision.computing import Extractor, fitting_batch
-from ..vision.fitting import Box, Fit, fit_picture
+from ..vision.fitting import Box, fit_picture
 from ..vision.pictures import MAX_DECODERS, ViewSpec, limits_of, load_picture
-from ..vision.positions import Positions
 from ..vision.token_fields import LAST_ONLY, Wanted, refuse_unavailable
 from ..vision.weights import read_weights, weights_of
+from .backbone_config import BackboneConfig
+from .feature_names import LAST, SEVERAL
 
-LAST, SEVERAL = "last_tokens", ("tokens", "support_tokens")
-PAIR_FIELDS = (*SEVERAL, "keys", "cls_query")
 _BATCH = 16  # pictures that a GPU computes at once
 
 Size = tuple[int, int]  # rows and columns
@@ -148,35 +146,22 @@ class Cached:
         return self._tokens.at("tokens", positions)[:, last]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackboneConfig:
-    """A backbone and how pictures are given to it, as `extract` is told it."""
-
-    backbone: str
-    weights_sha256: str
-    image_size: Size
-    fit: Fit
-    positions: Positions
-    weights: str = setting(default="", changes_bytes=False)  # where they lay
-    device: str = setting(default="cpu", changes_bytes=False)
-
-
-def backbone_config(
-    backbone: str, weights: str = "", image_size: Size | None = None, fit: Fit = "squash", device: str = "cpu"
-) -> BackboneConfig:
+def resolve_backbone(config: BackboneConfig, device: str) -> BackboneConfig:
     """With what was left open decided as `extract` does; raises ConfigError for what cannot work."""
     find_device(device)
-    backbone = full_backbone_name(backbone)
-    rows_px, columns_px = image_size or training_size(backbone)
+    backbone = full_backbone_name(config.backbone)
+    rows_px, columns_px = config.image_size or training_size(backbone)
     backbone_facts(backbone, rows_px, columns_px)
-    found = weights_of(backbone, weights)
-    return BackboneConfig(
+    if config.weights_sha256:
+        return replace(config, device=device)
+    weights = weights_of(backbone, config.weights)
+    return replace(
+        config,
         backbone=backbone,
-        weights_sha256=found.sha256,
+        weights_sha256=weights.sha256,
         image_size=(rows_px, columns_px),
-        fit=fit,
-        positions="dino" if found.is_dino else "timm",
-        weights=os.path.abspath(weights) if os.path.exists(weights) else weights,
+        positions="dino" if weights.is_dino else "timm",
+        weights=os.path.abspath(config.weights) if os.path.exists(config.weights) else config.weights,
         device=device,
     )
 

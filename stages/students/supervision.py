@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ...manifests.classes import IGNORE
-from ..scores.few_shot import Void
+from ..choices import Void
 
 THRESHOLD = 0.4  # of pseudo-masks, on the cosine moved to [0, 1]
 

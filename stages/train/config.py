@@ -1,12 +1,15 @@
-"""What a training of a student is asked for."""
+"""What `train` asks for."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ...manifests.artifact.fingerprint import setting
+from ...manifests.artifact.config import check_config, checks_itself, option
 from ...manifests.errors import ConfigError
-from ..students.features import LAST, PAIR_FIELDS, SEVERAL, BackboneConfig
+from ..choices import DEVICE_HELP, SEED_HELP
+from ..command import Command, Role
+from ..students.backbone_config import BackboneConfig
+from ..students.feature_names import LAST, PAIR_FIELDS, SEVERAL
 
 Student = Literal["linear", "cst"]
 Supervision = Literal["pseudo", "published", "mask", "mixed"]
@@ -21,19 +24,39 @@ DEFAULTS: Mapping[Student, Mapping[str, Any]] = {
 HIGHEST_RATE = 1e30  # Adam's step, which may be many times the rate, has to be a float32
 
 
+@checks_itself
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    student: Student
-    hidden: int  # of linear: values between two layers; 0: one layer
-    supervision: Supervision
-    classes: tuple[str, ...]  # names or numbers, of those that are learned; all where there are none
-    select: Select
-    steps: int
-    batch: int
-    learning_rate: float
-    seed: int
-    seeing: BackboneConfig | None  # the backbone that is run meanwhile; None: tokens are read
-    device: str = setting(default="cpu", changes_bytes=False, is_kept=True)  # its type is in the fingerprint
+    student: Student = option(
+        help="linear: patch classes from the last tokens, in a minute. cst: few-shot classification and segmentation."
+    )
+    hidden: int = option(0, "Width of a second layer (linear); 0 for one layer.", at_least=0)
+    supervision: Supervision = option(
+        "published",
+        "Supervision (cst): pseudo-masks from stored keys and class queries, the dataset's masks, ground truth, or a "
+        "dataset that holds both.",
+    )
+    classes: tuple[str, ...] = option((), "Learn these classes only (cst), by name or number.", metavar="NAME,…")
+    select: Select = option(
+        "last",
+        "Checkpoint to keep (cst); upstream is the original's choice, on ground truth of classes not learned.",
+    )
+    steps: int = option(None, "Training steps; 500 for linear and 2000 for cst by default.", at_least=1)
+    batch: int = option(None, "Pictures (16) or pairs (12) in a step.", at_least=1)
+    learning_rate: float = option(
+        None, "Learning rate; 0.01 for linear and 0.001 for cst by default.", above=0, at_most=HIGHEST_RATE
+    )
+    seed: int = option(0, f"{SEED_HELP} for everything that is drawn.", at_least=0)
+    seeing: BackboneConfig | None = option(None)  # None: tokens are read
+    device: str = option("cpu", DEVICE_HELP, changes_bytes=False, is_kept=True)  # its type is in the fingerprint
+
+    def __post_init__(self) -> None:
+        check_config(self)
+        object.__setattr__(self, "classes", tuple(sorted(set(self.classes))))
+        for name, value in DEFAULTS[self.student].items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        _refuse_of_the_other(self)
 
     @property
     def fields(self) -> Sequence[str]:
@@ -48,51 +71,46 @@ class TrainConfig:
         return self.supervision == "pseudo"
 
 
-def train_config(
-    student: Student,
-    *,
-    hidden: int = 0,
-    supervision: Supervision = "published",
-    classes: Sequence[str] = (),
-    select: Select = "last",
-    steps: int | None = None,
-    batch: int | None = None,
-    learning_rate: float | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-) -> TrainConfig:
-    """What a user asks for, on stored tokens; raises ConfigError for what cannot work."""
-    defaults = DEFAULTS[student]
-    config = TrainConfig(
-        student=student,
-        hidden=hidden,
-        supervision=supervision,
-        classes=tuple(sorted(set(classes))),
-        select=select,
-        steps=defaults["steps"] if steps is None else steps,
-        batch=defaults["batch"] if batch is None else batch,
-        learning_rate=defaults["learning_rate"] if learning_rate is None else learning_rate,
-        seed=seed,
-        seeing=None,
-        device=device,
-    )
-    for name, least in {"steps": 1, "batch": 1, "hidden": 0, "seed": 0}.items():
-        if getattr(config, name) < least:
-            raise ConfigError(f"{name} is {getattr(config, name)} and must be at least {least}")
-    if not 0 < config.learning_rate <= HIGHEST_RATE:
-        raise ConfigError(f"learning-rate is {config.learning_rate:g} and must be above 0 and at most {HIGHEST_RATE:g}")
-    _refuse_other_student_settings(config)
-    return config
-
-
-def _refuse_other_student_settings(config: TrainConfig) -> None:
+def _refuse_of_the_other(config: TrainConfig) -> None:
     """What only one of the students knows."""
     of_cst = {"supervision": config.supervision != "published", "select": config.select != "last"}
-    of_cst |= {"classes": bool(config.classes), "device": config.device != "cpu"}
+    of_cst |= {"classes": bool(config.classes), "device": config.device != "cpu" and config.seeing is None}
     asked = [name for name, is_asked in of_cst.items() if is_asked]
     if config.student == "linear" and asked:
         raise ConfigError(
-            f"{asked[0]} is not for the student linear, which learns all published masks on a CPU; leave it out"
+            f"--{asked[0]} is not for the student linear, which learns all published masks on a CPU; leave it out"
         )
     if config.student == "cst" and config.hidden:
-        raise ConfigError("hidden is of the student linear; leave it out, or choose that one")
+        raise ConfigError("--hidden is for the student linear; leave it out, or choose that one")
+
+
+TRAIN = Command(
+    name="train",
+    makes="checkpoint",
+    config=TrainConfig,
+    work=".train.stage:STAGE",
+    roles={
+        "dataset": Role(kind="dataset", metavar="DATASET", help="Dataset artifact."),
+        "tokens": Role(
+            kind="tokens",
+            flag="--tokens",
+            metavar="DIR",
+            help="Stored tokens of the same pictures; those it was made from by default.",
+            is_optional=True,
+            is_found=True,
+        ),
+        "images": Role(
+            kind="images",
+            flag="--images",
+            metavar="DIR",
+            help="Images with masks; those of the dataset by default.",
+            is_optional=True,
+            is_found=True,
+        ),
+    },
+    help="Learns from stored tokens (--tokens) or with the backbone in the loop (--backbone). Rerun to resume. Exits 6 "
+    "if there is no ground truth to score on.",
+    has_units=False,
+    is_training=True,
+    retired={"features": "--tokens or --backbone says it"},
+)

@@ -21,7 +21,8 @@ from ..scores.floors import WHOLE, cell_counts, fit_ellipses, labels_to_paint, p
 from ..scores.intervals import counts_interval
 from ..scores.iou import Counts, as_foreground, mean_iou, pixel_counts, stack_counts
 from ..scores.truth import GroundTruth
-from ..students.features import LAST, Features
+from ..students.feature_names import LAST
+from ..students.features import Features
 from ..students.linear import PatchClassifier, predict_labels
 from .published import PublishedDataset
 

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float16, Float32
 from torch import Tensor
 
-from ..students.features import LAST, Features
+from ..students.feature_names import LAST
+from ..students.features import Features
 from ..students.linear import label_shares
 from ..vision.fitting import Box
 from .published import PublishedDataset

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from ...manifests.errors import ConfigError, InputError
 from ...manifests.published.schema import class_indices
+from ..choices import EPISODES
 from ..learning.draws import draw_per_class
 from ..scores.truth import GroundTruth
-from ..students.episodes import JUDGED, Episode, ImageLabel, Pool, evaluation_episodes, make_pool, training_episode
+from ..students.episodes import Episode, ImageLabel, Pool, evaluation_episodes, make_pool, training_episode
 from .config import TrainConfig
 from .published import PublishedDataset
 
@@ -91,4 +92,4 @@ def _novel_episodes(published: PublishedDataset, truth: GroundTruth | None, base
             "that is labelled and has masks here; name the base classes with --classes and the masks with --images, or "
             "choose --select last"
         )
-    return evaluation_episodes(make_pool(_lines(shown, novel), novel, "listed", 1, 1), 1, 1, JUDGED)
+    return evaluation_episodes(make_pool(_lines(shown, novel), novel, "listed", 1, 1), 1, 1, EPISODES)

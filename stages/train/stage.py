@@ -1,28 +1,58 @@
 """A student is trained on a published dataset: from labels and features to a checkpoint."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ...manifests.artifact.tokens import Tokens, array_names
 from ...manifests.artifact.underway import Underway
-from ...manifests.errors import InputError
+from ...manifests.errors import ConfigError, InputError
 from ...manifests.published.schema import FRAME
 from ..scores.truth import GroundTruth, refuse_other_classes
-from ..stage import Findings, Inputs, WholeStage
+from ..stage import Configs, Findings, Inputs, WholeStage
+from ..students.feature_names import LAST
 from ..students.features import (
-    LAST,
     Cached,
     Features,
     Online,
     PictureLoader,
     pictures_of_dataset,
     pictures_of_images,
+    resolve_backbone,
 )
 from ..students.same_pictures import refuse_other_pictures
-from .config import TrainConfig, train_config as train_config
+from .config import TRAIN, TrainConfig
 from .cst import train_learner
 from .given import TrainingData
 from .linear import train_classifier
 from .published import PublishedDataset
+
+
+def resolve(config: TrainConfig, inputs: Inputs) -> TrainConfig:
+    """A linear student is small, and learns on a CPU whatever its backbone runs on."""
+    if inputs and (config.seeing is None) != ("tokens" in inputs):
+        raise ConfigError("a student needs either stored tokens (--tokens DIR) or a backbone to run (--backbone NAME)")
+    if config.seeing is None:
+        return config
+    device = "cpu" if config.student == "linear" else config.device
+    return replace(config, seeing=resolve_backbone(config.seeing, config.device), device=device)
+
+
+def wants(config: TrainConfig) -> Sequence[str]:
+    if config.seeing is not None:
+        return ()
+    if config.student == "linear":
+        return ("tokens",)
+    several = ("tokens:all", "support_tokens:all")
+    return (*several, "keys", "cls_query") if config.reads_keys else several
+
+
+def skips(config: TrainConfig) -> Sequence[str]:
+    return ("tokens",) if config.seeing is not None else ()
+
+
+def refuse(configs: Configs, given: Inputs) -> None:
+    if configs["train"].student == "cst" and "extract" in configs and configs["extract"].fit != "squash":
+        raise ConfigError('reads a view without padding; set fit = "squash" in [extract]')
 
 
 def reads(config: TrainConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
@@ -82,11 +112,12 @@ def _has_masks(inputs: Inputs) -> bool:
 
 
 STAGE = WholeStage(
-    name="train",
-    kind="checkpoint",
+    command=TRAIN,
     code_version=2,
-    config=TrainConfig,
-    roles={"dataset": "dataset", "tokens": "tokens", "images": "images"},
+    resolve=resolve,
+    wants=wants,
+    skips=skips,
+    refuse=refuse,
     compute=compute,
     reads=reads,
     takes_long=True,

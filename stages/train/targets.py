@@ -23,8 +23,8 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from ...manifests.errors import InputError
+from ..choices import Void
 from ..maps.cst import pair_masks
-from ..scores.few_shot import Void
 from ..scores.truth import GroundTruth
 from ..students.episodes import Episode
 from ..students.features import FeatureBatch, FeatureSpec

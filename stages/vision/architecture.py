@@ -13,8 +13,9 @@ from timm.models import model_entrypoint
 from torch import Tensor, nn
 
 from ...manifests.errors import ConfigError
+from ..choices import Positions
 from .checkpoints import StateDict
-from .positions import Positions, num_prefix_positions, resample_as_dino
+from .positions import num_prefix_positions, resample_as_dino
 
 # What stands beside a backbone in a file and is not part of it.
 _HEADS = (

@@ -11,12 +11,12 @@ from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from ...manifests.errors import ConfigError
+from ..choices import Positions
 from . import builtin as builtin  # so that timm knows it
 from .architecture import load_state
 from .capture import Captured, watch_blocks
 from .checkpoints import StateDict
 from .fitting import Colour
-from .positions import Positions
 
 _NEEDED = ("blocks", "patch_embed", "num_prefix_tokens", "forward_features")
 

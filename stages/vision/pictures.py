@@ -14,14 +14,16 @@ import torch
 from jaxtyping import UInt8
 
 from ...manifests.artifact.artifact import Artifact
-from ...manifests.artifact.fingerprint import config_from
+from ...manifests.artifact.config import config_from
 from ...manifests.errors import ConfigError, Reason, RowFailed
 from ...manifests.files.sealed import Json
 from ...manifests.pictures.careful import decode_carefully
-from ...manifests.pictures.decoder import Limits, decode_picture
+from ...manifests.pictures.decoder import decode_picture
+from ...manifests.pictures.limits import Limits
 from ...manifests.pictures.sources import read_source
+from ..choices import FitOrCrop
 from ..stage import RowResult, Work
-from .fitting import Colour, FitOrCrop, fit_picture
+from .fitting import Colour, fit_picture
 
 BATCHES_AHEAD = 2  # decoded and waiting, besides the one that is computed
 MAX_DECODERS = 8  # threads; more wait for the interpreter

@@ -16,16 +16,19 @@ import numpy as np
 import torch
 
 from benchmarks.paired import ratios, seconds, show, write_photos
+from configs import make_config
 from maskmill.manifests.artifact.quantized import dequantize, quantize
 from maskmill.manifests.artifact.tokens import open_tokens
-from maskmill.manifests.datasets import FolderSource
+from maskmill.manifests.datasets.layouts import FolderSource
 from maskmill.manifests.files import digests
 from maskmill.manifests.pictures.decoder import decode_picture
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import run
 from maskmill.pipeline.running.threads import num_cores
-from maskmill.stages.extract.stage import STAGE, extract_config, prepare
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
+from maskmill.stages.extract.config import ExtractConfig
+from maskmill.stages.extract.stage import STAGE, prepare
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
 from maskmill.stages.vision.computing import Extractor
 from maskmill.stages.vision.fitting import as_input, fit_picture
 
@@ -39,7 +42,7 @@ def indexed(root: Path, out: Path) -> Path:
 
 def extracting(images: Path, work: Path, backbone: str, size: int) -> tuple[Callable[[], object], Extractor]:
     """A run into a new directory each time, with the model loaded once: loading it is not what is measured."""
-    config = extract_config(backbone, "random:0", (size, size))
+    config = make_config(ExtractConfig, backbone=backbone, weights="random:0", image_size=(size, size))
     extractor = prepare(config, {})
     stage = replace(STAGE, prepare=lambda config, inputs: extractor)
     numbers = itertools.count()
@@ -117,7 +120,7 @@ def reading(tokens: Path, work: Path) -> None:
 
 def on_workers(few: Path, many: Path, work: Path, backbone: str, size: int) -> None:
     """By what more pictures take: starting workers, loading torch and the model in each are in both runs."""
-    config = extract_config(backbone, "random:0", (size, size))
+    config = make_config(ExtractConfig, backbone=backbone, weights="random:0", image_size=(size, size))
     numbers = itertools.count()
 
     def timed(images: Path, workers: int) -> float:
@@ -138,7 +141,7 @@ def on_workers(few: Path, many: Path, work: Path, backbone: str, size: int) -> N
 
 def cosine_errors(images: Path, backbone: str, size: int) -> None:
     """Of stored keys against float32, over tokens of real pictures where there are any."""
-    config = extract_config(backbone, "random:0", (size, size), dtype="float32")
+    config = make_config(ExtractConfig, backbone=backbone, weights="random:0", image_size=(size, size), dtype="float32")
     with tempfile.TemporaryDirectory() as folder:
         run(STAGE, config, {"images": str(images)}, folder)
         tokens = open_tokens(folder)

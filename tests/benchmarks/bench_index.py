@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from maskmill.manifests.datasets import FolderSource
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.manifests.datasets.layouts import FolderSource
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import Outcome, run
-from maskmill.stages.index.stage import STAGE, IndexConfig
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE
 
 PAIRS = 7
 

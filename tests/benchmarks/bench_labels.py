@@ -20,14 +20,17 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 import small_labels
+from configs import make_config
 from maskmill import Labels, open_labels
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.datasets import FolderSource
+from maskmill.manifests.datasets.layouts import FolderSource
 from maskmill.manifests.published import frames
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import run
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
-from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
+from maskmill.stages.refine.config import RefineConfig
+from maskmill.stages.refine.stage import STAGE as REFINE
 
 PAIRS = 7
 SIZE = (375, 500)
@@ -67,9 +70,9 @@ def make_dataset(home: Path, count: int) -> None:
     for name, stage, config in (
         ("images", INDEX, IndexConfig(source=FolderSource(root=str(home / "pictures")))),
         ("maps", small_labels.MAPS, small_labels.MapsConfig()),
-        ("labels", REFINE, refine_config()),
+        ("labels", REFINE, make_config(RefineConfig)),
     ):
-        inputs = {role: uri for role, uri in where.items() if role in stage.roles}
+        inputs = {role: uri for role, uri in where.items() if role in stage.command.roles}
         run(stage, config, inputs, str(home / name))
         where[name] = str(home / name)
 

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.paired import ratios, show
+from configs import make_config
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens
 from maskmill.manifests.files import digests
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import run
-from maskmill.stages.mask.stage import STAGE, mask_config
+from maskmill.stages.mask.config import MaskConfig
+from maskmill.stages.mask.stage import STAGE
 from small_dataset import write_picture
 from small_runs import index
 from toy_tokens import TOKENS, TokensConfig
@@ -51,7 +53,7 @@ def measure(home: Path, side: int) -> None:
     tokens = make_tokens(images, home / "tokens", side)
     numbers = itertools.count()
     for supports in ("0", "8", "all"):
-        config = mask_config(open_artifact(tokens.artifact.place), supports=supports)
+        config = make_config(MaskConfig, {"tokens": open_artifact(tokens.artifact.place)}, supports=supports)
 
         def mask(config: Any = config) -> None:
             digests._checked.clear()

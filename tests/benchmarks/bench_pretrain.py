@@ -18,14 +18,17 @@ from unittest import mock
 import torch
 
 from benchmarks.paired import seconds, show, write_photos
+from configs import make_config
 from maskmill.manifests.artifact.pixels import open_pixels
-from maskmill.manifests.datasets import FolderSource
+from maskmill.manifests.datasets.layouts import FolderSource
 from maskmill.pipeline.running.run import run
 from maskmill.pipeline.running.whole import run_whole
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
-from maskmill.stages.pixels.stage import STAGE as PIXELS, PixelsConfig
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
+from maskmill.stages.pixels.config import PixelsConfig
+from maskmill.stages.pixels.stage import STAGE as PIXELS
 from maskmill.stages.pretrain import stage, teaching
-from maskmill.stages.pretrain.config import PretrainConfig, pretrain_config
+from maskmill.stages.pretrain.config import PretrainConfig
 from maskmill.stages.pretrain.draws import draws_at
 from maskmill.stages.pretrain.stage import make_teaching
 from maskmill.stages.pretrain.teaching import NUM_GLOBAL, Teaching
@@ -63,8 +66,9 @@ def compare(work: Path, backbone: str, device: str, steps: int) -> None:
     write_photos(home / "pictures", BATCH * steps)
     run(INDEX, IndexConfig(source=FolderSource(root=str(home / "pictures"))), {}, str(home / "images"))
     run(PIXELS, PixelsConfig(image_size=(128, 128)), {"images": str(home / "images")}, str(home / "pixels"))
-    config = pretrain_config(
-        backbone,
+    config = make_config(
+        PretrainConfig,
+        backbone=backbone,
         global_size=96,
         local_size=48,
         local_views=2,

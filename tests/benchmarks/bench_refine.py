@@ -25,19 +25,24 @@ from typing import Any
 import numpy as np
 
 from benchmarks.paired import ratios, seconds, show, write_photos
+from configs import make_config
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
-from maskmill.manifests.datasets import FolderSource
+from maskmill.manifests.datasets.layouts import FolderSource
 from maskmill.manifests.pictures.decoder import decode_picture
 from maskmill.manifests.pictures.palette import decode_label_map
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import run
-from maskmill.stages.extract.stage import STAGE as EXTRACT, extract_config
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
-from maskmill.stages.mask.stage import STAGE as MASK, mask_config
-from maskmill.stages.refine.presets import find_preset
+from maskmill.stages.extract.config import ExtractConfig
+from maskmill.stages.extract.stage import STAGE as EXTRACT
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
+from maskmill.stages.mask.config import MaskConfig
+from maskmill.stages.mask.stage import STAGE as MASK
+from maskmill.stages.refine.config import RefineConfig
+from maskmill.stages.refine.presets import REFINERS, Refiner, find_crf_preset
 from maskmill.stages.refine.refinement import refine_picture
-from maskmill.stages.refine.refiners import REFINERS, Refiner, refinement_of
-from maskmill.stages.refine.stage import STAGE, refine_config
+from maskmill.stages.refine.refiners import refinement_of
+from maskmill.stages.refine.stage import STAGE
 
 PAIRS = 3  # of some 30 s each
 PRESET = "weaktr-cam-voc"
@@ -48,15 +53,20 @@ def make_maps(pictures: Path, home: Path) -> Artifact:
     """Of every picture one map, without class."""
     images, tokens, maps = (str(home / name) for name in ("images", "tokens", "maps"))
     run(INDEX, IndexConfig(source=FolderSource(root=str(pictures))), {}, images)
-    config = extract_config("test_vit.r160_in1k", "random:0", (448, 448))
+    config = make_config(ExtractConfig, backbone="test_vit.r160_in1k", weights="random:0", image_size=(448, 448))
     run(EXTRACT, config, {"images": images}, tokens)
-    run(MASK, mask_config(open_artifact(tokens), supports="0"), {"tokens": tokens, "images": images}, maps)
+    run(
+        MASK,
+        make_config(MaskConfig, {"tokens": open_artifact(tokens)}, supports="0"),
+        {"tokens": tokens, "images": images},
+        maps,
+    )
     return open_artifact(maps)
 
 
 def refining(home: Path, refiner: Any, preset: str = "") -> Callable[..., Path]:
     """A function that refines into a new directory each time."""
-    numbers, config = itertools.count(), refine_config(refiner, preset)
+    numbers, config = itertools.count(), make_config(RefineConfig, refiner=refiner, preset=preset)
     inputs = {"maps": str(home / "maps"), "images": str(home / "images")}
 
     def refine(workers: int = 0) -> Path:
@@ -85,7 +95,7 @@ def bare_calls(home: Path, plain: Path) -> Callable[[], None]:
 def bare_crf(picture_HW3: np.ndarray, cut_HW: np.ndarray) -> np.ndarray:
     densecrf: Any = import_module("pydensecrf.densecrf")
     unary_from_labels: Any = import_module("pydensecrf.utils").unary_from_labels
-    preset = find_preset(PRESET)
+    preset = find_crf_preset(PRESET)
     model = densecrf.DenseCRF2D(cut_HW.shape[1], cut_HW.shape[0], 2)
     model.setUnaryEnergy(unary_from_labels(cut_HW, 2, gt_prob=preset.gt_prob, zero_unsure=False))
     model.addPairwiseGaussian(sxy=preset.gaussian_sxy, compat=preset.gaussian_compat)
@@ -121,7 +131,7 @@ def beside_each_other(refiners: Mapping[str, Callable[..., Path]], count: int) -
 
 def peak_mb(refiner: Refiner, height: int, width: int) -> tuple[float, float]:
     """Of one picture: MB over what the process had, and seconds."""
-    refinement = refinement_of(refiner, "", "rows", "cpu")
+    refinement = refinement_of(make_config(RefineConfig, refiner=refiner))
     rng = np.random.default_rng(0)
     refine = partial(refine_picture, thresholds_K=np.full(1, 0.5), row_classes=[1], refinement=refinement)
     refine(rng.integers(0, 256, (40, 40, 3), np.uint8), rng.random((1, 40, 40), np.float32))

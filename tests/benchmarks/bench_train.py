@@ -19,23 +19,31 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.paired import seconds, show, write_photos
+from configs import make_config
 from maskmill.cli.answers import size
 from maskmill.manifests.artifact import shards
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.manifests.artifact.underway import Underway
-from maskmill.manifests.datasets import FolderSource
+from maskmill.manifests.datasets.layouts import FolderSource
 from maskmill.manifests.files.place import place
 from maskmill.pipeline.running.run import run
-from maskmill.stages.extract.stage import STAGE as EXTRACT, extract_config
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
+from maskmill.stages.extract.config import ExtractConfig
+from maskmill.stages.extract.stage import STAGE as EXTRACT
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
 from maskmill.stages.learning import loop
 from maskmill.stages.learning.loop import Course
-from maskmill.stages.manifest.stage import STAGE as MANIFEST, manifest_config
-from maskmill.stages.mask.stage import STAGE as MASK, mask_config
-from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
-from maskmill.stages.students.features import PAIR_FIELDS, Cached, Features, Online, backbone_config, pictures_of_images
-from maskmill.stages.train.config import train_config
+from maskmill.stages.manifest.config import ManifestConfig
+from maskmill.stages.manifest.stage import STAGE as MANIFEST
+from maskmill.stages.mask.config import MaskConfig
+from maskmill.stages.mask.stage import STAGE as MASK
+from maskmill.stages.refine.config import RefineConfig
+from maskmill.stages.refine.stage import STAGE as REFINE
+from maskmill.stages.students.backbone_config import BackboneConfig
+from maskmill.stages.students.feature_names import PAIR_FIELDS
+from maskmill.stages.students.features import Cached, Features, Online, pictures_of_images, resolve_backbone
+from maskmill.stages.train.config import TrainConfig
 from maskmill.stages.train.cst import make_learner, make_lesson
 from maskmill.stages.train.given import TrainingData
 from maskmill.stages.train.pool import draw_pools
@@ -51,17 +59,30 @@ def make(home: Path, pictures: int, pixels: int, device: str) -> None:
     write_photos(home / "pictures", pictures)
     images = {"images": str(home / "images")}
     run(INDEX, IndexConfig(source=FolderSource(root=str(home / "pictures"))), {}, images["images"])
-    extracting = extract_config(BACKBONE, WEIGHTS, (pixels, pixels), fit="squash", fields=FIELDS, device=device)
+    extracting = make_config(
+        ExtractConfig,
+        backbone=BACKBONE,
+        weights=WEIGHTS,
+        image_size=(pixels, pixels),
+        fit="squash",
+        fields=FIELDS,
+        device=device,
+    )
     run(EXTRACT, extracting, images, str(home / "tokens"))
     tokens = {"tokens": str(home / "tokens"), **images}
-    run(MASK, mask_config(open_artifact(tokens["tokens"]), supports="0"), tokens, str(home / "maps"))
+    run(
+        MASK,
+        make_config(MaskConfig, {"tokens": open_artifact(tokens["tokens"])}, supports="0"),
+        tokens,
+        str(home / "maps"),
+    )
     maps = {"maps": str(home / "maps"), **images}
-    run(REFINE, refine_config(), maps, str(home / "labels"))
-    run(MANIFEST, manifest_config(), {"labels": str(home / "labels"), **maps}, str(home / "dataset"))
+    run(REFINE, make_config(RefineConfig), maps, str(home / "labels"))
+    run(MANIFEST, make_config(ManifestConfig), {"labels": str(home / "labels"), **maps}, str(home / "dataset"))
 
 
 def lesson_of(home: Path, features: Features, steps: int, device: str) -> Any:
-    config = train_config("cst", supervision="pseudo", steps=steps, batch=BATCH, device=device)
+    config = make_config(TrainConfig, student="cst", supervision="pseudo", steps=steps, batch=BATCH, device=device)
     dataset = open_artifact(str(home / "dataset"))
     published = PublishedDataset(dataset)
     given = TrainingData(dataset, published, features, None)
@@ -82,7 +103,11 @@ def step_of(lesson: Any, step: int) -> None:
 def compare(home: Path, steps: int, pixels: int, device: str) -> None:
     cached = Cached(open_tokens(home / "tokens"), PAIR_FIELDS)
     images = pictures_of_images(open_artifact(str(home / "images")))
-    online = Online(backbone_config(BACKBONE, WEIGHTS, (pixels, pixels), device=device), PAIR_FIELDS, images)
+    online = Online(
+        resolve_backbone(BackboneConfig(backbone=BACKBONE, weights=WEIGHTS, image_size=(pixels, pixels)), device),
+        PAIR_FIELDS,
+        images,
+    )
     lessons = [lesson_of(home, features, steps, device) for features in (cached, online)]
     found = [[seconds(partial(step_of, each, at)) for each in lessons] for at in range(steps)][WARM_UP:]
     name = f"train --student cst at {pixels} on {device}, batches of {BATCH}"

@@ -17,13 +17,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from configs import make_config
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.datasets import FolderSource
+from maskmill.manifests.datasets.layouts import FolderSource
 from maskmill.pipeline.running.run import run
 from maskmill.pipeline.running.whole import run_whole
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
-from maskmill.stages.pixels.stage import STAGE as PIXELS, PixelsConfig
-from maskmill.stages.pretrain.config import pretrain_config
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
+from maskmill.stages.pixels.config import PixelsConfig
+from maskmill.stages.pixels.stage import STAGE as PIXELS
+from maskmill.stages.pretrain.config import PretrainConfig
 from maskmill.stages.pretrain.stage import METRICS, STAGE
 
 BACKBONE, CLUSTERS = "test_vit.r160_in1k", 512
@@ -39,8 +42,9 @@ CELLS: tuple[tuple[str, str, Any], ...] = (
 
 def last_line(work: Path, losses: str, avoidance: Any, epochs: int, device: str, **asked: Any) -> dict[str, Any]:
     """The metrics of a training's last step."""
-    config = pretrain_config(
-        BACKBONE,
+    config = make_config(
+        PretrainConfig,
+        backbone=BACKBONE,
         losses=losses,
         avoidance=avoidance,
         global_size=64,

@@ -13,10 +13,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from configs import make_config
 from maskmill.cli.main import main as maskmill
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.pipeline.running.whole import run_whole
-from maskmill.stages.enhance.enhancer_fit import FIT, EnhancerConfig, enhancer_config
+from maskmill.stages.enhance.config import EnhancerConfig
+from maskmill.stages.enhance.enhancer_fit import FIT
 from maskmill.stages.enhance.lessons import LOSSES
 
 REFERENCE = Path(os.environ["MASKMILL_REFERENCE"]) / "data"
@@ -57,14 +59,14 @@ def worth(home: Path, config: EnhancerConfig, out: str) -> Mapping[str, Any]:
 def budget_lines(home: Path, name: str) -> Iterator[str]:
     for number, (budget, asked) in enumerate(BUDGETS.items()):
         for seed in SEEDS:
-            found = worth(home, enhancer_config(**asked, seed=seed), f"enhancer-{number}-{seed}")
+            found = worth(home, make_config(EnhancerConfig, **asked, seed=seed), f"enhancer-{number}-{seed}")
             cells = [shown(found["held_out"][key]) for key in ("before", "after", "difference")]
             seen = found["fitting"] + found["stopping"]
             yield f"| {name} | {budget} | {seed} | {seen} | {found['held_out']['pictures']} | {' | '.join(cells)} |"
 
 
 def choice_lines(home: Path, name: str) -> Iterator[str]:
-    asked = [enhancer_config(**BUDGETS[TRIED], seed=seed) for seed in SEEDS]
+    asked = [make_config(EnhancerConfig, **BUDGETS[TRIED], seed=seed) for seed in SEEDS]
     own = asked[0].loss
     for loss, cells in [*((loss, 1) for loss in LOSSES), *((own, each) for each in FINER)]:
         chosen = [replace(config, loss=loss, cells=cells) for config in asked]

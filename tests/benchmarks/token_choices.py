@@ -50,7 +50,8 @@ from maskmill.stages.scores.intervals import Interval
 from maskmill.stages.scores.iou import mean_iou, pixel_counts, sum_counts
 from maskmill.stages.scores.truth import GroundTruth
 from maskmill.stages.students.episodes import Episode
-from maskmill.stages.students.features import LAST, SEVERAL, Cached
+from maskmill.stages.students.feature_names import LAST, SEVERAL
+from maskmill.stages.students.features import Cached
 from maskmill.stages.train.judging import predictions
 from maskmill.stages.train.linear import make_classifier
 from maskmill.stages.train.published import PublishedDataset

@@ -1,24 +1,17 @@
 """The commands as a user types them: what they print, how they end, and that their options are the configs' fields."""
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 
-from maskmill.cli import options
-from maskmill.cli.index import index
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.datasets import SOURCES
 from maskmill.manifests.files.place import place
-from maskmill.manifests.pictures.decoder import Limits
 from maskmill.pipeline.recipes.demo import begin
-from maskmill.pipeline.running.job import RunOptions
 from small_dataset import tree, write_dataset, write_picture
 
 Capture = pytest.CaptureFixture[str]
@@ -111,27 +104,6 @@ def test_a_mistake_is_one_sentence(
     assert sentence in said
     assert "Traceback" not in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png"]
-
-
-def test_options_and_config_fields_are_the_same_words() -> None:
-    """A field without an option cannot be set, an option without a field would do nothing."""
-    running = {field.name for field in dataclasses.fields(RunOptions)} | {"out", "as_json"}
-    limits = {field.name for field in dataclasses.fields(Limits)}
-    assert set(index.commands) == set(SOURCES)
-    for layout, command in index.commands.items():
-        source = {field.name for field in dataclasses.fields(SOURCES[layout])}
-        assert {parameter.name for parameter in command.params} == source | limits | (running - {"retry_failed"}), (
-            layout
-        )
-
-
-def test_shared_options_are_fields_of_run_options() -> None:
-    @click.command()
-    @options.again_options
-    def again(**values: Any) -> None: ...
-
-    names = {parameter.name for parameter in again.params} - {"as_json"}
-    assert names < {field.name for field in dataclasses.fields(RunOptions)}
 
 
 def test_the_demo_runs_every_step_and_tells_what_it_gained(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import make_config
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.datasets import TableSource
+from maskmill.manifests.datasets.layouts import TableSource
 from maskmill.pipeline.running.run import run
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
-from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
+from maskmill.stages.refine.config import RefineConfig
+from maskmill.stages.refine.stage import STAGE as REFINE
 from small_dataset import tree
 from small_labels import BROKEN, LABELS, MAPS, OPTIONS, MapsConfig, make_labels, publish, write_pictures
 
@@ -62,7 +65,7 @@ def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Ca
 
 def refine(home: Path, out: str, **asked: Any) -> None:
     inputs = {"maps": str(home / "maps"), "images": str(home / "images")}
-    run(REFINE, refine_config(**asked), inputs, str(home / out), OPTIONS)
+    run(REFINE, make_config(RefineConfig, **asked), inputs, str(home / out), OPTIONS)
 
 
 def index(out: Path, table: Path, classes: tuple[str, ...] = ("cat", "dog")) -> None:
@@ -234,7 +237,7 @@ def test_settings_that_differ_are_named_all_the_way_up(home: Path, capsys: Captu
     assert differing(compared(capsys, "labels", "high")) == {"labels: background": ("rows", "constant:0.7")}
     run(MAPS, MapsConfig(threshold=0.3), {"images": str(home / "images")}, str(home / "low"), OPTIONS)
     inputs = {"maps": str(home / "low"), "images": str(home / "images")}
-    run(REFINE, refine_config(background="constant:0.7"), inputs, str(home / "low-high"), OPTIONS)
+    run(REFINE, make_config(RefineConfig, background="constant:0.7"), inputs, str(home / "low-high"), OPTIONS)
     publish(home, "low-dataset", labels="low-high", maps="low", title="low")
     assert differing(compared(capsys, "dataset", "low-dataset")) == {
         "dataset: title": ("", "low"),

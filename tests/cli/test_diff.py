@@ -11,11 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from configs import make_config
 from maskmill.cli.main import main
-from maskmill.manifests.datasets import TableSource
+from maskmill.manifests.datasets.layouts import TableSource
 from maskmill.pipeline.running.run import run
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
-from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
+from maskmill.stages.refine.config import RefineConfig
+from maskmill.stages.refine.stage import STAGE as REFINE
 from small_dataset import tree
 from small_labels import BROKEN, LABELS, MAPS, MASKED, OPTIONS, MapsConfig, make_labels, publish
 
@@ -30,7 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     publish(home)
     shutil.copytree(home / "dataset", home / "copied")
     where = {"maps": str(home / "maps"), "images": str(home / "images")}
-    run(REFINE, refine_config(background="constant:0.7"), where, str(home / "high"), OPTIONS)
+    run(REFINE, make_config(RefineConfig, background="constant:0.7"), where, str(home / "high"), OPTIONS)
     publish(home, "cut", labels="high")
     publish(home, "ruled", min_score="area>=0.4")
     publish(home, "truth", ground_truth=[MASKED[0]])
@@ -59,7 +62,7 @@ def grow(home: Path) -> None:
     run(INDEX, IndexConfig(source=source), {}, str(at / "images"), OPTIONS)
     run(MAPS, MapsConfig(), {"images": str(at / "images")}, str(at / "maps"), OPTIONS)
     inputs = {"maps": str(at / "maps"), "images": str(at / "images")}
-    run(REFINE, refine_config(), inputs, str(at / "labels"), OPTIONS)
+    run(REFINE, make_config(RefineConfig), inputs, str(at / "labels"), OPTIONS)
     publish(at)
 
 

@@ -7,13 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import pytest
 
-from maskmill.cli.enhance import apply, fit
 from maskmill.cli.main import main
-from maskmill.cli.options import stage_options
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.stages.enhance import enhancer_fit as fitting
 from small_dataset import tree, write_dataset
@@ -192,18 +189,6 @@ def test_a_mistake_is_one_sentence(fitted: Path, command: str, tmp_path: Path, c
     assert MISTAKES[command] in said
     assert "Traceback" not in said
     assert not (tmp_path / "x").exists()
-
-
-def test_options_and_config_fields_are_the_same_words() -> None:
-    @click.command()
-    @stage_options
-    def bare() -> None: ...
-
-    chosen_by_measuring = {"loss", "cells"}
-    fields = set(fitting.EnhancerConfig.__dataclass_fields__) - chosen_by_measuring
-    assert {each.name for each in fit.params} == fields | {"maps", "images", "out", "break_lock", "as_json"}
-    running = {each.name for each in bare.params}
-    assert {each.name for each in apply.params} == {"threshold", "maps", "enhancer", "images"} | running
 
 
 def test_the_second_run_changes_nothing(fitted: Path, tmp_path: Path) -> None:

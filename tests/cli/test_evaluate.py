@@ -1,6 +1,5 @@
 """`maskmill evaluate masks`: what it prints and keeps, its exit codes, and the sentence for each mistake."""
 
-import dataclasses
 import json
 import re
 import shutil
@@ -9,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from maskmill.cli.evaluate import masks
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.stages.evaluate.stage import EvaluateConfig
 from small_dataset import tree, write_dataset
 from small_labels import LABELS, make_images, make_labels, publish, true_mask, write_pictures
 from small_truth import ALL, DECIDED, FLOORS, KEPT, TRUTH, WITHOUT_LABEL, index_truth
@@ -148,8 +145,3 @@ def test_no_resample_is_no_interval(home: Path, capsys: Capture) -> None:
     assert "'--resamples': 0 is not in the range x>=1" in capsys.readouterr().err
     assert main(["evaluate", "masks", "labels"]) == 2
     assert "Missing option '--out'" in capsys.readouterr().err
-
-
-def test_options_and_config_fields_are_the_same_words() -> None:
-    own = {parameter.name for parameter in masks.params} - {"predicted", "against", "out", "break_lock", "as_json"}
-    assert own == {field.name for field in dataclasses.fields(EvaluateConfig)}

@@ -1,6 +1,5 @@
 """`maskmill extract` and `maskmill plan extract`: what they print, and the sentence for each mistake."""
 
-import dataclasses
 import json
 import re
 from pathlib import Path
@@ -10,12 +9,9 @@ import pytest
 import torch
 
 import small_runs
-from maskmill.cli.extract import extract
 from maskmill.cli.main import main
-from maskmill.cli.options import stage_options
 from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.manifests.files import atomic
-from maskmill.stages.extract.stage import ExtractConfig
 from small_dataset import tree, write_dataset
 
 Capture = pytest.CaptureFixture[str]
@@ -190,13 +186,3 @@ def test_too_little_disk_is_told_before_anything_is_computed(
     assert main(command(fields=fields)) == 0
     monkeypatch.setattr(atomic, "free_bytes", lambda place: 0)
     assert main(command(fields=fields)) == 0, "what is there needs no room"
-
-
-def test_options_and_config_fields_are_the_same_words() -> None:
-    """A field without an option cannot be set, an option without a field would do nothing."""
-    config = {field.name for field in dataclasses.fields(ExtractConfig)} - {"weights_sha256"}  # of what --weights names
-
-    def shared(**values: Any) -> None: ...
-
-    running = {parameter.name for parameter in stage_options(shared).__click_params__}  # type: ignore[attr-defined]
-    assert {parameter.name for parameter in extract.params} == {"images"} | config | running

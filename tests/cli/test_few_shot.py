@@ -1,6 +1,5 @@
 """`maskmill evaluate fscs`: what it prints and keeps, whom it believes, and the sentence for each mistake."""
 
-import dataclasses
 import json
 import re
 import shutil
@@ -16,12 +15,10 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import interpolate
 
-from maskmill.cli.evaluate import fscs
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.stages.evaluate import few_shot
-from maskmill.stages.evaluate.few_shot_config import FewShotConfig
 from maskmill.stages.maps.cst import pair_masks
 from maskmill.stages.students.correlation import correlation
 from small_dataset import tree
@@ -277,14 +274,6 @@ def test_pictures_that_a_step_was_chosen_on(home: Path, capsys: Capture, select:
     assert evaluate("--save-predictions", checkpoints=["stopped"]) == (6 if is_judged else 0)
     assert ("flatters it" in capsys.readouterr().err) == is_judged
     assert bool({"p03", "p09"} & {row["query"] for row in episodes()}) == is_judged
-
-
-def test_options_and_config_fields_are_the_same_words() -> None:
-    own = {parameter.name for parameter in fscs.params}
-    shown = {"checkpoints", "tokens", "features", "backbone", "weights", "image_size", "images", "labels"}
-    told = {"files", "files_sha256", "lists_sha256", "seeing"}
-    fields = {field.name for field in dataclasses.fields(FewShotConfig)}
-    assert own - shown - {"out", "break_lock", "as_json"} == fields - told
 
 
 # ------------------------------------------------------------------------------------------------ mistakes

@@ -8,15 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from configs import make_command
 from maskmill import open_labels
 from maskmill.cli.main import main
-from maskmill.cli.manifest import manifest
-from maskmill.cli.options import stage_options
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.checkpoints import training_ids_json
 from maskmill.pipeline.running.run import retry
 from maskmill.pipeline.running.whole import run_whole
-from maskmill.stages.manifest.stage import ManifestConfig
 from maskmill.stages.stage import Findings, WholeStage
 from small_dataset import tree, write_dataset
 from small_labels import BROKEN, LABELS, make_labels
@@ -86,11 +84,8 @@ class NoConfig: ...
 
 def test_a_checkpoint_names_the_ground_truth(home: Path) -> None:
     stage = WholeStage(
-        name="fitted",
-        kind="checkpoint",
+        command=make_command("fitted", "checkpoint", NoConfig, {}),
         code_version=1,
-        config=NoConfig,
-        roles={},
         compute=lambda *_: Findings({"seen.json": training_ids_json([], [], ["p0"], ["p1"])}),
     )
     run_whole(stage, NoConfig(), {}, "checkpoint")
@@ -157,17 +152,6 @@ def test_labels_are_what_is_published(home: Path, capsys: Capture) -> None:
     assert "Missing option '--out'" in capsys.readouterr().err
     assert main(["manifest", "labels", "--out", "dataset", "--max-bad", "0"]) == 0
     assert BROKEN not in [row["id"] for _, _, row in open_labels("dataset")]
-
-
-def test_options_and_config_fields_are_the_same_words() -> None:
-    @stage_options
-    def running() -> None: ...
-
-    shared = {option.name for option in reversed(running.__click_params__)}  # type: ignore[attr-defined]
-    own = {parameter.name for parameter in manifest.params} - shared
-    assert own - {"labels", "maps", "images", "compare_with"} == {
-        field.name for field in dataclasses.fields(ManifestConfig)
-    }
 
 
 def test_from_pictures_to_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

@@ -1,6 +1,5 @@
 """`maskmill fit`, `mask` and `refine` with their plans: what they print, where they look for images, each mistake."""
 
-import dataclasses
 import json
 import re
 import shlex
@@ -8,22 +7,15 @@ import shutil
 import sys
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 
-from maskmill.cli.fit import fit
 from maskmill.cli.main import main
-from maskmill.cli.mask import mask
-from maskmill.cli.options import stage_options
-from maskmill.cli.refine import refine
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.checkpoints import SEEN, WEIGHTS, training_ids_json
 from maskmill.manifests.artifact.underway import Underway
-from maskmill.stages.mask.method_fit import FitConfig
+from maskmill.stages.mask.config import FitConfig
 from maskmill.stages.mask.methods import METHODS, Method, MethodInput
-from maskmill.stages.mask.stage import MaskConfig
-from maskmill.stages.refine.stage import RefineConfig
 from maskmill.stages.stage import Findings, Inputs
 from small_dataset import tree, write_picture
 from small_tokens import Bench, bench_of
@@ -282,25 +274,6 @@ def test_maps_of_a_changed_dataset_are_refused_by_name(home: Path, capsys: Captu
 
 
 # ---- options
-
-
-@pytest.mark.parametrize(
-    ("command", "config", "inputs"),
-    [
-        (mask, MaskConfig, {"tokens", "images", "model"}),
-        (refine, RefineConfig, {"maps", "images", "class_maps"}),
-        (fit, FitConfig, {"tokens", "images"}),
-    ],
-)
-def test_options_and_config_fields_are_the_same_words(command: click.Command, config: type, inputs: set[str]) -> None:
-    @click.command()
-    @stage_options
-    def bare() -> None: ...
-
-    running = {parameter.name for parameter in bare.params}
-    running = running if command is not fit else {"out", "break_lock", "as_json"}
-    fields = {field.name for field in dataclasses.fields(config)}
-    assert {parameter.name for parameter in command.params} == fields | inputs | running
 
 
 def test_help_names_every_choice(capsys: Capture) -> None:

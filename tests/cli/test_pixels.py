@@ -1,6 +1,5 @@
 """`maskmill pixels` and `maskmill plan pixels`: what they print, and the sentence for each mistake."""
 
-import dataclasses
 import json
 import re
 from pathlib import Path
@@ -9,10 +8,7 @@ import pytest
 
 import small_runs
 from maskmill.cli.main import main
-from maskmill.cli.options import stage_options
-from maskmill.cli.pixels import pixels
 from maskmill.manifests.artifact.pixels import open_pixels
-from maskmill.stages.pixels.stage import PixelsConfig
 from small_dataset import tree, write_dataset
 
 Capture = pytest.CaptureFixture[str]
@@ -122,13 +118,3 @@ def test_without_any_good_picture_nothing_can_be_measured(home: Path, capsys: Ca
         path.unlink()
     assert main(["plan", *command()]) == 2
     assert "has no picture that could be measured; see `maskmill status" in capsys.readouterr().err
-
-
-def test_options_and_config_fields_are_the_same_words() -> None:
-    """A field without an option cannot be set, an option without a field would do nothing."""
-
-    def shared(**values: object) -> None: ...
-
-    running = {parameter.name for parameter in stage_options(shared).__click_params__}  # type: ignore[attr-defined]
-    config = {field.name for field in dataclasses.fields(PixelsConfig)}
-    assert {parameter.name for parameter in pixels.params} == {"images"} | config | running

@@ -1,7 +1,5 @@
 """`maskmill pretrain`: what it prints, its exit codes, and that its options are those of its configuration."""
 
-import dataclasses
-import inspect
 import json
 import re
 import shutil
@@ -12,9 +10,7 @@ import pytest
 
 import small_runs
 from maskmill.cli.main import main
-from maskmill.cli.pretrain import pretrain
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.stages.pretrain.config import PretrainConfig, pretrain_config
 from small_dataset import tree, write_dataset
 
 Capture = pytest.CaptureFixture[str]
@@ -113,14 +109,3 @@ def test_the_licence_goes_with_the_weights(home: Path, capsys: Capture) -> None:
         assert open_artifact(str(home / f"tokens-{name}")).plan.facts["weights"]["licence"] == licence
     assert main(command(out="checkpoint-cc-by-4.0")) == 3
     assert "was made with licence = cc-by-4.0 and this run asks for unknown" in capsys.readouterr().err
-
-
-def test_options_are_those_of_the_configuration() -> None:
-    known = {field.name for field in dataclasses.fields(PretrainConfig)}
-    others = {"pixels", "images", "tensorboard", "out", "break_lock", "as_json"}
-    defaults = {parameter.name: parameter.default for parameter in pretrain.params if parameter.name not in others}
-    assert set(defaults) == known
-    stated = inspect.signature(pretrain_config).parameters
-    assert {name: value for name, value in defaults.items() if name != "backbone"} == {
-        name: stated[name].default for name in stated if name != "backbone"
-    }

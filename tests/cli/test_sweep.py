@@ -23,7 +23,7 @@ from maskmill.cli.sweep import sweep as sweep_command
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.published.frames import frame_rows
 from maskmill.pipeline.recipes import chain
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import run
 from maskmill.stages.evaluate import judging
 from maskmill.stages.scores.floors import Ellipse, fit_ellipses

@@ -1,7 +1,5 @@
 """`maskmill train`: what it prints, its exit codes, that a recipe does the same, and a sentence for each mistake."""
 
-import dataclasses
-import inspect
 import json
 import re
 import shutil
@@ -13,9 +11,7 @@ from typing import Any
 import pytest
 
 from maskmill.cli.main import main
-from maskmill.cli.train import train
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.stages.train.config import TrainConfig, train_config
 from small_dataset import tree
 from small_recipe import SMALL, write_recipe
 
@@ -173,17 +169,6 @@ def test_a_mistake_is_one_sentence(made: Path, command: str, tmp_path: Path, cap
     assert MISTAKES[command] in said
     assert "Traceback" not in said
     assert not (tmp_path / "x").exists()
-
-
-def test_options_are_those_of_the_configuration() -> None:
-    known = {field.name for field in dataclasses.fields(TrainConfig)} - {"seeing"}
-    of_seeing = {"features", "backbone", "weights", "image_size", "fit"}
-    where = {"dataset", "tokens", "images", "tensorboard", "out", "break_lock", "as_json"}
-    assert {each.name for each in train.params} == known | of_seeing | where
-    stated = inspect.signature(train_config).parameters
-    for each in train.params:
-        if each.name in known - {"student", "classes"}:
-            assert each.default == stated[str(each.name)].default, each.name
 
 
 def test_a_recipe_that_cannot_work_is_told_before(tmp_path: Path, capsys: Capture) -> None:

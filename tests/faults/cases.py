@@ -15,22 +15,31 @@ from PIL import Image
 
 import toy
 import toy_tokens
+from configs import make_config
 from faults.crash import Ended, as_command, in_child
 from maskmill.manifests.artifact import plan as plans
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.datasets import FolderSource
+from maskmill.manifests.datasets.layouts import FolderSource
 from maskmill.pipeline.answers.verify import verify
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import Outcome, finish_parts, run
 from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.enhance import stage as enhance
+from maskmill.stages.enhance.config import EnhanceConfig
 from maskmill.stages.extract import stage as extract
+from maskmill.stages.extract.config import ExtractConfig
 from maskmill.stages.index import stage as index
+from maskmill.stages.index.config import IndexConfig
 from maskmill.stages.manifest import stage as manifest
+from maskmill.stages.manifest.config import ManifestConfig
 from maskmill.stages.manifest.croissant import NAME as DESCRIPTION
+from maskmill.stages.maps.threshold_rules import Otsu
 from maskmill.stages.mask import stage as mask
+from maskmill.stages.mask.config import MaskConfig
 from maskmill.stages.pixels import stage as pixels
+from maskmill.stages.pixels.config import PixelsConfig
 from maskmill.stages.refine import stage as refine
+from maskmill.stages.refine.config import RefineConfig
 from maskmill.stages.stage import Stage, WholeStage
 from small_heads import UNFITTED, UnfittedConfig
 
@@ -241,8 +250,8 @@ def with_run_unit(case: Case, run_unit: Callable[..., Any]) -> Stage:
     return replace(case.stage, run_unit=run_unit)
 
 
-def folder_with_masks(home: Path) -> index.IndexConfig:
-    return index.IndexConfig(source=FolderSource(root=str(home / "pictures"), masks=str(home / "masks")))
+def folder_with_masks(home: Path) -> IndexConfig:
+    return IndexConfig(source=FolderSource(root=str(home / "pictures"), masks=str(home / "masks")))
 
 
 # A child is slower with torch in it than without. What is left to the slow tier hurts files and locks, which are the
@@ -266,17 +275,19 @@ OF_INPUTS = (
 
 
 @cache
-def tiny_config() -> extract.ExtractConfig:
+def tiny_config() -> ExtractConfig:
     """timm's smallest vision transformer on pictures of five tokens."""
-    return extract.extract_config("test_vit.r160_in1k", "random:0", (32, 32), fit="squash", batch=2)
+    return make_config(
+        ExtractConfig, backbone="test_vit.r160_in1k", weights="random:0", image_size=(32, 32), fit="squash", batch=2
+    )
 
 
 @cache
-def tiny_backbone(config: extract.ExtractConfig) -> Any:
+def tiny_backbone(config: ExtractConfig) -> Any:
     return extract.prepare(config, {})
 
 
-def prepare(config: extract.ExtractConfig, inputs: Any) -> Any:
+def prepare(config: ExtractConfig, inputs: Any) -> Any:
     """A backbone that every child has from its parent, or loading it would be all that a child does."""
     return tiny_backbone(config)
 
@@ -300,7 +311,7 @@ CASES: dict[str, Case] = {
     ),
     "pixels": Case(
         stage=pixels.STAGE,
-        config=lambda home: pixels.PixelsConfig(image_size=(8, 12)),
+        config=lambda home: PixelsConfig(image_size=(8, 12)),
         inputs={"images": "index"},
         others={"image_size": [(12, 8)]},
         slow=LIKE_OTHERS_SLOW,
@@ -308,34 +319,34 @@ CASES: dict[str, Case] = {
     "echo": Case(stage=toy.ECHO, config=lambda home: toy.EchoConfig(), inputs={"toys": "toy"}),
     "mask": Case(
         stage=mask.STAGE,
-        config=lambda home: mask.MaskConfig(method="cst", supports="0", seed=0, threshold="otsu"),
+        config=lambda home: MaskConfig(method="cst", supports="0", seed=0, threshold=Otsu()),
         inputs={"tokens": "toytokens", "images": "index"},
         others={"method": ["cls-attention"], "tau": [0.2]},
         slow=LIKE_OTHERS_SLOW,
     ),
     "maskviews": Case(
         stage=mask.STAGE,
-        config=lambda home: mask.MaskConfig(method="cst", supports="0", seed=0, threshold="otsu"),
+        config=lambda home: MaskConfig(method="cst", supports="0", seed=0, threshold=Otsu()),
         inputs={"tokens": "toytokens", "view2": "toyflipped", "images": "index"},
         others={"method": ["cls-attention"], "tau": [0.2]},
         quick=OF_INPUTS,
     ),
     "enhance": Case(
         stage=enhance.STAGE,
-        config=lambda home: enhance.EnhanceConfig(threshold="otsu"),
+        config=lambda home: EnhanceConfig(threshold=Otsu()),
         inputs={"maps": "heads", "images": "index", "model": "enhancer"},
         slow=LIKE_OTHERS_SLOW,
     ),
     "refine": Case(
         stage=refine.STAGE,
-        config=lambda home: refine.refine_config(),
+        config=lambda home: make_config(RefineConfig),
         inputs={"maps": "mask", "images": "index"},
         others={"threshold": [0.5]},
         slow=LIKE_OTHERS_SLOW,
     ),
     "manifest": Case(
         stage=manifest.STAGE,
-        config=lambda home: manifest.manifest_config(embed_images=True),
+        config=lambda home: make_config(ManifestConfig, embed_images=True),
         inputs={"labels": "refine", "maps": "mask", "images": "index", "compared": "otherlabels"},
         slow=WITH_TORCH_SLOW,
     ),
@@ -344,7 +355,7 @@ CASES: dict[str, Case] = {
 BELOW: dict[str, Case] = {
     "otherlabels": Case(
         stage=refine.STAGE,
-        config=lambda home: refine.refine_config(background="constant:0.7"),
+        config=lambda home: make_config(RefineConfig, background="constant:0.7"),
         inputs={"maps": "mask", "images": "index"},
     ),
     "toytokens": Case(
@@ -352,7 +363,7 @@ BELOW: dict[str, Case] = {
     ),
     "heads": Case(
         stage=mask.STAGE,
-        config=lambda home: mask.MaskConfig(method="cst", supports="0", seed=0, threshold="otsu", per_head=True),
+        config=lambda home: MaskConfig(method="cst", supports="0", seed=0, threshold=Otsu(), per_head=True),
         inputs={"tokens": "toytokens", "images": "index"},
     ),
     "enhancer": Case(stage=UNFITTED, config=lambda home: UnfittedConfig(), inputs={"maps": "heads"}),

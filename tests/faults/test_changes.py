@@ -28,9 +28,17 @@ from faults.cases import (
     with_run_unit,
 )
 from faults.crash import as_command, in_child
-from maskmill.manifests.datasets import SOURCES, Coco20iSource, CocoSource, DatasetSource, TableSource, VocSource
+from maskmill.manifests.datasets.layouts import (
+    SOURCES,
+    Coco20iSource,
+    CocoSource,
+    DatasetSource,
+    TableSource,
+    VocSource,
+)
 from maskmill.manifests.pictures.sources import read_source
 from maskmill.stages.index import stage as index
+from maskmill.stages.index.config import IndexConfig
 
 CHANGED = "dog/1"
 
@@ -104,7 +112,7 @@ def test_another_layout_is_another_configuration(place: Path) -> None:
     }
     assert {*others, "folder"} == set(SOURCES)
     for source in others.values():
-        ended = home.tried(out, config=index.IndexConfig(source=source))
+        ended = home.tried(out, config=IndexConfig(source=source))
         assert ended.code == 3, ended
         assert "was made with source." in ended.stderr
         assert tree(out) == before
@@ -218,7 +226,7 @@ def test_reordered_rows(place: Path) -> None:
     table = place / "pictures" / "table.csv"
     lines = [f"{identifier}.png,{identifier.partition('/')[0]}\n" for identifier in IDS]
     table.write_text("".join(["path,label\n", *lines]))
-    listing = Case(stage=index.STAGE, config=lambda home: index.IndexConfig(source=TableSource(file=str(table))))
+    listing = Case(stage=index.STAGE, config=lambda home: IndexConfig(source=TableSource(file=str(table))))
     images, toys = Home(listing, place), Home(CASES["toy"], place)
     images.made(place / "index")
     out = toys.new_out()

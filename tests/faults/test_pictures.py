@@ -19,16 +19,15 @@ from faults.crash import as_command, in_child
 from faults.damage import GROWTH_MB, resealed
 from maskmill.manifests.artifact import tables
 from maskmill.manifests.artifact.artifact import ROWS, open_artifact
-from maskmill.manifests.datasets import FolderSource
+from maskmill.manifests.datasets.layouts import FolderSource
 from maskmill.manifests.errors import Reason, RowFailed
 from maskmill.manifests.files.place import Place
 from maskmill.manifests.pictures.decoder import decode_picture
 from maskmill.stages.index import stage as index
+from maskmill.stages.index.config import IndexConfig
 
 VICTIM = "dog/1"
-FOLDER = Case(
-    stage=index.STAGE, config=lambda home: index.IndexConfig(source=FolderSource(root=str(home / "pictures")))
-)
+FOLDER = Case(stage=index.STAGE, config=lambda home: IndexConfig(source=FolderSource(root=str(home / "pictures"))))
 
 
 def rewritten_rows(out: Path, change: Callable[[list[dict[str, Any]]], Any]) -> None:

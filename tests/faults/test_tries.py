@@ -23,7 +23,8 @@ from faults.cases import (
 )
 from faults.crash import as_command, in_child
 from maskmill.pipeline.answers.status import list_failed_rows, status
-from maskmill.pipeline.running.job import TRIES, RunOptions
+from maskmill.pipeline.running.job import TRIES
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import retry
 
 RAISING = 1  # the unit that raises

@@ -14,14 +14,16 @@ import pytest
 from PIL import Image
 
 import small_runs
+from configs import make_config
 from faults.watched_extract import WATCHED, WINDOW
 from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.running.executors.dask import IN_FLIGHT_PER_WORKER
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import Outcome, run
 from maskmill.pipeline.running.threads import num_cores
-from maskmill.stages.extract.stage import STAGE, extract_config
+from maskmill.stages.extract.config import ExtractConfig
+from maskmill.stages.extract.stage import STAGE
 from small_dataset import tree, write_dataset
 
 UNITS = 10  # of two pictures
@@ -70,7 +72,9 @@ def window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def extracted(images: Path, out: Path, workers: int = 0, stage: object = WATCHED) -> Outcome:
-    config = extract_config("test_vit.r160_in1k", "random:0", (32, 48), dtype="float32", batch=2)
+    config = make_config(
+        ExtractConfig, backbone="test_vit.r160_in1k", weights="random:0", image_size=(32, 48), dtype="float32", batch=2
+    )
     options = RunOptions(unit_rows=2, max_bad=1.0, workers=workers)
     return run(stage, config, {"images": str(images)}, str(out), options)  # type: ignore[arg-type]
 

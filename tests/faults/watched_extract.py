@@ -12,18 +12,19 @@ from typing import Any
 import torch
 
 from maskmill.stages.extract import stage as extract
+from maskmill.stages.extract.config import ExtractConfig
 from maskmill.stages.stage import UnitResult, Work
 
 WINDOW = "MASKMILL_WINDOW"
 
 
-def prepare(config: extract.ExtractConfig, inputs: Any) -> Any:
+def prepare(config: ExtractConfig, inputs: Any) -> Any:
     with Path(os.environ[WINDOW], f"prepared-{os.getpid()}").open("a") as stream:
         stream.write("p")
     return extract.prepare(config, inputs)
 
 
-def run_unit(work: Work, config: extract.ExtractConfig, prepared: Any) -> UnitResult:
+def run_unit(work: Work, config: ExtractConfig, prepared: Any) -> UnitResult:
     Path(os.environ[WINDOW], f"ran-{work.unit.index}-{os.getpid()}").write_text(str(torch.get_num_threads()))
     return extract.run_unit(work, config, prepared)
 

@@ -17,15 +17,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from configs import make_config
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.pixels import open_pixels
 from maskmill.manifests.artifact.tokens import open_tokens
-from maskmill.manifests.datasets import FolderSource
+from maskmill.manifests.datasets.layouts import FolderSource
 from maskmill.manifests.pictures.palette import decode_label_map
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import run
-from maskmill.stages import find_stage
-from maskmill.stages.index.stage import IndexConfig
+from maskmill.stages.enhance.config import EnhanceConfig
+from maskmill.stages.extract.config import ExtractConfig
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.manifest.config import ManifestConfig
+from maskmill.stages.mask.config import MaskConfig
+from maskmill.stages.refine.config import RefineConfig
+from maskmill.stages.registry import find_unit_stage
 
 HERE = Path(__file__).parent
 BACKBONE = "test_vit.r160_in1k"
@@ -34,7 +40,7 @@ BACKBONE = "test_vit.r160_in1k"
 def index_output(work: Path) -> Any:
     """Every column of the rows and every mask's pixels, of five pictures of different kinds; exact."""
     source = FolderSource(root=str(HERE / "index/pictures"), masks=str(HERE / "index/masks"))
-    run(find_stage("index"), IndexConfig(source=source), {}, str(work), RunOptions(max_bad=1.0))
+    run(find_unit_stage("index"), IndexConfig(source=source), {}, str(work), RunOptions(max_bad=1.0))
     images = open_artifact(str(work))
     rows = images.rows().to_pylist()
     for row in rows:
@@ -46,7 +52,6 @@ def index_output(work: Path) -> Any:
 
 def extract_output(work: Path) -> Any:
     """The rows and about a hundred numbers of every field, in two views, from weights that no library made."""
-    from maskmill.stages.extract.stage import extract_config  # torch takes seconds
 
     index_output(work / "images")
     weights = chirping_weights(work / "weights.safetensors")
@@ -54,8 +59,22 @@ def extract_output(work: Path) -> Any:
     views: dict[str, Any] = {"padded": {"fit": "pad"}, "squashed and mirrored": {"fit": "squash", "flip": True}}
     found: dict[str, Any] = {}
     for name, view in views.items():
-        config = extract_config(BACKBONE, weights, (32, 48), fields=fields, dtype="float32", **view)
-        run(find_stage("extract"), config, {"images": str(work / "images")}, str(work / name), RunOptions(max_bad=1.0))
+        config = make_config(
+            ExtractConfig,
+            backbone=BACKBONE,
+            weights=weights,
+            image_size=(32, 48),
+            fields=fields,
+            dtype="float32",
+            **view,
+        )
+        run(
+            find_unit_stage("extract"),
+            config,
+            {"images": str(work / "images")},
+            str(work / name),
+            RunOptions(max_bad=1.0),
+        )
         tokens = open_tokens(work / name)
         rows = tokens.rows.select(["id", "status", "reason", "box", "height", "width"]).to_pylist()
         found[name] = {"rows": rows}
@@ -67,14 +86,14 @@ def extract_output(work: Path) -> Any:
 
 def pixels_output(work: Path) -> Any:
     """The rows and every pixel, by each way to one size; exact."""
-    from maskmill.stages.pixels.stage import PixelsConfig  # torch takes seconds
+    from maskmill.stages.pixels.config import PixelsConfig
 
     index_output(work / "images")
     found: dict[str, Any] = {}
     configs = [PixelsConfig(image_size=(6, 7), fit=fit) for fit in ("crop", "pad", "squash")]
     for config in configs:
         out = work / config.fit
-        run(find_stage("pixels"), config, {"images": str(work / "images")}, str(out), RunOptions(max_bad=1.0))
+        run(find_unit_stage("pixels"), config, {"images": str(work / "images")}, str(out), RunOptions(max_bad=1.0))
         pixels = open_pixels(out)
         rows = pixels.rows.select(["id", "status", "reason", "box", "height", "width"]).to_pylist()
         found[config.fit] = {"rows": rows, "pixels": pixels.at(range(len(rows))).tolist()}
@@ -85,7 +104,6 @@ def mask_output(work: Path) -> Any:
     """Rows and maps of every method that needs no fit, of one view and of two where it merges, from tokens of numpy's
     generator."""
     from maskmill.stages.mask.methods import METHODS  # torch takes seconds
-    from maskmill.stages.mask.stage import mask_config
     from toy_tokens import TOKENS, TokensConfig
 
     index_output(work / "images")
@@ -102,7 +120,13 @@ def mask_output(work: Path) -> Any:
             continue
         out = work / f"{method}-{supports}{', two views' if views is two else ''}"
         has_heads = METHODS[method].per_head is not None
-        run(find_stage("mask"), mask_config(tokens, method, supports, per_head=has_heads), views, str(out), options)
+        run(
+            find_unit_stage("mask"),
+            make_config(MaskConfig, {"tokens": tokens}, method=method, supports=supports, per_head=has_heads),
+            views,
+            str(out),
+            options,
+        )
         maps = open_artifact(str(out))
         rows = maps.rows()
         found[out.name] = {
@@ -123,7 +147,6 @@ REFINED: Sequence[tuple[Any, str]] = (
 def enhance_output(work: Path) -> Any:
     """Rows and maps, by the mean of two networks and by one of them, whose weights a formula gives."""
     from maskmill.pipeline.running.whole import run_whole  # torch takes seconds
-    from maskmill.stages.enhance.stage import enhance_config
     from small_heads import TOY_HEADS, UNFITTED, HeadsConfig, UnfittedConfig
 
     index_output(work / "images")
@@ -133,7 +156,7 @@ def enhance_output(work: Path) -> Any:
     run_whole(UNFITTED, UnfittedConfig(held_out="cat/a"), {"maps": where["maps"]}, where["model"])
     found: dict[str, Any] = {}
     for rule in ("0.5", "otsu"):
-        run(find_stage("enhance"), enhance_config(rule), where, str(work / rule), options)
+        run(find_unit_stage("enhance"), make_config(EnhanceConfig, threshold=rule), where, str(work / rule), options)
         maps = open_artifact(str(work / rule))
         rows = maps.rows().drop_columns(["unit", "row", "map_sha256"]).to_pylist()
         found[rule] = {"rows": rows, "maps": maps.read("map", range(len(rows))).astype(float).round(6).tolist()}
@@ -143,7 +166,6 @@ def enhance_output(work: Path) -> Any:
 def refine_output(work: Path) -> Any:
     """Rows and every label map's pixels, by each way to a background, plain and smoothed, from soft maps that a formula
     gives."""
-    from maskmill.stages.refine.stage import refine_config  # torch takes seconds
     from small_labels import MAPS, MapsConfig
 
     index_output(work / "images")
@@ -154,8 +176,8 @@ def refine_output(work: Path) -> Any:
         run(MAPS, MapsConfig(by_class=by_class), images, maps, options)
         for refiner, background in REFINED:
             out = work / f"{kind}, {background}{'' if refiner == 'none' else f', {refiner}'}"
-            config = refine_config(refiner, background=background)
-            run(find_stage("refine"), config, {"maps": maps, **images}, str(out), options)
+            config = make_config(RefineConfig, refiner=refiner, background=background)
+            run(find_unit_stage("refine"), config, {"maps": maps, **images}, str(out), options)
             labels = open_artifact(str(out))
             rows = labels.rows().drop_columns(["unit", "row", "label_sha256"]).to_pylist()
             cells = labels.cells("label", range(len(rows)))
@@ -165,19 +187,23 @@ def refine_output(work: Path) -> Any:
 
 def manifest_output(work: Path) -> Any:
     """The rows as they are published, and every mask's pixels, from soft maps that a formula gives."""
-    from maskmill.stages.manifest.stage import manifest_config  # torch takes seconds
-    from maskmill.stages.refine.stage import refine_config
     from small_labels import MAPS, MapsConfig
 
     index_output(work / "images")
     where, options = {"images": str(work / "images")}, RunOptions(max_bad=1.0)
     run(MAPS, MapsConfig(), where, str(work / "maps"), options)
     where["maps"] = str(work / "maps")
-    run(find_stage("refine"), refine_config(), where, str(work / "labels"), options)
-    run(find_stage("refine"), refine_config(background="constant:0.6"), where, str(work / "compared"), options)
+    run(find_unit_stage("refine"), make_config(RefineConfig), where, str(work / "labels"), options)
+    run(
+        find_unit_stage("refine"),
+        make_config(RefineConfig, background="constant:0.6"),
+        where,
+        str(work / "compared"),
+        options,
+    )
     where |= {name: str(work / name) for name in ("labels", "compared")}
-    config = manifest_config("area>=0.42", embed_images=True, ground_truth=["cat/a"])
-    run(find_stage("manifest"), config, where, str(work / "dataset"), options)
+    config = make_config(ManifestConfig, min_score="area>=0.42", embed_images=True, ground_truth=["cat/a"])
+    run(find_unit_stage("manifest"), config, where, str(work / "dataset"), options)
     rows = open_artifact(str(work / "dataset")).frame("data", 0).read().to_pylist()
     for row in rows:
         if row["status"] == "ok":
@@ -216,7 +242,7 @@ OUTPUTS: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize("stage", OUTPUTS)
 def test_outputs_are_those_of_this_code_version(stage: str, tmp_path: Path) -> None:
     kept = json.loads((HERE / f"{stage}.json").read_text())
-    assert kept["code_version"] == find_stage(stage).code_version, f"write tests/golden/{stage}.json anew"
+    assert kept["code_version"] == find_unit_stage(stage).code_version, f"write tests/golden/{stage}.json anew"
     found = json.loads(json.dumps(OUTPUTS[stage](tmp_path / "out")))
     wrong = difference(found, kept["output"])
     assert wrong is None, f"{stage} computes something else now ({wrong}): raise its code_version"
@@ -238,5 +264,5 @@ def difference(found: Any, kept: Any, where: str = "") -> str | None:
 if __name__ == "__main__":
     for name in sys.argv[1:]:
         with tempfile.TemporaryDirectory() as work:
-            kept = {"code_version": find_stage(name).code_version, "output": OUTPUTS[name](Path(work, "out"))}
+            kept = {"code_version": find_unit_stage(name).code_version, "output": OUTPUTS[name](Path(work, "out"))}
         (HERE / f"{name}.json").write_text(json.dumps(kept, separators=(",", ":")) + "\n")

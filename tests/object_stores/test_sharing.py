@@ -13,7 +13,7 @@ from maskmill.cli.main import main
 from maskmill.manifests.errors import MissingArtifact
 from maskmill.manifests.files.place import Place, place
 from maskmill.manifests.published.versions import latest
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.sharing import sharing
 from maskmill.pipeline.sharing.sharing import pull, push
 from object_stores.buckets import Bucket, tree_of

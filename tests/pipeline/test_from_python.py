@@ -10,8 +10,8 @@ import pytest
 import maskmill
 from maskmill.manifests.errors import ConfigError, MissingArtifact
 from maskmill.manifests.files.place import place
-from maskmill.pipeline.from_python import RECORDS, record_of
 from maskmill.pipeline.recipes.recipe import parse_recipe
+from maskmill.stages.registry import COMMANDS
 from small_dataset import write_dataset
 
 README = Path(__file__).parents[2] / "README.md"
@@ -46,9 +46,9 @@ def test_what_is_done_is_found_done(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^there is no step 'masks'; did you mean mask\?$"):
+    with pytest.raises(ConfigError, match=r"^unknown command 'masks'; did you mean mask\?$"):
         maskmill.run("masks", {}, tmp_path / "maps")
-    with pytest.raises(ConfigError, match=r"^extract: backbon is no key; did you mean backbone"):
+    with pytest.raises(ConfigError, match=r"^extract: unknown key backbon; did you mean backbone"):
         maskmill.run("extract", {}, tmp_path / "tokens", backbon="builtin")
     with pytest.raises(MissingArtifact):
         maskmill.run("mask", {"tokens": tmp_path / "tokens"}, tmp_path / "maps")
@@ -68,13 +68,15 @@ def test_what_an_artifact_was_made_with_makes_it_again(tmp_path: Path) -> None:
 
 
 def test_every_stage_is_found_by_its_config() -> None:
-    for name, path in RECORDS.items():
-        assert record_of(path).config is getattr(maskmill, name)
+    for entry in COMMANDS.values():
+        if entry.module.startswith("."):  # not the tests' own
+            assert entry.command.config is getattr(maskmill, entry.config)
+            assert entry.config in maskmill.__all__
 
 
 def test_mistakes_with_configs_are_told(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"^run takes the name of a step or the config of a stage, and was given a dict$"
+        ConfigError, match=r"^run takes the name of a command or the config of one, and was given a dict$"
     ):
         maskmill.run({"step": "mask"}, {}, tmp_path / "maps")
     with pytest.raises(

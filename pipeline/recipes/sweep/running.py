@@ -7,10 +7,10 @@ from typing import Any
 from ....manifests.errors import MaskmillError
 from ....manifests.files.place import Place
 from ....manifests.files.sealed import digest_of
-from ...running.job import RunOptions
+from ...running.options import RunOptions
 from ..chain import Ended, Foreseen, Made, StepState, foresee_recipe, run_steps, write_last_run
 from ..recipe import Recipe
-from ..steps import Step
+from ..steps import RecipeStep
 from .grid import Combination, exact
 
 WARNED = 6
@@ -93,7 +93,7 @@ def foresee_grid(grid: Sequence[Combination], work: Place, start: str = "") -> G
     return GridForeseen([_count_states(name, list(found.values())) for name, found in states.items()], foreseen)
 
 
-def _origin(recipe: Recipe, step: Step, above: dict[str, str]) -> str:
+def _origin(recipe: Recipe, step: RecipeStep, above: dict[str, str]) -> str:
     """All that decides an artifact which a recipe has a say in: equal for artifacts that are one."""
     given = {role for key, role in step.given.items() if key in recipe.tables[step.name]}
     read: dict[str, Any] = {role: above[recipe.source_of(step, role)] for role in step.reads if role not in given}

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from ....manifests.artifact.artifact import Artifact, open_artifact
-from ....manifests.artifact.fingerprint import config_from
+from ....manifests.artifact.config import config_from
 from ....manifests.files.sealed import Json
+from ....stages.evaluate.config import EvaluateConfig
 from ....stages.evaluate.judging import ScoringOptions
-from ....stages.evaluate.stage import EvaluateConfig, score_predictions
+from ....stages.evaluate.stage import score_predictions
 from ....stages.scores.intervals import difference_interval
 from ....stages.scores.iou import Counts, mean_iou
 from ....stages.scores.truth import GroundTruth

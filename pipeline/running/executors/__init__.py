@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from ....manifests.artifact.layout import Unit
 from ....manifests.errors import ConfigError
 from ....manifests.files.place import Place
-from ..job import Job, RunOptions
+from ..job import Job
+from ..options import RunOptions
 from ..units import UnitReport
 from .inline import run_inline
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from distributed import Client, LocalCluster
 
 from ....manifests.errors import ConfigError, EnvironmentFault
-from ..job import RunOptions
+from ..options import RunOptions
 from ..threads import num_cores, thread_settings
 
 # Else it takes port 8787, for a batch cluster's on every interface, and warns where that is taken.

@@ -29,7 +29,8 @@ from distributed import (
 
 from ....manifests.artifact.layout import Unit
 from ....manifests.errors import EnvironmentFault, MaskmillError, Reason
-from ..job import TRIES, Job, RunOptions, forget
+from ..job import TRIES, Job, forget
+from ..options import RunOptions
 from ..threads import num_cores, use_threads
 from ..units import UnitReport
 from .attempts import attempt, close_log, log, log_give_up

@@ -7,15 +7,8 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import given, strategies as st
 
-from maskmill.manifests.artifact.fingerprint import (
-    config_from,
-    config_json,
-    differences,
-    fingerprint,
-    ids_digest,
-    setting,
-    unit_fingerprint,
-)
+from maskmill.manifests.artifact.config import config_from, config_json, option
+from maskmill.manifests.artifact.fingerprint import differences, fingerprint, ids_digest, unit_fingerprint
 from maskmill.manifests.errors import CorruptArtifact
 
 
@@ -38,7 +31,7 @@ class Config:
     name: str | None = None
     sizes: tuple[int, ...] = (1, 2)
     shape: Square | Circle = Square()
-    threads: int = setting(default=1, changes_bytes=False)
+    threads: int = option(1, changes_bytes=False)
 
 
 OTHER: dict[str, Any] = {"number": 2, "share": 0.25, "name": "", "sizes": (2, 1), "shape": Circle()}

@@ -13,6 +13,7 @@ import pytest
 
 import maskmill
 import small_runs
+from configs import make_command
 from maskmill.manifests.artifact.fields import Field
 from maskmill.manifests.artifact.quantized import dequantize, quantize
 from maskmill.manifests.artifact.tokens import Tokens, array_names, open_tokens
@@ -24,7 +25,7 @@ from maskmill.manifests.errors import (
     Reason,
     UnfinishedArtifact,
 )
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import run
 from maskmill.stages.stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work, rows_of_input
 from small_dataset import write_dataset
@@ -82,11 +83,8 @@ def run_unit(work: Work, config: MadeUpConfig, prepared: Any) -> UnitResult:
 
 
 STAGE = Stage(
-    name="made-up",
-    kind="tokens",
+    command=make_command("made-up", "tokens", MadeUpConfig, {"images": "images"}),
     code_version=1,
-    config=MadeUpConfig,
-    roles={"images": "images"},
     plan=plan,
     fields=fields,
     columns=columns,

@@ -8,7 +8,8 @@ import fsspec
 import pytest
 
 from maskmill.manifests.classes import ClassTable
-from maskmill.manifests.datasets import CocoSource, list_dataset
+from maskmill.manifests.datasets.layouts import CocoSource
+from maskmill.manifests.datasets.readers import list_dataset
 from maskmill.manifests.errors import InputError
 
 SQUARE = [[0, 0, 2, 0, 2, 2, 0, 2]]

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from maskmill.manifests.classes import ClassTable
-from maskmill.manifests.datasets import Coco20iSource, PictureEntry, list_dataset
-from maskmill.manifests.datasets.listing import image_id
+from maskmill.manifests.datasets.layouts import Coco20iSource
+from maskmill.manifests.datasets.listing import PictureEntry, image_id
+from maskmill.manifests.datasets.readers import list_dataset
 from maskmill.manifests.errors import InputError
 
 TREE = [

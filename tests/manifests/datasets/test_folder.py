@@ -9,7 +9,9 @@ import fsspec
 import pytest
 
 from maskmill.manifests.classes import ClassTable
-from maskmill.manifests.datasets import FolderSource, PictureEntry, list_dataset
+from maskmill.manifests.datasets.layouts import FolderSource
+from maskmill.manifests.datasets.listing import PictureEntry
+from maskmill.manifests.datasets.readers import list_dataset
 from maskmill.manifests.errors import ConfigError, InputError, MaskmillError
 from maskmill.manifests.pictures.sources import read_source
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from maskmill.manifests.datasets import CocoSource, list_dataset
+from maskmill.manifests.datasets.layouts import CocoSource
+from maskmill.manifests.datasets.readers import list_dataset
 from maskmill.manifests.datasets.shapes import draw_shapes
 from maskmill.manifests.errors import Reason, RowFailed
 

@@ -11,7 +11,9 @@ import pytest
 from pyarrow import parquet
 
 from maskmill.manifests.classes import ClassTable
-from maskmill.manifests.datasets import PictureEntry, TableSource, list_dataset
+from maskmill.manifests.datasets.layouts import TableSource
+from maskmill.manifests.datasets.listing import PictureEntry
+from maskmill.manifests.datasets.readers import list_dataset
 from maskmill.manifests.errors import ConfigError, InputError
 from maskmill.manifests.pictures.sources import read_source
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from maskmill.manifests.classes import ClassTable
-from maskmill.manifests.datasets import Listing, PictureEntry, VocSource, list_dataset
+from maskmill.manifests.datasets.layouts import VocSource
+from maskmill.manifests.datasets.listing import Listing, PictureEntry
+from maskmill.manifests.datasets.readers import list_dataset
 from maskmill.manifests.errors import ConfigError, InputError
 
 OFFICIAL = "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant"

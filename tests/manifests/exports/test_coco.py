@@ -13,12 +13,13 @@ from pycocotools.coco import COCO  # type: ignore[import-untyped]
 from pycocotools.cocoeval import COCOeval  # type: ignore[import-untyped]
 
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.datasets import CocoSource
+from maskmill.manifests.datasets.layouts import CocoSource
 from maskmill.manifests.datasets.shapes import draw_shapes
 from maskmill.manifests.exports.coco import segment_of
 from maskmill.manifests.exports.run import Exported
 from maskmill.pipeline.running.run import run
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
 from small_export import ANEW, CLASSES, PICTURES, decoded, mask_of, pixels_of, stem_of
 
 # pycocotools' own way of making arrays, when it decodes.

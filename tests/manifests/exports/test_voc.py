@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.datasets import VocSource
+from maskmill.manifests.datasets.layouts import VocSource
 from maskmill.manifests.exports.run import Exported
 from maskmill.pipeline.running.run import run
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
 from small_export import CLASSES, PICTURES, decoded, mask_of, stem_of
 
 Write = Callable[[str], tuple[Path, Exported]]

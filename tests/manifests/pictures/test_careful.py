@@ -12,7 +12,8 @@ import picture_zoo
 from maskmill.manifests.errors import Reason, RowFailed
 from maskmill.manifests.pictures import careful
 from maskmill.manifests.pictures.careful import decode_carefully
-from maskmill.manifests.pictures.decoder import DEFAULT_LIMITS, Limits, decode_picture
+from maskmill.manifests.pictures.decoder import decode_picture
+from maskmill.manifests.pictures.limits import DEFAULT_LIMITS, Limits
 
 CRASHING = """
 import os, time

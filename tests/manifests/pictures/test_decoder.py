@@ -18,7 +18,8 @@ from PIL import Image, ImageFile
 
 from maskmill.manifests.errors import ConfigError, Reason, RowFailed
 from maskmill.manifests.files.place import place
-from maskmill.manifests.pictures.decoder import DEFAULT_LIMITS, Limits, PictureFacts, decode_picture, inspect_picture
+from maskmill.manifests.pictures.decoder import PictureFacts, decode_picture, inspect_picture
+from maskmill.manifests.pictures.limits import DEFAULT_LIMITS, Limits
 from maskmill.manifests.pictures.pillow import reading
 from picture_zoo import (
     HEIGHT,

@@ -11,7 +11,8 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from maskmill.manifests.errors import Reason, RowFailed
-from maskmill.manifests.pictures.decoder import Limits, decode_picture
+from maskmill.manifests.pictures.decoder import decode_picture
+from maskmill.manifests.pictures.limits import Limits
 from maskmill.manifests.pictures.palette import VOC_PALETTE, decode_label_map, encode_label_map, rotate_label_map
 from picture_zoo import blank_png, encoded, exif_of, png_chunk, raw_png, scene
 

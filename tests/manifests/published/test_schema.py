@@ -9,7 +9,7 @@ from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.errors import InputError
 from maskmill.manifests.published.schema import OBJECT, class_names, frame_schema, provenance, read_id_list
 from maskmill.pipeline.running.run import run
-from maskmill.stages.manifest.quality import Quality
+from maskmill.stages.manifest.quality_rules import Quality
 from small_labels import MAPS, OPTIONS, MapsConfig, make_labels
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from configs import make_command
 from faults.crash import Fault, in_child, kill, operations
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import ARTIFACT
@@ -57,11 +58,8 @@ class JudgeConfig:
 def write_metrics(out: Path, toys: Path, images: Path) -> None:
     """A metrics artifact, of a stage that looks at nothing."""
     judge = WholeStage(
-        name="judge",
-        kind="metrics",
+        command=make_command("judge", "metrics", JudgeConfig, {"toys": "toys", "images": "images"}),
         code_version=1,
-        config=JudgeConfig,
-        roles={"toys": "toys", "images": "images"},
         compute=lambda config, inputs, underway: Findings({"metrics.json": b"{}"}, {}, ()),
     )
     run_whole(judge, JudgeConfig(), {"toys": str(toys), "images": str(images)}, str(out))

@@ -6,19 +6,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 from hypothesis import given, strategies as st
 
-from maskmill.cli import main as shell
-from maskmill.cli.options import stage_options
-from maskmill.manifests.datasets import SOURCES
+from maskmill.manifests.datasets.layouts import SOURCES
 from maskmill.manifests.errors import ConfigError, InputError
 from maskmill.manifests.files.place import place
-from maskmill.manifests.pictures.decoder import Limits
+from maskmill.manifests.pictures.limits import Limits
 from maskmill.pipeline.recipes import SCRIPTS, SHIPPED, read_shipped_recipe
 from maskmill.pipeline.recipes.recipe import Recipe, parse_recipe, read_recipe
-from maskmill.pipeline.recipes.steps import INDEX_PATHS, STEPS, steps_with
+from maskmill.pipeline.recipes.steps import recipe_steps
 from maskmill.stages.mask.methods import METHODS
 from maskmill.stages.stage import Findings
 from small_recipe import SMALL, write_recipe
@@ -57,7 +54,7 @@ def test_a_recipe_holds_what_it_says_with_its_paths_made_absolute(home: Path) ->
         "masks": str(home / "masks"),
     }
     assert recipe.tables["extract"]["image_size"] == (32, 32)
-    assert dataclasses.astuple(recipe.run) == (2, 1.0, True)
+    assert recipe.run == {"workers": 2, "max_bad": 1.0, "trust": True}
     assert recipe.heading.title == "small"
 
 
@@ -263,7 +260,7 @@ def test_each_view_is_an_extraction_more(home: Path) -> None:
     recipe = parsed(home, VIEWED)
     steps = {step.name: step for step in recipe.steps}
     assert list(steps) == ["index", "extract", "extract-view2", "extract-view3", "mask", "refine"]
-    assert steps["extract-view2"].stage is steps["extract"].stage
+    assert steps["extract-view2"].command is steps["extract"].command
     extract = recipe.tables["extract"]
     assert recipe.tables["extract-view2"] == {**extract, "flip": True}
     assert recipe.tables["extract-view3"] == {**extract, "image_size": (48, 64), "fit": "squash"}
@@ -338,56 +335,17 @@ def test_bytes_that_are_no_recipe_are_told(data: bytes) -> None:
 # ----------------------------------------------------------------------------------------------------- the schema
 
 
-ENHANCE = {"enhancer": "fit", "enhance": "apply"}  # two stages of one command
-
-
-def commands_of(step: str) -> dict[str, click.Command]:
-    """The commands of a stage, by the layout where there are several."""
-    if step in ENHANCE:
-        return {"": shell.load("enhance").commands[ENHANCE[step]]}  # type: ignore[attr-defined]
-    if step == "evaluate":
-        return {"": shell.load("evaluate").commands["masks"]}  # type: ignore[attr-defined]
-    command = shell.load(step)
-    return dict(command.commands) if isinstance(command, click.Group) else {"": command}
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_keys_are_the_options_of_the_stages_command(step: str) -> None:
-    @click.command()
-    @stage_options
-    def run(**values: Any) -> None: ...
-
-    shared = {each.name for each in run.params}
-    places = {"images", "maps"}  # of inputs that were moved, which a run has where it made them
-    if step == "train":  # a run has stored tokens, and draws no curves
-        places |= {"tokens", "features", "backbone", "weights", "image_size", "fit", "tensorboard"}
-    for layout, command in commands_of(step).items():
-        is_layout = layout in SOURCES
-        options = STEPS[step].options({"layout": layout} if is_layout else {})
-        names = {p.name for p in command.params if is_layout or isinstance(p, click.Option)}
-        wanted = names - shared - (set() if is_layout else places) - {"update", "break_lock"}
-        made_before = {"layout", "seen", "views"}  # what a command is given as an argument
-        made_before |= {"model"} if step == "enhance" else set()
-        assert set(options) - made_before == wanted, layout
-
-
-def test_every_layout_of_a_dataset_has_its_paths() -> None:
-    assert set(INDEX_PATHS) == set(SOURCES)
-    for layout, paths in INDEX_PATHS.items():
-        assert set(paths) <= {each.name for each in dataclasses.fields(SOURCES[layout])}
-
-
 def test_limits_and_sources_share_no_key() -> None:
     limits = {each.name for each in dataclasses.fields(Limits)}
     assert all(limits.isdisjoint(each.name for each in dataclasses.fields(source)) for source in SOURCES.values())
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", recipe_steps())
 def test_roles_that_a_step_fills_are_its_stages(step: str) -> None:
-    steps = steps_with(views=2)
+    steps = recipe_steps(views=2)
     found = steps[step]
     roles = {role.rstrip("0123456789") for role in (*found.reads, *found.given.values())}
-    assert roles == set(getattr(found.stage, "roles", {}))
+    assert roles == {role for name, each in found.command.roles.items() for role in (name, each.several) if role}
     order = list(steps)
     for sources in found.reads.values():
         assert all(order.index(source) < order.index(step) for source in sources)

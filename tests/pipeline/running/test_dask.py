@@ -20,7 +20,7 @@ from maskmill.manifests.errors import ConfigError, CorruptArtifact, EnvironmentF
 from maskmill.manifests.files.place import place
 from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.running.executors import clusters, dask, executor_for
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import Outcome, run
 from maskmill.pipeline.running.threads import num_cores
 from small_dataset import tree, write_dataset

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.datasets import FolderSource
+from maskmill.manifests.datasets.layouts import FolderSource
 from maskmill.manifests.errors import (
     ConfigError,
     EnvironmentFault,
@@ -20,9 +20,12 @@ from maskmill.manifests.errors import (
 from maskmill.pipeline.answers.estimate import estimate
 from maskmill.pipeline.answers.status import list_failed_rows, status
 from maskmill.pipeline.answers.verify import verify
-from maskmill.pipeline.running.job import PreparationError, RunOptions
+from maskmill.pipeline.running.job import PreparationError
+from maskmill.pipeline.running.making import Order
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import Outcome, finish_parts, retry, run
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
 from maskmill.stages.stage import Inputs
 from small_dataset import tree, write_dataset, write_picture
 from toy import ECHO, FAULTS, TOY, EchoConfig, Inner, ToyConfig
@@ -198,7 +201,7 @@ def test_parts_make_what_one_run_makes(images: Path, tmp_path: Path) -> None:
 
 
 def test_status_and_estimate_say_what_is_there(images: Path, tmp_path: Path) -> None:
-    planned = estimate(TOY, ToyConfig(), {"images": str(images)}, UNITS_OF_4)
+    planned = estimate(Order(TOY, ToyConfig(), {"images": open_artifact(str(images))}), UNITS_OF_4)
     outcome = toy(images, tmp_path / "toys")
     files = tree(tmp_path / "toys")
     assert (planned.rows, planned.units, planned.files) == (10, 3, len(files))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from configs import make_command
 from faults.crash import Fault, as_command, in_child, kill, no_space, operations
 from maskmill.cli.answers import counts_text, show_outcome
 from maskmill.cli.main import main
@@ -25,6 +26,7 @@ from maskmill.pipeline.answers.status import list_failed_rows, status
 from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.running.run import Outcome, finish_parts, retry, run
 from maskmill.pipeline.running.whole import run_whole
+from maskmill.stages.command import Role
 from maskmill.stages.stage import Findings, Inputs, WholeStage
 from small_dataset import tree, write_dataset, write_picture
 from small_runs import index
@@ -61,11 +63,8 @@ def reads(config: CensusConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
 
 
 CENSUS = WholeStage(
-    name="census",
-    kind="counts",
+    command=make_command("census", "counts", CensusConfig, {"images": "images"}),
     code_version=1,
-    config=CensusConfig,
-    roles={"images": "images"},
     compute=compute,
     reads=reads,
     libraries=("Pillow",),
@@ -125,7 +124,7 @@ def test_another_configuration_is_refused_by_the_name_of_the_field(images: Path,
     with pytest.raises(StaleArtifact, match=r"was made with libraries\.click = nothing"):
         census(images, out, replace(CENSUS, libraries=("Pillow", "click")))
     with pytest.raises(StaleArtifact, match="was made with stage = census and this run asks for other"):
-        census(images, out, replace(CENSUS, name="other"))
+        census(images, out, replace(CENSUS, command=replace(CENSUS.command, name="other")))
     assert tree(out) == before
     assert CALLS == ["pictures"]
 
@@ -163,7 +162,7 @@ def test_a_field_that_is_added_to_an_input_changes_nothing(images: Path, tmp_pat
     slow = replace(
         CENSUS,
         takes_long=True,
-        roles={"toys": "toys"},
+        command=replace(CENSUS.command, roles={"toys": Role(kind="toys")}),
         reads=lambda config, inputs: {"toys": ("square",)},
         compute=lambda config, inputs, underway: compute(config, {"images": open_artifact(str(images))}, underway),
     )

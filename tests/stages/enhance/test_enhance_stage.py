@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 
 import small_runs
+from configs import make_config
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.checkpoints import network_by_held_out_id, training_ids
-from maskmill.manifests.datasets import TableSource
+from maskmill.manifests.datasets.layouts import TableSource
 from maskmill.manifests.errors import ConfigError, InputError, MaskmillError, StaleArtifact
 from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.running.run import run
@@ -24,11 +25,15 @@ from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.enhance import lessons
 from maskmill.stages.enhance.applying import enhance_map, load_networks
 from maskmill.stages.enhance.cells import cells_of
-from maskmill.stages.enhance.enhancer_fit import FIT, METRICS, enhancer_config
-from maskmill.stages.evaluate.stage import STAGE as EVALUATE, evaluate_config
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
+from maskmill.stages.enhance.config import EnhancerConfig
+from maskmill.stages.enhance.enhancer_fit import FIT, METRICS
+from maskmill.stages.evaluate.config import EvaluateConfig
+from maskmill.stages.evaluate.stage import STAGE as EVALUATE
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
 from maskmill.stages.learning.draws import order_by_hash
-from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
+from maskmill.stages.refine.config import RefineConfig
+from maskmill.stages.refine.stage import STAGE as REFINE
 from maskmill.stages.stage import Findings
 from small_dataset import tree
 from small_heads import (
@@ -59,7 +64,7 @@ def opened(home: Path, name: str) -> Artifact:
 
 def metrics_of(home: Path, predicted: str, out: Path, **asked: Any) -> dict[str, Any]:
     inputs = {"predicted": str(home / predicted), "images": str(home / "images")}
-    run_whole(EVALUATE, evaluate_config(boundary=False, resamples=20, **asked), inputs, str(out))
+    run_whole(EVALUATE, make_config(EvaluateConfig, boundary=False, resamples=20, **asked), inputs, str(out))
     found: dict[str, Any] = json.loads(open_artifact(str(out)).file("metrics.json"))
     return found
 
@@ -113,7 +118,7 @@ def test_rows_and_places_stay_as_they_were(home: Path) -> None:
 def test_labels_are_made_of_enhanced_maps(home: Path, tmp_path: Path) -> None:
     apply(home, "plain", "enhanced")
     inputs = {"maps": str(home / "enhanced"), "images": str(home / "images")}
-    outcome = run(REFINE, refine_config(), inputs, str(tmp_path / "labels"), OPTIONS)
+    outcome = run(REFINE, make_config(RefineConfig), inputs, str(tmp_path / "labels"), OPTIONS)
     assert outcome.counts["ok"] == len(NAMES)
 
 
@@ -315,7 +320,7 @@ def refused(home: Path, told: str, error: type[MaskmillError] = ConfigError, **a
 )
 def test_a_mistake_is_told(asked: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        enhancer_config(**asked)
+        make_config(EnhancerConfig, **asked)
 
 
 def test_what_cannot_be_drawn_is_told(home: Path) -> None:
@@ -369,7 +374,9 @@ def test_masks_of_another_size_are_refused(home: Path, tmp_path: Path) -> None:
 
 
 def run_whole_fit(home: Path, images: Path, out: Path) -> None:
-    run_whole(FIT, enhancer_config(gt_list=["p00"]), {"maps": str(home / "maps"), "images": str(images)}, str(out))
+    run_whole(
+        FIT, make_config(EnhancerConfig, gt_list=["p00"]), {"maps": str(home / "maps"), "images": str(images)}, str(out)
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_
 
 from maskmill.manifests.artifact.underway import Underway
 from maskmill.manifests.files.place import place
+from maskmill.stages.enhance.config import Loss
 from maskmill.stages.enhance.examples import Examples
-from maskmill.stages.enhance.lessons import LOSSES, Best, Loss, foreground_share, loss_of, make_lesson, make_networks
+from maskmill.stages.enhance.lessons import LOSSES, Best, foreground_share, loss_of, make_lesson, make_networks
 from maskmill.stages.learning.loop import Course, train
 
 

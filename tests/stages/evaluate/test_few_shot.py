@@ -7,17 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from configs import make_config
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
-from maskmill.manifests.datasets import VocSource
 from maskmill.manifests.datasets.fold_lists import read_fold
+from maskmill.manifests.datasets.layouts import VocSource
 from maskmill.manifests.errors import ConfigError, InputError
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import run
-from maskmill.stages.evaluate.few_shot_config import FewShotConfig, few_shot_config
+from maskmill.stages.evaluate.few_shot_config import FewShotConfig
 from maskmill.stages.evaluate.few_shot_tables import comparison
 from maskmill.stages.evaluate.folds import base_episodes, benchmark_fold, episode_ids, refuse_missing_masks
 from maskmill.stages.evaluate.published_scores import find_published_scores
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
 from maskmill.stages.scores.truth import GroundTruth
 from small_voc import write_voc
 
@@ -90,9 +92,9 @@ def test_the_floor_is_chosen_without_any_picture_that_shows_a_class_judged() -> 
 
 
 def asked(**more: object) -> FewShotConfig:
-    config = few_shot_config(["", "", "", ""], classes=[["a"]] * 4)
+    config = make_config(FewShotConfig, files=["", "", "", ""], classes=[["a"]] * 4)
     wanted = {"protocol": "pascal-5i", "classes": (), "fold": (3, 1, 0, 2), **more}
-    return dataclasses.replace(config, **wanted)  # type: ignore[arg-type]
+    return dataclasses.replace(config, **wanted)
 
 
 def test_published_scores_are_those_of_what_was_asked() -> None:
@@ -133,8 +135,8 @@ def test_supervision_that_was_not_published_is_held_against_nothing() -> None:
 
 def test_options_that_cannot_work_are_refused() -> None:
     with pytest.raises(ConfigError, match="protocol is voc and must be one of"):
-        few_shot_config([""], protocol="voc")
+        make_config(FewShotConfig, files=[""], protocol="voc")
     with pytest.raises(ConfigError, match="shot is 0 and must be at least 1"):
-        few_shot_config([""], shot=0)
+        make_config(FewShotConfig, files=[""], shot=0)
     with pytest.raises(ConfigError, match="is neither a checkpoint artifact nor a file that can be read"):
-        few_shot_config(["/nowhere/best.ckpt"], classes=[["a"]])
+        make_config(FewShotConfig, files=["/nowhere/best.ckpt"], classes=[["a"]])

@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from configs import make_command, make_config
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.checkpoints import training_ids_json
 from maskmill.manifests.artifact.underway import Underway
 from maskmill.manifests.errors import InputError
 from maskmill.pipeline.running.run import run
 from maskmill.pipeline.running.whole import run_whole
-from maskmill.stages.evaluate.stage import STAGE as EVALUATE, evaluate_config
-from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
+from maskmill.stages.evaluate.config import EvaluateConfig
+from maskmill.stages.evaluate.stage import STAGE as EVALUATE
+from maskmill.stages.refine.config import RefineConfig
+from maskmill.stages.refine.stage import STAGE as REFINE
 from maskmill.stages.stage import Findings, Inputs, WholeStage
 from small_labels import BROKEN, LABELS, MAPS, OPTIONS, MapsConfig, make_images, publish, write_pictures
 from small_truth import (
@@ -110,8 +113,10 @@ def fitted(config: NoConfig, inputs: Inputs, underway: Underway) -> Findings:
     return Findings({"seen.json": training_ids_json(["p4"], [], ["p0"], ["p1"])})
 
 
-FITTED = WholeStage(name="fitted", kind="checkpoint", code_version=1, config=NoConfig, roles={}, compute=fitted)
-FITTED_MAPS = dataclasses.replace(MAPS, name="fittedmaps", roles={"images": "images", "model": "checkpoint"})
+FITTED = WholeStage(command=make_command("fitted", "checkpoint", NoConfig, {}), code_version=1, compute=fitted)
+FITTED_MAPS = dataclasses.replace(
+    MAPS, command=make_command("fittedmaps", "maps", MapsConfig, {"images": "images", "model": "checkpoint"})
+)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +126,7 @@ def fitted_home(home: Path) -> Path:
     images = {"images": str(home / "images")}
     maps, model = str(home / "fitted-maps"), {"model": str(home / "checkpoint")}
     run(FITTED_MAPS, MapsConfig(), {**images, **model}, maps, OPTIONS)
-    run(REFINE, refine_config(), {"maps": maps, **images}, str(home / "fitted-labels"), OPTIONS)
+    run(REFINE, make_config(RefineConfig), {"maps": maps, **images}, str(home / "fitted-labels"), OPTIONS)
     publish(home, "fitted-dataset", labels="fitted-labels", maps="fitted-maps")
     return home
 
@@ -152,12 +157,12 @@ def test_a_checkpoint_that_has_gone_is_told(
         )
         run_whole(other, NoConfig(), {}, str(tmp_path / "checkpoint"))
     inputs = {"predicted": str(tmp_path / predicted), "images": str(tmp_path / "truth")}
-    outcome = run_whole(EVALUATE, evaluate_config(resamples=2), inputs, str(tmp_path / "metrics"))
+    outcome = run_whole(EVALUATE, make_config(EvaluateConfig, resamples=2), inputs, str(tmp_path / "metrics"))
     (sentence,) = outcome.warnings
     assert sentence.startswith(f"{tmp_path}/{predicted} was made with {tmp_path}/checkpoint, which has gone or was ")
     assert outcome.exit_code == 6
     assert outcome.counts["coverage"]["rows"] == len(LABELS)
-    config = evaluate_config(resamples=2, include_fitted=True)
+    config = make_config(EvaluateConfig, resamples=2, include_fitted=True)
     assert run_whole(EVALUATE, config, inputs, str(tmp_path / "all")).warnings == ()
 
 
@@ -169,7 +174,7 @@ def test_a_shared_dataset_tells_by_itself_whether_anything_was_fitted(fitted_hom
         for each in (name, "truth"):
             shutil.copytree(fitted_home / each, home / each)
         inputs = {"predicted": str(home / name), "images": str(home / "truth")}
-        outcome = run_whole(EVALUATE, evaluate_config(resamples=2), inputs, str(home / "metrics"))
+        outcome = run_whole(EVALUATE, make_config(EvaluateConfig, resamples=2), inputs, str(home / "metrics"))
         assert bool(outcome.warnings) == is_told
 
 

@@ -13,10 +13,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import small_runs
+from configs import make_config
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import Outcome, run
-from maskmill.stages.extract.stage import STAGE, extract_config
+from maskmill.stages.extract.config import ExtractConfig
+from maskmill.stages.extract.stage import STAGE
 from maskmill.stages.vision.backbone import load_backbone
 from maskmill.stages.vision.fitting import as_input, fit_picture
 from maskmill.stages.vision.token_fields import Wanted, token_fields
@@ -50,7 +52,8 @@ class Bench:
         return self.home / f"tokens-{next(self._numbers)}"
 
     def config(self, **asked: Any) -> Any:
-        return extract_config(
+        return make_config(
+            ExtractConfig,
             **{
                 "backbone": BACKBONE,
                 "weights": WEIGHTS,
@@ -58,7 +61,7 @@ class Bench:
                 "dtype": "float32",
                 "batch": 3,
                 **asked,
-            }
+            },
         )
 
     def run(self, out: Path, options: RunOptions = UNITS_OF_5, **asked: Any) -> Outcome:

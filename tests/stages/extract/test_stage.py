@@ -18,16 +18,18 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import small_runs
+from configs import make_config
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.quantized import dequantize, quantize
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens
 from maskmill.manifests.errors import ConfigError, EnvironmentFault, InputError, StaleArtifact
 from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.running import job
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.planning import ask
 from maskmill.pipeline.running.run import finish_parts, retry, run
-from maskmill.stages.extract.stage import STAGE, extract_config
+from maskmill.stages.extract.config import ExtractConfig
+from maskmill.stages.extract.stage import STAGE
 from maskmill.stages.vision import computing
 from maskmill.stages.vision.token_fields import FIELDS, token_fields
 from small_dataset import tree, write_dataset, write_picture
@@ -113,7 +115,7 @@ def test_the_rows_and_facts_of_an_artifact(bench: Any) -> None:
 
 
 def test_what_is_left_open_is_decided_and_written_down() -> None:
-    config = extract_config("test_vit.r160_in1k", "random:0")
+    config = make_config(ExtractConfig, backbone="test_vit.r160_in1k", weights="random:0")
     assert config.image_size == (160, 160)
     assert config.fields == ("keys", "cls_query")
     assert (config.fit, config.flip, config.dtype, config.positions, config.autocast, config.batch, config.device) == (
@@ -131,10 +133,26 @@ def test_positions_are_resampled_as_dino_for_dinos_weights(weights_file: Path) -
     dino = weights_file.with_name("dino_small.safetensors")
     dino.write_bytes(weights_file.read_bytes())
     size = (32, 48)
-    assert extract_config("test_vit.r160_in1k", str(weights_file), size).positions == "timm"
-    assert extract_config("test_vit.r160_in1k", str(dino), size).positions == "dino"
-    assert extract_config("test_vit.r160_in1k", str(dino), size, positions="timm").positions == "timm"
-    assert extract_config("test_vit.r160_in1k", str(weights_file), size, positions="dino").positions == "dino"
+    assert (
+        make_config(ExtractConfig, backbone="test_vit.r160_in1k", weights=str(weights_file), image_size=size).positions
+        == "timm"
+    )
+    assert (
+        make_config(ExtractConfig, backbone="test_vit.r160_in1k", weights=str(dino), image_size=size).positions
+        == "dino"
+    )
+    assert (
+        make_config(
+            ExtractConfig, backbone="test_vit.r160_in1k", weights=str(dino), image_size=size, positions="timm"
+        ).positions
+        == "timm"
+    )
+    assert (
+        make_config(
+            ExtractConfig, backbone="test_vit.r160_in1k", weights=str(weights_file), image_size=size, positions="dino"
+        ).positions
+        == "dino"
+    )
 
 
 @pytest.mark.parametrize(("fit", "flip"), [("pad", True), ("squash", False), ("squash", True)])

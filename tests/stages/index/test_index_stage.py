@@ -12,12 +12,13 @@ import pytest
 from PIL import Image
 
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
-from maskmill.manifests.datasets import CocoSource, DatasetSource, FolderSource, VocSource
+from maskmill.manifests.datasets.layouts import CocoSource, DatasetSource, FolderSource, VocSource
 from maskmill.manifests.errors import InputError, StaleArtifact, TooManyFailed
 from maskmill.manifests.pictures.palette import decode_label_map
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import run
-from maskmill.stages.index.stage import STAGE, IndexConfig
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE
 from picture_zoo import zoo
 from small_dataset import write_dataset, write_mask, write_picture
 

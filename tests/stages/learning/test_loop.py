@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
+from configs import make_command
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.underway import Underway
 from maskmill.manifests.errors import Diverged, StaleArtifact
@@ -90,7 +91,7 @@ def compute(config: LineConfig, inputs: Inputs, underway: Underway, stop: type[B
     return Findings({"weights.safetensors": save(state), "metrics.jsonl": "\n".join(lines).encode()})
 
 
-LINE = WholeStage(name="line", kind="checkpoint", code_version=1, config=LineConfig, roles={}, compute=compute)
+LINE = WholeStage(command=make_command("line", "checkpoint", LineConfig, {}), code_version=1, compute=compute)
 
 
 def run(out: Path, config: LineConfig | None = None, stop: type[BaseException] = Stopped) -> None:

@@ -14,23 +14,28 @@ import pytest
 from PIL import Image
 
 import small_labels
+from configs import make_command, make_config
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.checkpoints import training_ids_json
 from maskmill.manifests.artifact.underway import Underway
-from maskmill.manifests.datasets import TableSource
+from maskmill.manifests.datasets.layouts import TableSource
 from maskmill.manifests.errors import ConfigError, InputError, StaleArtifact
 from maskmill.manifests.pictures.palette import decode_label_map
 from maskmill.manifests.published.schema import frame_schema
 from maskmill.pipeline.answers.estimate import estimate
 from maskmill.pipeline.answers.verify import verify
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.making import Order
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import finish_parts, run
 from maskmill.pipeline.running.whole import run_whole
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
 from maskmill.stages.manifest import stage as manifest
+from maskmill.stages.manifest.config import ManifestConfig
 from maskmill.stages.manifest.quality import measure_quality
 from maskmill.stages.maps.upsampling import upsample_maps
-from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
+from maskmill.stages.refine.config import RefineConfig
+from maskmill.stages.refine.stage import STAGE as REFINE
 from maskmill.stages.stage import Findings, Inputs, WholeStage, Work
 from small_labels import BROKEN, GRID, LABELS, OPTIONS, PATCH, MapsConfig, make_images, make_labels, publish, soft_map
 
@@ -213,7 +218,7 @@ def two_homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def refine_again(home: Path, out: str, images: str = "images", maps: str = "maps", **asked: Any) -> None:
     inputs = {"maps": str(home / maps), "images": str(home / images)}
-    run(REFINE, refine_config(**asked), inputs, str(home / out), OPTIONS)
+    run(REFINE, make_config(RefineConfig, **asked), inputs, str(home / out), OPTIONS)
 
 
 def class_iou(one_HW: np.ndarray, other_HW: np.ndarray, label: int) -> float | None:
@@ -360,7 +365,7 @@ def test_a_rule_marks_and_deletes_nothing(home: Path) -> None:
 
 def test_a_rule_that_cannot_be_read_is_refused_at_once() -> None:
     with pytest.raises(ConfigError, match="knows no 'aera'; did you mean area"):
-        manifest.manifest_config("aera>=0.1")
+        make_config(ManifestConfig, min_score="aera>=0.1")
 
 
 def test_embedded_pictures_are_the_files_themselves(fresh: Path) -> None:
@@ -413,7 +418,7 @@ def fitted(config: FittedConfig, inputs: Inputs, underway: Underway) -> Findings
     return Findings({"seen.json": training_ids_json(["p2"], [], list(config.fitting), list(config.stopping))})
 
 
-FITTED = WholeStage(name="fitted", kind="checkpoint", code_version=1, config=FittedConfig, roles={}, compute=fitted)
+FITTED = WholeStage(command=make_command("fitted", "checkpoint", FittedConfig, {}), code_version=1, compute=fitted)
 
 
 def test_what_was_fitted_on_masks_names_them(fresh: Path) -> None:
@@ -441,7 +446,7 @@ def test_a_unit_that_is_given_up_is_in_the_files(fresh: Path) -> None:
 
     stage = dataclasses.replace(manifest.STAGE, run_unit=raising)
     inputs = {role: str(fresh / role) for role in ("labels", "maps", "images")}
-    config = manifest.manifest_config(embed_images=True)
+    config = make_config(ManifestConfig, embed_images=True)
     run(stage, config, inputs, str(fresh / "dataset"), RunOptions(unit_rows=3, max_bad=1.0))
     rows = published(fresh / "dataset")
     assert [rows[name]["reason"] for name in ("p0", "p1", "p2", "p3")] == ["error", "error", "error", ""]
@@ -468,8 +473,10 @@ def test_files_are_of_about_128_mb(home: Path, embed_images: bool) -> None:
     publish(home, f"sized-{embed_images}", embed_images=embed_images)
     rows = published(home / f"sized-{embed_images}").values()
     inside = [row[name]["bytes"] for row in rows if row["status"] == "ok" for name in ("mask", "image") if row[name]]
-    config = manifest.manifest_config(embed_images=embed_images)
-    found = estimate(manifest.STAGE, config, inputs, RunOptions())
+    config = make_config(ManifestConfig, embed_images=embed_images)
+    found = estimate(
+        Order(manifest.STAGE, config, {role: open_artifact(uri) for role, uri in inputs.items()}), RunOptions()
+    )
     assert found.unit_rows * sum(map(len, inside)) / len(rows) < 128 * 2**20
     assert sum(map(len, inside)) < found.total_bytes < 1.5 * sum(map(len, inside)) + 400 * len(rows)
     if embed_images:

@@ -7,7 +7,8 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as arrays
 
 from maskmill.manifests.errors import ConfigError
-from maskmill.stages.manifest.quality import Quality, Rule, measure_quality, parse_rule
+from maskmill.stages.manifest.quality import measure_quality
+from maskmill.stages.manifest.quality_rules import Quality, Rule, parse_rule
 
 SHAPES = arrays.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=7)
 

@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
 from maskmill.stages.manifest.soft_maps import SoftMaps, labels_before_refining
-from maskmill.stages.maps.backgrounds import RowThresholds, parse_background
+from maskmill.stages.maps.background_rules import RowThresholds, parse_background
 from maskmill.stages.maps.object_classes import KnownClasses
 from maskmill.stages.refine.refinement import Refinement, refine_objects, refine_picture
 

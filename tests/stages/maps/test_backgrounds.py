@@ -8,20 +8,16 @@ from hypothesis import assume, given, strategies as st
 from hypothesis.extra.numpy import arrays
 
 from maskmill.manifests.errors import ConfigError
-from maskmill.stages.maps.backgrounds import (
-    Background,
+from maskmill.stages.maps.background_rules import (
+    BackgroundRule,
     ConstantScore,
     OwnRow,
-    PictureMaps,
     PowerOfRest,
     RowThresholds,
     TwoScores,
-    hard_labels,
-    join_levels,
-    levels,
     parse_background,
-    soft_scores,
 )
+from maskmill.stages.maps.backgrounds import PictureMaps, hard_labels, join_levels, levels, soft_scores
 
 shares = st.floats(0, 1)
 rules = st.one_of(
@@ -54,7 +50,7 @@ def written_out(scores: list[tuple[int, float]], background: float) -> int:
     return winners.pop() if len(winners) == 1 else 255
 
 
-def pixel_label(scores: list[tuple[int, float]], thresholds: list[float], rule: Background) -> int:
+def pixel_label(scores: list[tuple[int, float]], thresholds: list[float], rule: BackgroundRule) -> int:
     match rule:
         case RowThresholds():
             pairs = zip(scores, thresholds, strict=True)
@@ -72,7 +68,7 @@ def pixel_label(scores: list[tuple[int, float]], thresholds: list[float], rule: 
 
 
 @given(row_sets(), rules)
-def test_every_pixel_is_labelled_by_the_rule(rows: PictureMaps, rule: Background) -> None:
+def test_every_pixel_is_labelled_by_the_rule(rows: PictureMaps, rule: BackgroundRule) -> None:
     label_HW = hard_labels(rows, rule)
     for position in np.ndindex(label_HW.shape):
         scores = [(int(label), float(rows.maps_KHW[k][position])) for k, label in enumerate(rows.labels_K)]
@@ -90,7 +86,7 @@ def test_a_background_map_competes_with_the_classes(rows: PictureMaps) -> None:
 
 
 @given(row_sets(), rules)
-def test_soft_scores_win_where_the_rule_labels(rows: PictureMaps, rule: Background) -> None:
+def test_soft_scores_win_where_the_rule_labels(rows: PictureMaps, rule: BackgroundRule) -> None:
     """Also for thresholds, if they are equal: stretched maps are then in the order of the maps."""
     same = PictureMaps(rows.maps_KHW, np.full_like(rows.thresholds_K, rows.thresholds_K[0]), rows.labels_K)
     for level in levels(rule):
@@ -140,7 +136,7 @@ def test_two_label_maps_agree_as_in_irn() -> None:
 
 
 @given(st.one_of(rules, st.just(OwnRow())))
-def test_a_rule_is_read_as_it_is_written(rule: Background) -> None:
+def test_a_rule_is_read_as_it_is_written(rule: BackgroundRule) -> None:
     assert parse_background(str(rule)) == rule
 
 
@@ -154,7 +150,7 @@ def test_a_rule_is_read_as_it_is_written(rule: Background) -> None:
         ("two:.05,.3", TwoScores(0.05, 0.3)),
     ],
 )
-def test_users_write(text: str, rule: Background) -> None:
+def test_users_write(text: str, rule: BackgroundRule) -> None:
     assert parse_background(text) == rule
 
 
@@ -190,7 +186,7 @@ def test_a_number_out_of_range_is_refused(text: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize("rule", [RowThresholds(), ConstantScore(0.4), PowerOfRest(1.0)])
-def test_a_background_map_is_never_overlooked(rule: Background) -> None:
+def test_a_background_map_is_never_overlooked(rule: BackgroundRule) -> None:
     rows = PictureMaps(np.zeros((2, 1, 1), np.float32), np.zeros(2), np.array([0, 1], np.uint8))
     for labels in (hard_labels, soft_scores):
         with pytest.raises(ConfigError, match="choose the rule map"):

@@ -8,18 +8,20 @@ import numpy as np
 import pytest
 import torch
 
+from configs import make_config
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens
 from maskmill.manifests.errors import ConfigError, StaleArtifact
 from maskmill.manifests.pictures.palette import decode_label_map
 from maskmill.pipeline.answers.verify import verify
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import run
 from maskmill.stages.maps.upsampling import upsample_maps
 from maskmill.stages.mask import computing, methods
+from maskmill.stages.mask.config import MaskConfig
 from maskmill.stages.mask.ncut import MEAN, maskcut_maps, ncut_map
-from maskmill.stages.mask.stage import mask_config
-from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
+from maskmill.stages.refine.config import RefineConfig
+from maskmill.stages.refine.stage import STAGE as REFINE
 from small_dataset import tree
 from small_tokens import PICTURES, Bench
 from toy_tokens import TOKENS, TokensConfig
@@ -204,7 +206,7 @@ def test_refine_makes_one_label_map_of_a_pictures_objects(bench: Bench, toys: To
     """All of them are its object; without a refiner the label map is where any of their maps is above its threshold."""
     maps, out = bench.mask(toys, method="maskcut"), bench.new_out()
     inputs = {"maps": maps.place.uri, "images": str(bench.images)}
-    outcome = run(REFINE, refine_config(refiner), inputs, str(out), RunOptions(max_bad=0.5))
+    outcome = run(REFINE, make_config(RefineConfig, refiner=refiner), inputs, str(out), RunOptions(max_bad=0.5))
     labels = open_artifact(str(out))
     rows = labels.rows().to_pylist()
     assert [row["id"] for row in rows] == list(PICTURES)
@@ -245,7 +247,7 @@ def test_refine_makes_one_label_map_of_a_pictures_objects(bench: Bench, toys: To
 )
 def test_a_mistake_is_told(toys: Tokens, asked: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        mask_config(toys.artifact, **asked)
+        make_config(MaskConfig, {"tokens": toys.artifact}, **asked)
 
 
 def test_another_tau_or_number_of_objects_is_another_configuration(bench: Bench, toys: Tokens) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
+from configs import make_config
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.checkpoints import SEEN, WEIGHTS, training_ids, training_ids_json
 from maskmill.manifests.artifact.tokens import Tokens
@@ -16,10 +17,11 @@ from maskmill.manifests.artifact.underway import Underway
 from maskmill.manifests.errors import ConfigError, MissingArtifact, StaleArtifact
 from maskmill.pipeline.answers.status import list_failed_rows, status
 from maskmill.pipeline.answers.verify import verify
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import Outcome, retry
 from maskmill.pipeline.running.whole import run_whole
-from maskmill.stages.mask.method_fit import FIT, FitConfig, fit_config
+from maskmill.stages.mask.config import FitConfig
+from maskmill.stages.mask.method_fit import FIT
 from maskmill.stages.mask.methods import METHODS, Method, MethodInput
 from maskmill.stages.stage import Findings, Inputs
 from small_tokens import PICTURES, Bench
@@ -73,7 +75,7 @@ def method(monkeypatch: pytest.MonkeyPatch) -> Method:
 
 def fit(bench: Bench, tokens: Tokens, out: Path, seed: int = 0, method: str = "class-keys") -> Outcome:
     inputs = {"tokens": tokens.artifact.place.uri, "images": str(bench.images)}
-    return run_whole(FIT, fit_config(method, seed), inputs, str(out))
+    return run_whole(FIT, make_config(FitConfig, method=method, seed=seed), inputs, str(out))
 
 
 def test_a_method_is_fitted_and_then_applied(bench: Bench, method: Method) -> None:
@@ -132,7 +134,7 @@ def test_a_checkpoint_is_for_its_method_and_its_weights(
     with pytest.raises(ConfigError, match=r"^method cst is not fitted; leave --model out$"):
         bench.mask_into(out, tokens, model=model)
     with pytest.raises(ConfigError, match=r"^method cst is not fitted; use it with `maskmill mask` as it is$"):
-        fit_config("cst")
+        make_config(FitConfig, method="cst")
     twin = Method(**{**{name: getattr(method, name) for name in method.__slots__}, "name": "twin"})
     monkeypatch.setitem(METHODS, "twin", twin)
     with pytest.raises(ConfigError, match=r"was fitted with method class-keys and is wanted with twin; pass as --mod"):

@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 import torch
 
+from configs import make_config
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.ledger import record_name
 from maskmill.manifests.artifact.tokens import Tokens
 from maskmill.manifests.errors import ConfigError, StaleArtifact
 from maskmill.pipeline.answers.verify import verify
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.stages.maps.cst import cosine_map, mean_of_queries, normalise_queries
 from maskmill.stages.maps.kept_mass import attention_map, mass_thresholds
 from maskmill.stages.maps.thresholds import otsu
 from maskmill.stages.mask import computing
-from maskmill.stages.mask.stage import mask_config
+from maskmill.stages.mask.config import MaskConfig
 from small_dataset import tree, write_picture
 from small_tokens import CLASSES, PICTURES, UNITS_OF_5, Bench, Labelled
 
@@ -397,14 +398,18 @@ def test_a_picture_that_changes_its_class_is_told(own_bench: Bench) -> None:
 )
 def test_a_mistake_is_told(bench: Bench, asked: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        mask_config(bench.tokens().artifact, **asked)
+        make_config(MaskConfig, {"tokens": bench.tokens().artifact}, **asked)
 
 
 def test_one_spelling_of_what_is_asked_for(bench: Bench) -> None:
     tokens = bench.tokens().artifact
-    assert mask_config(tokens) == mask_config(tokens, "cst", "08", 0, "otsu")
-    assert mask_config(tokens, threshold="0.40") == mask_config(tokens, threshold=".4")
-    assert mask_config(tokens, "cls-attention").threshold == "kept-mass:0.6"
+    assert make_config(MaskConfig, {"tokens": tokens}) == make_config(
+        MaskConfig, {"tokens": tokens}, method="cst", supports="08", seed=0, threshold="otsu"
+    )
+    assert make_config(MaskConfig, {"tokens": tokens}, threshold="0.40") == make_config(
+        MaskConfig, {"tokens": tokens}, threshold=".4"
+    )
+    assert make_config(MaskConfig, {"tokens": tokens}, method="cls-attention").threshold == "kept-mass:0.6"
 
 
 def test_tokens_without_the_field_say_which_are_there(bench: Bench) -> None:

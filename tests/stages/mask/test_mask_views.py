@@ -13,21 +13,25 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import toy_tokens
+from configs import make_config
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.plan import listing_batches
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens
-from maskmill.manifests.datasets import FolderSource
+from maskmill.manifests.datasets.layouts import FolderSource
 from maskmill.manifests.errors import ConfigError, StaleArtifact
 from maskmill.pipeline.answers.verify import verify
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import Outcome, run
-from maskmill.stages.extract.stage import STAGE as EXTRACT, extract_config
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
+from maskmill.stages.extract.config import ExtractConfig
+from maskmill.stages.extract.stage import STAGE as EXTRACT
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
 from maskmill.stages.maps.cst import cosine_map, mean_of_queries, normalise_queries
 from maskmill.stages.maps.thresholds import otsu
+from maskmill.stages.mask.config import MaskConfig
 from maskmill.stages.mask.merging import Lattice, resample_maps
 from maskmill.stages.mask.methods import METHODS
-from maskmill.stages.mask.stage import STAGE as MASK, mask_config
+from maskmill.stages.mask.stage import STAGE as MASK
 from maskmill.stages.stage import Work
 from maskmill.stages.vision.weights import read_weights
 from small_dataset import tree, write_picture
@@ -41,7 +45,7 @@ def mask_into(out: Path, views: list[Tokens], bench: Bench, options: RunOptions 
     first, *others = [view.artifact.place.uri for view in views]
     inputs = {"tokens": first, "images": str(bench.images)}
     inputs |= {f"view{number}": uri for number, uri in enumerate(others, 2)}
-    return run(MASK, mask_config(views[0].artifact, **asked), inputs, str(out), options)
+    return run(MASK, make_config(MaskConfig, {"tokens": views[0].artifact}, **asked), inputs, str(out), options)
 
 
 def merge(bench: Bench, *views: Tokens, **asked: Any) -> Artifact:
@@ -204,14 +208,17 @@ def mirror_maps(home: Path, name: str, *views: Mapping[str, Any], weights: str =
     places = []
     for number, view in enumerate(views):
         places.append(str(home / f"{name}-tokens-{number}"))
-        config = extract_config(
-            BACKBONE, weights or str(home / "weights.safetensors"), **{"image_size": (64, 96), **view}
+        config = make_config(
+            ExtractConfig,
+            backbone=BACKBONE,
+            weights=weights or str(home / "weights.safetensors"),
+            **{"image_size": (64, 96), **view},
         )
         run(EXTRACT, config, {"images": str(home / "images")}, places[-1])
     inputs = {"tokens": places[0], "images": str(home / "images")}
     inputs |= {f"view{number}": place for number, place in enumerate(places[1:], 2)}
     out = home / name
-    run(MASK, mask_config(open_artifact(places[0]), supports="0"), inputs, str(out))
+    run(MASK, make_config(MaskConfig, {"tokens": open_artifact(places[0])}, supports="0"), inputs, str(out))
     return {identifier: map_RC for (identifier, _), map_RC in by_row(open_artifact(str(out))).items()}
 
 

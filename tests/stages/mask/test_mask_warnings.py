@@ -8,9 +8,12 @@ import pyarrow as pa
 import pytest
 from safetensors.torch import save_file
 
+from configs import make_config
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.tokens import Tokens
-from maskmill.stages.mask.stage import MaskConfig, mask_config, warn
+from maskmill.stages.maps.threshold_rules import Otsu
+from maskmill.stages.mask.config import MaskConfig
+from maskmill.stages.mask.stage import warn
 from maskmill.stages.vision.weights import read_weights
 from small_tokens import BACKBONE, Bench
 
@@ -33,10 +36,13 @@ def tokens_of(bench: Bench, weights: Path, name: str) -> Tokens:
 
 def test_the_papers_threshold_goes_with_the_papers_weights_alone(bench: Bench, weights: Path) -> None:
     paper = tokens_of(bench, weights, PAPER).artifact
-    assert mask_config(paper).threshold == "0.4"
-    assert mask_config(paper, threshold="otsu").threshold == "otsu"
-    assert mask_config(tokens_of(bench, weights, "dino_deitsmall8_pretrain").artifact).threshold == "otsu"
-    assert mask_config(bench.tokens().artifact).threshold == "otsu"
+    assert make_config(MaskConfig, {"tokens": paper}).threshold == "0.4"
+    assert make_config(MaskConfig, {"tokens": paper}, threshold="otsu").threshold == "otsu"
+    assert (
+        make_config(MaskConfig, {"tokens": tokens_of(bench, weights, "dino_deitsmall8_pretrain").artifact}).threshold
+        == "otsu"
+    )
+    assert make_config(MaskConfig, {"tokens": bench.tokens().artifact}).threshold == "otsu"
 
 
 def test_the_papers_threshold_with_other_weights_warns(bench: Bench, weights: Path) -> None:
@@ -67,7 +73,7 @@ def test_maps_that_are_nearly_nothing_or_everything_warn(bench: Bench, threshold
 
 
 def told_of(shares: Sequence[float], status: str = "ok", note: str = "") -> list[str]:
-    config = MaskConfig(method="cst", supports="8", seed=0, threshold="otsu")
+    config = MaskConfig(method="cst", supports="8", seed=0, threshold=Otsu())
     rows = [{"status": status, "note": note, "foreground": share} for share in shares]
     columns = {"status": pa.string(), "note": pa.string(), "foreground": pa.float64()}
     batch = pa.RecordBatch.from_pylist(rows, pa.schema(columns))

@@ -6,6 +6,7 @@ import torch
 from hypothesis import assume, given, strategies as st
 from torch.nn.functional import interpolate
 
+from maskmill.stages.choices import FitOrCrop
 from maskmill.stages.maps.upsampling import upsample_maps
 from maskmill.stages.mask.merging import (
     Lattice,
@@ -16,7 +17,7 @@ from maskmill.stages.mask.merging import (
     resample_to_lattices,
     valid_patch_masks,
 )
-from maskmill.stages.vision.fitting import FitOrCrop, fit_picture
+from maskmill.stages.vision.fitting import fit_picture
 
 SIDES = st.integers(1, 12)
 PATCHES = st.sampled_from([(8, 8), (4, 6), (14, 16)])

@@ -12,9 +12,10 @@ from maskmill.manifests.artifact.pixels import Pixels, open_pixels
 from maskmill.manifests.errors import ConfigError, InputError, Reason, RowFailed
 from maskmill.manifests.pictures.decoder import decode_picture
 from maskmill.pipeline.answers.verify import verify
-from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import finish_parts, retry
-from maskmill.stages.pixels.stage import STAGE, PixelsConfig
+from maskmill.stages.pixels.config import PixelsConfig
+from maskmill.stages.pixels.stage import STAGE
 from maskmill.stages.stage import UnitResult, Work
 from maskmill.stages.vision import pictures
 from small_dataset import tree, write_picture

@@ -13,16 +13,19 @@ import torch
 from safetensors.torch import load
 
 import small_runs
+from configs import make_config
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.checkpoints import training_ids
 from maskmill.manifests.errors import ConfigError, StaleArtifact
 from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.running.run import Outcome, run
 from maskmill.pipeline.running.whole import run_whole
-from maskmill.stages.extract.stage import STAGE as EXTRACT, extract_config
+from maskmill.stages.extract.config import ExtractConfig
+from maskmill.stages.extract.stage import STAGE as EXTRACT
 from maskmill.stages.learning import loop
-from maskmill.stages.pixels.stage import STAGE as PIXELS, PixelsConfig
-from maskmill.stages.pretrain.config import PretrainConfig, pretrain_config
+from maskmill.stages.pixels.config import PixelsConfig
+from maskmill.stages.pixels.stage import STAGE as PIXELS
+from maskmill.stages.pretrain.config import PretrainConfig
 from maskmill.stages.pretrain.network import Network
 from maskmill.stages.pretrain.stage import METRICS, STAGE
 from maskmill.stages.pretrain.teaching import Teaching
@@ -44,7 +47,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(**asked: Any) -> PretrainConfig:
     small = {"global_size": 32, "local_size": 16, "local_views": 2, "clusters": CLUSTERS, "hidden": 24}
-    return pretrain_config(BACKBONE, **{**small, "epochs": 2, "warmup": 0, "batch": BATCH, "seed": 3, **asked})
+    return make_config(
+        PretrainConfig, backbone=BACKBONE, **{**small, "epochs": 2, "warmup": 0, "batch": BATCH, "seed": 3, **asked}
+    )
 
 
 def pretrain(home: Path, out: Path, **asked: Any) -> Outcome:
@@ -66,7 +71,9 @@ def test_a_checkpoint_that_extraction_takes(home: Path, tmp_path: Path) -> None:
     assert verify(str(tmp_path / "checkpoint")).exit_code == 0
     checkpoint = open_artifact(str(tmp_path / "checkpoint"), "checkpoint")
     assert training_ids(checkpoint, "labels") == training_ids(checkpoint, "masks") == frozenset()
-    extracting = extract_config(BACKBONE, str(tmp_path / "checkpoint"), (48, 32))
+    extracting = make_config(
+        ExtractConfig, backbone=BACKBONE, weights=str(tmp_path / "checkpoint"), image_size=(48, 32)
+    )
     run(EXTRACT, extracting, {"images": str(home / "images")}, str(tmp_path / "tokens"))
     source = open_artifact(str(tmp_path / "tokens")).plan.facts["weights"]["source"]
     assert source == f"checkpoint {checkpoint.plan.fingerprint[:12]}"

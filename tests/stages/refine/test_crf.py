@@ -13,12 +13,12 @@ import pytest
 from maskmill.manifests.errors import ConfigError
 from maskmill.stages.refine import crf as crf_module
 from maskmill.stages.refine.crf import PictureCrf, crf_labels, crf_scores, require_crf
-from maskmill.stages.refine.presets import CrfPreset, find_preset
+from maskmill.stages.refine.presets import CrfPreset, find_crf_preset
 
 densecrf: Any = pytest.importorskip("pydensecrf.densecrf", exc_type=ImportError)
 crf_utils: Any = pytest.importorskip("pydensecrf.utils", exc_type=ImportError)
 
-IRN, CLIP_ES, TOCO_CAM = find_preset("irn"), find_preset("clip-es"), find_preset("toco-cam")
+IRN, CLIP_ES, TOCO_CAM = find_crf_preset("irn"), find_crf_preset("clip-es"), find_crf_preset("toco-cam")
 
 
 def picture(seed: int = 0) -> np.ndarray:
@@ -207,7 +207,7 @@ def test_any_memory_layout_will_do(preset: CrfPreset) -> None:
 
 def test_zero_and_one_are_scores() -> None:
     scores_LHW = np.stack([rough_labels() == label for label in range(3)]).astype(np.float32)
-    refined_HW = crf_scores(picture(), scores_LHW, find_preset("mctformer-seg"))
+    refined_HW = crf_scores(picture(), scores_LHW, find_crf_preset("mctformer-seg"))
     assert set(np.unique(refined_HW)) == {0, 1, 2}
 
 

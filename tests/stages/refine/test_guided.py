@@ -9,7 +9,8 @@ from hypothesis import given, settings, strategies as st
 
 from maskmill.manifests.errors import ConfigError
 from maskmill.stages.maps.one_thread import one_thread
-from maskmill.stages.refine.guided import MEASURED, GuidedPreset, guided_filter, parse_guided
+from maskmill.stages.refine.guided import guided_filter
+from maskmill.stages.refine.presets import MEASURED, GuidedPreset, parse_guided
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from maskmill.manifests.errors import ConfigError
 from maskmill.stages.maps.one_thread import one_thread
-from maskmill.stages.refine.par import PAR_PRESETS, adapt_scores, pixel_adaptive_scores, probabilities
-from maskmill.stages.refine.smoothing import find_par_preset
+from maskmill.stages.refine.par import adapt_scores, pixel_adaptive_scores, probabilities
+from maskmill.stages.refine.presets import PAR_PRESETS, find_par_preset
 
 TOCO = find_par_preset("toco")
 SHORT = replace(TOCO, iterations=3)  # the formula pixel by pixel takes a millisecond a pixel and iteration

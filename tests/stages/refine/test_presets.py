@@ -3,7 +3,7 @@
 import pytest
 
 from maskmill.manifests.errors import ConfigError
-from maskmill.stages.refine.presets import PRESETS, find_preset
+from maskmill.stages.refine.presets import PRESETS, find_crf_preset
 
 # name: unary, Gaussian sxy / compat, bilateral sxy / srgb / compat, background rule
 TABLE = """
@@ -40,7 +40,7 @@ def test_a_preset_has_the_published_parameters(line: str) -> None:
     name, unary, gaussian_sxy, gaussian_compat, bilateral_sxy, srgb, bilateral_compat, rule = line.replace(
         "/", ""
     ).split()
-    preset = find_preset(name)
+    preset = find_crf_preset(name)
     assert preset.unary == unary
     assert (preset.gaussian_sxy, preset.gaussian_compat) == (float(gaussian_sxy), float(gaussian_compat))
     assert (preset.bilateral_sxy, preset.bilateral_srgb) == (float(bilateral_sxy), float(srgb))
@@ -59,19 +59,19 @@ def test_every_preset_stands_in_the_table() -> None:
     assert typed == set(names) - {"weclip+", "weclip+-seg"}  # a second version with the same parameters
     assert len(names) == len(set(names))
     for preset in PRESETS:
-        assert all(find_preset(name) is preset for name in (preset.name, *preset.aliases))
+        assert all(find_crf_preset(name) is preset for name in (preset.name, *preset.aliases))
 
 
 def test_case_and_spaces_do_not_matter() -> None:
-    assert find_preset(" CLIP-ES ") is find_preset("clip-es")
+    assert find_crf_preset(" CLIP-ES ") is find_crf_preset("clip-es")
 
 
 def test_a_misspelt_preset_is_answered_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"no CRF preset called 'weaktr-voc'.*weaktr-cam-voc") as refused:
-        find_preset("weaktr-voc")
+        find_crf_preset("weaktr-voc")
     assert "psa" not in str(refused.value)
 
 
 def test_a_name_like_none_is_answered_with_all() -> None:
     with pytest.raises(ConfigError, match=r"choose one of .*clip-es.*irn.*weaktr-seg-voc"):
-        find_preset("?")
+        find_crf_preset("?")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from configs import make_config
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.layout import Unit
 from maskmill.manifests.artifact.ledger import record_name
@@ -20,19 +21,18 @@ from maskmill.manifests.errors import ConfigError, StaleArtifact
 from maskmill.manifests.files.place import Place
 from maskmill.manifests.pictures.palette import VOC_PALETTE, decode_label_map
 from maskmill.pipeline.answers.verify import verify
-from maskmill.pipeline.running.job import Job, RunOptions
+from maskmill.pipeline.running.job import Job
+from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.planning import unit_rows_for
 from maskmill.pipeline.running.run import Outcome, run
 from maskmill.pipeline.running.units import Computed, compute_unit
-from maskmill.stages.maps.backgrounds import parse_background
+from maskmill.stages.maps.background_rules import parse_background
 from maskmill.stages.maps.object_classes import KnownClasses, object_labels
 from maskmill.stages.maps.upsampling import upsample_maps
-from maskmill.stages.refine.guided import parse_guided
-from maskmill.stages.refine.presets import find_preset
+from maskmill.stages.refine.config import RefineConfig
+from maskmill.stages.refine.presets import SMOOTHERS, Refiner, find_crf_preset, find_par_preset, parse_guided
 from maskmill.stages.refine.refinement import Refinement, refine_picture
-from maskmill.stages.refine.refiners import SMOOTHERS, Refiner
-from maskmill.stages.refine.smoothing import find_par_preset
-from maskmill.stages.refine.stage import STAGE, refine_config
+from maskmill.stages.refine.stage import STAGE
 from small_dataset import tree, write_picture
 from small_tokens import CLASSES, PICTURES, Bench, bench_of
 
@@ -74,7 +74,7 @@ def refine_into(
 ) -> Outcome:
     inputs = {"maps": maps.place.uri, "images": str(images or bench.images)}
     inputs |= {"class_maps": class_maps.place.uri} if class_maps else {}
-    return run(STAGE, refine_config(**asked), inputs, str(out), options)
+    return run(STAGE, make_config(RefineConfig, **asked), inputs, str(out), options)
 
 
 def refined(bench: Bench, maps: Artifact, class_maps: Artifact | None = None, **asked: Any) -> Artifact:
@@ -360,7 +360,7 @@ def test_inputs_of_other_datasets_are_refused(
 )
 def test_a_mistake_is_told(asked: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        refine_config(**asked)
+        make_config(RefineConfig, **asked)
 
 
 def test_maps_without_a_row_for_the_background_cannot_have_its_rule(bench: Bench, by_class: Artifact) -> None:
@@ -438,7 +438,7 @@ needs_crf = pytest.mark.skipif("not crf_is_there()", reason="needs the extra crf
 @pytest.mark.parametrize(("preset", "rule"), [("irn", "rows"), ("toco", "constant:0.49"), ("clip-es", "rows")])
 def test_the_crf_sees_each_picture_upright(bench: Bench, by_class: Artifact, preset: str, rule: str) -> None:
     found = labels_of(refined(bench, by_class, refiner="crf", preset=preset, background=rule))
-    refinement = Refinement(background=parse_background(rule), crf=find_preset(preset))
+    refinement = Refinement(background=parse_background(rule), crf=find_crf_preset(preset))
     for name, (maps_KHW, rows) in maps_by_picture(by_class).items():
         thresholds, classes = np.array([row["threshold"] for row in rows]), [row["class"] for row in rows]
         picture = picture_of(bench, name)
@@ -450,11 +450,15 @@ def test_the_crf_sees_each_picture_upright(bench: Bench, by_class: Artifact, pre
 
 @needs_crf
 def test_a_preset_brings_its_background_if_wanted(bench: Bench) -> None:
-    assert refine_config("crf", "toco-cam", "preset").background == "two:0.25,0.7"
-    assert refine_config("crf", "toco-cam").background == "rows"
-    assert refine_config("crf") == refine_config("crf", "irn") == refine_config("crf", "weclip")
+    assert make_config(RefineConfig, refiner="crf", preset="toco-cam", background="preset").background == "two:0.25,0.7"
+    assert make_config(RefineConfig, refiner="crf", preset="toco-cam").background == "rows"
+    assert (
+        make_config(RefineConfig, refiner="crf")
+        == make_config(RefineConfig, refiner="crf", preset="irn")
+        == make_config(RefineConfig, refiner="crf", preset="weclip")
+    )
     with pytest.raises(ConfigError, match="there is no CRF preset called 'irm'; did you mean irn"):
-        refine_config("crf", "irm")
+        make_config(RefineConfig, refiner="crf", preset="irm")
 
 
 @needs_crf
@@ -477,7 +481,7 @@ def test_what_is_decoded_in_a_process_of_its_own_is_refined_too(bench: Bench, by
     cells = open_artifact(str(out)).cells("label", range(3))
     (out / record_name("ledger", 0)).unlink()
     inputs = {"maps": by_class.place, "images": Place(str(bench.images))}
-    job = Job(STAGE, refine_config("crf"), Place(str(out)), inputs, "", "")
+    job = Job(STAGE, make_config(RefineConfig, refiner="crf"), Place(str(out)), inputs, "", "")
     computed = compute_unit(job, Unit(0, 0, 3), careful=True)
     assert isinstance(computed, Computed)
     assert computed.result.cells["label"] == cells
@@ -513,22 +517,26 @@ def test_objects_are_smoothed_too_and_a_changed_picture_fails(own_bench: Bench, 
 
 
 def test_a_smoother_has_its_preset_device_and_libraries_in_the_fingerprint() -> None:
-    assert refine_config("par") == refine_config("par", "toco")
-    assert refine_config("par", "afa", "preset").background == "two:0.35,0.55"
-    assert refine_config("guided").preset == refine_config("guided", " 15, 1e-3").preset == "15,0.001"
+    assert make_config(RefineConfig, refiner="par") == make_config(RefineConfig, refiner="par", preset="toco")
+    assert make_config(RefineConfig, refiner="par", preset="afa", background="preset").background == "two:0.35,0.55"
+    assert (
+        make_config(RefineConfig, refiner="guided").preset
+        == make_config(RefineConfig, refiner="guided", preset=" 15, 1e-3").preset
+        == "15,0.001"
+    )
     assert callable(STAGE.libraries)
     for refiner in SMOOTHERS:
-        config = refine_config(refiner)
+        config = make_config(RefineConfig, refiner=refiner)
         assert "torch" in STAGE.libraries(config)
         assert STAGE.device(config) == "cpu"
         assert STAGE.device(replace(config, device="cuda:1")) == "cuda"
         assert unit_rows_for(STAGE, config, STAGE.fields(config, {}), RunOptions()) == 64
-    assert STAGE.device(refine_config()) == ""
-    assert "torch" not in STAGE.libraries(refine_config())
+    assert STAGE.device(make_config(RefineConfig)) == ""
+    assert "torch" not in STAGE.libraries(make_config(RefineConfig))
 
 
 def test_pictures_of_a_crf_go_in_small_units() -> None:
-    plain = refine_config()
+    plain = make_config(RefineConfig)
     fields = STAGE.fields(plain, {})
     assert unit_rows_for(STAGE, plain, fields, RunOptions()) == 256
     assert unit_rows_for(STAGE, replace(plain, refiner="crf", preset="irn"), fields, RunOptions()) == 16
@@ -538,12 +546,12 @@ def test_without_the_extra_the_crf_is_refused_before_any_work(
     bench: Bench, by_class: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the command's options, and by a run of the configuration that another machine has planned."""
-    config, out = replace(refine_config(), refiner="crf", preset="irn"), bench.new_out()
+    config, out = replace(make_config(RefineConfig), refiner="crf", preset="irn"), bench.new_out()
     for name in ("pydensecrf", "pydensecrf.densecrf", "pydensecrf.utils"):
         monkeypatch.setitem(sys.modules, name, None)
     told = r"^the refiner crf needs pydensecrf, which cannot be imported .*run pip install 'maskmill\[crf\]'"
     with pytest.raises(ConfigError, match=told):
-        refine_config("crf")
+        make_config(RefineConfig, refiner="crf")
     with pytest.raises(ConfigError, match=told):
         run(STAGE, config, {"maps": by_class.place.uri, "images": str(bench.images)}, str(out), UNITS_OF_3)
     assert not out.exists()
@@ -552,6 +560,6 @@ def test_without_the_extra_the_crf_is_refused_before_any_work(
 def test_versions_of_the_crf_matter_where_it_is_used() -> None:
     """Installing the extra later does not make label maps stale that were made without it."""
     assert callable(STAGE.libraries)
-    plain = refine_config()
+    plain = make_config(RefineConfig)
     assert not [name for name in STAGE.libraries(plain) if "crf" in name]
     assert "pydensecrf2" in STAGE.libraries(replace(plain, refiner="crf", preset="irn"))

@@ -11,23 +11,15 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
 
 from maskmill.manifests.errors import Reason, RowFailed
-from maskmill.stages.maps.backgrounds import (
-    ConstantScore,
-    OwnRow,
-    PictureMaps,
-    RowThresholds,
-    TwoScores,
-    hard_labels,
-    parse_background,
-    soft_scores,
-)
+from maskmill.stages.maps.background_rules import ConstantScore, OwnRow, RowThresholds, TwoScores, parse_background
+from maskmill.stages.maps.backgrounds import PictureMaps, hard_labels, soft_scores
 from maskmill.stages.maps.object_classes import KnownClasses
 from maskmill.stages.refine.crf import crf_labels, crf_scores
-from maskmill.stages.refine.presets import find_preset
+from maskmill.stages.refine.presets import find_crf_preset
 from maskmill.stages.refine.refinement import Refined, RefinedClass, Refinement, refine_objects, refine_picture
 
 PLAIN = Refinement(background=RowThresholds())
-IRN, CLIP_ES, TOCO_CAM = find_preset("irn"), find_preset("clip-es"), find_preset("toco-cam")
+IRN, CLIP_ES, TOCO_CAM = find_crf_preset("irn"), find_crf_preset("clip-es"), find_crf_preset("toco-cam")
 SIZE = (24, 31)
 
 
@@ -219,4 +211,4 @@ def test_a_crf_moves_a_blurred_mask_back_to_the_picture(reference: Path) -> None
         pairs = [((label_HW == index) & judged, (truth_HW == index) & judged) for index in classes]
         return float(np.mean([(one & other).sum() / (one | other).sum() for one, other in pairs]))
 
-    assert mean_iou(replace(PLAIN, crf=find_preset("weaktr-cam-voc"))) > mean_iou(PLAIN) + 0.02
+    assert mean_iou(replace(PLAIN, crf=find_crf_preset("weaktr-cam-voc"))) > mean_iou(PLAIN) + 0.02

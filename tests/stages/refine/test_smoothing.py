@@ -10,20 +10,14 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
 
 from maskmill.manifests.errors import EnvironmentFault, Reason, RowFailed
-from maskmill.stages.maps.backgrounds import (
-    ConstantScore,
-    OwnRow,
-    PictureMaps,
-    RowThresholds,
-    TwoScores,
-    parse_background,
-    soft_scores,
-)
+from maskmill.stages.maps.background_rules import ConstantScore, OwnRow, RowThresholds, TwoScores, parse_background
+from maskmill.stages.maps.backgrounds import PictureMaps, soft_scores
 from maskmill.stages.maps.object_classes import KnownClasses
 from maskmill.stages.refine import batches, smoothing
 from maskmill.stages.refine.batches import refine_in_batches
-from maskmill.stages.refine.guided import MEASURED, GuidedPreset, guided_filter
+from maskmill.stages.refine.guided import guided_filter
 from maskmill.stages.refine.par import pixel_adaptive_scores
+from maskmill.stages.refine.presets import MEASURED, GuidedPreset, Smoother, find_par_preset
 from maskmill.stages.refine.refinement import (
     Refined,
     Refinement,
@@ -33,7 +27,7 @@ from maskmill.stages.refine.refinement import (
     refine_objects,
     refine_picture,
 )
-from maskmill.stages.refine.smoothing import Smoother, find_par_preset, smooth_scores
+from maskmill.stages.refine.smoothing import smooth_scores
 
 PAR, GUIDED = find_par_preset("toco"), GuidedPreset(4, 1e-3)
 SIZE = (24, 31)

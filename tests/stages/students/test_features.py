@@ -11,14 +11,9 @@ from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens
 from maskmill.manifests.errors import ConfigError, InputError, StaleArtifact
-from maskmill.stages.students.features import (
-    LAST,
-    PAIR_FIELDS,
-    Cached,
-    Online,
-    backbone_config,
-    pictures_of_images,
-)
+from maskmill.stages.students.backbone_config import BackboneConfig
+from maskmill.stages.students.feature_names import LAST, PAIR_FIELDS
+from maskmill.stages.students.features import Cached, Online, pictures_of_images, resolve_backbone
 from maskmill.stages.students.same_pictures import refuse_other_pictures
 from small_tokens import BACKBONE, PICTURES, SIZE, Bench, bench_of
 
@@ -37,7 +32,12 @@ def squashed(bench: Bench, **asked: Any) -> Tokens:
 
 def online(bench: Bench, fields: Any = PAIR_FIELDS, fit: Any = "squash", blocks: Any = ()) -> Online:
     images = open_artifact(str(bench.images), "images")
-    return Online(backbone_config(BACKBONE, "random:0", SIZE, fit), fields, pictures_of_images(images), blocks)
+    return Online(
+        resolve_backbone(BackboneConfig(backbone=BACKBONE, weights="random:0", image_size=SIZE, fit=fit), "cpu"),
+        fields,
+        pictures_of_images(images),
+        blocks,
+    )
 
 
 def test_both_give_the_same_numbers(bench: Bench) -> None:

@@ -20,8 +20,10 @@ from maskmill.manifests.errors import ConfigError, Diverged, InputError, StaleAr
 from maskmill.pipeline.answers.verify import verify
 from maskmill.stages.learning import loop
 from maskmill.stages.scores.truth import GroundTruth
+from maskmill.stages.students.backbone_config import BackboneConfig
 from maskmill.stages.students.episodes import Episode, make_pool, training_episode
-from maskmill.stages.students.features import PAIR_FIELDS, Cached, backbone_config
+from maskmill.stages.students.feature_names import PAIR_FIELDS
+from maskmill.stages.students.features import Cached, resolve_backbone
 from maskmill.stages.students.official import learner_of, official_name, own_name
 from maskmill.stages.train import cst, pairs, pool, selection
 from maskmill.stages.train.published import PublishedDataset
@@ -128,7 +130,7 @@ def test_killed_and_gone_on_with_it_is_the_same(home: Path, every: int, monkeypa
 
 
 def test_online_is_cached(home: Path) -> None:
-    asked = backbone_config(BACKBONE, "random:0", SIZE)
+    asked = resolve_backbone(BackboneConfig(backbone=BACKBONE, weights="random:0", image_size=SIZE), "cpu")
     for supervision in ("pseudo", "published"):
         cached = train(home, f"cached-{supervision}", **ASKED, supervision=supervision)
         online = train(home, f"online-{supervision}", **ASKED, supervision=supervision, tokens="", seeing=asked)

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from configs import make_config
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.checkpoints import network_by_held_out_id, training_ids
 from maskmill.manifests.errors import InputError
 from maskmill.pipeline.running.run import run
 from maskmill.stages.enhance import enhancer_fit as fitting
-from maskmill.stages.manifest.stage import STAGE as MANIFEST, manifest_config
-from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
+from maskmill.stages.manifest.config import ManifestConfig
+from maskmill.stages.manifest.stage import STAGE as MANIFEST
+from maskmill.stages.refine.config import RefineConfig
+from maskmill.stages.refine.stage import STAGE as REFINE
 from small_heads import OPTIONS, apply, fit
 from small_students import extract, publish, train, write_pictures
 
@@ -38,8 +41,8 @@ def enhanced(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def publish_enhanced(home: Path, model: str = "model") -> None:
     apply(home, model, "maps", maps="maps of plain")
     at = {"images": str(home / "images"), "maps": str(home / "maps")}
-    run(REFINE, refine_config(background="rows"), at, str(home / "labels"), OPTIONS)
-    run(MANIFEST, manifest_config(), {**at, "labels": str(home / "labels")}, str(home / "dataset"), OPTIONS)
+    run(REFINE, make_config(RefineConfig, background="rows"), at, str(home / "labels"), OPTIONS)
+    run(MANIFEST, make_config(ManifestConfig), {**at, "labels": str(home / "labels")}, str(home / "dataset"), OPTIONS)
 
 
 def test_what_any_network_has_seen_is_not_judged(enhanced: Path) -> None:

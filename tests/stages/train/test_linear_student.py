@@ -14,7 +14,9 @@ from maskmill.manifests.artifact.checkpoints import training_ids
 from maskmill.manifests.errors import ConfigError, InputError
 from maskmill.pipeline.answers.verify import verify
 from maskmill.stages.scores.truth import GroundTruth
-from maskmill.stages.students.features import LAST, Cached, backbone_config
+from maskmill.stages.students.backbone_config import BackboneConfig
+from maskmill.stages.students.feature_names import LAST
+from maskmill.stages.students.features import Cached, resolve_backbone
 from maskmill.stages.students.linear import predict_labels
 from maskmill.stages.train import patches
 from maskmill.stages.train.linear import make_classifier
@@ -84,7 +86,7 @@ def _tokens(home: Path) -> Any:
 def test_online_is_cached_and_needs_no_room(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A dataset alone suffices; what is kept in memory changes no byte."""
     cached = train(home, "cached", steps=12, hidden=5)
-    asked = backbone_config(BACKBONE, "random:0", SIZE, "squash")
+    asked = resolve_backbone(BackboneConfig(backbone=BACKBONE, weights="random:0", image_size=SIZE), "cpu")
     online = train(home, "online", steps=12, hidden=5, tokens="", seeing=asked)
     alone = train(home, "alone", steps=12, hidden=5, tokens="", images="", seeing=asked)
     assert alone.summary.counts["fitting"] == COUNT

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskmill.stages.scores.few_shot import Void
+from maskmill.stages.choices import Void
 from maskmill.stages.students.episodes import Episode
 from maskmill.stages.students.features import FeatureBatch, FeatureSpec
 from maskmill.stages.students.learner import Learner

@@ -9,12 +9,15 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+from configs import make_config
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens
-from maskmill.manifests.datasets import FolderSource
+from maskmill.manifests.datasets.layouts import FolderSource
 from maskmill.pipeline.running.run import run
-from maskmill.stages.extract.stage import STAGE as EXTRACT, extract_config
-from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
-from maskmill.stages.pretrain.config import pretrain_config
+from maskmill.stages.extract.config import ExtractConfig
+from maskmill.stages.extract.stage import STAGE as EXTRACT
+from maskmill.stages.index.config import IndexConfig
+from maskmill.stages.index.stage import STAGE as INDEX
+from maskmill.stages.pretrain.config import PretrainConfig
 from maskmill.stages.vision.builtin import BUILTIN, NAME, WEIGHTS_FILE
 from maskmill.stages.vision.weights import read_weights
 
@@ -43,14 +46,16 @@ def test_timm_knows_it_and_loads_it():
 
 
 def test_one_word_means_it_everywhere():
-    in_full, in_short = (extract_config(name, image_size=(64, 64)) for name in (NAME, BUILTIN))
+    in_full, in_short = (make_config(ExtractConfig, backbone=name, image_size=(64, 64)) for name in (NAME, BUILTIN))
     assert in_full == in_short
-    assert in_short.backbone == pretrain_config(BUILTIN).backbone == NAME
+    assert in_short.backbone == make_config(PretrainConfig, backbone=BUILTIN).backbone == NAME
 
 
 def tokens_with(tmp_path: Path, weights: str) -> Tokens:
     out = str(tmp_path / (weights.replace(":", "-") or "own"))
-    config = extract_config(BUILTIN, weights, (48, 48), fields=("tokens:last",), dtype="float32")
+    config = make_config(
+        ExtractConfig, backbone=BUILTIN, weights=weights, image_size=(48, 48), fields=("tokens:last",), dtype="float32"
+    )
     run(EXTRACT, config, {"images": str(tmp_path / "images")}, out)
     return open_tokens(out)
 

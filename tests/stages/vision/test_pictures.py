@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from maskmill.manifests.errors import EnvironmentFault, Reason, RowFailed
-from maskmill.manifests.pictures.decoder import DEFAULT_LIMITS, Limits
+from maskmill.manifests.pictures.limits import DEFAULT_LIMITS, Limits
 from maskmill.stages.stage import RowResult
 from maskmill.stages.vision import pictures
 from maskmill.stages.vision.pictures import BATCHES_AHEAD, Loaded, ViewSpec, batches_ahead, load_picture, stack_pictures

@@ -16,9 +16,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from maskmill.manifests.errors import ConfigError, MissingArtifact
+from maskmill.stages.choices import Positions
 from maskmill.stages.vision.backbone import load_backbone
 from maskmill.stages.vision.checkpoints import convert_weights, read_checkpoint
-from maskmill.stages.vision.positions import Positions, resample_as_dino, resample_as_timm
+from maskmill.stages.vision.positions import resample_as_dino, resample_as_timm
 from maskmill.stages.vision.weights import read_weights, weights_of
 
 TINY = "vit_tiny_patch16_224"

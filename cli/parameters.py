@@ -1,0 +1,91 @@
+"""Options as a shell takes them, made from how a config declares them."""
+
+import typing
+from typing import Any, Literal
+
+import click
+
+from ..manifests.artifact.config import Option, flag, is_list
+
+
+class PartType(click.ParamType[tuple[int, int]]):
+    """I/N, counted from 1."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            part, parts = (int(number) for number in str(value).split("/"))
+        except ValueError:
+            self.fail(f"{value!r} is not of the form I/N, such as 1/16", param, ctx)
+        if not 1 <= part <= parts:
+            self.fail(f"part {part} of {parts} does not exist; parts are counted from 1 to N", param, ctx)
+        return part, parts
+
+
+class SizeType(click.ParamType[tuple[int, int]]):
+    """S, or HxW."""
+
+    name = "S|HxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        rows, cross, columns = str(value).lower().partition("x")
+        if not rows.isdecimal() or (cross and not columns.isdecimal()):
+            self.fail(
+                f"{value!r} is not a size; write a side such as 224, or rows and columns such as 384x512", param, ctx
+            )
+        return int(rows), int(columns or rows)
+
+
+def click_option(one: Option) -> click.Option:
+    """An option as a shell takes it. None stands for leaving it out; what is left open is settled later."""
+    spec, default = one.spec, None if one.is_required else one.default
+    names = [f"--{spec.flag}" if spec.flag else flag(one.name), one.name]
+    help_text = spec.help
+    if one.hint is bool:
+        names[0] += f"/--no-{names[0][2:]}" if default else ""
+        return click.Option(names, is_flag=True, default=default, show_default=bool(default), help=help_text)
+    if is_list(one.hint) and not one.spec.is_repeated:
+        default = ",".join(default or ())
+    elif spec.parse is not None:
+        default = "" if default is None else str(default)
+    default = spec.open_word or default
+    return click.Option(
+        names,
+        type=_click_type(one),
+        default=default if default != "" or one.hint is str else None,
+        required=one.is_required,
+        multiple=spec.is_repeated,
+        metavar=spec.metavar or None,
+        show_default=default not in (None, "", ()),
+        help=help_text,
+    )
+
+
+def _click_type(one: Option) -> Any:
+    spec = one.spec
+    hint = typing.get_args(one.hint)[0] if spec.is_repeated else one.hint
+    members = [each for each in typing.get_args(hint) if each is not type(None)]
+    if spec.parse is None and type(None) in typing.get_args(hint):
+        hint = members[0]
+    if spec.parse is not None or is_list(hint):
+        return str
+    if typing.get_origin(hint) is Literal:
+        return click.Choice([*([spec.open_word] if spec.open_word else []), *typing.get_args(hint)])
+    if typing.get_origin(hint) is tuple:
+        return PartType() if one.name == "part" else SizeType()
+    if hint in (int, float):
+        low, high = _bound(spec.at_least, spec.above), _bound(spec.at_most, spec.below)
+        if low is None and high is None:
+            return hint
+        kind = click.IntRange if hint is int else click.FloatRange
+        return kind(low, high, min_open=spec.above is not None, max_open=spec.below is not None)
+    return hint
+
+
+def _bound(closed: float | int | None, opened: float | int | None) -> Any:
+    return closed if closed is not None else opened

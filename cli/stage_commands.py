@@ -1,0 +1,182 @@
+"""The shell command of every command that makes an artifact, made from its record."""
+
+import dataclasses
+import logging
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import click
+
+from ..manifests.artifact.config import Option, build_config, flag, is_list, layouts_of, options_of
+from ..stages.command import Command as Record, Role
+from ..stages.registry import GROUPS, Entry
+from .help import Command, Group, Lazy
+from .options import PLAN_ONLY, run_options, stage_running
+from .parameters import click_option
+
+
+def stage_commands(entries: Iterable[Entry]) -> dict[str, Lazy]:
+    """The commands of entries of the registry by their first word; those of two words stand in a group."""
+    by_word: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_word.setdefault(entry.words[0], []).append(entry)
+    return {word: _lazy(word, several) for word, several in by_word.items()}
+
+
+def _lazy(word: str, entries: Sequence[Entry]) -> Lazy:
+    if word not in GROUPS:
+        entry = entries[0]
+        return Lazy(entry.line, partial(_stage_command, entry), entry.is_hidden)
+    inner = {entry.words[1]: Lazy(entry.line, partial(_stage_command, entry)) for entry in entries}
+    return Lazy(GROUPS[word], lambda: Group(word, lazy=inner, help=GROUPS[word]))
+
+
+def _stage_command(entry: Entry) -> click.Command:
+    """The command of an entry; a group where its config has variants."""
+    record, name = entry.command, entry.words[-1]
+    layouts = layouts_of(record.config)
+    if not layouts:
+        return _command(record, name, "", _help(entry, record))
+    lazy = {
+        layout: Lazy(text := str(variant.__doc__), partial(_command, record, layout, layout, text))
+        for layout, variant in layouts.items()
+    }
+    return Group(name, lazy=lazy, help=_help(entry, record))
+
+
+def _help(entry: Entry, record: Record) -> str:
+    return f"{entry.line} {record.help}".strip()
+
+
+def _command(record: Record, name: str, layout: str, text: str) -> click.Command:
+    options = options_of(record.config, layout)
+
+    def callback(**values: Any) -> int:
+        return _run(record, layout, values)
+
+    arguments = [_argument(one) for one in options.values() if one.spec.is_argument]
+    own = [click_option(one) for one in options.values() if not one.spec.is_argument]
+    roles = [_role_parameter(role, each) for role, each in record.roles.items() if each.has_parameter]
+    retired = [click.Option([flag(each), each], hidden=True) for each in record.retired]
+    named = [each for each in roles if isinstance(each, click.Argument)]
+    others = [each for each in roles if isinstance(each, click.Option)]
+    return Command(
+        name,
+        params=[*named, *arguments, *own, *others, *retired],
+        running=stage_running(record),
+        callback=callback,
+        help=text,
+    )
+
+
+def _run(record: Record, layout: str, values: dict[str, Any]) -> int:
+    from ..pipeline.answers.estimate import estimate
+    from ..pipeline.running.making import make, place_order
+    from .answers import show_estimate, show_made
+
+    context = click.get_current_context()
+    for name, instead in record.retired.items():
+        if values.pop(name, None) is not None:
+            logging.getLogger("maskmill").warning("%s is no longer needed: %s", flag(name), instead)
+    config, given = _asked(record, layout, values)
+    order = place_order(record, config, given)
+    if context.find_root().meta.get(PLAN_ONLY):
+        return show_estimate(estimate(order, run_options(values)), values["as_json"])
+    if not values["out"]:
+        raise click.UsageError("Missing option '--out'.", context)
+    with _curves(values.get("tensorboard", "")) as show:
+        outcome = make(order, values["out"], run_options(values), show)
+    return show_made(record.name, outcome, values["as_json"]) if outcome else 0
+
+
+def _curves(folder: str) -> Any:
+    from contextlib import nullcontext
+
+    from ..manifests.artifact.underway import no_progress
+
+    if not folder:
+        return nullcontext(no_progress)
+    from ..stages.learning.curves import open_curves
+
+    return open_curves(folder)
+
+
+def _asked(record: Record, layout: str, values: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
+    """The config that is asked for, and where its inputs lie by role."""
+    from ..manifests.artifact.plan import PLAN
+    from ..manifests.files.place import place
+
+    options = options_of(record.config, layout)
+    typed = {name: _value(one, values[name]) for name, one in options.items() if values[name] is not None}
+    given: dict[str, str] = {}
+    files: dict[str, tuple[str, ...]] = {}
+    for role, each in record.roles.items():
+        if not each.has_parameter:
+            uri = typed.get(each.or_field)
+            if isinstance(uri, str) and place(uri).exists(PLAN):
+                given[role] = place(uri).uri
+                del typed[each.or_field]
+            continue
+        named = values[f"input_{role}"]
+        uris = [named] if isinstance(named, str) else list(named or ())
+        if each.or_field:
+            files[each.or_field] = tuple(_file(uri) for uri in uris)
+        for number, uri in enumerate(uris, 1):
+            if uri and not (each.or_field and _file(uri)):
+                given[_numbered(role, each, number)] = place(uri).uri
+    config = build_config(record.config, {name: _listed(options[name], value) for name, value in typed.items()}, layout)
+    return dataclasses.replace(config, **files) if files else config, given
+
+
+def _file(uri: str) -> str:
+    """The absolute path of a file, nothing where it is none."""
+    import os
+
+    return os.path.abspath(uri) if os.path.isfile(uri) else ""
+
+
+def _numbered(role: str, each: Role, number: int) -> str:
+    if not each.several or (number == 1 and each.several != role):
+        return role
+    return f"{each.several}{number}"
+
+
+def _value(one: Option, value: Any) -> Any:
+    """What a shell gives, as a recipe would."""
+    from ..manifests.files.place import place
+
+    if one.spec.path in ("file", "folder") and value:
+        return place(value).uri
+    if one.spec.is_list_file or not is_list(one.hint):
+        return value
+    if one.spec.is_repeated:
+        inner = typing.get_args(one.hint)[0]
+        return tuple(_parts(each) if is_list(inner) else each for each in value)
+    return _parts(value)
+
+
+def _listed(one: Option, value: Any) -> Any:
+    if not one.spec.is_list_file or not isinstance(value, str):
+        return value
+    from ..manifests.published.schema import read_id_list
+
+    return tuple(read_id_list(value)) if value else ()
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _argument(one: Option) -> click.Argument:
+    return click.Argument([one.name], metavar=one.name.upper(), help=one.spec.help)
+
+
+def _role_parameter(role: str, each: Role) -> click.Parameter:
+    name = f"input_{role}"
+    if each.flag:
+        many = {"multiple": True} if each.several else {"default": ""}
+        return click.Option([each.flag, name], metavar=each.metavar, help=each.help, **many)
+    count = -1 if each.several else 1
+    return click.Argument([name], metavar=each.metavar or role.upper(), help=each.help, nargs=count, required=True)

@@ -1,0 +1,18 @@
+"""Words that options of several stages take, where nothing heavy is imported."""
+
+from typing import Literal
+
+Fit = Literal["pad", "squash"]  # neither loses anything of a picture
+FitOrCrop = Literal["crop", "pad", "squash"]
+Positions = Literal["dino", "timm"]
+Autocast = Literal["off", "bfloat16", "float16"]
+Void = Literal["background", "ignore"]  # what 255 in the ground truth of few-shot episodes is
+EPISODES = 1000  # of a few-shot fold, as published
+Size = tuple[int, int]  # rows and columns
+
+DEVICE_HELP = "Device: cpu, cuda or cuda:NUMBER."
+SEED_HELP = "Random seed"
+WEIGHTS_HELP = (
+    "Weights: safetensors, a torch checkpoint of tensors, a checkpoint artifact, or random:SEED; timm's own by default."
+)
+SIZE_HELP = "View size in pixels, whole patches; the backbone's own by default."

@@ -1,0 +1,94 @@
+"""What `mask` and `fit` ask for."""
+
+from dataclasses import dataclass
+
+from ...manifests.artifact.config import check_config, checks_itself, option
+from ...manifests.errors import ConfigError
+from ..choices import SEED_HELP
+from ..command import IMAGES, Command, Role
+from ..maps.threshold_rules import THRESHOLD_FORMS, ThresholdRule, parse_threshold
+
+ALL, OWN = "all", "0"  # supports: all pictures of the class; the picture itself
+TOKENS, VIEW = "tokens", "view"  # roles: the first view, and each further one with its number
+METHOD_NAMES = "cst, cls-attention, ncut or maskcut"
+
+
+def parse_supports(text: str) -> str:
+    """ "all", or a number as it is written shortest; raises ConfigError."""
+    if text == ALL or (text.isascii() and text.isdigit()):
+        return text if text == ALL else str(int(text))
+    raise ConfigError(f"supports is {text!r} and must be a number from 0, or all")
+
+
+@checks_itself
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskConfig:
+    method: str = option("cst", f"Mask method: {METHOD_NAMES}.", metavar="M")
+    # Settled: 0 for rows without class; a number or "all" for rows of a class.
+    supports: str = option(
+        None,
+        "Supports of cst: K or all look for each class of a picture with other pictures of that class (8 by default); "
+        "0 looks for what stands out by the picture's own class query.",
+        metavar="K|all",
+        parse=parse_supports,
+    )
+    seed: int = option(0, f"{SEED_HELP} for choosing supports.")
+    threshold: ThresholdRule = option(
+        None,
+        f"Threshold kept with each map, which refine cuts at: {THRESHOLD_FORMS}; the method's own by default.",
+        metavar="RULE",
+        parse=parse_threshold,
+    )
+    per_head: bool = option(False, "Also keep one map a head, which enhance reads.")
+    instances: int = option(None, "Objects to look for in a picture (maskcut; 3 by default).", metavar="N")
+    tau: float | None = option(
+        None, "Cosine above which two keys agree (ncut and maskcut; 0.2 and 0.15 by default).", metavar="COSINE"
+    )
+
+    def __post_init__(self) -> None:
+        check_config(self)
+
+
+@checks_itself
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitConfig:
+    method: str = option(help="Mask method to fit.", metavar="M")
+    seed: int = option(0, f"{SEED_HELP}.")
+
+    def __post_init__(self) -> None:
+        check_config(self)
+
+
+MASK = Command(
+    name="mask",
+    makes="maps",
+    config=MaskConfig,
+    work=".mask.stage:STAGE",
+    roles={
+        TOKENS: Role(
+            kind="tokens", metavar="TOKENS", help="Tokens artifact; further ones are views of it.", several=VIEW
+        ),
+        "images": IMAGES,
+        "model": Role(
+            kind="checkpoint",
+            flag="--model",
+            key="model",
+            metavar="CHECKPOINT",
+            help="Checkpoint written by `maskmill fit`.",
+            is_optional=True,
+            made_by=(),
+        ),
+    },
+    help="One map a picture, or a picture and class. Several TOKENS are views of the same pictures, mirrored or of "
+    "other sizes; their maps are merged on the grid of the first.",
+)
+FIT = Command(
+    name="fit",
+    makes="checkpoint",
+    config=FitConfig,
+    work=".mask.method_fit:FIT",
+    roles={"tokens": Role(kind="tokens", metavar="TOKENS", help="Tokens artifact."), "images": IMAGES},
+    help="The checkpoint is what `mask --model` takes.",
+    has_units=False,
+    in_recipes=False,
+)

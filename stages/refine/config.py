@@ -1,0 +1,77 @@
+"""What `refine` asks for."""
+
+from dataclasses import dataclass
+
+from ...manifests.artifact.config import check_config, checks_itself, option
+from ...manifests.errors import ConfigError
+from ..choices import DEVICE_HELP
+from ..command import IMAGES, Command, Role
+from ..maps.background_rules import BACKGROUND_FORMS, BackgroundRule, RowThresholds, parse_background
+from .presets import Preset, Refiner, find_preset, preset_background
+
+PRESET = "preset"  # a background rule: the one that the preset's authors use
+
+
+def _parse_rule(text: str) -> BackgroundRule | str:
+    """The rule; `preset` stays a word until the preset is known."""
+    return PRESET if text.strip() == PRESET else parse_background(text)
+
+
+@checks_itself
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefineConfig:
+    refiner: Refiner = option(
+        "none", "Refiner; crf needs the extra of that name. Each keeps one CPU core busy: --workers N uses more."
+    )
+    preset: Preset | None = option(
+        "",
+        "Parameters of the refiner: of crf a name (irn by default); of par toco, afa or afa-coco; of guided RADIUS,EPS "
+        "(15,0.001 by default).",
+        metavar="NAME",
+        parse=str,
+    )
+    background: BackgroundRule = option(
+        RowThresholds(),
+        f"Background rule: {BACKGROUND_FORMS}, or preset (the rule of the preset's authors; for maps scaled to 0–1).",
+        metavar="RULE",
+        parse=_parse_rule,
+    )
+    threshold: float | None = option(
+        None, "Cut every map at this score instead of its own threshold.", metavar="SCORE", at_least=0, at_most=1
+    )
+    device: str = option("cpu", f"{DEVICE_HELP} Used by par and guided.", changes_bytes=False, is_kept=True)
+
+    def __post_init__(self) -> None:
+        check_config(self)
+        if isinstance(self.preset, str):
+            if self.refiner == "none" and (self.preset or str(self.background) == PRESET):
+                raise ConfigError("--preset is for --refiner crf, par or guided; name one of them, or leave it out")
+            object.__setattr__(self, "preset", find_preset(self.refiner, self.preset))
+        if str(self.background) == PRESET:
+            object.__setattr__(self, "background", preset_background(self.preset))
+        if self.threshold is not None and not isinstance(self.background, RowThresholds):
+            raise ConfigError(
+                f"threshold {self.threshold:g} is for rows and the background rule is {self.background}; give one"
+            )
+
+
+REFINE = Command(
+    name="refine",
+    makes="labels",
+    config=RefineConfig,
+    work=".refine.stage:STAGE",
+    roles={
+        "maps": Role(kind="maps", metavar="MAPS", help="Maps artifact."),
+        "images": IMAGES,
+        "class_maps": Role(
+            kind="maps",
+            flag="--class-maps",
+            key="class_maps",
+            metavar="MAPS",
+            help="Maps of classes, which name objects that were found without a class.",
+            is_optional=True,
+            made_by=(),
+        ),
+    },
+    help="Label maps have each picture's own size. Soft maps are upsampled, cut, and refined on the picture if wanted.",
+)

@@ -1,0 +1,29 @@
+"""A backbone that runs while a student learns or answers, as `extract` is asked for one."""
+
+from dataclasses import dataclass
+
+from ...manifests.artifact.config import check_config, checks_itself, option, settled
+from ..choices import SIZE_HELP, WEIGHTS_HELP, Fit, Positions, Size
+
+
+@checks_itself
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneConfig:
+    backbone: str = option(
+        help="Run this backbone of timm in the loop, instead of reading stored tokens.", metavar="NAME"
+    )
+    weights_sha256: str = settled("")
+    image_size: Size = option(None, f"With --backbone: {SIZE_HELP[0].lower()}{SIZE_HELP[1:]}", metavar="S|HxW")
+    fit: Fit = option("squash", "With --backbone: squash the pictures, or keep the aspect ratio and pad.")
+    positions: Positions = settled()
+    weights: str = option(
+        "",
+        f"With --backbone: {WEIGHTS_HELP[0].lower()}{WEIGHTS_HELP[1:]}",
+        metavar="FILE",
+        path="weights",
+        changes_bytes=False,
+    )
+    device: str = settled("cpu", changes_bytes=False)
+
+    def __post_init__(self) -> None:
+        check_config(self)
