@@ -37,8 +37,8 @@ def sweep(
     """Run a recipe with every combination of the values of all --set, and compare them in one table.
 
     All combinations are checked before any runs. Each runs as `maskmill run` would, in the same WORK: what they share
-    is made once. A combination that fails ends alone; the exit code is the highest of the failures', else 6 if there is a
-    warning. Rerun to resume.
+    is made once. A combination that fails ends alone; the exit code is the highest of the failures', else 6 if there
+    is a warning. Rerun to resume.
     """
     from ..pipeline.recipes.sweep.grid import build_grid, parse_axes
     from ..pipeline.recipes.sweep.running import foresee_grid, run_grid, worst_code

@@ -171,7 +171,7 @@ def check_config(config: Any) -> None:
     """Reads text forms into their objects, and raises ConfigError for a value of another type or out of range."""
     for field, hint in _fields_of(type(config)):
         spec, value = spec_of(field), getattr(config, field.name)
-        if spec.open_word and value == spec.open_word:
+        if value == spec.open_word and field.default is None and (value or spec.parse):  # said to be left open
             object.__setattr__(config, field.name, None)
             continue
         if value is None and field.default is None:
