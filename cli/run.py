@@ -101,7 +101,7 @@ def _show_made(steps: "Iterator[Made]", as_json: bool) -> int:
         for step in steps:
             made.append(step)
             if not as_json:
-                _show_outcome(step.outcome)
+                _show_outcome(_spelled(step))
     finally:
         if as_json:
             outcomes = [(step.stage, step.outcome) for step in made]
@@ -116,6 +116,16 @@ def _results(made: "Sequence[Made]") -> list[Outcome]:
     """What there is to be handed on: the dataset and the student, or what the last step made that is no number."""
     last = [step.outcome for step in made if step.outcome.kind != "metrics"][-1:]
     return [step.outcome for step in made if step.stage in RESULTS] or last
+
+
+def _spelled(step: "Made") -> Outcome:
+    """Its warnings name options as `run` takes them."""
+    from ..pipeline.recipes.spelling import spell
+    from ..pipeline.recipes.steps import recipe_steps
+
+    command = recipe_steps()[step.stage.partition("-view")[0]].command
+    warnings = tuple(spell(warning, command, "set") for warning in step.outcome.warnings)
+    return dataclasses.replace(step.outcome, warnings=warnings)
 
 
 def _show_outcome(outcome: Outcome) -> None:

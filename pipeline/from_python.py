@@ -12,6 +12,7 @@ from ..stages.command import Command
 from ..stages.registry import COMMANDS, find_stage
 from .recipes.chain import Made, run_recipe as run_each
 from .recipes.recipe import read_recipe
+from .recipes.spelling import errors_spelled
 from .recipes.steps import LAYOUT, table_options
 from .running.making import make, place_order
 from .running.options import RunOptions
@@ -28,12 +29,10 @@ def run(
     as `config_of` gives it. Name only those inputs that the others do not lead to. Raises MaskmillError where a command
     would end with its sentence."""
     given = {role: place(path).uri for role, path in inputs.items()}
-    if isinstance(step, str):
-        command = _command_named(step)
-        config = _config_of_settings(command, settings)
-    else:
-        command, config = _command_of(step, settings), step
-    outcome = make(place_order(command, config, given), place(out).uri, options or RunOptions())
+    command = _command_named(step) if isinstance(step, str) else _command_of(step, settings)
+    with errors_spelled(command, "python"):
+        config = _config_of_settings(command, settings) if isinstance(step, str) else step
+        outcome = make(place_order(command, config, given), place(out).uri, options or RunOptions())
     assert outcome is not None, "torchrun starts commands, not programs"
     return outcome
 

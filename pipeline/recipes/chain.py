@@ -1,7 +1,7 @@
 """The artifacts of a recipe, one after the other: each in the directory of WORK that is its home."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from ..running.run import Outcome, run as run_units
 from ..running.whole import run_whole
 from .homes import home_of, reuse_inputs
 from .recipe import Recipe
+from .spelling import errors_spelled
 from .steps import RecipeStep
 
 LAST_RUN = "last-run.json"
@@ -148,13 +149,8 @@ def _before(recipe: Recipe, start: str) -> list[str]:
     return names[: names.index(start)] if start else []
 
 
-@contextmanager
-def _name_step_in_errors(step: RecipeStep) -> Iterator[None]:
-    """Says of an error which stage it was."""
-    try:
-        yield
-    except MaskmillError as error:
-        raise type(error)(f"{step.name}: {error}") from error
+def _name_step_in_errors(step: RecipeStep) -> AbstractContextManager[None]:
+    return errors_spelled(step.command, "set", f"{step.name}: ")
 
 
 def _target(recipe: Recipe, step: RecipeStep, work: Place, made: Mapping[str, Artifact]) -> _Target:

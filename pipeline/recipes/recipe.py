@@ -18,6 +18,7 @@ from ...manifests.files.place import Place, place, split
 from ...manifests.pictures.sources import open_user_file
 from ..running.options import RunOptions
 from . import SCRIPTS, SHIPPED, recipe_file
+from .spelling import Spelling, spell
 from .steps import EXTRACT, MASK, VIEWS, RecipeStep, recipe_steps, view_options
 
 Tables = dict[str, dict[str, Any]]
@@ -101,7 +102,11 @@ def parse_recipe(data: bytes, where: str, base: Place, settings: Sequence[str | 
             faults[name] = [*_missing_steps(step, tables), *wrong]
     views = _add_views(found, faults)
     _check(found, faults, recipe_steps(views))
-    mistakes += [f"[{name}] {fault}" for name, of_table in faults.items() for fault in of_table]
+    spelling: Spelling = "set" if where.startswith("--") else "key"
+    known = recipe_steps(views)
+    mistakes += [
+        f"[{name}] {spell(fault, known[name].command, spelling)}" for name, some in faults.items() for fault in some
+    ]
     if mistakes:
         raise ConfigError(_mistakes_text(where, mistakes))
     return Recipe(Heading(**values), run, found, views)

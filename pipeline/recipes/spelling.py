@@ -1,0 +1,55 @@
+"""Options in messages, in the words of whoever reads them.
+
+The stages name an option as their command spells it, `--weights`. A recipe calls it `weights`, `run --set` calls it
+`extract.weights=`, and a program passes `weights=`. Commands in backticks stay as they are.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from ...manifests.artifact.config import options_of
+from ...manifests.errors import MaskmillError
+from ...stages.command import Command
+
+Spelling = Literal["key", "set", "python"]
+_COMMAND = re.compile(r"(`[^`]*`)")
+_OPTION = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)(?: (?=[A-Z]))?")
+_CHOSEN = re.compile(r"\b(choose|try|pass|give) --([a-z][a-z0-9-]*) ([a-z0-9][\w.:+-]*\w)")  # with a value
+
+
+def spell(sentence: str, command: Command, spelling: Spelling) -> str:
+    """The sentence with every option of the command spelled so."""
+    names = {name.replace("_", "-"): name for name in options_of(command.config)}
+    names |= {role.flag[2:]: role.key or name for name, role in command.roles.items() if role.flag}
+
+    def rename(option: str) -> str:
+        if option == "out" and spelling == "set":
+            return "--work"
+        if option not in names:
+            return f"--{option}"
+        return {"key": "", "set": f"--set {command.name}.", "python": ""}[spelling] + names[option]
+
+    def with_value(match: re.Match[str]) -> str:
+        verb, option, value = match.groups()
+        return f"{verb} {rename(option)}={value}" if option in names else match.group()
+
+    def alone(match: re.Match[str]) -> str:
+        is_out = match.string[match.end() :].lstrip().startswith(("out", "="))
+        sign = "" if is_out or spelling == "key" or match[1] not in names else "="
+        return rename(match[1]) + sign + (" " if match.group().endswith(" ") and not sign else "")
+
+    parts = _COMMAND.split(sentence)
+    return "".join(
+        part if part.startswith("`") else _OPTION.sub(alone, _CHOSEN.sub(with_value, part)) for part in parts
+    )
+
+
+@contextmanager
+def errors_spelled(command: Command, spelling: Spelling, prefix: str = "") -> Iterator[None]:
+    """Raises an error of the user's again with its options spelled so."""
+    try:
+        yield
+    except MaskmillError as error:
+        raise type(error)(prefix + spell(str(error), command, spelling)) from error
