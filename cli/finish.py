@@ -5,11 +5,11 @@ from typing import Any
 import click
 
 from .answers import show_outcome
-from .help import Command
+from .help import SectionedCommand
 from .options import HOW, run_options, running
 
 
-@click.command(cls=Command, running=running(HOW))
+@click.command(cls=SectionedCommand, running=running(HOW))
 @click.argument("artifact", help="Artifact whose parts have run.")
 def finish(artifact: str, **values: Any) -> int:
     """Complete ARTIFACT whose parts have run: check the ledger, gather the rows, write artifact.json."""

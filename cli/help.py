@@ -8,7 +8,7 @@ import click
 from click.shell_completion import CompletionItem
 
 
-class Command(click.Command):
+class SectionedCommand(click.Command):
     """A command whose options of running stand in a section of their own."""
 
     def __init__(

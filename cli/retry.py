@@ -5,11 +5,11 @@ from typing import Any
 import click
 
 from .answers import show_outcome
-from .help import Command
+from .help import SectionedCommand
 from .options import HOW, WHERE, run_options, running
 
 
-@click.command(cls=Command, running=running([*WHERE, *HOW]))
+@click.command(cls=SectionedCommand, running=running([*WHERE, *HOW]))
 @click.argument("artifact", help="Artifact with failed rows.")
 def retry(artifact: str, **values: Any) -> int:
     """Run the units of ARTIFACT that hold failed rows again, with the configuration they were planned with."""

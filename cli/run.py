@@ -14,7 +14,7 @@ from ..manifests.files.place import Place, place, split
 from ..pipeline.running.options import RunOptions
 from ..pipeline.running.run import Outcome
 from .answers import echo_json, show_metrics, show_outcome
-from .help import Command
+from .help import SectionedCommand
 from .options import HOW, WHERE, run_options, running
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def recipe_command(dry_run: str, **settings: Any) -> Callable[[Callable[..., int
         click.Option(["--dry-run"], is_flag=True, help=dry_run),
         click.Option(["--set", "settings"], multiple=True, **settings),
     ]
-    return click.command(cls=Command, params=own, running=running(["update", *WHERE, *HOW]))
+    return click.command(cls=SectionedCommand, params=own, running=running(["update", *WHERE, *HOW]))
 
 
 @recipe_command(

@@ -12,7 +12,7 @@ import click
 from ..manifests.artifact.config import Option, build_config, flag, is_list, layouts_of, options_of
 from ..stages.command import Command as Record, Role
 from ..stages.registry import GROUPS, Entry
-from .help import Command, Group, Lazy
+from .help import Group, Lazy, SectionedCommand
 from .options import PLAN_ONLY, run_options, stage_running
 from .parameters import click_option
 
@@ -62,7 +62,7 @@ def _command(record: Record, name: str, layout: str, text: str) -> click.Command
     retired = [click.Option([flag(each), each], hidden=True) for each in record.retired]
     named = [each for each in roles if isinstance(each, click.Argument)]
     others = [each for each in roles if isinstance(each, click.Option)]
-    return Command(
+    return SectionedCommand(
         name,
         params=[*named, *arguments, *own, *others, *retired],
         running=stage_running(record),

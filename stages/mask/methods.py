@@ -118,55 +118,62 @@ def maskcut_instance_maps(given: MethodInput) -> Float32[np.ndarray, "R T"]:
     return maps_RT
 
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Method(
-            name="cst",
-            source="tokens",
-            reads=("keys", "cls_query"),
-            apply=cst_maps,
-            score_kind="cosine01",
-            align_corners=True,
-            threshold="otsu",
-            merge="mean",
-            takes_supports=True,
-            per_head=cst_head_maps,
-        ),
-        Method(
-            name="cls-attention",
-            source="tokens",
-            reads=("cls_attention",),
-            apply=cls_attention_maps,
-            score_kind="share_of_max",
-            align_corners=False,
-            threshold="kept-mass:0.6",
-            merge="sum",
-            per_head=cls_attention_head_maps,
-        ),
-        Method(
-            name="ncut",
-            source="tokens",
-            reads=("keys",),
-            apply=ncut_maps,
-            score_kind="mean_at_half",
-            align_corners=False,
-            threshold=f"{MEAN:g}",
-            tau=0.2,
-        ),
-        Method(
-            name="maskcut",
-            source="tokens",
-            reads=("keys",),
-            apply=maskcut_instance_maps,
-            score_kind="mean_at_half",
-            align_corners=False,
-            threshold=f"{MEAN:g}",
-            instances=3,
-            tau=0.15,
-        ),
-    )
-}
+def methods_by_name(*methods: Method) -> dict[str, Method]:
+    """Refuses two methods of one name, of which the second would hide the first."""
+    table: dict[str, Method] = {}
+    for method in methods:
+        if method.name in table:
+            raise ConfigError(f"there are two mask methods called {method.name}; rename one")
+        table[method.name] = method
+    return table
+
+
+METHODS: dict[str, Method] = methods_by_name(
+    Method(
+        name="cst",
+        source="tokens",
+        reads=("keys", "cls_query"),
+        apply=cst_maps,
+        score_kind="cosine01",
+        align_corners=True,
+        threshold="otsu",
+        merge="mean",
+        takes_supports=True,
+        per_head=cst_head_maps,
+    ),
+    Method(
+        name="cls-attention",
+        source="tokens",
+        reads=("cls_attention",),
+        apply=cls_attention_maps,
+        score_kind="share_of_max",
+        align_corners=False,
+        threshold="kept-mass:0.6",
+        merge="sum",
+        per_head=cls_attention_head_maps,
+    ),
+    Method(
+        name="ncut",
+        source="tokens",
+        reads=("keys",),
+        apply=ncut_maps,
+        score_kind="mean_at_half",
+        align_corners=False,
+        threshold=f"{MEAN:g}",
+        tau=0.2,
+    ),
+    Method(
+        name="maskcut",
+        source="tokens",
+        reads=("keys",),
+        apply=maskcut_instance_maps,
+        score_kind="mean_at_half",
+        align_corners=False,
+        threshold=f"{MEAN:g}",
+        instances=3,
+        tau=0.15,
+    ),
+)
 
 
 def find_method(name: str) -> Method:

@@ -15,7 +15,7 @@ Avoidance = Literal["centering", "sinkhorn", "me-max", "sinkhorn+me-max"]
 
 
 @dataclass(frozen=True, slots=True)
-class Losses:
+class LossWeights:
     """What is learned from: loss → weight, in the order of LOSSES."""
 
     weights: tuple[tuple[str, float], ...]
@@ -24,7 +24,7 @@ class Losses:
         return ",".join(f"{name}:{weight!r}" for name, weight in self.weights)
 
 
-def parse_losses(text: str) -> Losses:
+def parse_losses(text: str) -> LossWeights:
     """Names with weights as in cls,patch:0.5; a weight that is left out is 1, and one of 0 leaves its loss out."""
     weights: dict[str, float] = {}
     for part in text.split(","):
@@ -42,16 +42,16 @@ def parse_losses(text: str) -> Losses:
     kept = tuple((name, weights[name]) for name in LOSSES if weights.get(name))
     if not kept:
         raise ConfigError(f"losses are {text!r}, and one at least must have a weight above 0")
-    return Losses(kept)
+    return LossWeights(kept)
 
 
 @checks_itself
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainConfig:
     backbone: str = option(help="Name in timm, such as vit_small_patch16_224.", metavar="NAME")
-    losses: Losses = option(
+    losses: LossWeights = option(
         parse_losses("cls,patch,reconstruction"),
-        f"Losses, of {', '.join(LOSSES)}, with weights as in patch:0.5.",
+        f"LossWeights, of {', '.join(LOSSES)}, with weights as in patch:0.5.",
         metavar="LOSS[:WEIGHT],…",
         parse=parse_losses,
     )

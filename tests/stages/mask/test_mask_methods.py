@@ -22,7 +22,7 @@ from maskmill.pipeline.running.run import Outcome, retry
 from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.mask.config import FitConfig
 from maskmill.stages.mask.method_fit import FIT
-from maskmill.stages.mask.methods import METHODS, Method, MethodInput
+from maskmill.stages.mask.methods import METHODS, Method, MethodInput, methods_by_name
 from maskmill.stages.stage import Findings, Inputs
 from small_tokens import PICTURES, Bench
 
@@ -231,3 +231,8 @@ def test_a_method_that_raises_gives_up_its_units(bench: Bench, monkeypatch: pyte
     assert outcome.counts["reasons"] == {"error": 12}
     rows = open_artifact(str(out)).rows(["id", "class", "instance"]).to_pylist()
     assert {(row["id"], row["class"], row["instance"]) for row in rows} >= {("both/3", 2, 0), ("both/3", 3, 0)}
+
+
+def test_two_methods_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigError, match="two mask methods called cst"):
+        methods_by_name(METHODS["cst"], METHODS["ncut"], METHODS["cst"])
