@@ -20,7 +20,7 @@ def demo(out: str, images: str) -> int:
     began = time.monotonic()
     work, pictures = place(out), place(images) if images else None
     if pictures is not None and pictures.is_local and not pictures.exists():
-        raise InputError(f"there is no folder {pictures}; check the path")
+        raise InputError(f"--images is {pictures}, which is not there; check the path")
     if begin(work):
         click.echo(f"# goes on in {work}, where an earlier demo lies")
     for step in own_steps(work, pictures.uri) if pictures else steps(work):
@@ -41,7 +41,7 @@ def demo(out: str, images: str) -> int:
 
 def _show_gains(work: Place) -> None:
     lines = gains(work)
-    width = max(len(each.what) for each in lines)
+    width = max(len(line.what) for line in lines)
     click.echo(f"\n# what each step gained; 95 % intervals\n{'':{width}}  pictures  mIoU")
-    for each in lines:
-        click.echo(f"{each.what:{width}}  {each.pictures:8}  {each.miou:.3f} ({each.low:.3f}–{each.high:.3f})")
+    for line in lines:
+        click.echo(f"{line.what:{width}}  {line.pictures:8}  {line.miou:.3f} ({line.low:.3f}–{line.high:.3f})")

@@ -27,17 +27,19 @@ def export(dataset: str, to: str, out: str, images_root: str | None, overwrite: 
     """Write the pictures and masks of DATASET in the format of another tool, without those its quality rule dropped."""
     from ..manifests.exports.run import export_dataset
 
-    found = export_dataset(dataset, to, out, images_root, overwrite)
+    result = export_dataset(dataset, to, out, images_root, overwrite)
     if as_json:
-        echo_json(dataclasses.asdict(found))
+        echo_json(dataclasses.asdict(result))
     else:
-        _show(found)
+        _show(result)
     return 0
 
 
-def _show(found: "Exported") -> None:
-    without = [f"{count} {why}" for why, count in found.left_out.items() if count]
+def _show(result: "Exported") -> None:
+    without = [f"{count} {why}" for why, count in result.left_out.items() if count]
     left_out = f" (left out: {', '.join(without)})" if without else ""
-    click.echo(f"{found.format}: {found.rows} rows{left_out}, {found.files} files, {size(found.bytes)} → {found.at}")
-    for what, count in found.lost.items():
+    click.echo(
+        f"{result.format}: {result.rows} rows{left_out}, {result.files} files, {size(result.bytes)} → {result.at}"
+    )
+    for what, count in result.lost.items():
         click.echo(f"  {what}: {count:,}")

@@ -20,19 +20,20 @@ def gc(work: str, yes: bool, as_json: bool) -> int:
     """
     from ..pipeline.answers.gc import clean
 
-    found = clean(work, yes)
-    going = sum(each.bytes for each in found.to_delete)
+    cleaning = clean(work, yes)
+    going = sum(artifact.bytes for artifact in cleaning.to_delete)
     if as_json:
-        echo_json({**dataclasses.asdict(found), "bytes": going})
+        echo_json({**dataclasses.asdict(cleaning), "bytes": going})
         return 0
     rows = [
-        (each.name, each.kind, size(each.bytes), each.why or ("deleted" if yes else "can go")) for each in found.entries
+        (artifact.name, artifact.kind, size(artifact.bytes), artifact.why or ("deleted" if yes else "can go"))
+        for artifact in cleaning.entries
     ]
     print_table(("artifact", "kind", "bytes", ""), rows, last_right=False)
-    kept = f"{len(found.to_keep)} kept ({size(sum(each.bytes for each in found.to_keep))})"
+    kept = f"{len(cleaning.to_keep)} kept ({size(sum(artifact.bytes for artifact in cleaning.to_keep))})"
     if yes:
-        click.echo(f"{len(found.to_delete)} deleted, {size(going)}; {kept} in {found.at}")
+        click.echo(f"{len(cleaning.to_delete)} deleted, {size(going)}; {kept} in {cleaning.at}")
     else:
-        more = "; --yes deletes them" if found.to_delete else ""
-        click.echo(f"{len(found.to_delete)} can go, {size(going)}; {kept} in {found.at}{more}")
+        more = "; --yes deletes them" if cleaning.to_delete else ""
+        click.echo(f"{len(cleaning.to_delete)} can go, {size(going)}; {kept} in {cleaning.at}{more}")
     return 0

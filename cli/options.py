@@ -43,7 +43,7 @@ def run_options(values: Mapping[str, Any]) -> RunOptions:
     """The run options among a command's parameters; sets how loud the command is."""
     level = logging.DEBUG if values.get("verbose") else logging.WARNING if values.get("quiet") else logging.INFO
     logging.getLogger("maskmill").setLevel(level)
-    told = {name: values[name] for name in options_of(RunOptions) if values.get(name) is not None}
-    if values.get("quiet") and told.get("log") == "progress":
-        told["log"] = "quiet"
-    return RunOptions(**told)
+    given = {name: values[name] for name in options_of(RunOptions) if values.get(name) is not None}
+    if values.get("quiet") and given.get("log") == "progress":
+        given["log"] = "quiet"
+    return RunOptions(**given)

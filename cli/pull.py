@@ -12,7 +12,7 @@ from .answers import echo_json, files_text, size
     "url", metavar="URL[@DIGEST]", help="Where it was pushed; DIGEST names a version, the latest by default."
 )
 @click.argument("directory", metavar="DIR", help="Folder to fetch into; it must be empty or new.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the copy as JSON.")
 def pull(url: str, directory: str, as_json: bool) -> int:
     """Download a version from URL into DIR.
 
@@ -21,12 +21,12 @@ def pull(url: str, directory: str, as_json: bool) -> int:
     """
     from ..pipeline.sharing.sharing import pull as pulled
 
-    found = pulled(url, directory, is_shown=not as_json)
+    copy = pulled(url, directory, is_shown=not as_json)
     if as_json:
-        echo_json(dataclasses.asdict(found))
+        echo_json(dataclasses.asdict(copy))
         return 0
     click.echo(
-        f"{found.kind}: version {found.version[:12]}, {files_text(found.files)}, {size(found.bytes)}, all verified; "
-        f"fetched {files_text(found.moved_files)}, {size(found.moved_bytes)} in {found.seconds:.1f} s → {found.at}"
+        f"{copy.kind}: version {copy.version[:12]}, {files_text(copy.files)}, {size(copy.bytes)}, all verified; "
+        f"fetched {files_text(copy.moved_files)}, {size(copy.moved_bytes)} in {copy.seconds:.1f} s → {copy.at}"
     )
     return 0

@@ -19,12 +19,12 @@ def push(dataset: str, url: str, as_json: bool) -> int:
     """
     from ..pipeline.sharing.sharing import push as pushed
 
-    found = pushed(dataset, url, is_shown=not as_json)
+    result = pushed(dataset, url, is_shown=not as_json)
     if as_json:
-        echo_json(dataclasses.asdict(found))
+        echo_json(dataclasses.asdict(result))
         return 0
     click.echo(
-        f"{found.kind}: {files_text(found.files)}, {size(found.bytes)}; sent {files_text(found.moved_files)}, "
-        f"{size(found.moved_bytes)} in {found.seconds:.1f} s → {found.at}@{found.version[:12]}"
+        f"{result.kind}: {files_text(result.files)}, {size(result.bytes)}; sent {files_text(result.moved_files)}, "
+        f"{size(result.moved_bytes)} in {result.seconds:.1f} s → {result.at}@{result.version[:12]}"
     )
     return 0

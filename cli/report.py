@@ -8,7 +8,7 @@ from .answers import echo_json, size
 
 
 @click.command()
-@click.argument("found", metavar="WORK|ARTIFACT...", nargs=-1, required=True, help="Work folder, or artifacts.")
+@click.argument("places", metavar="WORK|ARTIFACT...", nargs=-1, required=True, help="Work folder, or artifacts.")
 @click.option("--out", metavar="FILE.html", default="report.html", show_default=True, help="File to write.")
 @click.option(
     "--pictures",
@@ -21,11 +21,11 @@ from .answers import echo_json, size
     "--images-root", metavar="DIR", default="", help="Folder of the pictures, if they are no longer where they were."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def report(found: tuple[str, ...], out: str, pictures: int, images_root: str, as_json: bool) -> int:
+def report(places: tuple[str, ...], out: str, pictures: int, images_root: str, as_json: bool) -> int:
     """Write one HTML file that shows a work folder, or artifacts and what they were made from. Reads files only."""
     from ..pipeline.report.page import write_report
 
-    written = write_report(found, out, pictures, images_root)
+    written = write_report(places, out, pictures, images_root)
     if as_json:
         echo_json(dataclasses.asdict(written))
         return 0

@@ -71,7 +71,7 @@ def run(
 
 
 def recipe_reader(recipe: str | None, images: str) -> "Callable[[Sequence[str | Setting]], Recipe]":
-    """From settings to the recipe that is asked for with them."""
+    """A function that reads the recipe with some settings."""
     from ..pipeline.recipes import read_shipped_recipe
     from ..pipeline.recipes.recipe import parse_recipe, recipe_bytes
 
@@ -87,15 +87,15 @@ def work_place(recipe: str | None, work: str) -> Place:
     return place(work) if work else (split(recipe)[0] if recipe else place(".")).join(WORK)
 
 
-def recipe_options(told: Mapping[str, Any], values: Mapping[str, Any]) -> RunOptions:
+def recipe_options(of_recipe: Mapping[str, Any], values: Mapping[str, Any]) -> RunOptions:
     """What the recipe says of the run, where the command line says nothing."""
     context = click.get_current_context()
-    typed = {name for name in told if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
-    return run_options({**values, **{name: value for name, value in told.items() if name not in typed}})
+    typed = {name for name in of_recipe if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    return run_options({**values, **{name: value for name, value in of_recipe.items() if name not in typed}})
 
 
 def _show_made(steps: "Iterator[Made]", as_json: bool) -> int:
-    """A line as each stage ends, and where the result lies; as JSON all at the end, even where one has failed."""
+    """Prints a line as each stage ends, then where the result lies; JSON comes at the end, even if a stage failed."""
     made: list[Made] = []
     try:
         for step in steps:
@@ -113,7 +113,7 @@ def _show_made(steps: "Iterator[Made]", as_json: bool) -> int:
 
 
 def _results(made: "Sequence[Made]") -> list[Outcome]:
-    """What there is to be handed on: the dataset and the student, or what the last step made that is no number."""
+    """What users hand on: the dataset and the student, or the last artifact that is not metrics."""
     last = [step.outcome for step in made if step.outcome.kind != "metrics"][-1:]
     return [step.outcome for step in made if step.stage in RESULTS] or last
 
