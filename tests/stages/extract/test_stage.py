@@ -195,13 +195,16 @@ def test_batches_threads_and_parts_change_no_byte(bench: Any, part_options: list
 
 WIDE = """
 import sys, torch
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import run
-from maskmill.stages.extract.stage import STAGE, extract_config
+from maskmill.pipeline.running.options import RunOptions
+from maskmill.pipeline.running.run import run
+from maskmill.stages.extract.config import ExtractConfig
+from maskmill.stages.extract.stage import STAGE, resolve
 images, out, threads, batch = sys.argv[1:]
 torch.set_num_threads(int(threads))
-config = extract_config("vit_base_patch16_224", "random:0", (64, 64), fields=("tokens:0",), dtype="float32")
-run(STAGE, config, {"images": images}, out, RunOptions(unit_rows=int(batch)))
+config = ExtractConfig(
+    backbone="vit_base_patch16_224", weights="random:0", image_size=(64, 64), fields=("tokens:0",), dtype="float32"
+)
+run(STAGE, resolve(config, {}), {"images": images}, out, RunOptions(unit_rows=int(batch)))
 """
 
 
