@@ -33,7 +33,8 @@ def diff(a: str, b: str, as_json: bool) -> int:
 def _show(difference: "Diff") -> None:
     click.echo(
         f"{len(difference.added)} rows added, {len(difference.removed)} removed, "
-        f"{len(difference.relabelled)} relabelled, {len(difference.changed)} changed otherwise, {difference.unchanged} as they were"
+        f"{len(difference.relabelled)} relabelled, {len(difference.changed)} changed otherwise, "
+        f"{difference.unchanged} as they were"
     )
     for side, version in (("A", difference.a), ("B", difference.b)):
         click.echo(f"  {side}: dataset {version.at}: {version.rows} rows, fingerprint {version.fingerprint[:12]}")

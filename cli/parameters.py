@@ -53,12 +53,11 @@ def click_option(one: Option) -> click.Option:
         default = ",".join(default or ())
     elif spec.parse is not None:
         default = "" if default is None else str(default)
-    default = spec.open_word or default
+    default = spec.open_word or (None if default == "" and one.hint is not str else default)
     return click.Option(
         names,
         type=_click_type(one),
-        default=default if default != "" or one.hint is str else None,
-        required=one.is_required,
+        **({"required": True} if one.is_required else {"default": default}),
         multiple=spec.is_repeated,
         metavar=spec.metavar or None,
         show_default=default not in (None, "", ()),

@@ -166,7 +166,7 @@ def _listed(one: Option, value: Any) -> Any:
 
 
 def _parts(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    return tuple(part.strip() for part in text.split(",")) if text.strip() else ()
 
 
 def _argument(one: Option) -> click.Argument:

@@ -60,7 +60,8 @@ def complete_inputs(command: Command, given: Mapping[str, str]) -> Inputs:
                     raise ConfigError(str(error).replace(flag(role), each.flag)) from error
         elif not each.is_optional:
             raise ConfigError(f"{command.name} reads {role}, which is not given; name a {each.kind} artifact as {role}")
-    return inputs
+    order = {name: number for number, name in enumerate(command.roles)}
+    return dict(sorted(inputs.items(), key=lambda item: order.get(item[0], order.get("images", len(order)) + 0.5)))
 
 
 def _numbered(command: Command) -> Sequence[str]:

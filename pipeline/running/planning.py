@@ -6,6 +6,7 @@ with more rows grows at the end; rows that are there keep their unit, their slot
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 from ...manifests.artifact import store
@@ -93,6 +94,9 @@ def update_plan(at: Place, asked: Request, existing: Plan | None, options: RunOp
         _refuse_other(at, asked, existing, options)
         plan = _with_fields(asked, existing, options)
         inputs = inputs_of(at, asked.inputs, asked.header)
+        by_role = attrgetter("role")
+        if sorted(inputs, key=by_role) == sorted(plan.inputs, key=by_role):
+            inputs = plan.inputs  # in the order in which they were written
         # A part takes the rows as they were planned; and inputs that have not changed give the same rows.
         if options.part is None and (asked.stage.observe or inputs != plan.inputs or not is_listed(at, plan)):
             rows = asked.stage.plan(asked.config, asked.inputs, Known(plan.facts))

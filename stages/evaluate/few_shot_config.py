@@ -94,7 +94,7 @@ FSCS = Command(
     roles={
         CHECKPOINT: Role(
             kind="checkpoint",
-            metavar="CHECKPOINT …",
+            metavar="CHECKPOINT...",
             help="Checkpoint of `train --student cst`, or a file of the original training (.ckpt, .pt).",
             several=CHECKPOINT,
             or_field="files",

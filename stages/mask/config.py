@@ -66,7 +66,7 @@ MASK = Command(
     work=".mask.stage:STAGE",
     roles={
         TOKENS: Role(
-            kind="tokens", metavar="TOKENS", help="Tokens artifact; further ones are views of it.", several=VIEW
+            kind="tokens", metavar="TOKENS...", help="Tokens artifact; further ones are views of it.", several=VIEW
         ),
         "images": IMAGES,
         "model": Role(
