@@ -24,7 +24,8 @@ class Role:
     flag: str = ""  # of the option that names it; without one it is an argument
     key: str = ""  # in a recipe and in Python, of one that a recipe may name although no step makes it
     is_optional: bool = False
-    is_found: bool = False  # where it is not named, the artifacts that are lead to it
+    is_found: bool = False  # where it is not named, the first artifact that is leads to it
+    found_from: str = ""  # or that of this role
     several: str = ""  # of an argument or option that may be given several times: the role of the second and further
     made_by: Sequence[str] | None = None  # steps of a recipe; None: the latest before it that makes such a kind
     # A config field that takes what is named where it is no artifact: a file, or a list of ids in a file.

@@ -30,8 +30,8 @@ class Order:
 
 def place_order(command: Command, config: Any, given: Mapping[str, str]) -> Order:
     """`given` says where artifacts lie, by role; those that others lead to need not be named."""
-    inputs = complete_inputs(command, given)
     stage = command.stage
+    inputs = complete_inputs(command, given, config, stage.skips(config))
     return Order(stage, stage.resolve(config, inputs), inputs)
 
 
@@ -42,24 +42,27 @@ def make(order: Order, out: str, options: RunOptions, show: Show = no_progress) 
     return run(order.stage, order.config, order.uris, out, options)
 
 
-def complete_inputs(command: Command, given: Mapping[str, str]) -> Inputs:
-    """All inputs, opened: those that are named, and those that the first of these leads to."""
+def complete_inputs(command: Command, given: Mapping[str, str], config: Any, skips: Sequence[str]) -> Inputs:
+    """All inputs that a config reads, opened: those that are named, and those that the first of these leads to."""
     names = list(command.roles)
     for role in given:
         if role not in names and role.rstrip("0123456789") not in _numbered(command):
             raise ConfigError(f"{command.name} reads no {role!r}; {nearest(role, names)}")
     inputs = {role: open_artifact(uri, command.role(role).kind) for role, uri in given.items()}
     for role, each in command.roles.items():
-        if role in inputs or (each.several == role and any(name.startswith(role) for name in inputs)):
+        is_numbered = each.several == role and any(name.startswith(role) for name in inputs)
+        if role in inputs or is_numbered or role in skips or getattr(config, each.or_field or "roles", None):
             continue
-        if each.is_found and inputs:
+        leading = inputs.get(each.found_from) if each.found_from else next(iter(inputs.values()), None)
+        if each.is_found and leading is not None:
             try:
-                inputs[role] = open_artifact(source_of(next(iter(inputs.values())), role), each.kind)
+                inputs[role] = open_artifact(source_of(leading, role), each.kind)
             except ConfigError as error:
                 if not each.is_optional:
                     raise ConfigError(str(error).replace(flag(role), each.flag)) from error
         elif not each.is_optional:
-            raise ConfigError(f"{command.name} reads {role}, which is not given; name a {each.kind} artifact as {role}")
+            how = f"pass a {each.kind} artifact as {each.flag}" if each.flag else f"name a {each.kind} artifact"
+            raise ConfigError(f"{command.name} reads {role}, which is not given; {how}")
     order = {name: number for number, name in enumerate(command.roles)}
     return dict(sorted(inputs.items(), key=lambda item: order.get(item[0], order.get("images", len(order)) + 0.5)))
 

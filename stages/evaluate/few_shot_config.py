@@ -113,6 +113,7 @@ FSCS = Command(
             metavar="DIR",
             help="Images with masks; those of the tokens by default.",
             is_found=True,
+            found_from="tokens",
         ),
         LABELS: Role(
             kind="labels|dataset",
