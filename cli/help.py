@@ -46,13 +46,21 @@ class Group(click.Group):
     def __init__(
         self,
         *arguments: Any,
-        lazy: Mapping[str, Lazy],
-        sections: Mapping[str, Sequence[str]] | None = None,
+        lazy: Callable[[], Mapping[str, Lazy]],
+        sections: Callable[[], Mapping[str, Sequence[str]]] | None = None,
         **more: Any,
     ) -> None:
         super().__init__(*arguments, **more)
-        self.lazy = lazy
-        self._sections = sections or {"Commands": list(lazy)}
+        self._lazy, self._own_sections = lazy, sections
+
+    @property
+    def lazy(self) -> Mapping[str, Lazy]:
+        """Looked up each time: a command may have been registered meanwhile."""
+        return self._lazy()
+
+    @property
+    def _sections(self) -> Mapping[str, Sequence[str]]:
+        return self._own_sections() if self._own_sections else {"Commands": list(self.lazy)}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for names in self._sections.values() for name in names if not self.lazy[name].is_hidden]

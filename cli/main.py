@@ -61,12 +61,16 @@ ANEW = {
     "doctor",
     "recipe",
 }  # resume nothing
-SECTIONS = {
-    "Pipeline": ("run", "sweep", "recipe", "demo", *dict.fromkeys(each.words[0] for each in COMMANDS.values())),
-    "Look and judge": ("report", "compare", "diff", "status"),
-    "Share": ("export", "push", "pull", "weights"),
-    "Operate": ("plan", "verify", "retry", "finish", "gc", "doctor"),
-}
+
+
+def _sections() -> dict[str, Sequence[str]]:
+    stages = dict.fromkeys(entry.words[0] for entry in COMMANDS.values())
+    return {
+        "Pipeline": ("run", "sweep", "recipe", "demo", *stages),
+        "Look and judge": ("report", "compare", "diff", "status"),
+        "Share": ("export", "push", "pull", "weights"),
+        "Operate": ("plan", "verify", "retry", "finish", "gc", "doctor"),
+    }
 
 
 def load(name: str) -> click.Command:
@@ -80,8 +84,8 @@ def _load(name: str) -> click.Command:
     return load(name)  # looked up when it is called
 
 
-def _stages() -> dict[str, Lazy]:
-    """The registry's commands, whose code is imported when one is called."""
+def _commands() -> dict[str, Lazy]:
+    """All commands; what is behind one is imported when it is called."""
 
     def load_stage(word: str) -> click.Command:
         from .stage_commands import stage_commands
@@ -90,7 +94,8 @@ def _stages() -> dict[str, Lazy]:
 
     hidden = {entry.words[0] for entry in COMMANDS.values() if entry.is_hidden}
     lines = {entry.words[0]: entry.line for entry in COMMANDS.values()} | GROUPS
-    return {word: Lazy(line, partial(load_stage, word), word in hidden) for word, line in lines.items()}
+    stages = {word: Lazy(line, partial(load_stage, word), word in hidden) for word, line in lines.items()}
+    return stages | {name: Lazy(line, partial(_load, name)) for name, (_, line) in OPERATORS.items()}
 
 
 class MainGroup(Group):
@@ -108,8 +113,8 @@ def _runs_together(word: str) -> bool:
 
 @click.group(
     cls=MainGroup,
-    lazy=_stages() | {name: Lazy(line, partial(_load, name)) for name, (_, line) in OPERATORS.items()},
-    sections=SECTIONS,
+    lazy=_commands,
+    sections=_sections,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     epilog="Exit codes: 0 done, 1 bug, 2 usage, input or unfinished, 3 stale, 4 corrupt, 5 too many failed images, "
     "6 done with a warning, 7 environment, 8 training diverged, 75 held by another run, 130/143 stopped by a signal.",

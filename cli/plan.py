@@ -14,7 +14,7 @@ def _begin() -> None:
 
 plan = Group(
     "plan",
-    lazy=stage_commands(entry for entry in COMMANDS.values() if entry.command.has_units),
+    lazy=lambda: stage_commands(entry for entry in COMMANDS.values() if entry.command.has_units),
     callback=_begin,
     help="Say what a stage would make: rows, units, files, bytes, memory. Writes nothing.",
 )

@@ -30,7 +30,7 @@ def _lazy(word: str, entries: Sequence[Entry]) -> Lazy:
         entry = entries[0]
         return Lazy(entry.line, partial(_stage_command, entry), entry.is_hidden)
     inner = {entry.words[1]: Lazy(entry.line, partial(_stage_command, entry)) for entry in entries}
-    return Lazy(GROUPS[word], lambda: Group(word, lazy=inner, help=GROUPS[word]))
+    return Lazy(GROUPS[word], lambda: Group(word, lazy=lambda: inner, help=GROUPS[word]))
 
 
 def _stage_command(entry: Entry) -> click.Command:
@@ -43,7 +43,7 @@ def _stage_command(entry: Entry) -> click.Command:
         layout: Lazy(text := str(variant.__doc__), partial(_command, record, layout, layout, text))
         for layout, variant in layouts.items()
     }
-    return Group(name, lazy=lazy, help=_help(entry, record))
+    return Group(name, lazy=lambda: lazy, help=_help(entry, record))
 
 
 def _help(entry: Entry, record: Record) -> str:

@@ -51,7 +51,8 @@ def complete_inputs(command: Command, given: Mapping[str, str], config: Any, ski
     inputs = {role: open_artifact(uri, command.role(role).kind) for role, uri in given.items()}
     for role, each in command.roles.items():
         is_numbered = each.several == role and any(name.startswith(role) for name in inputs)
-        if role in inputs or is_numbered or role in skips or getattr(config, each.or_field or "roles", None):
+        is_a_file = bool(each.or_field) and bool(getattr(config, each.or_field))
+        if role in inputs or is_numbered or is_a_file or role in skips:
             continue
         leading = inputs.get(each.found_from) if each.found_from else next(iter(inputs.values()), None)
         if each.is_found and leading is not None:

@@ -184,7 +184,7 @@ def test_a_file_of_the_original_training_is_answered_by_as_an_artifact_is(home: 
 
 def test_the_backbone_in_the_loop_gives_what_was_stored(home: Path) -> None:
     size = "x".join(map(str, SIZE))
-    online = ["--features", "online", "--backbone", BACKBONE, "--weights", "random:0", "--image-size", size]
+    online = ["--backbone", BACKBONE, "--weights", "random:0", "--image-size", size]
     assert evaluate("--save-predictions", "--episodes", "8") == 0
     assert evaluate("--save-predictions", "--episodes", "8", "--images", "images", *online, out="online") == 0
     assert episodes("online") == episodes()
@@ -293,7 +293,6 @@ def test_pictures_that_a_step_was_chosen_on(home: Path, capsys: Capture, select:
         (["--protocol", "pascal-5i", "--folds", "bad"], "bad/val/fold0.txt line 1 is 'p00', expected ID__CLASS"),
         (["--protocol", "pascal-5i", "--folds", "bad", "--fold", "4"], "the fold is 4, and pascal-5i has folds 0 to 3"),
         (["--protocol", "coco-20i", "--folds", "bad"], "bad/val/fold0.pkl is no whole pickle"),
-        (["--features", "online"], "--backbone"),
         (["--image-size", "32"], "--backbone"),
         (["--seed", "-1"], "Invalid value for '--seed': -1 is not in the range x>=0"),
         (["--support-mask", "enhanced", "--labels", "strange"], "are of other pictures: that of 'p"),
