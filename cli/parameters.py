@@ -78,7 +78,7 @@ def _click_type(one: Option) -> Any:
     if typing.get_origin(hint) is tuple:
         return PartType() if one.name == "part" else SizeType()
     if hint in (int, float):
-        low, high = _bound(spec.at_least, spec.above), _bound(spec.at_most, spec.below)
+        low, high = _limit(spec.at_least, spec.above), _limit(spec.at_most, spec.below)
         if low is None and high is None:
             return hint
         kind = click.IntRange if hint is int else click.FloatRange
@@ -86,5 +86,5 @@ def _click_type(one: Option) -> Any:
     return hint
 
 
-def _bound(closed: float | int | None, opened: float | int | None) -> Any:
+def _limit(closed: float | int | None, opened: float | int | None) -> Any:
     return closed if closed is not None else opened

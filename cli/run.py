@@ -101,7 +101,7 @@ def _show_made(steps: "Iterator[Made]", as_json: bool) -> int:
         for step in steps:
             made.append(step)
             if not as_json:
-                _show_outcome(_spelled(step))
+                _show_outcome(_spell_warnings(step))
     finally:
         if as_json:
             outcomes = [(step.stage, step.outcome) for step in made]
@@ -118,7 +118,7 @@ def _results(made: "Sequence[Made]") -> list[Outcome]:
     return [step.outcome for step in made if step.stage in RESULTS] or last
 
 
-def _spelled(step: "Made") -> Outcome:
+def _spell_warnings(step: "Made") -> Outcome:
     """Its warnings name options as `run` takes them."""
     from ..pipeline.recipes.spelling import spell
     from ..pipeline.recipes.steps import recipe_steps

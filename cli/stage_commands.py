@@ -80,7 +80,7 @@ def _run(record: Record, layout: str, values: dict[str, Any]) -> int:
     for name, instead in record.retired.items():
         if values.pop(name, None) is not None:
             logging.getLogger("maskmill").warning("%s is no longer needed: %s", flag(name), instead)
-    config, given = _asked(record, layout, values)
+    config, given = _config_and_inputs(record, layout, values)
     order = place_order(record, config, given)
     if context.find_root().meta.get(PLAN_ONLY):
         return show_estimate(estimate(order, run_options(values)), values["as_json"])
@@ -103,7 +103,7 @@ def _curves(folder: str) -> Any:
     return open_curves(folder)
 
 
-def _asked(record: Record, layout: str, values: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
+def _config_and_inputs(record: Record, layout: str, values: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
     """The config that is asked for, and where its inputs lie by role."""
     from ..manifests.artifact.plan import PLAN
     from ..manifests.files.place import place
@@ -125,8 +125,10 @@ def _asked(record: Record, layout: str, values: Mapping[str, Any]) -> tuple[Any,
             files[each.or_field] = tuple(_file(uri) for uri in uris)
         for number, uri in enumerate(uris, 1):
             if uri and not (each.or_field and _file(uri)):
-                given[_numbered(role, each, number)] = place(uri).uri
-    config = build_config(record.config, {name: _listed(options[name], value) for name, value in typed.items()}, layout)
+                given[_role_name(role, each, number)] = place(uri).uri
+    config = build_config(
+        record.config, {name: _read_list(options[name], value) for name, value in typed.items()}, layout
+    )
     return dataclasses.replace(config, **files) if files else config, given
 
 
@@ -137,7 +139,7 @@ def _file(uri: str) -> str:
     return os.path.abspath(uri) if os.path.isfile(uri) else ""
 
 
-def _numbered(role: str, each: Role, number: int) -> str:
+def _role_name(role: str, each: Role, number: int) -> str:
     if not each.several or (number == 1 and each.several != role):
         return role
     return f"{each.several}{number}"
@@ -157,7 +159,7 @@ def _value(one: Option, value: Any) -> Any:
     return _parts(value)
 
 
-def _listed(one: Option, value: Any) -> Any:
+def _read_list(one: Option, value: Any) -> Any:
     if not one.spec.is_list_file or not isinstance(value, str):
         return value
     from ..manifests.published.schema import read_id_list

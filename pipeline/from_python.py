@@ -12,7 +12,7 @@ from ..stages.command import Command
 from ..stages.registry import COMMANDS, find_stage
 from .recipes.chain import Made, run_recipe as run_each
 from .recipes.recipe import read_recipe
-from .recipes.spelling import errors_spelled
+from .recipes.spelling import spell_errors
 from .recipes.steps import LAYOUT, table_options
 from .running.making import make, place_order
 from .running.options import RunOptions
@@ -30,7 +30,7 @@ def run(
     would end with its sentence."""
     given = {role: place(path).uri for role, path in inputs.items()}
     command = _command_named(step) if isinstance(step, str) else _command_of(step, settings)
-    with errors_spelled(command, "python"):
+    with spell_errors(command, "python"):
         config = _config_of_settings(command, settings) if isinstance(step, str) else step
         outcome = make(place_order(command, config, given), place(out).uri, options or RunOptions())
     assert outcome is not None, "torchrun starts commands, not programs"

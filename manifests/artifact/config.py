@@ -66,7 +66,7 @@ def option(default: Any = REQUIRED, help: str = "", *, changes_bytes: bool = Tru
     return dataclasses.field(default=default, metadata={_SPEC: Spec(help=help, changes_bytes=changes_bytes, **more)})
 
 
-def settled(default: Any = None, *, changes_bytes: bool = True, is_kept: bool = False) -> Any:
+def field_for_resolve(default: Any = None, *, changes_bytes: bool = True, is_kept: bool = False) -> Any:
     """A field that no user gives: `resolve` settles it, such as the digest of a file that an option names."""
     return option(default, changes_bytes=changes_bytes, is_kept=is_kept, is_settled=True)
 
@@ -103,7 +103,7 @@ def options_of(config: type[Any], layout: str = "") -> dict[str, Option]:
                 for name, one in options_of(each).items():
                     is_open = layout not in variants
                     options.setdefault(name, dataclasses.replace(one, default=None) if is_open else one)
-        elif nested := nested_config(hint):
+        elif nested := config_inside(hint):
             is_optional = type(None) in typing.get_args(hint)
             for name, one in options_of(nested).items():
                 if name not in spec.without:
@@ -121,7 +121,7 @@ def build_config(config: type[T], values: Mapping[str, Any], layout: str = "") -
         spec = spec_of(field)
         if variants := variants_of(hint):
             arguments[field.name] = build_config(variants[layout], values)
-        elif nested := nested_config(hint):
+        elif nested := config_inside(hint):
             given = {name: value for name, value in values.items() if name in options_of(nested)}
             required = [name for name, one in options_of(nested).items() if one.is_required]
             if all(given.get(name) for name in required):
@@ -156,7 +156,7 @@ def layouts_of(config: type[Any]) -> dict[str, type[Any]]:
     return next(filter(None, (variants_of(hint) for _, hint in _fields_of(config))), {})
 
 
-def nested_config(hint: Any) -> type[Any] | None:
+def config_inside(hint: Any) -> type[Any] | None:
     """The config that a field holds, or may hold."""
     members = [each for each in typing.get_args(hint) if each is not types.NoneType] if _is_union(hint) else [hint]
     is_nested = len(members) == 1 and dataclasses.is_dataclass(members[0]) and not hasattr(members[0], "layout")
@@ -184,7 +184,9 @@ def check_config(config: Any) -> None:
         try:
             value = fit_value(value, hint)
         except Unfit as unfit:
-            raise ConfigError(f"{name} is {_shown(value)} and must be {unfit}{_meant(value, hint)}") from None
+            raise ConfigError(
+                f"{name} is {_value_text(value)} and must be {unfit}{_nearest_word(value, hint)}"
+            ) from None
         object.__setattr__(config, field.name, value)
         _refuse_out_of_range(name, value, spec)
 
@@ -237,14 +239,14 @@ def config_from(cls: type[T], values: Mapping[str, Json]) -> T:
         raise CorruptArtifact(
             f"the stored configuration has unknown fields {unknown}; it was written by a newer maskmill"
         )
-    return cls(**{name: _stored(fields[name][1], value) for name, value in values.items() if name in fields})
+    return cls(**{name: _from_stored(fields[name][1], value) for name, value in values.items() if name in fields})
 
 
-def _stored(hint: Any, value: Json) -> Any:
+def _from_stored(hint: Any, value: Json) -> Any:
     """What a stored value stands for: another config, a tuple, or itself."""
     if isinstance(value, list):
         inner = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else Any
-        return tuple(_stored(inner, each) for each in value)
+        return tuple(_from_stored(inner, each) for each in value)
     if not isinstance(value, Mapping):
         return value
     if variants := variants_of(hint):
@@ -277,9 +279,11 @@ def read_table(said: Mapping[str, Any], options: Mapping[str, Option]) -> tuple[
             try:
                 values[name] = fit_value(said[name], hint)
             except Unfit as unfit:
-                mistakes.append(f"{name} is {_shown(said[name])} and must be {unfit}{_meant(said[name], hint)}")
+                mistakes.append(
+                    f"{name} is {_value_text(said[name])} and must be {unfit}{_nearest_word(said[name], hint)}"
+                )
         elif one.is_required:
-            mistakes.append(f"{name} is missing and must be {expected(_table_hint(one))}")
+            mistakes.append(f"{name} is missing and must be {kind_text(_table_hint(one))}")
     return values, mistakes
 
 
@@ -325,7 +329,7 @@ def fit_value(value: Any, hint: Any) -> Any:
         return float(value)
     elif type(value) is (origin or hint):  # not isinstance: true is no number
         return value
-    raise Unfit(expected(hint))
+    raise Unfit(kind_text(hint))
 
 
 def _fit_to_any(value: Any, members: Sequence[Any], hint: Any) -> Any:
@@ -334,7 +338,7 @@ def _fit_to_any(value: Any, members: Sequence[Any], hint: Any) -> Any:
             return fit_value(value, member)
         except Unfit:
             continue
-    raise Unfit(expected(hint))
+    raise Unfit(kind_text(hint))
 
 
 def _fit_item(value: Any, inner: Any, hint: Any) -> Any:
@@ -342,20 +346,20 @@ def _fit_item(value: Any, inner: Any, hint: Any) -> Any:
     try:
         return fit_value(value, inner)
     except Unfit:
-        raise Unfit(expected(hint)) from None
+        raise Unfit(kind_text(hint)) from None
 
 
-def expected(hint: Any) -> str:
+def kind_text(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if _is_union(hint):
         members = _members(hint)
-        return " or ".join(expected(each) for each in members if not (each is int and float in members))
+        return " or ".join(kind_text(each) for each in members if not (each is int and float in members))
     if origin is Literal:
         return " or ".join(arguments)
     if origin is tuple and Ellipsis not in arguments:
-        return f"{expected(arguments[0])} or a list of {len(arguments)}"
+        return f"{kind_text(arguments[0])} or a list of {len(arguments)}"
     if origin in (tuple, Sequence):
-        return f"a list, each of it {expected(arguments[0])}"
+        return f"a list, each of it {kind_text(arguments[0])}"
     return _KINDS.get(origin or hint, f"a {getattr(hint, '__name__', hint)}")
 
 
@@ -364,7 +368,7 @@ def _members(hint: Any) -> list[Any]:
     return [each for each in typing.get_args(hint) if each is not types.NoneType]
 
 
-def _meant(value: Any, hint: Any) -> str:
+def _nearest_word(value: Any, hint: Any) -> str:
     """The nearest of the words that an option takes."""
     members = _members(hint) if _is_union(hint) else [hint]
     words = [word for each in members if typing.get_origin(each) is Literal for word in typing.get_args(each)]
@@ -372,7 +376,7 @@ def _meant(value: Any, hint: Any) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _shown(value: Any) -> str:
+def _value_text(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     kind = "" if isinstance(value, bool) else f" ({_KINDS.get(type(value), 'a date or time')})"
     return (text if len(text) <= 60 else f"{text[:57]}…") + kind

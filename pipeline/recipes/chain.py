@@ -19,7 +19,7 @@ from ..running.run import Outcome, run as run_units
 from ..running.whole import run_whole
 from .homes import home_of, reuse_inputs
 from .recipe import Recipe
-from .spelling import errors_spelled
+from .spelling import spell_errors
 from .steps import RecipeStep
 
 LAST_RUN = "last-run.json"
@@ -150,12 +150,12 @@ def _before(recipe: Recipe, start: str) -> list[str]:
 
 
 def _name_step_in_errors(step: RecipeStep) -> AbstractContextManager[None]:
-    return errors_spelled(step.command, "set", f"{step.name}: ")
+    return spell_errors(step.command, "set", f"{step.name}: ")
 
 
 def _target(recipe: Recipe, step: RecipeStep, work: Place, made: Mapping[str, Artifact]) -> _Target:
     stage, values = step.command.stage, recipe.tables[step.name]
-    config, given = step.config(values), step.given_artifacts(values)
+    config, given = step.config(values), step.artifacts_named(values)
     roles = [role for role in step.reads if role not in given and role not in stage.skips(config)]
     inputs = {role: made[recipe.source_of(step, role)] for role in roles} | dict(given)
     config = stage.resolve(config, inputs)

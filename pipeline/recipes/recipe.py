@@ -199,7 +199,7 @@ def _run_table(said: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
 
 
 def _missing_steps(step: RecipeStep, tables: Tables) -> Iterator[str]:
-    given = {step.given[key] for key in tables[step.name] if key in step.given}
+    given = {step.role_keys[key] for key in tables[step.name] if key in step.role_keys}
     for role, names in step.reads.items():
         if role not in given and not any(name in tables for name in names):
             yield f"reads the {role} that [{names[-1]}] makes, and there is no [{names[-1]}]; add it"
@@ -210,7 +210,7 @@ def _read_step(
 ) -> tuple[dict[str, Any], list[str]]:
     options = step.options(said)
     values, mistakes = read_table(said, options)
-    kinds: dict[str, PathKind] = {**_paths(options), **dict.fromkeys(step.given, "folder")}
+    kinds: dict[str, PathKind] = {**_paths(options), **dict.fromkeys(step.role_keys, "folder")}
     for name in sorted(kinds, key=lambda name: kinds[name] == "inside root"):  # which is looked for when root is known
         if name in values and _is_path(values[name], kinds[name]):
             try:
@@ -279,7 +279,7 @@ def _check(tables: Tables, faults: dict[str, list[str]], steps: dict[str, Recipe
             wanted += stage.wants(configs[name])
     for name in configs:
         with _collect_mistakes(faults[name]):
-            steps[name].command.stage.refuse(configs, steps[name].given_artifacts(tables[name]))
+            steps[name].command.stage.refuse(configs, steps[name].artifacts_named(tables[name]))
     for name in faults:
         if name != EXTRACT and name.startswith(EXTRACT):  # what is wrong with [extract] is told once
             faults[name] = [fault for fault in faults[name] if fault not in faults[EXTRACT]]

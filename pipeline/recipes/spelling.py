@@ -47,7 +47,7 @@ def spell(sentence: str, command: Command, spelling: Spelling) -> str:
 
 
 @contextmanager
-def errors_spelled(command: Command, spelling: Spelling, prefix: str = "") -> Iterator[None]:
+def spell_errors(command: Command, spelling: Spelling, prefix: str = "") -> Iterator[None]:
     """Raises an error of the user's again with its options spelled so."""
     try:
         yield

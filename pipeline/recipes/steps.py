@@ -23,7 +23,7 @@ class RecipeStep:
     reads: Mapping[str, Sequence[str]]  # role → the steps whose artifact it may be, the first that there is
 
     @property
-    def given(self) -> dict[str, str]:
+    def role_keys(self) -> dict[str, str]:
         """Key → role, of artifacts that a recipe may name."""
         return {role.key: name for name, role in self.command.roles.items() if role.key}
 
@@ -32,7 +32,7 @@ class RecipeStep:
         options = table_options(self.command, said)
         if self.name == MASK:
             options[VIEWS] = Option(VIEWS, Sequence[dict[str, Any]], ())
-        return {**options, **{key: Option(key, str, "") for key in self.given}}
+        return {**options, **{key: Option(key, str, "") for key in self.role_keys}}
 
     def config(self, values: Said) -> Any:
         """The config of a table's values, with what they leave open; raises ConfigError for what cannot work."""
@@ -40,10 +40,12 @@ class RecipeStep:
         told = {name: _read_list(known[name], value) for name, value in values.items() if name in known}
         return build_config(self.command.config, told, str(values.get(LAYOUT, "")))
 
-    def given_artifacts(self, values: Said) -> Inputs:
+    def artifacts_named(self, values: Said) -> Inputs:
         """Role → the artifact that the recipe names for it."""
         roles = self.command.roles
-        return {role: open_artifact(values[key], roles[role].kind) for key, role in self.given.items() if key in values}
+        return {
+            role: open_artifact(values[key], roles[role].kind) for key, role in self.role_keys.items() if key in values
+        }
 
 
 def table_options(command: Command, said: Said) -> dict[str, Option]:

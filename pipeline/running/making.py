@@ -46,7 +46,7 @@ def complete_inputs(command: Command, given: Mapping[str, str], config: Any, ski
     """All inputs that a config reads, opened: those that are named, and those that the first of these leads to."""
     names = list(command.roles)
     for role in given:
-        if role not in names and role.rstrip("0123456789") not in _numbered(command):
+        if role not in names and role.rstrip("0123456789") not in _roles_with_numbers(command):
             raise ConfigError(f"{command.name} reads no {role!r}; {nearest(role, names)}")
     inputs = {role: open_artifact(uri, command.role(role).kind) for role, uri in given.items()}
     for role, each in command.roles.items():
@@ -68,5 +68,5 @@ def complete_inputs(command: Command, given: Mapping[str, str], config: Any, ski
     return dict(sorted(inputs.items(), key=lambda item: order.get(item[0], order.get("images", len(order)) + 0.5)))
 
 
-def _numbered(command: Command) -> Sequence[str]:
+def _roles_with_numbers(command: Command) -> Sequence[str]:
     return [each.several for each in command.roles.values() if each.several]

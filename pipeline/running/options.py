@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ...manifests.artifact.config import check_config, checks_itself, option, settled
+from ...manifests.artifact.config import check_config, checks_itself, field_for_resolve, option
 
 MAX_BAD = 0.05
 
@@ -20,7 +20,7 @@ class RunOptions:
     )
     trust: bool = option(False, "Skip hashing: trust files whose size and date match their record.")
     update: bool = option(False, "Append new pictures and classes; mark vanished pictures as missing.")
-    retry_failed: bool = settled(False)
+    retry_failed: bool = field_for_resolve(False)
     max_bad: float = option(MAX_BAD, "Share of rows that may fail.", metavar="SHARE", at_least=0, at_most=1)
     unit_rows: int = option(0, "Rows per unit; 0 chooses (at most 256 MB).", metavar="N", at_least=0)
     break_lock: bool = option(False, "Take over the lock of a run that died (object stores only).")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ...manifests.artifact.config import check_config, checks_itself, option, settled
+from ...manifests.artifact.config import check_config, checks_itself, field_for_resolve, option
 from ...manifests.errors import ConfigError
 from ..choices import SEED_HELP
 from ..command import IMAGES, Command, Role
@@ -27,8 +27,8 @@ class EnhancerConfig:
         0, "Number of cross-fit folds: each network is held out from one part of the drawn pictures.", metavar="N"
     )
     seed: int = option(0, f"{SEED_HELP} for drawing pictures and fitting.", at_least=0)
-    loss: Loss = settled("balanced")  # these two are chosen by measuring, and are no options
-    cells: int = settled(1)  # of a patch along each side
+    loss: Loss = field_for_resolve("balanced")  # these two are chosen by measuring, and are no options
+    cells: int = field_for_resolve(1)  # of a patch along each side
 
     def __post_init__(self) -> None:
         check_config(self)

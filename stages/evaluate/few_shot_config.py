@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from ...manifests.artifact.config import check_config, checks_itself, option, settled
+from ...manifests.artifact.config import check_config, checks_itself, field_for_resolve, option
 from ...manifests.errors import ConfigError
 from ..choices import DEVICE_HELP, EPISODES, SEED_HELP, Void
 from ..command import Command, Role
@@ -23,7 +23,7 @@ class FewShotConfig:
     fold: tuple[int, ...] = option(
         (), "Fold of each checkpoint in turn, once for each; 0, 1, … by default.", metavar="N", is_repeated=True
     )
-    lists_sha256: tuple[str, ...] = settled(())  # of what each fold's lists say
+    lists_sha256: tuple[str, ...] = field_for_resolve(())  # of what each fold's lists say
     classes: tuple[tuple[str, ...], ...] = option(
         (),
         "Classes to score, once for each checkpoint in turn; by default those that it has not learned.",
@@ -41,7 +41,7 @@ class FewShotConfig:
     resamples: int = option(1000, "Bootstrap resamples for the intervals.", at_least=1)
     # Episodes follow from their numbers and have no seed.
     seed: int = option(0, f"{SEED_HELP} for the bootstrap.", at_least=0)
-    files_sha256: tuple[str, ...] = settled(())  # of each checkpoint that is a file, "" of an artifact
+    files_sha256: tuple[str, ...] = field_for_resolve(())  # of each checkpoint that is a file, "" of an artifact
     seeing: BackboneConfig | None = option(None, without=("fit",))  # None: stored tokens
     # Where the lists lie.
     folds: str = option(
@@ -52,7 +52,9 @@ class FewShotConfig:
         changes_bytes=False,
         is_kept=True,
     )
-    files: tuple[str, ...] = settled((), changes_bytes=False, is_kept=True)  # of each checkpoint, "" of an artifact
+    files: tuple[str, ...] = field_for_resolve(
+        (), changes_bytes=False, is_kept=True
+    )  # of each checkpoint, "" of an artifact
     device: str = option("cpu", DEVICE_HELP, changes_bytes=False, is_kept=True)
 
     def __post_init__(self) -> None:

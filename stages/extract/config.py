@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ...manifests.artifact.config import check_config, checks_itself, option, settled
+from ...manifests.artifact.config import check_config, checks_itself, field_for_resolve, option
 from ..choices import DEVICE_HELP, SIZE_HELP, WEIGHTS_HELP, Autocast, Fit, Positions, Size
 from ..command import Command, Role
 
@@ -17,7 +17,7 @@ class ExtractConfig:
     weights: str = option(
         "", WEIGHTS_HELP, metavar="FILE|CHECKPOINT", path="weights", changes_bytes=False, is_kept=True
     )
-    weights_sha256: str = settled("")
+    weights_sha256: str = field_for_resolve("")
     image_size: Size = option(None, SIZE_HELP, metavar="S|HxW")
     fit: Fit = option("pad", "Keep the aspect ratio and pad, or squash (as CST does).")
     flip: bool = option(False, "Mirror the pictures: a second view, to merge with the first in `mask`.")

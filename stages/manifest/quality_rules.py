@@ -95,10 +95,10 @@ def _condition(part: str) -> Condition:
         raise ConfigError(f"quality rules have no measure {name!r}; {meant}")
     if sign not in _OPERATORS:
         raise ConfigError(f"{part.strip()!r} of a quality rule compares with {sign!r}; use {', '.join(_OPERATORS)}")
-    return Condition(name, sign, _bound(name, value))
+    return Condition(name, sign, _parse_bound(name, value))
 
 
-def _bound(name: str, text: str) -> float:
+def _parse_bound(name: str, text: str) -> float:
     try:
         bound = float(text)
     except ValueError:

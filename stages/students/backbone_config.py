@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ...manifests.artifact.config import check_config, checks_itself, option, settled
+from ...manifests.artifact.config import check_config, checks_itself, field_for_resolve, option
 from ..choices import SIZE_HELP, WEIGHTS_HELP, Fit, Positions, Size
 
 
@@ -12,10 +12,10 @@ class BackboneConfig:
     backbone: str = option(
         help="Run this backbone of timm in the loop, instead of reading stored tokens.", metavar="NAME"
     )
-    weights_sha256: str = settled("")
+    weights_sha256: str = field_for_resolve("")
     image_size: Size = option(None, f"With --backbone: {SIZE_HELP[0].lower()}{SIZE_HELP[1:]}", metavar="S|HxW")
     fit: Fit = option("squash", "With --backbone: squash the pictures, or keep the aspect ratio and pad.")
-    positions: Positions = settled()
+    positions: Positions = field_for_resolve()
     weights: str = option(
         "",
         f"With --backbone: {WEIGHTS_HELP[0].lower()}{WEIGHTS_HELP[1:]}",
@@ -23,7 +23,7 @@ class BackboneConfig:
         path="weights",
         changes_bytes=False,
     )
-    device: str = settled("cpu", changes_bytes=False)
+    device: str = field_for_resolve("cpu", changes_bytes=False)
 
     def __post_init__(self) -> None:
         check_config(self)

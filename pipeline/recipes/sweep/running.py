@@ -95,7 +95,7 @@ def foresee_grid(grid: Sequence[Combination], work: Place, start: str = "") -> G
 
 def _origin(recipe: Recipe, step: RecipeStep, above: dict[str, str]) -> str:
     """All that decides an artifact which a recipe has a say in: equal for artifacts that are one."""
-    given = {role for key, role in step.given.items() if key in recipe.tables[step.name]}
+    given = {role for key, role in step.role_keys.items() if key in recipe.tables[step.name]}
     read: dict[str, Any] = {role: above[recipe.source_of(step, role)] for role in step.reads if role not in given}
     return digest_of(exact([step.name, recipe.tables[step.name], read]))
 

@@ -344,7 +344,7 @@ def test_limits_and_sources_share_no_key() -> None:
 def test_roles_that_a_step_fills_are_its_stages(step: str) -> None:
     steps = recipe_steps(views=2)
     found = steps[step]
-    roles = {role.rstrip("0123456789") for role in (*found.reads, *found.given.values())}
+    roles = {role.rstrip("0123456789") for role in (*found.reads, *found.role_keys.values())}
     assert roles == {role for name, each in found.command.roles.items() for role in (name, each.several) if role}
     order = list(steps)
     for sources in found.reads.values():
