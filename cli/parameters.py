@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 import click
 
-from ..manifests.artifact.config import Option, flag, is_list
+from ..manifests.artifact.config import Option, flag
+from ..manifests.artifact.values import is_list
 
 
 class PartType(click.ParamType[tuple[int, int]]):

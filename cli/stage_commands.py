@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from ..manifests.artifact.config import Option, build_config, flag, is_list, layouts_of, options_of
+from ..manifests.artifact.config import Option, build_config, flag, layouts_of, options_of
+from ..manifests.artifact.values import is_list
 from ..stages.command import Command as Record, Role
 from ..stages.registry import GROUPS, Entry
 from .help import Group, Lazy, SectionedCommand

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..manifests.artifact.artifact import open_artifact
-from ..manifests.artifact.config import build_config, config_from, nearest, read_table
+from ..manifests.artifact.config import build_config, config_from, read_table
+from ..manifests.artifact.values import nearest
 from ..manifests.errors import ConfigError
 from ..manifests.files.place import place, split
 from ..stages.command import Command

@@ -6,31 +6,22 @@ whose default is None and whose type is not optional is open: the stage's `resol
 """
 
 import dataclasses
-import difflib
 import inspect
-import json
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal, TypeVar
 
 from ..errors import ConfigError, CorruptArtifact
 from ..files.sealed import Json
+from .values import Unfit, fit_value, is_union, kind_text, misfit, nearest
 
 T = TypeVar("T")
 _SPEC = "option"
 REQUIRED: Any = dataclasses.MISSING
 # What a path names: a file, a folder, a folder inside `root`, or weights (a file, a checkpoint or random:SEED).
 PathKind = Literal["file", "folder", "inside root", "weights"]
-_KINDS: Mapping[type, str] = {
-    str: "text",
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    list: "a list",
-    dict: "a table",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +139,7 @@ def flag(name: str) -> str:
 def variants_of(hint: Any) -> dict[str, type[Any]]:
     """Layout → config, of a union of configs of which each names its layout."""
     members = [each for each in typing.get_args(hint) if dataclasses.is_dataclass(each) and hasattr(each, "layout")]
-    return {each.layout: typing.cast(type[Any], each) for each in members} if _is_union(hint) else {}
+    return {each.layout: typing.cast(type[Any], each) for each in members} if is_union(hint) else {}
 
 
 def layouts_of(config: type[Any]) -> dict[str, type[Any]]:
@@ -158,7 +149,7 @@ def layouts_of(config: type[Any]) -> dict[str, type[Any]]:
 
 def config_inside(hint: Any) -> type[Any] | None:
     """The config that a field holds, or may hold."""
-    members = [each for each in typing.get_args(hint) if each is not types.NoneType] if _is_union(hint) else [hint]
+    members = [each for each in typing.get_args(hint) if each is not types.NoneType] if is_union(hint) else [hint]
     is_nested = len(members) == 1 and dataclasses.is_dataclass(members[0]) and not hasattr(members[0], "layout")
     return typing.cast(type[Any], members[0]) if is_nested and _has_options(members[0]) else None
 
@@ -265,10 +256,6 @@ def _json(value: Any, spec: Spec) -> Json:
     return value
 
 
-class Unfit(Exception):
-    """A value that is not what its option takes; says what is expected."""
-
-
 def read_table(said: Mapping[str, Any], options: Mapping[str, Option]) -> tuple[dict[str, Any], list[str]]:
     """The values of a table of a recipe, each as its option has it; and what is wrong, one sentence each."""
     values: dict[str, Any] = {}
@@ -279,9 +266,7 @@ def read_table(said: Mapping[str, Any], options: Mapping[str, Option]) -> tuple[
             try:
                 values[name] = fit_value(said[name], hint)
             except Unfit as unfit:
-                mistakes.append(
-                    f"{name} is {_value_text(said[name])} and must be {unfit}{_nearest_word(said[name], hint)}"
-                )
+                mistakes.append(misfit(name, said[name], hint, unfit))
         elif one.is_required:
             mistakes.append(f"{name} is missing and must be {kind_text(_table_hint(one))}")
     return values, mistakes
@@ -295,99 +280,6 @@ def _table_hint(one: Option) -> Any:
         literal: Any = Literal  # which type checkers let nobody make from values
         return literal[(one.spec.open_word, *typing.get_args(one.hint))]
     return str | one.hint if one.spec.is_list_file else one.hint
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence that refuses a name."""
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"it can be {', '.join(names)}"
-
-
-def fit_value(value: Any, hint: Any) -> Any:
-    """The value as the hint has it: a list as a tuple, a whole number as a float; raises Unfit."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if _is_union(hint):
-        return None if value is None and types.NoneType in arguments else _fit_to_any(value, _members(hint), hint)
-    if dataclasses.is_dataclass(hint):
-        if isinstance(value, typing.cast(type[Any], hint)):
-            return value
-        raise Unfit(f"a {getattr(hint, '__name__', hint)}")
-    if origin is Literal:
-        if isinstance(value, str) and value in arguments:
-            return value
-    elif origin is tuple and Ellipsis not in arguments:
-        values = value if isinstance(value, list | tuple) else [value] * len(arguments)  # one stands for all of them
-        if len(values) == len(arguments):
-            return tuple(fit_value(each, inner) for each, inner in zip(values, arguments, strict=True))
-    elif origin in (tuple, Sequence):
-        if isinstance(value, list | tuple):
-            return tuple(_fit_item(each, arguments[0], hint) for each in value)
-    elif hint is Any or origin is Callable:
-        return value
-    elif hint is float and type(value) in (int, float):
-        return float(value)
-    elif type(value) is (origin or hint):  # not isinstance: true is no number
-        return value
-    raise Unfit(kind_text(hint))
-
-
-def _fit_to_any(value: Any, members: Sequence[Any], hint: Any) -> Any:
-    for member in members:
-        try:
-            return fit_value(value, member)
-        except Unfit:
-            continue
-    raise Unfit(kind_text(hint))
-
-
-def _fit_item(value: Any, inner: Any, hint: Any) -> Any:
-    """One value of a list; what is expected is said of the list."""
-    try:
-        return fit_value(value, inner)
-    except Unfit:
-        raise Unfit(kind_text(hint)) from None
-
-
-def kind_text(hint: Any) -> str:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if _is_union(hint):
-        members = _members(hint)
-        return " or ".join(kind_text(each) for each in members if not (each is int and float in members))
-    if origin is Literal:
-        return " or ".join(arguments)
-    if origin is tuple and Ellipsis not in arguments:
-        return f"{kind_text(arguments[0])} or a list of {len(arguments)}"
-    if origin in (tuple, Sequence):
-        return f"a list, each of it {kind_text(arguments[0])}"
-    return _KINDS.get(origin or hint, f"a {getattr(hint, '__name__', hint)}")
-
-
-def _members(hint: Any) -> list[Any]:
-    """Without None, which TOML cannot say: a key that is left out says it."""
-    return [each for each in typing.get_args(hint) if each is not types.NoneType]
-
-
-def _nearest_word(value: Any, hint: Any) -> str:
-    """The nearest of the words that an option takes."""
-    members = _members(hint) if _is_union(hint) else [hint]
-    words = [word for each in members if typing.get_origin(each) is Literal for word in typing.get_args(each)]
-    near = difflib.get_close_matches(value, words, n=1) if isinstance(value, str) else []
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def _value_text(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    kind = "" if isinstance(value, bool) else f" ({_KINDS.get(type(value), 'a date or time')})"
-    return (text if len(text) <= 60 else f"{text[:57]}…") + kind
-
-
-def is_list(hint: Any) -> bool:
-    return typing.get_origin(hint) is tuple and Ellipsis in typing.get_args(hint)
-
-
-def _is_union(hint: Any) -> bool:
-    return typing.get_origin(hint) in (Union, types.UnionType)
 
 
 def _fields_of(config: type[Any]) -> list[tuple["dataclasses.Field[Any]", Any]]:

@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any, Literal
 
 from ...manifests.artifact.artifact import Artifact, open_artifact, read_summary
-from ...manifests.artifact.config import nearest
 from ...manifests.artifact.plan import PLAN, Input, read_plan
+from ...manifests.artifact.values import nearest
 from ...manifests.errors import ConfigError, MaskmillError, UnfinishedArtifact
 from ...manifests.files import sealed
 from ...manifests.files.place import Place

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...manifests.artifact.config import Option, PathKind, nearest, options_of, read_table
+from ...manifests.artifact.config import Option, PathKind, options_of, read_table
+from ...manifests.artifact.values import nearest
 from ...manifests.errors import ConfigError, InputError, MaskmillError
 from ...manifests.files.place import Place, place, split
 from ...manifests.pictures.sources import open_user_file

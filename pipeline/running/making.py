@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...manifests.artifact.artifact import open_artifact, source_of
-from ...manifests.artifact.config import flag, nearest
+from ...manifests.artifact.config import flag
 from ...manifests.artifact.underway import Show, no_progress
+from ...manifests.artifact.values import nearest
 from ...manifests.errors import ConfigError
 from ...stages.command import Command
 from ...stages.stage import Inputs, Stage, WholeStage
