@@ -175,9 +175,7 @@ def check_config(config: Any) -> None:
         try:
             value = fit_value(value, hint)
         except Unfit as unfit:
-            raise ConfigError(
-                f"{name} is {_value_text(value)} and must be {unfit}{_nearest_word(value, hint)}"
-            ) from None
+            raise ConfigError(misfit(name, value, hint, unfit)) from None
         object.__setattr__(config, field.name, value)
         _refuse_out_of_range(name, value, spec)
 
