@@ -55,10 +55,11 @@ def click_option(one: Option) -> click.Option:
     elif spec.parse is not None:
         default = "" if default is None else str(default)
     default = spec.open_word or (None if default == "" and one.hint is not str else default)
+    presence: dict[str, Any] = {"required": True} if one.is_required else {"default": default}
     return click.Option(
         names,
         type=_click_type(one),
-        **({"required": True} if one.is_required else {"default": default}),
+        **presence,
         multiple=spec.is_repeated,
         metavar=spec.metavar or None,
         show_default=default not in (None, "", ()),

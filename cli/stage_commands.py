@@ -179,7 +179,7 @@ def _argument(one: Option) -> click.Argument:
 def _role_parameter(role: str, each: Role) -> click.Parameter:
     name = f"input_{role}"
     if each.flag:
-        many = {"multiple": True} if each.several else {"default": ""}
+        many: dict[str, Any] = {"multiple": True} if each.several else {"default": ""}
         return click.Option([each.flag, name], metavar=each.metavar, help=each.help, **many)
     count = -1 if each.several else 1
     return click.Argument([name], metavar=each.metavar or role.upper(), help=each.help, nargs=count, required=True)

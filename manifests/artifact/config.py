@@ -9,7 +9,7 @@ import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -138,8 +138,8 @@ def flag(name: str) -> str:
 
 def variants_of(hint: Any) -> dict[str, type[Any]]:
     """Layout → config, of a union of configs of which each names its layout."""
-    members = [each for each in typing.get_args(hint) if dataclasses.is_dataclass(each) and hasattr(each, "layout")]
-    return {each.layout: typing.cast(type[Any], each) for each in members} if is_union(hint) else {}
+    members: Sequence[Any] = [each for each in typing.get_args(hint) if hasattr(each, "layout")]
+    return {each.layout: each for each in members} if is_union(hint) else {}
 
 
 def layouts_of(config: type[Any]) -> dict[str, type[Any]]:
