@@ -46,9 +46,9 @@ def test_what_is_done_is_found_done(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^there is no step 'masks'; did you mean mask\?$"):
+    with pytest.raises(ConfigError, match=r"'masks'.* mask"):
         maskmill.run("masks", {}, tmp_path / "maps")
-    with pytest.raises(ConfigError, match=r"^extract: backbon is no key; did you mean backbone"):
+    with pytest.raises(ConfigError, match=r"extract\b.*backbon\b.*backbone"):
         maskmill.run("extract", {}, tmp_path / "tokens", backbon="builtin")
     with pytest.raises(MissingArtifact):
         maskmill.run("mask", {"tokens": tmp_path / "tokens"}, tmp_path / "maps")
@@ -73,11 +73,7 @@ def test_every_stage_is_found_by_its_config() -> None:
 
 
 def test_mistakes_with_configs_are_told(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"^run takes the name of a step or the config of a stage, and was given a dict$"
-    ):
+    with pytest.raises(ConfigError, match="dict"):
         maskmill.run({"step": "mask"}, {}, tmp_path / "maps")
-    with pytest.raises(
-        ConfigError, match=r"^a PixelsConfig says all; change it with dataclasses\.replace instead of fit"
-    ):
+    with pytest.raises(ConfigError, match=r"PixelsConfig .*fit"):
         maskmill.run(maskmill.PixelsConfig(image_size=(8, 8)), {}, tmp_path / "pixels", fit="pad")

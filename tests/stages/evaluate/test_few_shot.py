@@ -54,9 +54,7 @@ def test_every_picture_of_the_episodes_must_be_there(voc: Path) -> None:
     lists = read_fold("pascal-5i", str(voc / "splits"), 0, "novel")
     images = indexed(voc, "some", folds=(1, 2))
     fold = benchmark_fold("pascal-5i", 0, lists, images, 1, 1, 20)
-    with pytest.raises(
-        InputError, match=r"episode 0 of fold 0 names '2008_\d+', which .*some does not have; index all"
-    ):
+    with pytest.raises(InputError, match=r"episode 0.*fold 0.*'2008_\d+'.*some"):
         refuse_missing_masks(fold, GroundTruth(images, "--images"), images)
     whole = indexed(voc, "whole")
     refuse_missing_masks(fold, GroundTruth(whole, "--images"), whole)
@@ -68,7 +66,7 @@ def test_a_mask_that_is_void_alone_is_refused(voc: Path) -> None:
     fold = benchmark_fold("pascal-5i", 0, read_fold("pascal-5i", str(voc / "splits"), 0, "novel"), images, 1, 1, 9)
     known, query = truth.mask, fold.episodes[3].query
     truth.mask = lambda identifier: np.full_like(known(identifier), 255 if identifier == query else 1)  # type: ignore[method-assign]
-    with pytest.raises(InputError, match=f"the mask of '{query}' in .*void is void alone"):
+    with pytest.raises(InputError, match=f"mask.*'{query}'.*void"):
         refuse_missing_masks(fold, truth, images)
 
 
@@ -78,7 +76,7 @@ def test_images_of_another_class_table_are_refused(voc: Path) -> None:
     facts = {**images.plan.facts, "classes": [{"index": 1, "name": "zebra", "source_id": "1"}]}
     others = dataclasses.replace(images, plan=dataclasses.replace(images.plan, facts=facts))
     lists = read_fold("pascal-5i", str(voc / "splits"), 0, "novel")
-    with pytest.raises(InputError, match=r"class 1 is zebra in .* and aeroplane in pascal-5i; give images that `mask"):
+    with pytest.raises(InputError, match=r"1.*zebra.*aeroplane.*pascal-5i.*`mask"):
         benchmark_fold("pascal-5i", 0, lists, others, 1, 1, 5)
 
 
@@ -132,9 +130,9 @@ def test_supervision_that_was_not_published_is_held_against_nothing() -> None:
 
 
 def test_options_that_cannot_work_are_refused() -> None:
-    with pytest.raises(ConfigError, match="protocol is voc and must be one of"):
+    with pytest.raises(ConfigError, match=r"protocol.*voc.*one of"):
         few_shot_config([""], protocol="voc")
-    with pytest.raises(ConfigError, match="shot is 0 and must be at least 1"):
+    with pytest.raises(ConfigError, match=r"shot.*0.*1"):
         few_shot_config([""], shot=0)
-    with pytest.raises(ConfigError, match="is neither a checkpoint artifact nor a file that can be read"):
+    with pytest.raises(ConfigError, match="checkpoint"):
         few_shot_config(["/nowhere/best.ckpt"], classes=[["a"]])
