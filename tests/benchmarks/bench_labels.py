@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-import small_labels
+from builders import small_labels
 from maskmill import Labels, open_labels
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.datasets import FolderSource

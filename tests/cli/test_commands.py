@@ -11,6 +11,7 @@ import click
 import pytest
 
 from builders.mistakes import assert_named, refused
+from builders.small_dataset import tree, write_dataset, write_picture
 from maskmill.cli import options
 from maskmill.cli.index import index
 from maskmill.cli.main import main
@@ -20,7 +21,6 @@ from maskmill.manifests.files.place import place
 from maskmill.manifests.pictures.decoder import Limits
 from maskmill.pipeline.recipes.demo import begin
 from maskmill.pipeline.running.job import RunOptions
-from small_dataset import tree, write_dataset, write_picture
 
 Capture = pytest.CaptureFixture[str]
 demo_command = import_module("maskmill.cli.demo")

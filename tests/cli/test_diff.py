@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from builders.mistakes import refused
+from builders.small_dataset import tree
+from builders.small_labels import BROKEN, LABELS, MAPS, MASKED, OPTIONS, MapsConfig, make_labels, publish
 from maskmill.cli.main import main
 from maskmill.manifests.datasets import TableSource
 from maskmill.pipeline.running.run import run
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
-from small_dataset import tree
-from small_labels import BROKEN, LABELS, MAPS, MASKED, OPTIONS, MapsConfig, make_labels, publish
 
 Capture = pytest.CaptureFixture[str]
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from builders.mistakes import refused
+from builders.small_dataset import tree, write_dataset
+from builders.small_recipe import SMALL, write_recipe
 from maskmill.cli.enhance import apply, fit
 from maskmill.cli.main import main
 from maskmill.cli.options import stage_options
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.stages.enhance import enhancer_fit as fitting
-from small_dataset import tree, write_dataset
-from small_recipe import SMALL, write_recipe
 
 Capture = pytest.CaptureFixture[str]
 WITH_INTERVAL = r"-?[01]\.\d{3} \(-?[01]\.\d{3}–-?[01]\.\d{3}\)"

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from builders.mistakes import assert_named, refused
+from builders.small_dataset import tree, write_dataset
+from builders.small_labels import LABELS, make_images, make_labels, publish, true_mask, write_pictures
+from builders.small_truth import ALL, DECIDED, FLOORS, KEPT, TRUTH, WITHOUT_LABEL, index_truth
 from maskmill.cli.evaluate import masks
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.stages.evaluate.stage import EvaluateConfig
-from small_dataset import tree, write_dataset
-from small_labels import LABELS, make_images, make_labels, publish, true_mask, write_pictures
-from small_truth import ALL, DECIDED, FLOORS, KEPT, TRUTH, WITHOUT_LABEL, index_truth
 
 Capture = pytest.CaptureFixture[str]
 WITH_INTERVAL = r"[01]\.\d{3} \([01]\.\d{3}–[01]\.\d{3}\)"

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from builders.mistakes import refused
+from builders.small_dataset import tree
+from builders.small_export import PICTURES, make_dataset
+from builders.small_labels import publish
 from faults.crash import Fault, in_child, interrupt
 from maskmill.cli.main import main
 from maskmill.manifests.exports import formats
-from small_dataset import tree
-from small_export import PICTURES, make_dataset
-from small_labels import publish
 
 Capture = pytest.CaptureFixture[str]
 

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-import small_runs
+from builders import small_runs
 from builders.mistakes import refused
+from builders.small_dataset import tree, write_dataset
 from maskmill.cli.extract import extract
 from maskmill.cli.main import main
 from maskmill.cli.options import stage_options
 from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.manifests.files import atomic
 from maskmill.stages.extract.stage import ExtractConfig
-from small_dataset import tree, write_dataset
 
 Capture = pytest.CaptureFixture[str]
 BACKBONE = "test_vit.r160_in1k"

@@ -17,6 +17,18 @@ from safetensors.torch import load_file
 from torch.nn.functional import interpolate
 
 from builders.mistakes import assert_named
+from builders.small_dataset import tree
+from builders.small_few_shot import (
+    BACKBONE,
+    BASE,
+    CLASSES,
+    NOVEL,
+    SIZE,
+    mask_of,
+    write_checkpoint,
+    write_images,
+    write_tokens,
+)
 from maskmill.cli.evaluate import fscs
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
@@ -25,8 +37,6 @@ from maskmill.stages.evaluate import few_shot
 from maskmill.stages.evaluate.few_shot_config import FewShotConfig
 from maskmill.stages.maps.cst import pair_masks
 from maskmill.stages.students.correlation import correlation
-from small_dataset import tree
-from small_few_shot import BACKBONE, BASE, CLASSES, NOVEL, SIZE, mask_of, write_checkpoint, write_images, write_tokens
 
 Capture = pytest.CaptureFixture[str]
 FEW = ("--episodes", "24", "--resamples", "20")

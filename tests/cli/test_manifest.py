@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from builders.mistakes import assert_named, refused
+from builders.small_dataset import tree, write_dataset
+from builders.small_labels import BROKEN, LABELS, make_labels
 from maskmill import open_labels
 from maskmill.cli.main import main
 from maskmill.cli.manifest import manifest
@@ -19,8 +21,6 @@ from maskmill.pipeline.running.run import retry
 from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.manifest.stage import ManifestConfig
 from maskmill.stages.stage import Findings, WholeStage
-from small_dataset import tree, write_dataset
-from small_labels import BROKEN, LABELS, make_labels
 
 Capture = pytest.CaptureFixture[str]
 

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from builders.mistakes import assert_named, refused
+from builders.small_dataset import tree, write_picture
+from builders.small_tokens import Bench, bench_of
 from maskmill.cli.fit import fit
 from maskmill.cli.main import main
 from maskmill.cli.mask import mask
@@ -26,8 +28,6 @@ from maskmill.stages.mask.methods import METHODS, Method, MethodInput
 from maskmill.stages.mask.stage import MaskConfig
 from maskmill.stages.refine.stage import RefineConfig
 from maskmill.stages.stage import Findings, Inputs
-from small_dataset import tree, write_picture
-from small_tokens import Bench, bench_of
 
 Capture = pytest.CaptureFixture[str]
 LENIENT = ("--max-bad", "0.5")

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-import small_runs
+from builders import small_runs
 from builders.mistakes import refused
+from builders.small_dataset import tree, write_dataset
 from maskmill.cli.main import main
 from maskmill.cli.options import stage_options
 from maskmill.cli.pixels import pixels
 from maskmill.manifests.artifact.pixels import open_pixels
 from maskmill.stages.pixels.stage import PixelsConfig
-from small_dataset import tree, write_dataset
 
 Capture = pytest.CaptureFixture[str]
 

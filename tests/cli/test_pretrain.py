@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-import small_runs
+from builders import small_runs
 from builders.mistakes import assert_named, refused
+from builders.small_dataset import tree, write_dataset
 from maskmill.cli.main import main
 from maskmill.cli.pretrain import pretrain
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.stages.pretrain.config import PretrainConfig, pretrain_config
-from small_dataset import tree, write_dataset
 
 Capture = pytest.CaptureFixture[str]
 SMALL = {"global-size": "32", "local-size": "16", "local-views": "1", "clusters": "8", "hidden": "16", "batch": "4"}

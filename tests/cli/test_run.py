@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from builders.mistakes import assert_named
+from builders.small_dataset import tree, write_dataset, write_picture
+from builders.small_recipe import SMALL, write_recipe
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.files import sealed
@@ -18,8 +20,6 @@ from maskmill.manifests.files.place import place
 from maskmill.pipeline.recipes import SCRIPTS, SHIPPED, chain, read_shipped_recipe
 from maskmill.pipeline.recipes.recipe import Recipe, read_recipe
 from maskmill.pipeline.running.job import RunOptions
-from small_dataset import tree, write_dataset, write_picture
-from small_recipe import SMALL, write_recipe
 
 Capture = pytest.CaptureFixture[str]
 KINDS = ["images", "tokens", "maps", "labels"]

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 
 from builders.mistakes import assert_named
+from builders.small_dataset import tree, write_dataset
+from builders.small_recipe import SMALL, write_recipe
 from faults.crash import Fault, in_child, interrupt, kill, operations
 from maskmill.cli.main import main
 from maskmill.cli.run import run as run_command
@@ -29,8 +31,6 @@ from maskmill.pipeline.running.run import run
 from maskmill.stages.evaluate import judging
 from maskmill.stages.scores.floors import Ellipse, fit_ellipses
 from maskmill.stages.stage import WholeStage
-from small_dataset import tree, write_dataset
-from small_recipe import SMALL, write_recipe
 
 Capture = pytest.CaptureFixture[str]
 JUDGED = SMALL + "\n[evaluate]\nresamples = 20\n"

@@ -16,10 +16,10 @@ import pytest
 from safetensors.torch import load
 
 from builders.mistakes import assert_named
+from builders.small_pretraining import BATCH, command, metrics, stopped_alone, write_home
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.pipeline.answers.verify import verify
-from small_pretraining import BATCH, command, metrics, stopped_alone, write_home
 
 TESTS = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
@@ -35,7 +35,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything that two processes answered, and what one process made of the same."""
     home = write_home(tmp_path_factory.mktemp("home"))
     stopped_alone(home, "begun-by-1")
-    torchrun = [*TORCHRUN, str(TESTS / "small_pretraining.py"), str(home)]
+    torchrun = [*TORCHRUN, str(TESTS / "builders/small_pretraining.py"), str(home)]
     ran = subprocess.run(torchrun, env=surroundings(), capture_output=True)
     assert ran.returncode == 0, ran.stderr.decode()
     for recipe in ("balanced", "centred"):

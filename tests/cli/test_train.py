@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from builders.mistakes import assert_named, refused
+from builders.small_dataset import tree
+from builders.small_recipe import SMALL, write_recipe
 from maskmill.cli.main import main
 from maskmill.cli.train import train
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.stages.train.config import TrainConfig, train_config
-from small_dataset import tree
-from small_recipe import SMALL, write_recipe
 
 Capture = pytest.CaptureFixture[str]
 WITH_INTERVAL = r"[01]\.\d{3} \([01]\.\d{3}–[01]\.\d{3}\)"

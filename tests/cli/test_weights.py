@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import small_runs
+from builders import small_runs
 from builders.mistakes import assert_named, refused
+from builders.small_dataset import write_dataset
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.stages.vision.weights import read_weights
-from small_dataset import write_dataset
 
 Capture = pytest.CaptureFixture[str]
 BACKBONE = "test_vit.r160_in1k"

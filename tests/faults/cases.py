@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-import toy
-import toy_tokens
+from builders import toy, toy_tokens
+from builders.small_heads import UNFITTED, UnfittedConfig
 from faults.crash import Ended, as_command, in_child
 from maskmill.manifests.artifact import plan as plans
 from maskmill.manifests.artifact.artifact import open_artifact
@@ -32,7 +32,6 @@ from maskmill.stages.mask import stage as mask
 from maskmill.stages.pixels import stage as pixels
 from maskmill.stages.refine import stage as refine
 from maskmill.stages.stage import Stage, WholeStage
-from small_heads import UNFITTED, UnfittedConfig
 
 UNIT_ROWS, MAX_BAD = 3, 0.2
 # Ten pictures in four units, the last of one row, its name as odd as names are.

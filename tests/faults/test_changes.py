@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-import toy
+from builders import toy
 from builders.mistakes import assert_named
 from faults.cases import (
     CASES,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-import toy
+from builders import toy
 from builders.mistakes import assert_named
 from faults.cases import CASES, Subject, copied, home_of, make_picture, removed, tree
 from faults.crash import Ended, Fault, as_command, in_child, kill, no_space, operations, start

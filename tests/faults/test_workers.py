@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import small_runs
+from builders import small_runs
+from builders.small_dataset import tree, write_dataset
 from faults.watched_extract import WATCHED, WINDOW
 from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.pipeline.answers.verify import verify
@@ -22,7 +23,6 @@ from maskmill.pipeline.running.job import RunOptions
 from maskmill.pipeline.running.run import Outcome, run
 from maskmill.pipeline.running.threads import num_cores
 from maskmill.stages.extract.stage import STAGE, extract_config
-from small_dataset import tree, write_dataset
 
 UNITS = 10  # of two pictures
 # Every Python that is started with it has a decoder that takes its process down with a picture of a certain comment.

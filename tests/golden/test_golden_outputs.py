@@ -84,9 +84,9 @@ def pixels_output(work: Path) -> Any:
 def mask_output(work: Path) -> Any:
     """Rows and maps of every method that needs no fit, of one view and of two where it merges, from tokens of numpy's
     generator."""
+    from builders.toy_tokens import TOKENS, TokensConfig
     from maskmill.stages.mask.methods import METHODS  # torch takes seconds
     from maskmill.stages.mask.stage import mask_config
-    from toy_tokens import TOKENS, TokensConfig
 
     index_output(work / "images")
     options, where = RunOptions(max_bad=1.0), {"images": str(work / "images")}
@@ -122,9 +122,9 @@ REFINED: Sequence[tuple[Any, str]] = (
 
 def enhance_output(work: Path) -> Any:
     """Rows and maps, by the mean of two networks and by one of them, whose weights a formula gives."""
+    from builders.small_heads import TOY_HEADS, UNFITTED, HeadsConfig, UnfittedConfig
     from maskmill.pipeline.running.whole import run_whole  # torch takes seconds
     from maskmill.stages.enhance.stage import enhance_config
-    from small_heads import TOY_HEADS, UNFITTED, HeadsConfig, UnfittedConfig
 
     index_output(work / "images")
     options, where = RunOptions(max_bad=1.0), {"images": str(work / "images")}
@@ -143,8 +143,8 @@ def enhance_output(work: Path) -> Any:
 def refine_output(work: Path) -> Any:
     """Rows and every label map's pixels, by each way to a background, plain and smoothed, from soft maps that a formula
     gives."""
+    from builders.small_labels import MAPS, MapsConfig
     from maskmill.stages.refine.stage import refine_config  # torch takes seconds
-    from small_labels import MAPS, MapsConfig
 
     index_output(work / "images")
     options, images = RunOptions(max_bad=1.0), {"images": str(work / "images")}
@@ -165,9 +165,9 @@ def refine_output(work: Path) -> Any:
 
 def manifest_output(work: Path) -> Any:
     """The rows as they are published, and every mask's pixels, from soft maps that a formula gives."""
+    from builders.small_labels import MAPS, MapsConfig
     from maskmill.stages.manifest.stage import manifest_config  # torch takes seconds
     from maskmill.stages.refine.stage import refine_config
-    from small_labels import MAPS, MapsConfig
 
     index_output(work / "images")
     where, options = {"images": str(work / "images")}, RunOptions(max_bad=1.0)

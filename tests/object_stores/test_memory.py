@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from builders.small_dataset import tree, write_dataset
+from builders.small_runs import UNITS_OF_4, echo, index, toy
 from maskmill.cli.main import main
 from maskmill.manifests.errors import ArtifactBusy, ConfigError
 from maskmill.manifests.files import lock
@@ -12,8 +14,6 @@ from maskmill.manifests.files.place import place
 from maskmill.pipeline.answers.status import status
 from maskmill.pipeline.answers.verify import verify
 from object_stores.buckets import tree_of
-from small_dataset import tree, write_dataset
-from small_runs import UNITS_OF_4, echo, index, toy
 
 
 @pytest.fixture

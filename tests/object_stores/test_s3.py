@@ -17,6 +17,8 @@ import pytest
 from botocore.exceptions import EndpointConnectionError  # type: ignore[import-untyped]
 
 from builders.mistakes import assert_named
+from builders.small_dataset import write_picture
+from builders.small_runs import UNITS_OF_4, echo, index, toy
 from faults.crash import in_child
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
@@ -28,8 +30,6 @@ from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.running.run import finish_parts
 from object_stores.buckets import Bucket, tree_of
 from object_stores.requests import READS, WRITES, free_requests, watched
-from small_dataset import write_picture
-from small_runs import UNITS_OF_4, echo, index, toy
 
 
 def without_where_inputs_lie(at: Place) -> tuple[dict[str, str], Any, Any]:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from builders.small_dataset import write_dataset
+from builders.small_runs import index, toy
+from builders.toy import ToyConfig
 from faults.crash import in_child
 from maskmill.cli.main import main
 from maskmill.manifests.errors import MissingArtifact
@@ -18,9 +21,6 @@ from maskmill.pipeline.sharing import sharing
 from maskmill.pipeline.sharing.sharing import pull, push
 from object_stores.buckets import Bucket, tree_of
 from object_stores.requests import READS, WRITES, free_requests, watched
-from small_dataset import write_dataset
-from small_runs import index, toy
-from toy import ToyConfig
 
 
 def test_an_artifact_goes_to_s3_and_comes_back(bucket: Bucket, toys: str, tmp_path: Path) -> None:

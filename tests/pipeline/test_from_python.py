@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 import maskmill
+from builders.small_dataset import write_dataset
 from maskmill.manifests.errors import ConfigError, MissingArtifact
 from maskmill.manifests.files.place import place
 from maskmill.pipeline.from_python import RECORDS, record_of
 from maskmill.pipeline.recipes.recipe import parse_recipe
-from small_dataset import write_dataset
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 import maskmill
+from builders.small_dataset import write_picture
+from builders.small_pixels import Bench, bench_of, everything
 from maskmill.manifests.artifact.pixels import Pixels, open_pixels
 from maskmill.manifests.errors import ConfigError, CorruptArtifact, InputError, MissingArtifact, UnfinishedArtifact
-from small_dataset import write_picture
-from small_pixels import Bench, bench_of, everything
 
 FAILED = "dog/3"
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import maskmill
-import small_runs
+from builders import small_runs
+from builders.small_dataset import write_dataset
 from maskmill.manifests.artifact.fields import Field
 from maskmill.manifests.artifact.quantized import dequantize, quantize
 from maskmill.manifests.artifact.tokens import Tokens, array_names, open_tokens
@@ -27,7 +28,6 @@ from maskmill.manifests.errors import (
 from maskmill.pipeline.running.job import RunOptions
 from maskmill.pipeline.running.run import run
 from maskmill.stages.stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work, rows_of_input
-from small_dataset import write_dataset
 
 FAILED = "dog/3"
 BACKBONE = {"name": "made up", "grid": [2, 3], "patch": [16, 16]}

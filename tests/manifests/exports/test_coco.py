@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as arrays
 from pycocotools.coco import COCO  # type: ignore[import-untyped]
 from pycocotools.cocoeval import COCOeval  # type: ignore[import-untyped]
 
+from builders.small_export import ANEW, CLASSES, PICTURES, decoded, mask_of, pixels_of, stem_of
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.datasets import CocoSource
 from maskmill.manifests.datasets.shapes import draw_shapes
@@ -19,7 +20,6 @@ from maskmill.manifests.exports.coco import segment_of
 from maskmill.manifests.exports.run import Exported
 from maskmill.pipeline.running.run import run
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
-from small_export import ANEW, CLASSES, PICTURES, decoded, mask_of, pixels_of, stem_of
 
 # pycocotools' own way of making arrays, when it decodes.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from builders.small_dataset import tree
 from maskmill.manifests.errors import ArtifactBusy, ConfigError
 from maskmill.manifests.exports.folder import MARK, target_of, whole_folder
 from maskmill.manifests.files import atomic
 from maskmill.manifests.files.place import Place
-from small_dataset import tree
 
 
 def write(out: Path, text: str, overwrite: bool = False, names: tuple[str, ...] = ("a", "deep/er/b")) -> None:

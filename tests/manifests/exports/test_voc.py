@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from builders.small_export import CLASSES, PICTURES, decoded, mask_of, stem_of
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.datasets import VocSource
 from maskmill.manifests.exports.run import Exported
 from maskmill.pipeline.running.run import run
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
-from small_export import CLASSES, PICTURES, decoded, mask_of, stem_of
 
 Write = Callable[[str], tuple[Path, Exported]]
 NAMES = [CLASSES[0], CLASSES[1], "a_b", "_#hash", CLASSES[4]]

@@ -49,7 +49,7 @@ def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
         import time
         from maskmill.manifests.files import lock
         from maskmill.manifests.files.place import place
-        with lock.held(place({str(tmp_path)!r})):
+        with lock.hold_lock(place({str(tmp_path)!r})):
             print("held", flush=True)
             time.sleep(60)
     """

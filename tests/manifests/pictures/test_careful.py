@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import picture_zoo
+from builders import picture_zoo
 from maskmill.manifests.errors import Reason, RowFailed
 from maskmill.manifests.pictures import careful
 from maskmill.manifests.pictures.careful import decode_carefully

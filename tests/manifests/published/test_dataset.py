@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 
 import maskmill
+from builders.small_labels import BROKEN, LABELS, TURNED, make_images, make_labels, publish
 from faults.damage import flip, resealed
 from maskmill.manifests.artifact import ledger, tables
 from maskmill.manifests.artifact.fingerprint import FORMAT_VERSION
@@ -32,7 +33,6 @@ from maskmill.manifests.pictures.palette import encode_label_map
 from maskmill.manifests.published.dataset import Labels, open_labels
 from maskmill.manifests.published.schema import OLDER_OBJECT, frame_schema
 from maskmill.stages.manifest import stage as manifest
-from small_labels import BROKEN, LABELS, TURNED, make_images, make_labels, publish
 
 RULE = "area>=0.4"
 GOOD = [identifier for identifier in LABELS if identifier != BROKEN]
@@ -426,7 +426,7 @@ def test_a_flipped_bit_is_found_after_the_file_was_believed(own: Path) -> None:
     pictures = columns["image.bytes"]
     start = pictures.dictionary_page_offset or pictures.data_page_offset
     flip(path, 8 * (start + pictures.total_compressed_size // 2))
-    with pytest.raises(CorruptArtifact, match=r"00000\.parquet"):
+    with pytest.raises(CorruptArtifact, match="/inside "):
         labels.image(0)
 
 

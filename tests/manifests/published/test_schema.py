@@ -5,12 +5,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from builders.small_labels import MAPS, OPTIONS, MapsConfig, make_labels
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.errors import InputError
 from maskmill.manifests.published.schema import OBJECT, class_names, frame_schema, provenance, read_id_list
 from maskmill.pipeline.running.run import run
 from maskmill.stages.manifest.quality import Quality
-from small_labels import MAPS, OPTIONS, MapsConfig, make_labels
 
 
 def test_the_measures_are_columns_of_every_class() -> None:

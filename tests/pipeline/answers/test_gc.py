@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 
 from builders.mistakes import refused
+from builders.small_dataset import tree, write_dataset
+from builders.small_labels import make_labels, publish
+from builders.small_runs import UNITS_OF_4, echo, index, toy
+from builders.toy import ToyConfig
 from faults.crash import Fault, in_child, kill, operations
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import ARTIFACT
@@ -21,10 +25,6 @@ from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.recipes.chain import LAST_RUN
 from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.stage import Findings, WholeStage
-from small_dataset import tree, write_dataset
-from small_labels import make_labels, publish
-from small_runs import UNITS_OF_4, echo, index, toy
-from toy import ToyConfig
 
 Capture = pytest.CaptureFixture[str]
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from builders.mistakes import assert_named
+from builders.small_recipe import SMALL, write_recipe
 from maskmill.cli import main as shell
 from maskmill.cli.options import stage_options
 from maskmill.manifests.datasets import SOURCES
@@ -22,7 +23,6 @@ from maskmill.pipeline.recipes.recipe import Recipe, parse_recipe, read_recipe
 from maskmill.pipeline.recipes.steps import INDEX_PATHS, STEPS, steps_with
 from maskmill.stages.mask.methods import METHODS
 from maskmill.stages.stage import Findings
-from small_recipe import SMALL, write_recipe
 
 
 @pytest.fixture(scope="module")
@@ -90,20 +90,22 @@ def test_every_mistake_is_named_at_once(home: Path) -> None:
     [run]
     workers = -1
     """
-    assert mistakes(home, text) == [
-        "titel is no key; did you mean title?",
-        "refine must be a table; write [refine] above its keys",
-        "[msak] is no table of a recipe; did you mean mask?",
-        "title missing text",
-        "[run] workers is -1 and must be at least 0",
-        f"[index] root is {home}/picturs, which is not there; check the path",
-        '[extract] image_size is "32x32" (text) and must be a whole number or a list of 2',
-        '[extract] fit is "pda" (text) and must be pad or squash; did you mean pad?',
-        '[extract] flip is "no" (text) and must be true or false',
-        '[extract] fields is ["keys", 3] (a list) and must be a list, each of it text',
-        "[extract] batch is true and must be a whole number",
-        "[mask] threshold is '1.5' and must be otsu, a number from 0 to 1, or kept-mass: with a share above 0",
+    named = [
+        "titel title",
+        "refine table [refine]",
+        "[msak] mask",
+        "title",
+        "[run] workers -1 0",
+        f"[index] root {home}/picturs",
+        '[extract] image_size "32x32"',
+        '[extract] fit "pda" pad squash',
+        '[extract] flip "no" true false',
+        '[extract] fields ["keys", 3]',
+        "[extract] batch true",
+        "[mask] threshold '1.5' otsu kept-mass:",
     ]
+    for mistake, words in zip(mistakes(home, text), named, strict=True):
+        assert_named(mistake, words)
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from builders.small_dataset import tree
+from builders.small_report import NAMES, copied, of_kind, pictures_in, reported
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.published.dataset import open_labels
 from maskmill.pipeline.answers.verify import verify
-from small_dataset import tree
-from small_report import NAMES, copied, of_kind, pictures_in, reported
 
 Capture = pytest.CaptureFixture[str]
 STAGES = ["index", "extract", "mask", "enhancer", "enhance", "refine", "manifest", "evaluate"]

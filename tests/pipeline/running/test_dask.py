@@ -16,6 +16,10 @@ import pytest
 from distributed import Client
 
 from builders.mistakes import assert_named
+from builders.small_dataset import tree, write_dataset
+from builders.small_runs import index, toy
+from builders.toy import FAULTS, ToyConfig
+from builders.watched_toy import WATCHED
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.errors import ConfigError, CorruptArtifact, EnvironmentFault, MaskmillError
 from maskmill.manifests.files.place import place
@@ -24,10 +28,6 @@ from maskmill.pipeline.running.executors import clusters, dask, executor_for
 from maskmill.pipeline.running.job import RunOptions
 from maskmill.pipeline.running.run import Outcome, run
 from maskmill.pipeline.running.threads import num_cores
-from small_dataset import tree, write_dataset
-from small_runs import index, toy
-from toy import FAULTS, ToyConfig
-from watched_toy import WATCHED
 
 UNITS_OF_2 = RunOptions(unit_rows=2, max_bad=1.0)
 WITH_PATH = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])}
@@ -342,7 +342,7 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 
 def start(images: Path, out: Path, options: dict[str, Any]) -> subprocess.Popen[str]:
     """A command in a process group of its own, as a shell starts one."""
-    import watched_toy
+    from builders import watched_toy
 
     return subprocess.Popen(
         [sys.executable, watched_toy.__file__, str(images), str(out), json.dumps({"unit_rows": 2, **options})],

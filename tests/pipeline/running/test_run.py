@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from builders.mistakes import assert_named
+from builders.small_dataset import tree, write_dataset, write_picture
+from builders.toy import ECHO, FAULTS, TOY, EchoConfig, Inner, ToyConfig
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.datasets import FolderSource
 from maskmill.manifests.errors import (
@@ -25,8 +27,6 @@ from maskmill.pipeline.running.job import PreparationError, RunOptions
 from maskmill.pipeline.running.run import Outcome, finish_parts, retry, run
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.stage import Inputs
-from small_dataset import tree, write_dataset, write_picture
-from toy import ECHO, FAULTS, TOY, EchoConfig, Inner, ToyConfig
 
 UNITS_OF_4 = RunOptions(unit_rows=4, max_bad=0.5)
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from builders.small_dataset import tree, write_dataset, write_picture
+from builders.small_runs import index
+from builders.toy import TOY, ToyConfig
 from faults.crash import Fault, as_command, in_child, kill, no_space, operations
 from maskmill.cli.answers import counts_text, show_outcome
 from maskmill.cli.main import main
@@ -26,9 +29,6 @@ from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.running.run import Outcome, finish_parts, retry, run
 from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.stage import Findings, Inputs, WholeStage
-from small_dataset import tree, write_dataset, write_picture
-from small_runs import index
-from toy import TOY, ToyConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

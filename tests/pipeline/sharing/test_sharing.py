@@ -15,6 +15,10 @@ from typing import Any
 import pytest
 
 from builders.mistakes import assert_named
+from builders.small_dataset import tree, write_dataset
+from builders.small_labels import make_labels, publish
+from builders.small_runs import UNITS_OF_4, index, toy
+from builders.toy import ToyConfig
 from faults.crash import Fault, as_command, in_child, interrupt, kill, operations, terminate, together
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import ARTIFACT, open_artifact
@@ -27,10 +31,6 @@ from maskmill.manifests.published.versions import file_name, latest, read_versio
 from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.sharing import sharing
 from maskmill.pipeline.sharing.sharing import pull, push
-from small_dataset import tree, write_dataset
-from small_labels import make_labels, publish
-from small_runs import UNITS_OF_4, index, toy
-from toy import ToyConfig
 
 Capture = pytest.CaptureFixture[str]
 

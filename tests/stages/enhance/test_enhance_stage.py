@@ -13,8 +13,21 @@ import pytest
 import torch
 from PIL import Image
 
-import small_runs
+from builders import small_runs
 from builders.mistakes import assert_named
+from builders.small_dataset import tree
+from builders.small_heads import (
+    CLASSES,
+    HEADS,
+    OPTIONS,
+    UNFITTED,
+    UnfittedConfig,
+    apply,
+    fit,
+    labels_of,
+    make_maps,
+    write_images,
+)
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.checkpoints import network_by_held_out_id, training_ids
 from maskmill.manifests.datasets import TableSource
@@ -31,19 +44,6 @@ from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.learning.draws import order_by_hash
 from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
 from maskmill.stages.stage import Findings
-from small_dataset import tree
-from small_heads import (
-    CLASSES,
-    HEADS,
-    OPTIONS,
-    UNFITTED,
-    UnfittedConfig,
-    apply,
-    fit,
-    labels_of,
-    make_maps,
-    write_images,
-)
 
 NAMES = [f"p{number:02d}" for number in range(24)]
 LABELLED = [name for number, name in enumerate(NAMES) if labels_of(number)]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from builders.small_voc import write_voc
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.datasets import VocSource
 from maskmill.manifests.datasets.fold_lists import read_fold
@@ -19,7 +20,6 @@ from maskmill.stages.evaluate.folds import base_episodes, benchmark_fold, episod
 from maskmill.stages.evaluate.published_scores import find_published_scores
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.scores.truth import GroundTruth
-from small_voc import write_voc
 
 
 @pytest.fixture(scope="module")

@@ -8,17 +8,8 @@ import numpy as np
 import pytest
 
 from builders.mistakes import assert_named
-from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.artifact.checkpoints import training_ids_json
-from maskmill.manifests.artifact.underway import Underway
-from maskmill.manifests.errors import InputError
-from maskmill.pipeline.running.run import run
-from maskmill.pipeline.running.whole import run_whole
-from maskmill.stages.evaluate.stage import STAGE as EVALUATE, evaluate_config
-from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
-from maskmill.stages.stage import Findings, Inputs, WholeStage
-from small_labels import BROKEN, LABELS, MAPS, OPTIONS, MapsConfig, make_images, publish, write_pictures
-from small_truth import (
+from builders.small_labels import BROKEN, LABELS, MAPS, OPTIONS, MapsConfig, make_images, publish, write_pictures
+from builders.small_truth import (
     ALL,
     DECIDED,
     FLOORS,
@@ -33,6 +24,15 @@ from small_truth import (
     slow_mious,
     some_of,
 )
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.artifact.checkpoints import training_ids_json
+from maskmill.manifests.artifact.underway import Underway
+from maskmill.manifests.errors import InputError
+from maskmill.pipeline.running.run import run
+from maskmill.pipeline.running.whole import run_whole
+from maskmill.stages.evaluate.stage import STAGE as EVALUATE, evaluate_config
+from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
+from maskmill.stages.stage import Findings, Inputs, WholeStage
 
 
 def test_what_is_dropped_counts_as_background_too(home: Path) -> None:

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-import small_runs
+from builders import small_runs
+from builders.small_dataset import tree, write_dataset, write_picture
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.quantized import dequantize, quantize
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens
@@ -30,7 +31,6 @@ from maskmill.pipeline.running.run import finish_parts, retry, run
 from maskmill.stages.extract.stage import STAGE, extract_config
 from maskmill.stages.vision import computing
 from maskmill.stages.vision.token_fields import FIELDS, token_fields
-from small_dataset import tree, write_dataset, write_picture
 
 ALL = ("keys", "cls_query", "cls_attention:0-5", "tokens:1+5", "support_tokens:2")
 WANTED = {

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from builders.picture_zoo import zoo
+from builders.small_dataset import write_dataset, write_mask, write_picture
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.datasets import CocoSource, DatasetSource, FolderSource, VocSource
 from maskmill.manifests.errors import InputError, StaleArtifact, TooManyFailed
@@ -18,8 +20,6 @@ from maskmill.manifests.pictures.palette import decode_label_map
 from maskmill.pipeline.running.job import RunOptions
 from maskmill.pipeline.running.run import run
 from maskmill.stages.index.stage import STAGE, IndexConfig
-from picture_zoo import zoo
-from small_dataset import write_dataset, write_mask, write_picture
 
 ANY_BAD = RunOptions(unit_rows=4, max_bad=1.0)
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
+from builders.small_dataset import tree
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.underway import Underway
 from maskmill.manifests.errors import Diverged, StaleArtifact
@@ -24,7 +25,6 @@ from maskmill.stages.learning.lesson import Batch, Lesson, Losses
 from maskmill.stages.learning.loop import Course, train
 from maskmill.stages.learning.schedules import Schedule
 from maskmill.stages.stage import Findings, Inputs, WholeStage
-from small_dataset import tree
 
 STEPS = 12
 

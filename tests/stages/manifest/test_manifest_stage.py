@@ -13,7 +13,19 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-import small_labels
+from builders import small_labels
+from builders.small_labels import (
+    BROKEN,
+    GRID,
+    LABELS,
+    OPTIONS,
+    PATCH,
+    MapsConfig,
+    make_images,
+    make_labels,
+    publish,
+    soft_map,
+)
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.checkpoints import training_ids_json
 from maskmill.manifests.artifact.underway import Underway
@@ -32,7 +44,6 @@ from maskmill.stages.manifest.quality import measure_quality
 from maskmill.stages.maps.upsampling import upsample_maps
 from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
 from maskmill.stages.stage import Findings, Inputs, WholeStage, Work
-from small_labels import BROKEN, GRID, LABELS, OPTIONS, PATCH, MapsConfig, make_images, make_labels, publish, soft_map
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
+from builders.small_tokens import PICTURES, Bench
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.checkpoints import SEEN, WEIGHTS, training_ids, training_ids_json
 from maskmill.manifests.artifact.tokens import Tokens
@@ -22,7 +23,6 @@ from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.mask.method_fit import FIT, FitConfig, fit_config
 from maskmill.stages.mask.methods import METHODS, Method, MethodInput
 from maskmill.stages.stage import Findings, Inputs
-from small_tokens import PICTURES, Bench
 
 
 def fit_class_keys(config: FitConfig, inputs: Inputs, underway: Underway) -> Findings:

@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-import toy_tokens
+from builders import toy_tokens
+from builders.small_dataset import tree, write_picture
+from builders.small_tokens import BACKBONE, PICTURES, UNITS_OF_5, Bench
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.plan import listing_batches
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens
@@ -30,8 +32,6 @@ from maskmill.stages.mask.methods import METHODS
 from maskmill.stages.mask.stage import STAGE as MASK, mask_config
 from maskmill.stages.stage import Work
 from maskmill.stages.vision.weights import read_weights
-from small_dataset import tree, write_picture
-from small_tokens import BACKBONE, PICTURES, UNITS_OF_5, Bench
 
 HEADS, PATCH = 2, (16, 16)
 FIELDS = ("keys", "cls_query", "cls_attention")

@@ -9,11 +9,11 @@ import pytest
 from safetensors.torch import save_file
 
 from builders.mistakes import assert_named
+from builders.small_tokens import BACKBONE, Bench
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.tokens import Tokens
 from maskmill.stages.mask.stage import MaskConfig, mask_config, warn
 from maskmill.stages.vision.weights import read_weights
-from small_tokens import BACKBONE, Bench
 
 PAPER = "dino_deitsmall8_300ep_pretrain"
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from builders.small_dataset import tree, write_picture
+from builders.small_pixels import COLUMNS_PX, ROWS_PX, Bench, everything
 from maskmill.manifests.artifact.pixels import Pixels, open_pixels
 from maskmill.manifests.errors import ConfigError, InputError, Reason, RowFailed
 from maskmill.manifests.pictures.decoder import decode_picture
@@ -17,8 +19,6 @@ from maskmill.pipeline.running.run import finish_parts, retry
 from maskmill.stages.pixels.stage import STAGE, PixelsConfig
 from maskmill.stages.stage import UnitResult, Work
 from maskmill.stages.vision import pictures
-from small_dataset import tree, write_picture
-from small_pixels import COLUMNS_PX, ROWS_PX, Bench, everything
 
 BILINEAR = Image.Resampling.BILINEAR
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load
 
-import small_runs
+from builders import small_runs
+from builders.small_dataset import tree, write_dataset
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.checkpoints import training_ids
 from maskmill.manifests.errors import ConfigError, StaleArtifact
@@ -27,7 +28,6 @@ from maskmill.stages.pretrain.network import Network
 from maskmill.stages.pretrain.stage import METRICS, STAGE
 from maskmill.stages.pretrain.teaching import Teaching
 from maskmill.stages.pretrain.watching import collapse_warning, nearest_centroid
-from small_dataset import tree, write_dataset
 
 BACKBONE = "test_vit.r160_in1k"  # patches of 16 pixels
 PICTURES, BATCH = 26, 8  # in two classes; three steps an epoch

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from builders.small_dataset import tree, write_picture
+from builders.small_tokens import CLASSES, PICTURES, Bench, bench_of
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.layout import Unit
 from maskmill.manifests.artifact.ledger import record_name
@@ -33,8 +35,6 @@ from maskmill.stages.refine.refinement import Refinement, refine_picture
 from maskmill.stages.refine.refiners import SMOOTHERS, Refiner
 from maskmill.stages.refine.smoothing import find_par_preset
 from maskmill.stages.refine.stage import STAGE, refine_config
-from small_dataset import tree, write_picture
-from small_tokens import CLASSES, PICTURES, Bench, bench_of
 
 BLOCKED = {"broken": "truncated", "changed": "changed"}
 UNITS_OF_3 = RunOptions(unit_rows=3, max_bad=0.5)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from builders.small_tokens import BACKBONE, PICTURES, SIZE, Bench, bench_of
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens
@@ -20,7 +21,6 @@ from maskmill.stages.students.features import (
     pictures_of_images,
 )
 from maskmill.stages.students.same_pictures import refuse_other_pictures
-from small_tokens import BACKBONE, PICTURES, SIZE, Bench, bench_of
 
 ALL = ("keys", "cls_query", "tokens:all", "support_tokens:all")
 IDS = ["dog/4", "cat/0", "cat/0", "dog/10"]

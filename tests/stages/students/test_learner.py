@@ -5,13 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from builders.plain_learner import plain_logits
 from maskmill.manifests.errors import ConfigError
 from maskmill.stages.students import learner as module
 from maskmill.stages.students.correlation import correlation
 from maskmill.stages.students.learner import Learner
 from maskmill.stages.students.official import learner_of, own_name
 from maskmill.stages.vision.checkpoints import read_checkpoint, read_state
-from plain_learner import plain_logits
 
 TOLERANCE = 1e-4
 

@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load
 
+from builders.small_dataset import tree
+from builders.small_students import BACKBONE, SIZE, extract, publish, train, write_pictures, write_void
 from faults.crash import Fault, as_command, in_child, kill, operations
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.checkpoints import training_ids
@@ -26,8 +28,6 @@ from maskmill.stages.students.official import learner_of, official_name, own_nam
 from maskmill.stages.train import cst, pairs, pool, selection
 from maskmill.stages.train.published import PublishedDataset
 from maskmill.stages.train.targets import target_builder
-from small_dataset import tree
-from small_students import BACKBONE, SIZE, extract, publish, train, write_pictures, write_void
 
 ASKED: dict[str, Any] = {"student": "cst", "steps": 4, "batch": 3}
 

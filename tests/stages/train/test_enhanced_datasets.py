@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from builders.small_heads import OPTIONS, apply, fit
+from builders.small_students import extract, publish, train, write_pictures
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.checkpoints import network_by_held_out_id, training_ids
 from maskmill.manifests.errors import InputError
@@ -12,8 +14,6 @@ from maskmill.pipeline.running.run import run
 from maskmill.stages.enhance import enhancer_fit as fitting
 from maskmill.stages.manifest.stage import STAGE as MANIFEST, manifest_config
 from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
-from small_heads import OPTIONS, apply, fit
-from small_students import extract, publish, train, write_pictures
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from builders.mistakes import assert_named
+from builders.small_students import BACKBONE, COUNT, SIZE, extract, publish, train, write_pictures, write_void
+from builders.small_truth import slow_mious
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.checkpoints import training_ids
 from maskmill.manifests.errors import ConfigError, InputError
@@ -19,8 +21,6 @@ from maskmill.stages.students.features import LAST, Cached, backbone_config
 from maskmill.stages.students.linear import predict_labels
 from maskmill.stages.train import patches
 from maskmill.stages.train.linear import make_classifier
-from small_students import BACKBONE, COUNT, SIZE, extract, publish, train, write_pictures, write_void
-from small_truth import slow_mious
 
 NAMES = (
     *("the student", "background everywhere", "told the class: the dataset's masks of these pictures"),

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
+from builders.small_dataset import write_picture
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens
 from maskmill.manifests.datasets import TableSource
@@ -18,7 +19,6 @@ from maskmill.pipeline.running.run import Outcome, run
 from maskmill.stages.extract.stage import STAGE as EXTRACT, extract_config
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.mask.stage import STAGE as MASK, mask_config
-from small_dataset import write_picture
 
 BACKBONE, SIZE = "test_vit.r160_in1k", (64, 96)  # 4 × 6 patches, 2 heads
 CLASSES = ("bird", "cat", "dog")  # 1, 2, 3

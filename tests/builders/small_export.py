@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from builders.small_labels import EXIF_ORIENTATION, MAPS, OPTIONS, SIX, MapsConfig, publish
 from maskmill.manifests.datasets import TableSource
 from maskmill.manifests.pictures.palette import encode_label_map
 from maskmill.pipeline.running.run import run
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
-from small_labels import EXIF_ORIENTATION, MAPS, OPTIONS, SIX, MapsConfig, publish
 
 CLASSES = ("sign.stop/left", "🐈\u200d⬛ cat", "a:b", "#hash", '<"&">')
 # id → how its file is stored, and its split

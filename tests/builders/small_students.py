@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from builders.small_heads import CLASSES, OPTIONS, TOY_HEADS, HeadsConfig, labels_of, true_mask
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.datasets import TableSource
 from maskmill.pipeline.running.run import run
@@ -18,7 +19,6 @@ from maskmill.stages.manifest.stage import STAGE as MANIFEST, manifest_config
 from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
 from maskmill.stages.train.config import train_config
 from maskmill.stages.train.stage import STAGE as TRAIN
-from small_heads import CLASSES, OPTIONS, TOY_HEADS, HeadsConfig, labels_of, true_mask
 
 BACKBONE, SIZE = "test_vit.r160_in1k", (64, 64)  # 4 × 4 patches, 2 heads, 6 blocks
 FIELDS = ("keys", "cls_query", "tokens:all", "support_tokens:all")

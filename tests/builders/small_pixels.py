@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
-import small_runs
+from builders import small_runs
+from builders.small_dataset import write_picture
 from maskmill.manifests.artifact.pixels import Pixels, open_pixels
 from maskmill.manifests.datasets import FolderSource
 from maskmill.pipeline.running.job import RunOptions
@@ -17,7 +18,6 @@ from maskmill.pipeline.running.run import Outcome, run
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.pixels.stage import STAGE, PixelsConfig
 from maskmill.stages.stage import Stage
-from small_dataset import write_picture
 
 ROWS_PX, COLUMNS_PX = 24, 32
 UNITS_OF_5 = RunOptions(unit_rows=5, max_bad=1.0)

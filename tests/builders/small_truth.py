@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from builders.small_labels import BROKEN, LABELS, MAPS, OPTIONS, TURNED, MapsConfig, make_labels
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.datasets import TableSource
 from maskmill.manifests.pictures.palette import encode_label_map
@@ -20,7 +21,6 @@ from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.evaluate.stage import STAGE as EVALUATE, evaluate_config
 from maskmill.stages.index.stage import STAGE as INDEX, IndexConfig
 from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
-from small_labels import BROKEN, LABELS, MAPS, OPTIONS, TURNED, MapsConfig, make_labels
 
 Pairs = dict[str, tuple[np.ndarray, np.ndarray]]  # id → its truth, and what was said of it
 
