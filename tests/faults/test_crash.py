@@ -122,7 +122,7 @@ def test_killed_at_random_times(subject: Subject, out: Path) -> None:
     assert killed > 100
 
 
-@pytest.mark.parametrize("naive", ["in place", "record first"])
+@pytest.mark.parametrize("naive", [pytest.param("in place", marks=pytest.mark.slow), "record first"])
 def test_the_harness_finds_what_is_naive(place: Path, naive: str) -> None:
     """Written in place, or vouched for before it is written: some point leaves what the same command cannot heal."""
     home = home_of(replace(CASES["toy"], config=lambda home: toy.ToyConfig()), place)

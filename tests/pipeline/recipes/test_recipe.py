@@ -166,7 +166,7 @@ def test_a_fitted_method_needs_its_checkpoint(home: Path, monkeypatch: pytest.Mo
     fitted = dataclasses.replace(METHODS["cst"], name="fitted", fit=lambda *_: Findings({}))
     monkeypatch.setitem(METHODS, "fitted", fitted)
     (found,) = mistakes(home, SMALL, "mask.method=fitted")
-    assert "[mask] method fitted is fitted first" in found
+    assert_named(found, "[mask] fitted")
 
 
 def test_masks_are_needed_to_judge_by(home: Path) -> None:
@@ -216,7 +216,7 @@ def test_a_folder_inside_root_is_looked_for_there(home: Path, tmp_path: Path) ->
     text = 'title = "x"\n[index]\nlayout = "voc"\nroot = "voc"\nsplit = "train"\nmasks = "{}"'
     assert parsed(tmp_path, text.format("Segmentation")).tables["index"]["masks"] == "Segmentation"
     (found,) = mistakes(tmp_path, text.format("SegmentationClass"))
-    assert f"masks is {tmp_path}/voc/SegmentationClass, which is not there" in found
+    assert f"{tmp_path}/voc/SegmentationClass" in found
 
 
 def test_pictures_in_an_object_store_are_looked_for_when_they_are_listed(home: Path) -> None:
@@ -253,7 +253,7 @@ def test_the_crf_is_refused_where_its_extra_is_missing(
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     (found,) = mistakes(home, SMALL, "refine.refiner=crf")
-    assert "[refine] the refiner crf needs pydensecrf" in found
+    assert "pydensecrf" in found
     assert "maskmill[crf]" in found
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -142,7 +143,7 @@ def test_a_worker_that_dies_costs_nothing(images: Path, wanted: dict[str, str], 
     assert calls(window)[unit_of(images, "cat/4")] == 2
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_unit_that_always_kills_its_worker_takes_no_neighbour_with_it(
     images: Path, wanted: dict[str, str], out: Path, window: Path, number: int
 ) -> None:

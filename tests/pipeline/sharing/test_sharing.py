@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from builders.mistakes import assert_named
+from builders.mistakes import assert_named, refused
 from builders.small_dataset import tree, write_dataset
 from builders.small_labels import make_labels, publish
 from builders.small_runs import UNITS_OF_4, index, toy
@@ -370,11 +371,14 @@ def test_a_full_disk_is_told_before_anything_comes(
 def test_an_artifact_that_changes_while_it_is_pushed_makes_no_version(
     home: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
+    one_at_a_time = threading.Lock()  # of the threads that send
+
     def send_and_change(*arguments: Any) -> None:
         versions.send(*arguments)
-        (home / "toys" / ARTIFACT).unlink(missing_ok=True)
-        if how == "another":
-            shutil.copytree(home / "others", home / "toys", dirs_exist_ok=True)
+        with one_at_a_time:
+            (home / "toys" / ARTIFACT).unlink(missing_ok=True)
+            if how == "another":
+                shutil.copytree(home / "others", home / "toys", dirs_exist_ok=True)
 
     monkeypatch.setattr(sharing, "send", send_and_change)
     with pytest.raises(StaleArtifact, match="changed"):

@@ -177,8 +177,8 @@ def test_batches_threads_and_parts_change_no_byte(bench: Any, part_options: list
 
 WIDE = """
 import sys, torch
-from maskmill.pipeline.job import RunOptions
-from maskmill.pipeline.run import run
+from maskmill.pipeline.running.job import RunOptions
+from maskmill.pipeline.running.run import run
 from maskmill.stages.extract.stage import STAGE, extract_config
 images, out, threads, batch = sys.argv[1:]
 torch.set_num_threads(int(threads))
@@ -187,6 +187,7 @@ run(STAGE, config, {"images": images}, out, RunOptions(unit_rows=int(batch)))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="MKL cannot on this processor"
 )

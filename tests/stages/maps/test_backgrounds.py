@@ -1,6 +1,7 @@
 """Background rules: what a user may write, and the label of every pixel against the rule written out pixel by pixel."""
 
 import math
+import re
 
 import numpy as np
 import pytest
