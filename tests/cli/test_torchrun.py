@@ -196,7 +196,7 @@ def test_a_killed_process_ends_the_others(home: Path, number: int) -> None:
 IMPATIENT = """
 import sys
 from maskmill.cli.main import main
-from maskmill.manifests import torchrun
+from maskmill.manifests.files import torchrun
 torchrun.WAIT_S = 10.0
 sys.exit(main())
 """

@@ -367,8 +367,8 @@ def test_a_bomb_is_refused_by_its_header_and_costs_nothing(name: str, tmp_path: 
     program = """
 import resource, sys
 from maskmill.manifests.errors import RowFailed
-from maskmill.manifests.pictures import decode_picture, inspect_picture
-from maskmill.manifests.place import place
+from maskmill.manifests.files.place import place
+from maskmill.manifests.pictures.decoder import decode_picture, inspect_picture
 warm, bomb = (place(sys.argv[1]).read(name) for name in ("warm", "bomb"))
 decode_picture(warm)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

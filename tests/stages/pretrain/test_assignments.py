@@ -297,15 +297,15 @@ def test_me_max_gradients_averaged_over_processes_are_those_of_one():
 RANK = """
 import sys, torch
 from torch import distributed
-from maskmill.stages.pretrain.assignments import sinkhorn_targets, usage
+from maskmill.stages.pretrain.assignments import sinkhorn_targets, cluster_usage
 rank = int(sys.argv[1])
 distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
 whole = torch.arange(30.0).view(6, 5).sin()
 own = slice(0, 2) if rank == 0 else slice(2, 6)
-found, watched = sinkhorn_targets(whole[own], 0.2), usage(whole[own].softmax(-1))
+found, watched = sinkhorn_targets(whole[own], 0.2), cluster_usage(whole[own].softmax(-1))
 distributed.destroy_process_group()
 assert (found - sinkhorn_targets(whole, 0.2)[own]).abs().max() < 1e-5
-assert watched.num_active == usage(whole.softmax(-1)).num_active
+assert watched.num_active == cluster_usage(whole.softmax(-1)).num_active
 """
 
 

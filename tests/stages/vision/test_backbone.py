@@ -59,16 +59,16 @@ def test_what_is_no_plain_vision_transformer_is_refused_by_name(name):
 @pytest.mark.parametrize(
     ("name", "size", "fitting"),
     [
-        ("vit_small_patch14_dinov2", (400, 400), "392x392.*406x406"),
-        ("vit_small_patch14_dinov2", (392, 400), "392x392.*392x406"),
-        (TINY, (9, 33), "16x32.*16x48"),
+        ("vit_small_patch14_dinov2", (400, 400), "392x392 406x406"),
+        ("vit_small_patch14_dinov2", (392, 400), "392x392 392x406"),
+        (TINY, (9, 33), "16x32 16x48"),
         (TINY, (0, 32), "16x32"),
     ],
 )
 def test_a_size_that_does_not_fit_is_answered_with_those_that_do(name, size, fitting):
-    with pytest.raises(ConfigError, match=fitting):
+    with pytest.raises(ConfigError, match=fitting.replace(" ", ".*")):
         backbone_facts(name, *size)
-    for answer in fitting.removeprefix("choose ").removesuffix("$").split(" or "):
+    for answer in fitting.split():
         backbone_facts(name, *map(int, answer.split("x")))
 
 
