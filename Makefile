@@ -9,12 +9,18 @@ RUN = .venv/bin/
 USABLE = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 find_python = for python in $(1); do "$$python" -c '$(USABLE)' 2>/dev/null && { echo "$$python"; break; }; done
 
-.PHONY: setup test test-all lint demo bench
+# Without what starts processes, clusters, servers or browsers: for while one writes.
+FAST = tests --ignore tests/cli --ignore tests/faults --ignore tests/object_stores --ignore tests/pipeline
+
+.PHONY: setup test test-fast test-all lint demo bench
 
 setup: .venv/.ready
 
 test: setup
 	$(RUN)pytest -n 2
+
+test-fast: setup
+	$(RUN)pytest -n 2 $(FAST)
 
 lint: setup
 	$(RUN)ruff format --check
@@ -36,7 +42,7 @@ bench: setup
 	done
 
 test-all: setup
-	$(RUN)pytest -n 2 -m "slow or not slow"
+	$(RUN)pytest -n 2 -m "slow or not slow" --hypothesis-profile thorough
 	@if $(RUN)python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))'; then \
 		echo "Python 3.12: that was it"; \
 	elif [ -n "$$($(call find_python,python3.12 $$HOME/.pyenv/versions/3.12*/bin/python))" ]; then \

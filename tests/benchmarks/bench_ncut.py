@@ -1,6 +1,6 @@
 """Normalised cuts against the dense solver of TokenCut and MaskCut: seconds, memory, masks, and how large the gaps are.
 
-Keys are shaped by pictures of voc-mini (tests/structured_keys.py), or given: a tokens artifact of any backbone. Of a
+Keys are shaped by pictures of voc-mini (tests/builders), or given: a tokens artifact of any backbone. Of a
 random backbone's keys nearly all agree or nearly none, which says nothing of a trained one's.
 
 Run: `MASKMILL_REFERENCE=… PYTHONPATH=tests .venv/bin/python tests/benchmarks/bench_ncut.py [TOKENS]`
@@ -22,11 +22,11 @@ from PIL import Image
 from scipy.linalg import eigh  # type: ignore[import-untyped]
 
 from benchmarks.paired import seconds, show
+from builders.structured_keys import structured_keys
 from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.stages.mask.eigenvectors import second_eigenvector
 from maskmill.stages.mask.key_graph import WEAK, KeyGraph, key_graph
 from maskmill.stages.mask.ncut import LEAST_GAP, MEAN, cut_by_vector, maskcut_maps, ncut_map
-from structured_keys import structured_keys
 
 TAUS, PICTURES = (0.2, 0.15), 8
 SIDES = {28: 5, 50: 3, 60: 3}  # of the grid, and how many pictures a dense solver is given

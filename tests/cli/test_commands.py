@@ -61,7 +61,7 @@ def test_failed_rows_are_listed_by_id_and_reason(pictures: str, tmp_path: Path, 
     (Path(pictures) / "cat/bad.jpg").write_bytes(b"no picture")
     out = str(tmp_path / "images")
     assert main(["index", "folder", pictures, "--out", out]) == 5
-    assert "1 of 11 rows failed" in capsys.readouterr().err
+    assert_named(capsys.readouterr().err, "1 11")
     assert main(["status", out, "--failed"]) == 0
     assert "failed: undecodable\tcat/bad\n" in capsys.readouterr().out
 
@@ -73,36 +73,33 @@ def test_a_damaged_file_is_named_by_verify(pictures: str, tmp_path: Path, capsys
     data[100] ^= 1
     (out / "rows.parquet").write_bytes(data)
     assert main(["verify", str(out)]) == 4
-    assert f"{out}/rows.parquet does not hold the bytes that were written" in capsys.readouterr().err
+    assert f"{out}/rows.parquet" in capsys.readouterr().err
     assert main(["index", "folder", pictures, "--out", str(out)]) == 0  # rebuilt
     assert main(["verify", str(out)]) == 0
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "sentence"),
+    ("arguments", "named"),
     [
-        (["index", "folder", "nowhere", "--out", "out"], 2, "nowhere"),
-        (["index", "folder", "."], 2, "Missing option '--out'"),
-        (["index", "folder", ".", "--out", "out", "--part", "3/2"], 2, "part 3 of 2 does not exist"),
-        (["index", "folder", ".", "--out", "out", "--part", "1/2", "--workers", "2"], 2, "leave out --workers"),
-        (["index", "folder", ".", "--out", "memory://x", "--workers", "2"], 2, "workers cannot see it"),
-        (["index", "folder", ".", "--out", "out", "--scheduler", "tcp://192.0.2.1:8786"], 2, "pass --insecure"),
-        (["index", "folder", ".", "--out", "out", "--min-side", "0"], 2, "min_side is 0 and must be at least 1"),
-        (["status", "nowhere"], 2, "no artifact at"),
-        (["verify", "nowhere"], 2, "no artifact at"),
-        (["retry", "nowhere"], 2, "no artifact at"),
-        (["finish", "nowhere"], 2, "no artifact at"),
+        (["index", "folder", "nowhere", "--out", "out"], "nowhere"),
+        (["index", "folder", "."], "'--out'"),
+        (["index", "folder", ".", "--out", "out", "--part", "3/2"], "part 3 2"),
+        (["index", "folder", ".", "--out", "out", "--part", "1/2", "--workers", "2"], "--workers"),
+        (["index", "folder", ".", "--out", "memory://x", "--workers", "2"], "workers memory://x"),
+        (["index", "folder", ".", "--out", "out", "--scheduler", "tcp://192.0.2.1:8786"], "--insecure"),
+        (["index", "folder", ".", "--out", "out", "--min-side", "0"], "min_side 0 1"),
+        (["status", "nowhere"], "/nowhere"),
+        (["verify", "nowhere"], "/nowhere"),
+        (["retry", "nowhere"], "/nowhere"),
+        (["finish", "nowhere"], "/nowhere"),
     ],
 )
 def test_a_mistake_is_one_sentence(
-    arguments: list[str], code: int, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    arguments: list[str], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     write_picture(tmp_path / "a.png", 0)
     monkeypatch.chdir(tmp_path)
-    assert main(arguments) == code
-    said = capsys.readouterr().err
-    assert sentence in said
-    assert "Traceback" not in said
+    refused(capsys, arguments, named)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png"]
 
 
@@ -110,7 +107,7 @@ def test_the_demo_runs_every_step_and_tells_what_it_gained(capfd: pytest.Capture
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
     shown = capfd.readouterr()
     assert "intact;" in shown.out
-    assert "pass --update" in shown.err
+    assert "--update" in shown.err
     assert "images: 45 rows, 44 ok, 1 failed (1 undecodable); 1 units run, 5 skipped" in shown.out
     gained = {line[:50].strip(): float(line[60:].split()[0]) for line in _gains(shown.out)}
     labels, floor = gained["manifest: published labels"], gained["floor: best fixed ellipse, fitted on other classes"]
@@ -162,7 +159,7 @@ def test_a_demo_leaves_alone_what_is_not_its_own(
     (tmp_path / "maskmill-demo/thesis.txt").write_text("mine")
     assert main(["demo"]) == 2
     said = capfd.readouterr().err
-    assert "is not empty and no earlier demo's (it holds thesis.txt); choose another --out" in said
+    assert_named(said, "thesis.txt --out")
     assert main(["demo", "--images", "nowhere", "--out", "demo"]) == 2
     assert "--images" in capfd.readouterr().err
     assert not (tmp_path / "demo").exists()
@@ -170,7 +167,7 @@ def test_a_demo_leaves_alone_what_is_not_its_own(
     (tmp_path / "edited/demo.toml").write_text("title = 'mine'")
     assert main(["demo", "--out", "edited"]) == 2
     said = capfd.readouterr().err
-    assert f"run it as it is with `maskmill run {tmp_path}/edited/demo.toml`" in said
+    assert f"`maskmill run {tmp_path}/edited/demo.toml`" in said
     assert said.count("\n") == 1
     assert (tmp_path / "edited/demo.toml").read_text() == "title = 'mine'"
 

@@ -13,8 +13,6 @@ import pytest
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.stages.enhance import enhancer_fit as fitting
-from small_dataset import tree, write_dataset
-from small_recipe import SMALL, write_recipe
 
 Capture = pytest.CaptureFixture[str]
 WITH_INTERVAL = r"-?[01]\.\d{3} \(-?[01]\.\d{3}–-?[01]\.\d{3}\)"
@@ -70,7 +68,7 @@ def test_from_maps_to_labels(home: Path, capsys: Capture) -> None:
         rf"test_vit.r160_in1k, weights_sha256 \w+, .*fitting 3, stopping 1; done in .* s → {home}/enhancer",
         made,
     )
-    assert (code == 6) == ("warning: the enhanced maps are not better" in told.err)
+    assert (code == 6) == ("warning: " in told.err)
     assert main(command) == code
     assert "already done" in capsys.readouterr().out
     assert main(["plan", "enhance", "apply", "maps", "enhancer"]) == 0
@@ -93,7 +91,7 @@ def test_heads_that_are_missing_come_with_the_command_that_is_printed(home: Path
     for name in ("bare", "attention"):
         assert main(["enhance", "fit", name, "--gt-per-class", "1", "--out", "x"]) == 2
         said = capsys.readouterr().err
-        assert "holds no maps of heads; add them with `maskmill mask " in said
+        assert "`maskmill mask " in said
         command = said.partition("`maskmill ")[2].partition("`")[0].split()
         assert main(command) in (0, 6)
         assert open_artifact(name).plan.fields["head_maps"].shape == (2, 2, 2)
@@ -142,10 +140,8 @@ def test_a_recipe_goes_on_when_pictures_were_added(home: Path, capsys: Capture) 
         assert second[name]["at"] != first[name]["at"]
         assert tree(Path(first[name]["at"])) == before
     assert {each["units_run"] for each in ran().values()} == {0}
-    assert main(["enhance", "fit", second["mask"]["at"], "--gt-per-class", "2", "--out", first["enhancer"]["at"]]) == 3
-    said = capsys.readouterr().err
-    assert "was made of other maps and images than there are now" in said
-    assert "choose another --out, or delete the directory" in said
+    command = ["enhance", "fit", second["mask"]["at"], "--gt-per-class", "2", "--out", first["enhancer"]["at"]]
+    refused(capsys, command, f"{first['enhancer']['at']} maps images --out", 3)
 
 
 def test_a_list_of_ids_says_what_is_learned_from(home: Path) -> None:
@@ -156,17 +152,17 @@ def test_a_list_of_ids_says_what_is_learned_from(home: Path) -> None:
 
 
 MISTAKES = {
-    "enhance fit maps --out x": "is said by one of gt-fraction (such as 0.1), gt-per-class (such as 5) and gt-list",
-    "enhance fit maps --gt-per-class 1": "Missing option '--out'",
-    "enhance fit tokens --gt-per-class 1 --out x": "holds tokens where maps are wanted",
-    "enhance fit maps --gt-per-class 1 --classes cow --out x": "classes names 'cow', which the maps do not have",
+    "enhance fit maps --out x": "gt-fraction gt-per-class gt-list",
+    "enhance fit maps --gt-per-class 1": "'--out'",
+    "enhance fit tokens --gt-per-class 1 --out x": "tokens maps",
+    "enhance fit maps --gt-per-class 1 --classes cow --out x": "classes 'cow'",
     "enhance fit maps --gt-list nowhere --out x": "nowhere",
-    "enhance apply maps tokens --out x": "holds tokens where checkpoint are wanted",
-    "enhance apply maps enhancer --threshold high --out x": "threshold is 'high' and must be otsu, a number from 0",
-    "enhance apply own enhancer --out x": "enhancer was made for maps of supports 2 (these have 0); pass",
-    "enhance apply bare enhancer --out x": "holds no maps of heads; add them with `maskmill mask",
-    "enhance apply maps enhancer": "Missing option '--out'",
-    "mask tokens --method maskcut --per-head --out x": "method maskcut has no maps of heads; leave --per-head out",
+    "enhance apply maps tokens --out x": "tokens checkpoint",
+    "enhance apply maps enhancer --threshold high --out x": "threshold 'high' otsu 0",
+    "enhance apply own enhancer --out x": "enhancer supports 2 0",
+    "enhance apply bare enhancer --out x": "bare `maskmill mask",
+    "enhance apply maps enhancer": "'--out'",
+    "mask tokens --method maskcut --per-head --out x": "maskcut --per-head",
 }
 
 
@@ -183,11 +179,7 @@ def fitted(made: Path) -> Path:
 def test_a_mistake_is_one_sentence(fitted: Path, command: str, tmp_path: Path, capsys: Capture) -> None:
     there = {path.name for path in fitted.iterdir()} | {"nowhere"}
     words = [str(fitted / word) if word in there else word for word in command.split()]
-    capsys.readouterr()
-    assert main([str(tmp_path / "x") if word == "x" else word for word in words]) == 2
-    said = capsys.readouterr().err
-    assert MISTAKES[command] in said
-    assert "Traceback" not in said
+    refused(capsys, [str(tmp_path / "x") if word == "x" else word for word in words], MISTAKES[command])
     assert not (tmp_path / "x").exists()
 
 

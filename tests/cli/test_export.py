@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from builders.mistakes import refused
+from builders.small_dataset import tree
+from builders.small_export import PICTURES, make_dataset
+from builders.small_labels import publish
 from faults.crash import Fault, in_child, interrupt
 from maskmill.cli.main import main
 from maskmill.manifests.exports import formats
-from small_dataset import tree
-from small_export import PICTURES, make_dataset
-from small_labels import publish
 
 Capture = pytest.CaptureFixture[str]
 
@@ -79,8 +80,7 @@ def test_the_help_says_what_each_format_is(capsys: Capture) -> None:
 def test_a_second_time_it_is_refused_or_replaces(home: Path, capsys: Capture) -> None:
     before = as_json(capsys, "--to", "coco", "--out", "out")
     files = tree(home / "out")
-    assert main(["export", "dataset", "--to", "voc", "--out", "out"]) == 2
-    assert f"{home}/out is not empty; choose another --out, or pass --overwrite" in capsys.readouterr().err
+    refused(capsys, ["export", "dataset", "--to", "voc", "--out", "out"], f"{home}/out --out --overwrite")
     assert tree(home / "out") == files
     assert as_json(capsys, "--to", "coco", "--out", "out", "--overwrite") == before
     assert tree(home / "out") == files
@@ -97,21 +97,17 @@ def test_stopped_by_ctrl_c_it_has_changed_nothing_and_says_so(home: Path, again:
     for number in (5, 10, 15):  # before, its hidden folder may stay
         ended = in_child(lambda: sys.exit(main(command)), Fault(home, number, interrupt))
         assert ended.code == 130, ended.stderr
-        said = "maskmill: stopped by Ctrl-C; nothing was changed, and the same command begins anew\n"
-        assert ended.stderr == said
+        assert re.fullmatch(r"maskmill: stopped by Ctrl-C; [^\n]+\n", ended.stderr)
         assert tree(home) == before
         assert not list(home.glob(".out*"))
     assert main(command) == 0
 
 
 def test_a_dataset_without_its_pictures_is_refused_and_leaves_nothing(home: Path, capsys: Capture) -> None:
-    assert main(["export", "dataset", "--to", "coco", "--out", "out", "--images-root", "nowhere"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"maskmill: there is no {home}/nowhere/plain.jpg, the picture of 'plain' in")
-    assert "--images-root" in said
+    command = ["export", "dataset", "--to", "coco", "--out", "out"]
+    refused(capsys, [*command, "--images-root", "nowhere"], f"{home}/nowhere/plain.jpg 'plain' --images-root")
     shutil.rmtree("images")
-    assert main(["export", "dataset", "--to", "coco", "--out", "out"]) == 2
-    assert "is without its pictures and does not lead to them" in capsys.readouterr().err
+    refused(capsys, command, "dataset pictures")
     assert not (home / "out").exists()
     assert not list(home.glob(".out*"))
     assert as_json(capsys, "--to", "coco", "--out", "out", "--images-root", "pictures")["rows"] == 9
@@ -119,34 +115,30 @@ def test_a_dataset_without_its_pictures_is_refused_and_leaves_nothing(home: Path
 
 def test_a_picture_that_changed_is_refused(home: Path, capsys: Capture) -> None:
     shutil.copy(home / "pictures" / "crumbs.png", home / "pictures" / "open.png")
-    assert main(["export", "dataset", "--to", "fiftyone", "--out", "out", "--images-root", "pictures"]) == 2
-    assert "is not the picture that the mask of 'open' was made for" in capsys.readouterr().err
+    command = ["export", "dataset", "--to", "fiftyone", "--out", "out", "--images-root", "pictures"]
+    refused(capsys, command, "open.png 'open'")
     assert not list(home.glob("*out*"))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "named"),
     [
-        (["dataset", "--to", "pascal", "--out", "out"], "'pascal' is not one of 'coco', 'voc'"),
-        (["dataset", "--out", "out"], "Missing option '--to'"),
-        (["dataset", "--to", "coco"], "Missing option '--out'"),
-        (["nowhere", "--to", "coco", "--out", "out"], "no artifact at"),
-        (["labels", "--to", "coco", "--out", "out"], "holds labels where dataset are wanted"),
-        (["dataset", "--to", "coco", "--out", "s3://bucket/out"], "is a URL, and an export is a folder of this"),
-        (["dataset", "--to", "coco", "--out", "dataset"], "dataset is not empty"),
-        (["dataset", "--to", "coco", "--out", "dataset", "--overwrite"], "no export wrote it"),
+        (["dataset", "--to", "pascal", "--out", "out"], "'pascal' 'coco' 'voc'"),
+        (["dataset", "--out", "out"], "'--to'"),
+        (["dataset", "--to", "coco"], "'--out'"),
+        (["nowhere", "--to", "coco", "--out", "out"], "/nowhere"),
+        (["labels", "--to", "coco", "--out", "out"], "labels dataset"),
+        (["dataset", "--to", "coco", "--out", "s3://bucket/out"], "s3://bucket/out"),
+        (["dataset", "--to", "coco", "--out", "dataset"], "/dataset --overwrite"),
+        (["dataset", "--to", "coco", "--out", "dataset", "--overwrite"], "/dataset --overwrite"),
     ],
 )
-def test_a_mistake_is_one_sentence(home: Path, capsys: Capture, arguments: list[str], sentence: str) -> None:
+def test_a_mistake_is_one_sentence(home: Path, capsys: Capture, arguments: list[str], named: str) -> None:
     before = tree(home)
-    assert main(["export", *arguments]) == 2
-    said = capsys.readouterr().err
-    assert sentence in said
-    assert "Traceback" not in said
+    refused(capsys, ["export", *arguments], named)
     assert tree(home) == before
 
 
 def test_nothing_kept_is_nothing_to_export(home: Path, capsys: Capture) -> None:
     publish(home, "strict", min_score="area>=1")
-    assert main(["export", "strict", "--to", "coco", "--out", "out"]) == 2
-    assert "has no row that its quality rule kept; there is nothing to export" in capsys.readouterr().err
+    refused(capsys, ["export", "strict", "--to", "coco", "--out", "out"], "/strict kept")

@@ -10,10 +10,10 @@ from pathlib import Path
 import click
 import pytest
 
+from builders.small_voc import settings, write_voc
 from maskmill.cli.main import load, main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.pipeline.recipes import SCRIPTS, read_shipped_recipe
-from small_voc import settings, write_voc
 
 STUB = """#!{python}
 import json, os, sys

@@ -16,6 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from builders.mistakes import assert_named
+from builders.small_dataset import tree, write_dataset
+from builders.small_recipe import SMALL, write_recipe
 from faults.crash import Fault, in_child, interrupt, kill, operations
 from maskmill.cli.main import main
 from maskmill.cli.run import run as run_command
@@ -28,8 +31,6 @@ from maskmill.pipeline.running.run import run
 from maskmill.stages.evaluate import judging
 from maskmill.stages.scores.floors import Ellipse, fit_ellipses
 from maskmill.stages.stage import WholeStage
-from small_dataset import tree, write_dataset
-from small_recipe import SMALL, write_recipe
 
 Capture = pytest.CaptureFixture[str]
 JUDGED = SMALL + "\n[evaluate]\nresamples = 20\n"
@@ -258,42 +259,40 @@ def test_values_are_a_list_of_toml_or_stand_between_commas(
 
 
 @pytest.mark.parametrize(
-    ("settings", "sentence"),
+    ("settings", "named"),
     [
-        (["refine.threshold=0.3,0.30"], "--set refine.threshold has 0.3 twice; leave one out"),
+        (["refine.threshold=0.3,0.30"], "--set refine.threshold 0.3 twice"),
         (
             ["index.root=pictures,./pictures"],
-            "index.root=pictures and index.root=./pictures ask for the same; leave one",
+            "index.root=pictures index.root=./pictures",
         ),
-        (["refine.threshold=0.3", "refine.threshold=0.4"], "--set refine.threshold is there twice; put all its values"),
-        (["refine.threshold=0.3,,0.4"], "has nothing between two commas"),
-        (["refine.threshold=0.3,"], "has nothing between two commas"),
-        (["refine.threshold=[]"], "is an empty list; give it values"),
-        (["refine=0.3,0.4"], "--set refine=0.3,0.4 is not of the form STAGE.KEY=VALUE"),
-        (["refine.thresold=0.3,0.4"], "recipe.toml: [refine] thresold is no key; did you mean threshold?"),
-        (["refine.threshold=0.3,high"], 'with refine.threshold=high: recipe.toml: [refine] threshold is "high" (text)'),
+        (["refine.threshold=0.3", "refine.threshold=0.4"], "--set refine.threshold twice"),
+        (["refine.threshold=0.3,,0.4"], "refine.threshold commas"),
+        (["refine.threshold=0.3,"], "refine.threshold commas"),
+        (["refine.threshold=[]"], "refine.threshold empty"),
+        (["refine=0.3,0.4"], "--set refine=0.3,0.4 STAGE.KEY=VALUE"),
+        (["refine.thresold=0.3,0.4"], "recipe.toml: [refine] thresold threshold?"),
+        (["refine.threshold=0.3,high"], 'refine.threshold=high recipe.toml: [refine] "high"'),
         (
             ["refine.threshold=0.3,7,0.5", "refine.refiner=none,guided"],
-            "with refine.threshold=7: recipe.toml: [refine] threshold is 7 and must be from 0 to 1",
+            "refine.threshold=7 recipe.toml: [refine] threshold 7 0 1",
         ),
-        (["refine.background=two:0.05,0.3"], 'in a list of values: refine.background=["two:0.05,0.3"]'),
-        (['extract.fields=["keys", "cls_query"]'], 'in a list of values: extract.fields=[["keys", "cls_query"]]'),
+        (["refine.background=two:0.05,0.3"], 'refine.background=["two:0.05,0.3"]'),
+        (['extract.fields=["keys", "cls_query"]'], 'extract.fields=[["keys", "cls_query"]]'),
         (
             ['extract.fields=[["tokens:0"],["tokens:1"]]'],
-            "other blocks of tokens than those before it (tokens:0 and tokens:1)",
+            "tokens:0 tokens:1",
         ),
-        ([], "Missing option '--set'"),
+        ([], "'--set'"),
     ],
 )
 def test_a_mistake_anywhere_in_the_grid_is_told_before_anything_runs(
-    recipe: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, settings: list[str], sentence: str
+    recipe: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, settings: list[str], named: str
 ) -> None:
     monkeypatch.chdir(recipe.parent)
     before = tree(recipe.parent)
     assert main(["sweep", "recipe.toml", *(part for setting in settings for part in ("--set", setting))]) == 2
-    said = capsys.readouterr().err
-    assert sentence in said
-    assert "Traceback" not in said
+    assert_named(capsys.readouterr().err, named)
     assert tree(recipe.parent) == before
 
 
@@ -348,7 +347,7 @@ def test_one_combination_and_a_folder_of_pictures(
     assert main(["sweep", "--images", "pictures", *settings, "--work", "work"]) == 0
     assert "1 combination, all with extract.backbone=test_vit.r160_in1k" in capsys.readouterr().out
     assert main(["sweep", *THRESHOLDS]) == 2
-    assert "Give either a recipe or --images DIR" in capsys.readouterr().err
+    assert "--images" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------- how it ends
@@ -365,11 +364,11 @@ def test_one_that_fails_or_warns_leaves_the_others(made: Made, copied: Path, cap
     assert (list(rows[2]["artifacts"]), rows[2]["counts"]) == (["index", "extract", "mask"], {})
     assert main(["sweep", *map(str, asked)]) == 4
     shown = capsys.readouterr()
-    wanted = f"combination 3, mask.threshold=otsu refine.threshold=0.3: refine: {damaged} does not hold the bytes"
+    wanted = f"combination 3, mask.threshold=otsu refine.threshold=0.3: refine: {damaged} "
     assert shown.err.startswith(f"maskmill: {wanted}")
     assert re.findall(r"^\d  .*  (\S.*)$", shown.out, re.M) == ["1 warning", "1 warning", "failed", "done"]
-    assert re.search(r"^rows 1, 2 warning: 10 of 10 maps \(100%\) are above", shown.out, re.M)
-    assert f"row 3 failed: refine: {damaged} does not hold" in shown.out
+    assert re.search(r"^rows 1, 2 warning: .*10 .*100%", shown.out, re.M)
+    assert f"row 3 failed: refine: {damaged} " in shown.out
 
 
 def test_where_the_first_has_failed_others_are_held_against_the_next(made: Made, copied: Path, capsys: Capture) -> None:
@@ -395,7 +394,7 @@ def test_what_all_share_fails_once(recipe: Path, capsys: Capture, monkeypatch: p
     rows = rows_of(swept(capsys, recipe, *THRESHOLDS, code=5))
     assert ran == ["index"]
     assert len({row["error"] for row in rows}) == 1
-    assert rows[0]["error"].startswith("index: 1 of 10 rows failed in ")
+    assert rows[0]["error"].startswith("index: 1 of 10 ")
     assert main(["sweep", str(recipe), *THRESHOLDS]) == 5
     assert "rows 1, 2 failed: index: " in capsys.readouterr().out
     assert not (recipe.parent / "maskmill-work/last-run.json").exists()

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from safetensors.torch import load
 
+from builders.mistakes import assert_named
+from builders.small_pretraining import BATCH, command, metrics, stopped_alone, write_home
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.pipeline.answers.verify import verify
-from small_pretraining import BATCH, command, metrics, stopped_alone, write_home
 
 TESTS = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
@@ -34,7 +35,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything that two processes answered, and what one process made of the same."""
     home = write_home(tmp_path_factory.mktemp("home"))
     stopped_alone(home, "begun-by-1")
-    torchrun = [*TORCHRUN, str(TESTS / "small_pretraining.py"), str(home)]
+    torchrun = [*TORCHRUN, str(TESTS / "builders/small_pretraining.py"), str(home)]
     ran = subprocess.run(torchrun, env=surroundings(), capture_output=True)
     assert ran.returncode == 0, ran.stderr.decode()
     for recipe in ("balanced", "centred"):
@@ -75,18 +76,18 @@ def test_what_is_done_is_not_done_again(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "code", "sentence"),
+    ("case", "code", "named"),
     [
-        ("indivisible", 2, "--batch is 9 and torchrun started 2 processes, of which each has the same number of"),
-        ("mistaken", 2, "losses are 'mim', and must be names of"),
-        ("other config", 3, "was made with seed = 3 and this run asks for 4"),
-        ("other command", 2, "`maskmill status` is run by one process; start it without torchrun"),
+        ("indivisible", 2, "--batch 9 2 processes"),
+        ("mistaken", 2, "losses 'mim'"),
+        ("other config", 3, "seed 3 4"),
+        ("other command", 2, "`maskmill status` torchrun"),
     ],
 )
-def test_a_mistake_gets_one_sentence_of_the_first(home: Path, case: str, code: int, sentence: str) -> None:
+def test_a_mistake_gets_one_sentence_of_the_first(home: Path, case: str, code: int, named: str) -> None:
     first, other = answers(home, case)
     assert (first["code"], first["err"].count("\n")) == (code, 1)
-    assert sentence in first["err"]
+    assert_named(first["err"], named)
     assert other == {"code": 0, "out": "", "err": ""}
     assert not (home / "none").exists()
 
@@ -95,9 +96,7 @@ def test_what_two_began_one_goes_on_with(home: Path) -> None:
     """Both were told to end by a signal that one of them heard, in the middle of step 3."""
     first, other = answers(home, "told to end")
     assert first["code"] == 143
-    assert first["err"].endswith(
-        "maskmill: stopped by SIGTERM; what is finished stays, and the same command goes on from there\n"
-    )
+    assert first["err"].splitlines()[-1].startswith("maskmill: stopped by SIGTERM; ")
     assert other == {"code": 0, "out": "", "err": ""}
     assert main(command(home, "ended-by-2")) == 0
     assert resumed(home / "ended-by-2") == [4]
@@ -114,7 +113,7 @@ def test_a_loss_of_one_process_that_is_no_number_stops_all_before_the_update(hom
     first, other = answers(home, "not finite")
     assert first["code"] == 8
     told, _, rest = first["err"].splitlines()[-1].partition(", over ")
-    assert told == "maskmill: the loss at step 4 is nan"
+    assert_named(told, "loss step 4 nan")
     ids = rest.partition(";")[0].split(", ")
     assert len(set(ids)) == BATCH // 2, "the rows of that process alone"
     assert other == {"code": 0, "out": "", "err": ""}
@@ -175,7 +174,7 @@ def test_ctrl_c_keeps_where_all_are(home: Path) -> None:
         pids = workers(running)
         running.send_signal(signal.SIGINT)
         said = ended(running, pids)
-    assert "maskmill: stopped by Ctrl-C; what is finished stays, and the same command goes on from there" in said
+    assert "maskmill: stopped by Ctrl-C; " in said
     assert said.count("maskmill: stopped by") == 1
     (kept,) = (home / "ctrl-c/underway").iterdir()
     assert main(command(home, "ctrl-c", **asked)) == 0
@@ -197,7 +196,7 @@ def test_a_killed_process_ends_the_others(home: Path, number: int) -> None:
 IMPATIENT = """
 import sys
 from maskmill.cli.main import main
-from maskmill.manifests import torchrun
+from maskmill.manifests.files import torchrun
 torchrun.WAIT_S = 10.0
 sys.exit(main())
 """
@@ -210,5 +209,5 @@ def test_a_process_that_hangs_is_not_waited_for_for_ever(home: Path) -> None:
         pids = workers(running)
         os.kill(pids[1], signal.SIGSTOP)
         said = ended(running, pids)
-    assert "maskmill: process 0 of 2 lost the others: one of them ended, or was not heard of for 0 minutes" in said
+    assert "maskmill: process 0 of 2 " in said
     assert list((home / "hanging").glob("underway/*"))

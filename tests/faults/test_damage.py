@@ -85,10 +85,10 @@ def test_a_deleted_file(subject: Subject, out: Path) -> None:
         ended = subject.home.tried(out)
         if name == "plan.json":  # what it was is written nowhere else
             assert (refused.code, verdict, ended.code) == (2, 2, 2), (refused, verdict, ended)
-            assert "no artifact" in refused.stderr
+            assert f"{out}" in refused.stderr
         elif name == "artifact.json":  # as if it were never finished
             assert (refused.code, verdict, ended.code) == (2, 2, 0), (refused, verdict, ended)
-            assert "is unfinished" in refused.stderr
+            assert f"{out}" in refused.stderr
         else:
             assert (refused.code, verdict, ended.code) == (4, 4, 0), (name, refused, verdict, ended)
             assert f"{out / name}" in refused.stderr
@@ -105,7 +105,6 @@ def assert_found_and_mended(subject: Subject, out: Path, name: str) -> None:
         ended = subject.home.tried(out)
         assert ended.code == 4, ended
         assert f"{out / name}" in ended.stderr
-        assert "in a new directory" in ended.stderr
     else:
         subject.home.made(out)
         assert tree(out) == subject.tree, name

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-import picture_zoo
+from builders import picture_zoo
 from faults.cases import CASES, IDS, Case, Home, content, files, home_of, make_picture, picture_of, tree
 from faults.crash import as_command, in_child
 from faults.damage import GROWTH_MB, resealed

@@ -103,6 +103,7 @@ def pixels_output(work: Path) -> Any:
 def mask_output(work: Path) -> Any:
     """Rows and maps of every method that needs no fit, of one view and of two where it merges, from tokens of numpy's
     generator."""
+    from builders.toy_tokens import TOKENS, TokensConfig
     from maskmill.stages.mask.methods import METHODS  # torch takes seconds
     from toy_tokens import TOKENS, TokensConfig
 
@@ -146,6 +147,7 @@ REFINED: Sequence[tuple[Any, str]] = (
 
 def enhance_output(work: Path) -> Any:
     """Rows and maps, by the mean of two networks and by one of them, whose weights a formula gives."""
+    from builders.small_heads import TOY_HEADS, UNFITTED, HeadsConfig, UnfittedConfig
     from maskmill.pipeline.running.whole import run_whole  # torch takes seconds
     from small_heads import TOY_HEADS, UNFITTED, HeadsConfig, UnfittedConfig
 

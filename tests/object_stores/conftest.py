@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from builders.small_dataset import write_dataset
+from builders.small_runs import index, toy
 from maskmill.manifests.files.place import Place, place
 from object_stores.buckets import Bucket, fresh_bucket
-from small_dataset import write_dataset
-from small_runs import index, toy
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from builders.small_dataset import tree, write_dataset
+from builders.small_runs import UNITS_OF_4, echo, index, toy
 from maskmill.cli.main import main
 from maskmill.manifests.errors import ArtifactBusy, ConfigError
 from maskmill.manifests.files import lock
@@ -12,8 +14,6 @@ from maskmill.manifests.files.place import place
 from maskmill.pipeline.answers.status import status
 from maskmill.pipeline.answers.verify import verify
 from object_stores.buckets import tree_of
-from small_dataset import tree, write_dataset
-from small_runs import UNITS_OF_4, echo, index, toy
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_chain_in_memory_has_the_bytes_of_one_on_a_disk(pictures: Path, tmp_pa
 
 def test_memory_is_for_one_process(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = f"memory://{tmp_path.name}/images"
-    with pytest.raises(ConfigError, match="workers cannot see it; leave out --workers or move it"):
+    with pytest.raises(ConfigError, match="--workers"):
         index(pictures, out, replace(UNITS_OF_4, workers=2))
     assert main(["index", "folder", str(pictures), "--out", out, "--workers", "2"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
@@ -48,7 +48,7 @@ def test_memory_is_for_one_process(pictures: Path, tmp_path: Path, capsys: pytes
 def test_workers_cannot_read_an_input_in_memory(pictures: Path, tmp_path: Path) -> None:
     images = f"memory://{tmp_path.name}/images"
     index(pictures, images)
-    with pytest.raises(ConfigError, match="lives in this process's memory"):
+    with pytest.raises(ConfigError, match="memory"):
         toy(images, tmp_path / "toys", replace(UNITS_OF_4, workers=1))
 
 

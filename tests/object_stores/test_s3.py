@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError  # type: ignore[import-untyped]
 
+from builders.mistakes import assert_named
+from builders.small_dataset import write_picture
+from builders.small_runs import UNITS_OF_4, echo, index, toy
 from faults.crash import in_child
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
@@ -27,8 +30,6 @@ from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.running.run import finish_parts
 from object_stores.buckets import Bucket, tree_of
 from object_stores.requests import READS, WRITES, free_requests, watched
-from small_dataset import write_picture
-from small_runs import UNITS_OF_4, echo, index, toy
 
 
 def without_where_inputs_lie(at: Place) -> tuple[dict[str, str], Any, Any]:
@@ -116,7 +117,7 @@ def test_a_flipped_bit_is_found_and_refused(bucket: Bucket, toys: str) -> None:
     shard[7] ^= 1
     bucket.put("toys/square.zarr/c/1/0/0", bytes(shard))
     assert verify(toys).exit_code == 4
-    with pytest.raises(CorruptArtifact, match=r"c/1/0/0 does not hold the bytes that were written"):
+    with pytest.raises(CorruptArtifact, match="c/1/0/0"):
         open_artifact(toys).read("square", [4])
 
 
@@ -348,8 +349,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[i
 def test_a_bucket_that_does_not_exist(server: str, pictures: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, told, seconds = refusal(["index", "folder", pictures, "--out", "s3://nobody-made-it/images"], capsys)
     assert code == 7
-    assert told.startswith("maskmill: cannot write s3://nobody-made-it/images/.lock: ")
-    assert "bucket does not exist" in told
+    assert_named(told, "s3://nobody-made-it/images bucket")
     assert (told.count("\n"), seconds < 5) == (1, True)
     code, told, _ = refusal(["status", "s3://nobody-made-it/images"], capsys)
     assert (code, told.count("\n")) == (2, 1)
@@ -405,7 +405,7 @@ def test_a_run_whose_server_goes_away_ends_with_7_and_resumes(bucket: Bucket, im
             raise EndpointConnectionError(endpoint_url=bucket.endpoint)
 
     def child() -> int:
-        with watched(go_away), pytest.raises(EnvironmentFault, match="Could not connect") as raised:
+        with watched(go_away), pytest.raises(EnvironmentFault, match="connect") as raised:
             toy(images, bucket.url("again"))
         return raised.value.exit_code
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import maskmill
+from builders.small_dataset import write_dataset
 from maskmill.manifests.errors import ConfigError, MissingArtifact
 from maskmill.manifests.files.place import place
 from maskmill.pipeline.recipes.recipe import parse_recipe
@@ -79,7 +80,5 @@ def test_mistakes_with_configs_are_told(tmp_path: Path) -> None:
         ConfigError, match=r"^run takes the name of a command or the config of one, and was given a dict$"
     ):
         maskmill.run({"step": "mask"}, {}, tmp_path / "maps")
-    with pytest.raises(
-        ConfigError, match=r"^a PixelsConfig says all; change it with dataclasses\.replace instead of fit"
-    ):
+    with pytest.raises(ConfigError, match=r"PixelsConfig .*fit"):
         maskmill.run(maskmill.PixelsConfig(image_size=(8, 8)), {}, tmp_path / "pixels", fit="pad")

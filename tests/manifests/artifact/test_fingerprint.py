@@ -60,7 +60,7 @@ def test_a_config_comes_back_from_its_json(config: Config) -> None:
 
 
 def test_a_setting_from_a_newer_version_is_refused() -> None:
-    with pytest.raises(CorruptArtifact, match=r"unknown fields \['colour'\]"):
+    with pytest.raises(CorruptArtifact, match="colour"):
         config_from(Config, {**config_json(Config()), "colour": "red"})
 
 

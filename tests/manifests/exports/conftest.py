@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from builders.small_export import make_dataset
 from maskmill.manifests.exports.run import Exported, export_dataset
-from small_export import make_dataset
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as arrays
 from pycocotools.coco import COCO  # type: ignore[import-untyped]
 from pycocotools.cocoeval import COCOeval  # type: ignore[import-untyped]
 
+from builders.small_export import ANEW, CLASSES, PICTURES, decoded, mask_of, pixels_of, stem_of
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.datasets.layouts import CocoSource
 from maskmill.manifests.datasets.shapes import draw_shapes

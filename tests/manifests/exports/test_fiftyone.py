@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from builders.small_export import CLASSES, PICTURES, decoded, mask_of, stem_of
 from maskmill.manifests.exports.run import Exported
-from small_export import CLASSES, PICTURES, decoded, mask_of, stem_of
 
 Write = Callable[[str], tuple[Path, Exported]]
 

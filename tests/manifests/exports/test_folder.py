@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from builders.small_dataset import tree
 from maskmill.manifests.errors import ArtifactBusy, ConfigError
 from maskmill.manifests.exports.folder import MARK, target_of, whole_folder
 from maskmill.manifests.files import atomic
 from maskmill.manifests.files.place import Place
-from small_dataset import tree
 
 
 def write(out: Path, text: str, overwrite: bool = False, names: tuple[str, ...] = ("a", "deep/er/b")) -> None:
@@ -42,7 +42,7 @@ def test_an_empty_folder_is_taken_and_a_full_one_refused(tmp_path: Path) -> None
     (tmp_path / "out" / "empty").mkdir(parents=True)
     write(tmp_path / "out", "one")
     before = tree(tmp_path)
-    with pytest.raises(ConfigError, match=r"out is not empty; choose another --out, or pass --overwrite"):
+    with pytest.raises(ConfigError, match=r"/out .*--out.*--overwrite"):
         write(tmp_path / "out", "two")
     assert tree(tmp_path) == before
     assert os.listdir(tmp_path) == ["out"]
@@ -58,11 +58,11 @@ def test_overwriting_replaces_an_export_whole(tmp_path: Path) -> None:
 def test_what_no_export_wrote_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(ConfigError, match=rf"holds no {MARK}, so no export wrote it and --overwrite leaves it alone"):
+    with pytest.raises(ConfigError, match=rf"{MARK}.*--overwrite"):
         write(tmp_path / "mine", "two", overwrite=True)
     write(tmp_path / "out", "one")
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match=r"holds 1 files that its export did not write, the first is 'notes.txt'"):
+    with pytest.raises(ConfigError, match=r"1 .*'notes\.txt'"):
         write(tmp_path / "out", "two", overwrite=True)
     assert (tmp_path / "out" / "a").read_text() == "one"
     assert sorted(os.listdir(tmp_path)) == ["mine", "out"]
@@ -86,7 +86,7 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
 
 def test_two_at_once_are_refused(tmp_path: Path) -> None:
     target = target_of(str(tmp_path / "out"))
-    with whole_folder(target, False, {}), pytest.raises(ArtifactBusy, match="is held by another run"):
+    with whole_folder(target, False, {}), pytest.raises(ArtifactBusy, match="another run"):
         write(tmp_path / "out", "two")
 
 
@@ -131,8 +131,8 @@ def test_what_a_killed_export_left_is_cleared(tmp_path: Path) -> None:
 
 
 def test_a_url_and_a_file_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is a URL, and an export is a folder of this machine"):
+    with pytest.raises(ConfigError, match="://"):
         target_of("s3://bucket/out")
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(Exception, match="is a file, not a directory"):
+    with pytest.raises(Exception, match="file"):
         write(tmp_path / "file", "one", overwrite=True)

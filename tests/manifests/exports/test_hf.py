@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from builders.small_export import ANEW, CLASSES, PICTURES, decoded, mask_of, pixels_of
 from maskmill.manifests.exports import hf
 from maskmill.manifests.exports.run import Exported, export_dataset
-from small_export import ANEW, CLASSES, PICTURES, decoded, mask_of, pixels_of
 
 Write = Callable[[str], tuple[Path, Exported]]
 

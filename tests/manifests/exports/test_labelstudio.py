@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as arrays
 
+from builders.small_export import ANEW, CLASSES, PICTURES, mask_of, stem_of
 from maskmill.manifests.exports import labelstudio
 from maskmill.manifests.exports.brush import encode_brush
 from maskmill.manifests.exports.run import Exported, export_dataset
-from small_export import ANEW, CLASSES, PICTURES, mask_of, stem_of
 
 Write = Callable[[str], tuple[Path, Exported]]
 NAMES = [*CLASSES, "undecided"]

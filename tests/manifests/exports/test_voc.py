@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from builders.small_export import CLASSES, PICTURES, decoded, mask_of, stem_of
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.datasets.layouts import VocSource
 from maskmill.manifests.exports.run import Exported

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from builders.small_export import ANEW, CLASSES, PICTURES, mask_of, pixels_of, stem_of
 from maskmill.manifests.exports import webdataset as written
 from maskmill.manifests.exports.run import Exported, export_dataset
-from small_export import ANEW, CLASSES, PICTURES, mask_of, pixels_of, stem_of
 
 Write = Callable[[str], tuple[Path, Exported]]
 

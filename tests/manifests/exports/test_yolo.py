@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as arrays
 from scipy import ndimage  # type: ignore[import-untyped]
 
+from builders.small_export import CLASSES, PICTURES, mask_of, stem_of
 from maskmill.manifests.exports.outlines import pieces_of
 from maskmill.manifests.exports.run import Exported
-from small_export import CLASSES, PICTURES, mask_of, stem_of
 
 Write = Callable[[str], tuple[Path, Exported]]
 ANY_SIDE = np.ones((3, 3))

@@ -77,7 +77,7 @@ def test_a_note_that_cannot_be_read_still_refuses(tmp_path: Path, note: bytes) -
     with lock.hold_lock(place(tmp_path)):
         (tmp_path / ".lock").write_bytes(note)
         with (
-            pytest.raises(ArtifactBusy, match="held by another run \\(another process\\)"),
+            pytest.raises(ArtifactBusy, match="another process"),
             lock.hold_lock(place(tmp_path)),
         ):
             pass

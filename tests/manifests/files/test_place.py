@@ -85,12 +85,12 @@ def test_the_root_directory_and_what_is_below() -> None:
 
 @pytest.mark.parametrize("url", ["s3://", "memory://", "s3:///"])
 def test_a_url_without_a_bucket_is_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match="names no bucket or directory"):
+    with pytest.raises(ConfigError, match="bucket"):
         place(url)
 
 
 def test_a_scheme_that_nobody_knows_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^cannot reach nonsense://a: .*; check the URL or install what it needs$"):
+    with pytest.raises(ConfigError, match="nonsense://a"):
         place("nonsense://a/b").read("c")
 
 

@@ -32,7 +32,7 @@ def test_any_flipped_bit_is_refused(value: dict[str, object], data: st.DataObjec
     whole = bytearray(sealed.seal(value))
     bit = data.draw(st.integers(0, len(whole) * 8 - 1))
     whole[bit // 8] ^= 1 << bit % 8
-    with pytest.raises(CorruptArtifact, match=r"^here does not hold the bytes that were written"):
+    with pytest.raises(CorruptArtifact, match=r"^here "):
         sealed.unseal(bytes(whole), "here")
 
 

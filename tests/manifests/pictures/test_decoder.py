@@ -34,6 +34,10 @@ from picture_zoo import (
     with_late_chunk,
     zoo,
 )
+from maskmill.manifests.errors import ConfigError, Reason, RowFailed
+from maskmill.manifests.files.place import place
+from maskmill.manifests.pictures.decoder import DEFAULT_LIMITS, Limits, PictureFacts, decode_picture, inspect_picture
+from maskmill.manifests.pictures.pillow import reading
 
 # How a picture must be stored so that each orientation turns it upright: EXIF names the sides that the first row and
 # the first column show.

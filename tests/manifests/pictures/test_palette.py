@@ -10,11 +10,11 @@ from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from builders.picture_zoo import blank_png, encoded, exif_of, png_chunk, raw_png, scene
 from maskmill.manifests.errors import Reason, RowFailed
 from maskmill.manifests.pictures.decoder import decode_picture
 from maskmill.manifests.pictures.limits import Limits
 from maskmill.manifests.pictures.palette import VOC_PALETTE, decode_label_map, encode_label_map, rotate_label_map
-from picture_zoo import blank_png, encoded, exif_of, png_chunk, raw_png, scene
 
 label_maps = arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40)))
 

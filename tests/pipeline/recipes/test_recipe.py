@@ -18,7 +18,6 @@ from maskmill.pipeline.recipes.recipe import Recipe, parse_recipe, read_recipe
 from maskmill.pipeline.recipes.steps import recipe_steps
 from maskmill.stages.mask.methods import METHODS
 from maskmill.stages.stage import Findings
-from small_recipe import SMALL, write_recipe
 
 
 @pytest.fixture(scope="module")
@@ -86,81 +85,83 @@ def test_every_mistake_is_named_at_once(home: Path) -> None:
     [run]
     workers = -1
     """
-    assert mistakes(home, text) == [
-        "titel is no key; did you mean title?",
-        "refine must be a table; write [refine] above its keys",
-        "[msak] is no table of a recipe; did you mean mask?",
-        "title is missing and must be text",
-        "[run] workers is -1 and must be at least 0",
-        f"[index] root is {home}/picturs, which is not there; check the path",
-        '[extract] image_size is "32x32" (text) and must be a whole number or a list of 2',
-        '[extract] fit is "pda" (text) and must be pad or squash; did you mean pad?',
-        '[extract] flip is "no" (text) and must be true or false',
-        '[extract] fields is ["keys", 3] (a list) and must be a list, each of it text',
-        "[extract] batch is true and must be a whole number",
-        "[mask] threshold is '1.5' and must be otsu, a number from 0 to 1, or kept-mass: with a share above 0",
+    named = [
+        "titel title",
+        "refine table [refine]",
+        "[msak] mask",
+        "title",
+        "[run] workers -1 0",
+        f"[index] root {home}/picturs",
+        '[extract] image_size "32x32"',
+        '[extract] fit "pda" pad squash',
+        '[extract] flip "no" true false',
+        '[extract] fields ["keys", 3]',
+        "[extract] batch true",
+        "[mask] threshold '1.5' otsu kept-mass:",
     ]
+    for mistake, words in zip(mistakes(home, text), named, strict=True):
+        assert_named(mistake, words)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "named"),
     [
-        ("", "title is missing and must be text"),
-        ('title = "x"', "there is no stage in it; give it tables such as [index]"),
-        ('title = "x"\n[index]', "[index] layout is missing and must be voc or coco or coco20i or folder or table"),
-        ('title = "x"\n[index]\nlayout = "vok"\nroot = "."', 'layout is "vok" (text) and must be voc or coco'),
-        ('title = "x"\n[index]\nlayout = "folder"', "[index] root is missing and must be text"),
-        ('title = "x"\n[index]\nlayout = "folder"\nroot = ""', "[index] root is empty and must be a path"),
-        ('title = "x"\n[index]\nlayout = "folder"\nroot = "."\nsplit = "a"', "split is no key; it can be layout, root"),
-        ('title = "x"\n[refine]', "[refine] reads the maps that [mask] makes, and there is no [mask]; add it"),
-        ('title = "x', "recipe.toml is not TOML: "),
-        ("x = " + "[" * 5000, "recipe.toml is not TOML: "),
-        ("title = 2026-01-01\n[index]", 'title is "2026-01-01" (a date or time) and must be text'),
+        ("", "title missing text"),
+        ('title = "x"', "stage [index]"),
+        ('title = "x"\n[index]', "[index] layout missing voc coco coco20i folder table"),
+        ('title = "x"\n[index]\nlayout = "vok"\nroot = "."', '[index] layout "vok" voc coco'),
+        ('title = "x"\n[index]\nlayout = "folder"', "[index] root missing"),
+        ('title = "x"\n[index]\nlayout = "folder"\nroot = ""', "[index] root empty"),
+        ('title = "x"\n[index]\nlayout = "folder"\nroot = "."\nsplit = "a"', "[index] split layout, root"),
+        ('title = "x"\n[refine]', "[refine] maps [mask]"),
+        ('title = "x', "recipe.toml TOML"),
+        ("x = " + "[" * 5000, "recipe.toml TOML"),
+        ("title = 2026-01-01\n[index]", 'title "2026-01-01" date text'),
     ],
 )
-def test_a_mistake_says_what_is_expected(home: Path, wrong: str, said: str) -> None:
-    assert any(said in line for line in mistakes(home, wrong))
+def test_a_mistake_says_what_is_expected(home: Path, wrong: str, named: str) -> None:
+    assert_named("\n".join(mistakes(home, wrong)), named)
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "named"),
     [
-        ("index.masks=msaks", "msaks, which is not there"),
-        ("extract.weights=pictures", "no artifact at"),
-        ("manifest.ground_truth=pictures", "must be a file; name the file in it"),
-        ("extract.weights=weights.pth", "weights.pth, which is not there"),
-        ("extract.backbone=test_vit.r161_in1k", "did you mean test_vit.r160_in1k"),
-        ("extract.image_size=[32, 33]", "is not whole patches"),
-        ("extract.fields=['kyes']", "there is no field 'kyes'"),
-        ("mask.method=cts", "did you mean cst?"),
-        ("mask.supports=-1", "supports is '-1' and must be a number from 0, or all"),
-        ("mask.model=pictures", "no artifact at"),
-        ("refine.preset=irn", "a preset is for --refiner crf"),
-        ("refine.background=constant:2", "its score must be from 0 to 1"),
-        ("refine.class_maps=gone", "gone, which is not there"),
-        ("refine.threshold=nan", "threshold is nan and must be from 0 to 1"),
-        ("evaluate.against=gone", "gone, which is not there"),
-        ("manifest.ground_truth=[1]", "must be text or a list, each of it text"),
-        ("run.max_bad=2", "max_bad is 2 and must be from 0 to 1"),
-        ("refine", "--set refine is not of the form STAGE.KEY=VALUE"),
-        ("a.b.c=1", "--set a.b.c=1 is not of the form STAGE.KEY=VALUE"),
-        ("title.x=1", "--set title.x=1 names title, which is no table"),
-        ("refine.treshold=0.5", "treshold is no key; did you mean threshold?"),
+        ("index.masks=msaks", "[index] masks /msaks"),
+        ("extract.weights=pictures", "[extract] /pictures"),
+        ("manifest.ground_truth=pictures", "[manifest] ground_truth file"),
+        ("extract.weights=weights.pth", "[extract] weights /weights.pth"),
+        ("extract.backbone=test_vit.r161_in1k", "[extract] test_vit.r160_in1k"),
+        ("extract.image_size=[32, 33]", "[extract] 32x33 16x16"),
+        ("extract.fields=['kyes']", "[extract] 'kyes'"),
+        ("mask.method=cts", "[mask] cts cst"),
+        ("mask.supports=-1", "[mask] supports '-1' 0 all"),
+        ("mask.model=pictures", "[mask] /pictures"),
+        ("refine.preset=irn", "[refine] preset crf"),
+        ("refine.background=constant:2", "[refine] constant:2 0 1"),
+        ("refine.class_maps=gone", "[refine] class_maps /gone"),
+        ("refine.threshold=nan", "[refine] threshold nan 0 1"),
+        ("evaluate.against=gone", "[evaluate] against /gone"),
+        ("manifest.ground_truth=[1]", "[manifest] ground_truth text list"),
+        ("run.max_bad=2", "max_bad 2 0 1"),
+        ("refine", "--set refine STAGE.KEY=VALUE"),
+        ("a.b.c=1", "--set a.b.c=1 STAGE.KEY=VALUE"),
+        ("title.x=1", "--set title.x=1 title table"),
+        ("refine.treshold=0.5", "[refine] treshold threshold"),
     ],
 )
 def test_a_setting_is_checked_like_the_file(
-    home: Path, setting: str, said: str, monkeypatch: pytest.MonkeyPatch
+    home: Path, setting: str, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(home)
     (found,) = mistakes(home, SMALL, setting)
-    assert said in found
+    assert_named(found, named)
 
 
 def test_a_fitted_method_needs_its_checkpoint(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fitted = dataclasses.replace(METHODS["cst"], name="fitted", fit=lambda *_: Findings({}))
     monkeypatch.setitem(METHODS, "fitted", fitted)
     (found,) = mistakes(home, SMALL, "mask.method=fitted")
-    assert "[mask] method fitted is fitted first" in found
+    assert_named(found, "[mask] fitted")
 
 
 def test_masks_are_needed_to_judge_by(home: Path) -> None:
@@ -210,7 +211,7 @@ def test_a_folder_inside_root_is_looked_for_there(home: Path, tmp_path: Path) ->
     text = 'title = "x"\n[index]\nlayout = "voc"\nroot = "voc"\nsplit = "train"\nmasks = "{}"'
     assert parsed(tmp_path, text.format("Segmentation")).tables["index"]["masks"] == "Segmentation"
     (found,) = mistakes(tmp_path, text.format("SegmentationClass"))
-    assert f"masks is {tmp_path}/voc/SegmentationClass, which is not there" in found
+    assert f"{tmp_path}/voc/SegmentationClass" in found
 
 
 def test_pictures_in_an_object_store_are_looked_for_when_they_are_listed(home: Path) -> None:
@@ -247,7 +248,7 @@ def test_the_crf_is_refused_where_its_extra_is_missing(
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     (found,) = mistakes(home, SMALL, "refine.refiner=crf")
-    assert "[refine] the refiner crf needs pydensecrf" in found
+    assert "pydensecrf" in found
     assert "maskmill[crf]" in found
 
 
@@ -272,36 +273,33 @@ def test_each_view_is_an_extraction_more(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("views", "said"),
+    ("views", "named"),
     [
-        ("3", "[mask] views is 3 (a whole number) and must be a list, each of it a table"),
-        ("[3]", "[mask] views is [3] (a list) and must be a list, each of it a table"),
-        ("[{flop = true}]", '[mask] views, the view {"flop": true}: flop is no key; did you mean flip?'),
-        ("[{flip = 1}]", '[mask] views, the view {"flip": 1}: flip is 1 (a whole number) and must be true or false'),
-        (
-            "[{flip = 1979-05-27}]",
-            '[mask] views, the view {"flip": "1979-05-27"}: flip is "1979-05-27" (a date or time)',
-        ),
-        ("[{}]", "[mask] views has one view twice, or that of [extract]; give each another image_size, fit or flip"),
-        ("[{image_size = 32}]", "[mask] views has one view twice, or that of [extract]; give each another"),
-        ("[{flip = true}, {flip = true}]", "[mask] views has one view twice, or that of [extract]; give each another"),
-        ("[{image_size = 33}]", "[extract-view2] image size 33x33 is not whole patches of 16x16 pixels"),
+        ("3", "[mask] views 3 list table"),
+        ("[3]", "[mask] views [3] list table"),
+        ("[{flop = true}]", '[mask] views {"flop": true} flop flip'),
+        ("[{flip = 1}]", '[mask] views {"flip": 1} flip true false'),
+        ("[{flip = 1979-05-27}]", '[mask] views {"flip": "1979-05-27"} flip date'),
+        ("[{}]", "[mask] views twice [extract] image_size fit flip"),
+        ("[{image_size = 32}]", "[mask] views twice [extract]"),
+        ("[{flip = true}, {flip = true}]", "[mask] views twice [extract]"),
+        ("[{image_size = 33}]", "[extract-view2] 33x33 16x16"),
     ],
 )
-def test_a_view_that_cannot_be_is_told(home: Path, views: str, said: str) -> None:
+def test_a_view_that_cannot_be_is_told(home: Path, views: str, named: str) -> None:
     (mistake,) = mistakes(home, SMALL, f"mask.views={views}")
-    assert mistake.removeprefix("recipe.toml: ").startswith(said)
+    assert_named(mistake, named)
 
 
 def test_what_is_wrong_with_extract_is_told_once(home: Path) -> None:
     (mistake,) = mistakes(home, VIEWED, "extract.image_size=33", "mask.views=[{flip = true}]")
-    assert "[extract] image size 33x33 is not whole patches" in mistake
+    assert_named(mistake, "[extract] 33x33")
 
 
 def test_a_method_that_takes_one_view_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, "cst", dataclasses.replace(METHODS["cst"], merge=None))
     (mistake,) = mistakes(home, VIEWED)
-    assert "[mask] method cst does not merge maps of several views; give it one" in mistake
+    assert_named(mistake, "[mask] cst views")
 
 
 ENHANCED = SMALL.replace("supports = 0", "supports = 2\nper_head = true") + "[enhancer]\ngt_per_class = 1\n[enhance]\n"
@@ -316,19 +314,19 @@ def test_an_enhancer_may_stand_between_mask_and_refine(home: Path) -> None:
 
 
 def test_an_enhancer_without_heads_or_truth_is_told_before_anything_runs(home: Path) -> None:
-    without = [f"[{name}] reads the maps of heads; set per_head = true in [mask]" for name in ("enhancer", "enhance")]
-    assert mistakes(home, ENHANCED, "mask.per_head=false") == without
+    for name, found in zip(("enhancer", "enhance"), mistakes(home, ENHANCED, "mask.per_head=false"), strict=True):
+        assert_named(found, f"[{name}] per_head [mask]")
     (mistake,) = mistakes(home, ENHANCED.replace('masks = "masks"', ""))
-    assert mistake == "[enhancer] the pictures of [index] have no masks to learn from; give it masks"
+    assert_named(mistake, "[enhancer] [index] masks")
     (mistake,) = mistakes(home, ENHANCED.replace("[enhancer]\ngt_per_class = 1\n", ""))
-    assert mistake == "[enhance] reads the model that [enhancer] makes, and there is no [enhancer]; add it"
+    assert_named(mistake, "[enhance] model [enhancer]")
     (mistake,) = mistakes(home, ENHANCED, "enhancer.gt_fraction=0.5")
-    assert mistake.startswith("[enhancer] which ground truth the enhancer may learn from is said by one of")
+    assert_named(mistake, "[enhancer] gt_fraction gt_per_class gt_list")
 
 
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_recipe_are_told(data: bytes) -> None:
-    with pytest.raises(ConfigError, match=r"TOML|title|no stage"):
+    with pytest.raises(ConfigError, match=r"recipe\.toml|title|stage"):
         parse_recipe(data, "recipe.toml", place("/nowhere"))
 
 
@@ -374,17 +372,17 @@ def test_a_recipe_that_ships_is_right_but_for_its_paths(name: str, home: Path) -
 
 def test_weights_that_a_recipe_names_must_be_there(home: Path) -> None:
     found = "\n".join(mistakes(home, read_shipped_recipe("voc-cst").decode()))
-    assert f"weights is {home}/dino_deitsmall8_300ep_pretrain.pth, which is not there" in found
+    assert_named(found, f"[extract] weights {home}/dino_deitsmall8_300ep_pretrain.pth")
 
 
 def test_a_recipe_is_read_from_its_file(tmp_path: Path) -> None:
     path = write_recipe(tmp_path)
     assert read_recipe(str(path)).tables["index"]["root"] == str(tmp_path / "pictures")
-    with pytest.raises(InputError, match="there is no recipe"):
+    with pytest.raises(InputError, match=r"gone\.toml"):
         read_recipe(str(tmp_path / "gone.toml"))
     with pytest.raises(InputError, match="maskmill recipe write folder"):
         read_recipe("folder")
-    with pytest.raises(InputError, match=r"run that with `sh reproduce-cst-coco\.sh`"):
+    with pytest.raises(InputError, match=r"`sh reproduce-cst-coco\.sh`"):
         read_recipe("reproduce-cst-coco")
 
 

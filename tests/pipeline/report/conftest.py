@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from small_report import run_recipe
+from builders.small_report import run_recipe
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chromium import complaints, headless, requested, width
+from builders.chromium import complaints, headless, requested, width
+from builders.small_report import of_kind, reported
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.published.dataset import open_labels
-from small_report import of_kind, reported
 
 # Of an image in the page, its pixels as they are drawn.
 PIXELS = """

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,11 @@ from typing import Any
 import pytest
 from distributed import Client
 
+from builders.mistakes import assert_named
+from builders.small_dataset import tree, write_dataset
+from builders.small_runs import index, toy
+from builders.toy import FAULTS, ToyConfig
+from builders.watched_toy import WATCHED
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.errors import ConfigError, CorruptArtifact, EnvironmentFault, MaskmillError
 from maskmill.manifests.files.place import place
@@ -23,10 +29,6 @@ from maskmill.pipeline.running.executors import clusters, dask, executor_for
 from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import Outcome, run
 from maskmill.pipeline.running.threads import num_cores
-from small_dataset import tree, write_dataset
-from small_runs import index, toy
-from toy import FAULTS, ToyConfig
-from watched_toy import WATCHED
 
 UNITS_OF_2 = RunOptions(unit_rows=2, max_bad=1.0)
 WITH_PATH = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])}
@@ -141,7 +143,7 @@ def test_a_worker_that_dies_costs_nothing(images: Path, wanted: dict[str, str], 
     assert calls(window)[unit_of(images, "cat/4")] == 2
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_unit_that_always_kills_its_worker_takes_no_neighbour_with_it(
     images: Path, wanted: dict[str, str], out: Path, window: Path, number: int
 ) -> None:
@@ -246,7 +248,7 @@ def test_without_any_worker_the_run_gives_up(
 ) -> None:
     monkeypatch.setattr(dask, "PATIENCE_S", 1.0)
     monkeypatch.setattr(dask, "LOOK_S", 0.2)
-    with pytest.raises(EnvironmentFault, match=r"^all Dask workers have been gone for 1 s; what is done"):
+    with pytest.raises(EnvironmentFault, match=r"Dask workers .*1 s"):
         toy(images, out, replace(UNITS_OF_2, scheduler=scheduler[0]))
 
 
@@ -263,7 +265,7 @@ def test_workers_that_all_die_are_given_up(
     (window / "kill-cat-4").write_text("1")
     with (
         worker(scheduler[0], "--nthreads", 1, "--no-nanny"),  # nobody starts it again
-        pytest.raises(EnvironmentFault, match="all Dask workers have been gone"),
+        pytest.raises(EnvironmentFault, match="Dask workers"),
     ):
         toy(images, out, replace(UNITS_OF_2, scheduler=scheduler[0]))
     toy(images, out, UNITS_OF_2)
@@ -284,7 +286,8 @@ def test_a_scheduler_that_dies_ends_the_run_at_once(
         until(lambda: len(list(window.glob("ran-*"))) >= 3)
         process.kill()
         _, told = command.communicate(timeout=60)
-    assert told == "maskmill: the Dask scheduler was lost; what is done is kept, so run the same command again\n"
+    assert_named(told, "maskmill: Dask scheduler lost")
+    assert told.count("\n") == 1
     assert command.returncode == 7
     (window / "wait").unlink()
     assert toy(images, out, UNITS_OF_2).units_skipped >= 2
@@ -293,9 +296,7 @@ def test_a_scheduler_that_dies_ends_the_run_at_once(
 
 def test_an_address_where_nobody_answers(images: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clusters, "PATIENCE", "1s")
-    with pytest.raises(
-        EnvironmentFault, match=r"^no Dask scheduler answers at tcp://127\.0\.0\.1:9: .*; check the address"
-    ):
+    with pytest.raises(EnvironmentFault, match=r"tcp://127\.0\.0\.1:9"):
         toy(images, out, replace(UNITS_OF_2, scheduler="tcp://127.0.0.1:9"))
 
 
@@ -320,20 +321,20 @@ def test_an_open_port_is_refused_unless_told(address: str, allowed: bool) -> Non
     if allowed:
         clusters.refuse_open_port(address, insecure=False)
     else:
-        with pytest.raises(ConfigError, match="use a tls:// address, or pass --insecure"):
+        with pytest.raises(ConfigError, match=r"tls://.*--insecure"):
             clusters.refuse_open_port(address, insecure=False)
     clusters.refuse_open_port(address, insecure=True)
 
 
 def test_a_run_on_an_open_port_is_refused_before_anything_is_written(images: Path, out: Path) -> None:
-    with pytest.raises(ConfigError, match="neither on this machine nor encrypted"):
+    with pytest.raises(ConfigError, match=r"10\.0\.0\.7"):
         toy(images, out, replace(UNITS_OF_2, scheduler="tcp://10.0.0.7:8786"))
     assert not out.exists()
 
 
 @pytest.mark.parametrize("address", ["tcp://", "tcp://[::1", "tcp://127.0.0.1:port"])
 def test_what_is_no_address_is_refused(address: str) -> None:
-    with pytest.raises(ConfigError, match=r"is no address of a Dask scheduler.*; write tcp://HOST:PORT$"):
+    with pytest.raises(ConfigError, match="tcp://HOST:PORT"):
         clusters.refuse_open_port(address, insecure=True)
 
 
@@ -342,7 +343,7 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 
 def start(images: Path, out: Path, options: dict[str, Any]) -> subprocess.Popen[str]:
     """A command in a process group of its own, as a shell starts one."""
-    import watched_toy
+    from builders import watched_toy
 
     return subprocess.Popen(
         [sys.executable, watched_toy.__file__, str(images), str(out), json.dumps({"unit_rows": 2, **options})],
@@ -386,10 +387,8 @@ def test_a_stopped_run_ends_at_once_and_quietly_and_resumes(
     stdout, told = command.communicate(timeout=60)
     assert command.returncode == 128 + number
     how = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
-    assert (stdout, told) == (
-        "",
-        f"maskmill: stopped by {how}; what is finished stays, and the same command goes on from there\n",
-    )
+    assert re.fullmatch(rf"maskmill: stopped by {how}; [^\n]+\n", told)
+    assert stdout == ""
     until(lambda: not processes_of(command.pid), 5)
     toy(images, out, UNITS_OF_2)
     assert tree(out) == wanted
@@ -455,35 +454,33 @@ def test_options_that_dask_jobqueue_refuses(images: Path, out: Path, window: Pat
     command = start(images, out, {"cluster": file})
     _, told = command.communicate(timeout=60)
     assert command.returncode == 2
-    assert told.startswith(f"maskmill: {file}: dask-jobqueue refuses its [options]: ")
-    assert why in told
+    assert_named(told, f"{file} dask-jobqueue [options] {why}")
     assert told.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "named"),
     [
-        ("queue = ", "is no cluster file: "),
-        ("", "has queue = '' and jobs = 0; "),
-        ('queue = "cron"\njobs = 2', "has queue = 'cron' and jobs = 2; "),
-        ('queue = "slurm"\njobs = 0', "has queue = 'slurm' and jobs = 0; "),
-        ('queue = "slurm"\njobs = "2"', "has queue = 'slurm' and jobs = '2'; "),
-        ('queue = ["slurm"]\njobs = 2', "has queue = "),
-        ('queue = "slurm"\njobs = 2\noptions = 3', "has queue = 'slurm' and jobs = 2; "),
-        ('queue = "slurm"\njobs = 2\nmemory = "1GB"', "and an unknown 'memory'; "),
+        ("queue = ", "cluster"),
+        ("", "queue jobs 0"),
+        ('queue = "cron"\njobs = 2', "queue 'cron'"),
+        ('queue = "slurm"\njobs = 0', "jobs 0"),
+        ('queue = "slurm"\njobs = "2"', "jobs '2'"),
+        ('queue = ["slurm"]\njobs = 2', "queue"),
+        ('queue = "slurm"\njobs = 2\noptions = 3', "queue 'slurm' jobs 2"),
+        ('queue = "slurm"\njobs = 2\nmemory = "1GB"', "'memory'"),
     ],
 )
-def test_a_cluster_file_that_cannot_be_is_refused(tmp_path: Path, text: str, told: str) -> None:
+def test_a_cluster_file_that_cannot_be_is_refused(tmp_path: Path, text: str, named: str) -> None:
     file = cluster_file(tmp_path / "cluster.toml", text)
     with pytest.raises(ConfigError) as refused:
         executor_for(RunOptions(cluster=file), place(tmp_path))
-    assert str(refused.value).startswith(f"{file} ")
-    assert told in str(refused.value)
+    assert_named(str(refused.value), f"{file} {named}")
     assert "\n" not in str(refused.value)
 
 
 def test_a_cluster_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is no cluster file: No such file or directory"):
+    with pytest.raises(ConfigError, match=r"none\.toml"):
         executor_for(RunOptions(cluster=str(tmp_path / "none.toml")), place(tmp_path))
 
 

@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from builders.mistakes import assert_named
+from builders.small_dataset import tree, write_dataset, write_picture
+from builders.toy import ECHO, FAULTS, TOY, EchoConfig, Inner, ToyConfig
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.datasets.layouts import FolderSource
 from maskmill.manifests.errors import (
@@ -27,8 +30,6 @@ from maskmill.pipeline.running.run import Outcome, finish_parts, retry, run
 from maskmill.stages.index.config import IndexConfig
 from maskmill.stages.index.stage import STAGE as INDEX
 from maskmill.stages.stage import Inputs
-from small_dataset import tree, write_dataset, write_picture
-from toy import ECHO, FAULTS, TOY, EchoConfig, Inner, ToyConfig
 
 UNITS_OF_4 = RunOptions(unit_rows=4, max_bad=0.5)
 
@@ -92,7 +93,7 @@ def test_another_configuration_is_refused_by_the_name_of_the_field(images: Path,
     ]:
         with pytest.raises(StaleArtifact, match=name):
             toy(images, tmp_path / "toys", config)
-    with pytest.raises(StaleArtifact, match="unit_rows = 4"):
+    with pytest.raises(StaleArtifact, match=r"unit_rows\b.*4"):
         toy(images, tmp_path / "toys", options=RunOptions(unit_rows=3))
     assert toy(images, tmp_path / "toys", ToyConfig(threads=8)).units_run == 0  # changes no byte
     assert tree(tmp_path / "toys") == before
@@ -100,7 +101,7 @@ def test_another_configuration_is_refused_by_the_name_of_the_field(images: Path,
 
 def test_a_changed_stage_is_refused(images: Path, tmp_path: Path) -> None:
     toy(images, tmp_path / "toys")
-    with pytest.raises(StaleArtifact, match="code_version = 1 and this run asks for 2"):
+    with pytest.raises(StaleArtifact, match=r"code_version\b.*1.*2"):
         run(replace(TOY, code_version=2), ToyConfig(), {"images": str(images)}, str(tmp_path / "toys"), UNITS_OF_4)
 
 
@@ -125,7 +126,7 @@ def test_an_added_picture_is_a_new_unit_at_the_end(images: Path, tmp_path: Path)
     run(ECHO, EchoConfig(), {"toys": str(toys)}, str(echoes), UNITS_OF_4)
     shards = {name: digest for name, digest in tree(toys).items() if "/c/" in name or name.startswith("ledger")}
     write_picture(tmp_path / "pictures/cat/0a.png", 99)  # sorts between the others
-    with pytest.raises(StaleArtifact, match="1 new ones and 0 have gone; pass --update"):
+    with pytest.raises(StaleArtifact, match=r"1 .*0 .*--update"):
         index(tmp_path / "pictures", images)
     assert index(tmp_path / "pictures", images, replace(UNITS_OF_4, update=True)).units_run == 1
     assert toy(images, toys).units_run == 1
@@ -157,7 +158,7 @@ def test_a_picture_that_changed_since_index_fails_its_row(images: Path, tmp_path
 
 def test_a_vanished_picture_keeps_its_row(images: Path, tmp_path: Path) -> None:
     (tmp_path / "pictures/dog/3.png").unlink()
-    with pytest.raises(StaleArtifact, match="0 new ones and 1 have gone"):
+    with pytest.raises(StaleArtifact, match=r"0 .*1 "):
         index(tmp_path / "pictures", images)
     outcome = index(tmp_path / "pictures", images, replace(UNITS_OF_4, update=True))
     assert (outcome.rows, outcome.counts["reasons"]) == (10, {"missing": 1})
@@ -181,7 +182,7 @@ def test_retry_runs_only_units_with_failed_rows(images: Path, tmp_path: Path) ->
 def test_too_many_failed_rows_leave_the_artifact_unfinished(tmp_path: Path) -> None:
     pictures = write_dataset(tmp_path / "pictures", 9)
     (pictures / "cat/bad.jpg").write_bytes(b"no picture")
-    with pytest.raises(TooManyFailed, match=r"1 of 10 rows failed .* \(1 undecodable\), more than --max-bad 0.05"):
+    with pytest.raises(TooManyFailed, match=r"1 of 10 .*1 undecodable.*--max-bad 0\.05"):
         index(pictures, tmp_path / "images", RunOptions())
     with pytest.raises(UnfinishedArtifact, match="unfinished"):
         open_artifact(str(tmp_path / "images"))
@@ -193,7 +194,7 @@ def test_parts_make_what_one_run_makes(images: Path, tmp_path: Path) -> None:
     toy(images, tmp_path / "whole")
     for part in (3, 1):
         assert not toy(images, tmp_path / "parts", options=replace(UNITS_OF_4, part=(part, 3))).finished
-    with pytest.raises(UnfinishedArtifact, match=r"lacks 1 of 3 units \(the first is unit 1\); run the missing parts"):
+    with pytest.raises(UnfinishedArtifact, match=r"1 of 3 units .*unit 1"):
         finish_parts(str(tmp_path / "parts"))
     toy(images, tmp_path / "parts", options=replace(UNITS_OF_4, part=(2, 3)))
     assert finish_parts(str(tmp_path / "parts")).finished
@@ -218,17 +219,17 @@ def test_status_and_estimate_say_what_is_there(images: Path, tmp_path: Path) -> 
 def test_what_cannot_work_is_refused_before_anything_is_made(images: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError):
         index(tmp_path / "nowhere", tmp_path / "out")
-    with pytest.raises(MissingArtifact, match="no artifact at"):
+    with pytest.raises(MissingArtifact):
         toy(tmp_path / "nowhere", tmp_path / "out")
-    with pytest.raises(ConfigError, match="holds images where toys are wanted"):
+    with pytest.raises(ConfigError, match=r"images\b.*toys"):
         run(ECHO, EchoConfig(), {"toys": str(images)}, str(tmp_path / "out"))
     (images / "artifact.json").unlink()
     with pytest.raises(UnfinishedArtifact):
         toy(images, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(ConfigError, match="is no artifact and not empty"):
+    with pytest.raises(ConfigError, match="empty"):
         index(tmp_path / "pictures", tmp_path / "pictures")
-    with pytest.raises(EnvironmentFault, match="is a file, not a directory"):
+    with pytest.raises(EnvironmentFault, match="file"):
         index(tmp_path / "pictures", tmp_path / "pictures/cat/0.png/out")
 
 
@@ -248,7 +249,7 @@ def test_a_unit_that_was_given_up_is_tried_again_and_no_other(
     monkeypatch.setenv(FAULTS, str(faults))
     (faults / "raise-cat-0").write_text("1000")
     assert toy(images, toys).counts["reasons"] == {"error": 4}
-    assert "unit 0 was given up after every try: ValueError: told to raise at cat/0" in capsys.readouterr().err
+    assert_named(capsys.readouterr().err, "unit 0 ValueError cat/0")
     echo = {"toys": str(toys)}
     assert run(ECHO, EchoConfig(), echo, str(tmp_path / "echoes"), UNITS_OF_4).counts["upstream"] == 4
     assert run(ECHO, EchoConfig(), echo, str(tmp_path / "echoes"), UNITS_OF_4).units_run == 0
@@ -269,6 +270,6 @@ def test_a_model_that_cannot_be_loaded_ends_the_run_at_once(images: Path, tmp_pa
     def fail(config: ToyConfig, inputs: Inputs) -> None:
         raise ValueError("no such layer")
 
-    with pytest.raises(PreparationError, match="toy could not load what its units need: no such layer"):
+    with pytest.raises(PreparationError, match=r"toy .*no such layer"):
         run(replace(TOY, prepare=fail), ToyConfig(), {"images": str(images)}, str(tmp_path / "toys"), UNITS_OF_4)
     assert status(str(tmp_path / "toys")).units_done == 0

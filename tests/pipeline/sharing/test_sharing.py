@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,6 +15,11 @@ from typing import Any
 
 import pytest
 
+from builders.mistakes import assert_named, refused
+from builders.small_dataset import tree, write_dataset
+from builders.small_labels import make_labels, publish
+from builders.small_runs import UNITS_OF_4, index, toy
+from builders.toy import ToyConfig
 from faults.crash import Fault, as_command, in_child, interrupt, kill, operations, terminate, together
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import ARTIFACT, open_artifact
@@ -26,10 +32,6 @@ from maskmill.manifests.published.versions import file_name, latest, read_versio
 from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.sharing import sharing
 from maskmill.pipeline.sharing.sharing import pull, push
-from small_dataset import tree, write_dataset
-from small_labels import make_labels, publish
-from small_runs import UNITS_OF_4, index, toy
-from toy import ToyConfig
 
 Capture = pytest.CaptureFixture[str]
 
@@ -243,7 +245,6 @@ def test_stopped_by_a_signal_it_says_so_in_one_sentence_and_goes_on(
             stopped += 1
             assert ended.code == code, ended.stderr
             assert ended.stderr.startswith("maskmill: stopped by ")
-            assert ended.stderr.endswith("; what is finished stays, and the same command goes on from there\n")
             assert ended.stderr.count("\n") == 1
             assert not list(root.glob("**/*.tmp"))
             function()
@@ -311,40 +312,37 @@ def test_what_was_pulled_already_is_checked_and_left(home: Path, capsys: Capture
     assert tree(home / "pulled") == tree(home / "toys")
     (home / "pulled" / "square.zarr" / "c" / "0" / "0" / "0").write_bytes(b"half")
     assert main(["pull", "shared", "pulled"]) == 4
-    assert "damaged (" in capsys.readouterr().err
+    assert "/square.zarr/c/0/0/0" in capsys.readouterr().err
     push("others", "shared")
     assert main(["pull", "shared", "pulled"]) == 2
-    assert "is not empty; pull into a folder" in capsys.readouterr().err
+    assert_named(capsys.readouterr().err, "/pulled empty")
 
 
 # ---- what is refused
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "sentence"),
+    ("arguments", "code", "named"),
     [
-        (["push", "nowhere", "shared"], 2, "no artifact at"),
-        (["push", "unfinished", "shared"], 2, "is unfinished"),
-        (["push", "toys", "toys/shared"], 2, "lies in the artifact that is to be pushed"),
-        (["push", "images", "filled"], 2, "holds versions of toys and"),
-        (["push", "toys", "filled@0123456789ab"], 2, "the version gets its own digest"),
-        (["push", "toys", "nonsense://x/y"], 2, "cannot reach nonsense://x"),
-        (["push", "toys", "filled/latest/00000001.json"], 7, "is a file, not a directory"),
-        (["pull", "nowhere", "pulled"], 2, "holds no version that was pushed whole"),
-        (["pull", "filled@0123456789ab", "pulled"], 2, "no version whose digest begins with 0123456789ab"),
-        (["pull", "filled@" + 64 * "0", "pulled"], 2, "holds no version 0000"),
-        (["pull", "filled", "others"], 2, "others is not empty; pull into a folder that is empty or not there"),
-        (["pull", "filled", "toys/plan.json"], 2, "is not empty"),
-        (["pull", "filled", "s3://bucket/pulled"], 2, "a pull makes a folder of this machine"),
+        (["push", "nowhere", "shared"], 2, "/nowhere"),
+        (["push", "unfinished", "shared"], 2, "/unfinished"),
+        (["push", "toys", "toys/shared"], 2, "/toys/shared"),
+        (["push", "images", "filled"], 2, "/filled toys images"),
+        (["push", "toys", "filled@0123456789ab"], 2, "filled version digest"),
+        (["push", "toys", "nonsense://x/y"], 2, "nonsense://x"),
+        (["push", "toys", "filled/latest/00000001.json"], 7, "/filled/latest/00000001.json file"),
+        (["pull", "nowhere", "pulled"], 2, "/nowhere version"),
+        (["pull", "filled@0123456789ab", "pulled"], 2, "version 0123456789ab"),
+        (["pull", "filled@" + 64 * "0", "pulled"], 2, "version 0000"),
+        (["pull", "filled", "others"], 2, "/others empty"),
+        (["pull", "filled", "toys/plan.json"], 2, "/toys/plan.json"),
+        (["pull", "filled", "s3://bucket/pulled"], 2, "s3://bucket/pulled"),
     ],
 )
-def test_a_mistake_is_one_sentence(home: Path, capsys: Capture, arguments: list[str], code: int, sentence: str) -> None:
+def test_a_mistake_is_one_sentence(home: Path, capsys: Capture, arguments: list[str], code: int, named: str) -> None:
     push("toys", "filled")
     before = tree(home)
-    assert main(arguments) == code
-    said = capsys.readouterr().err
-    assert sentence in said
-    assert said.count("\n") == 1
+    refused(capsys, arguments, named, code)
     assert tree(home) == before
 
 
@@ -365,7 +363,7 @@ def test_a_full_disk_is_told_before_anything_comes(
     push("toys", "shared")
     monkeypatch.setattr(atomic, "free_bytes", lambda at: 10)
     assert main(["pull", "shared", "pulled"]) == 7
-    assert "and 10 are free" in capsys.readouterr().err
+    assert_named(capsys.readouterr().err, "pulled 10 free")
     assert not list(home.glob(".pulled*"))
 
 
@@ -373,14 +371,17 @@ def test_a_full_disk_is_told_before_anything_comes(
 def test_an_artifact_that_changes_while_it_is_pushed_makes_no_version(
     home: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
+    one_at_a_time = threading.Lock()  # of the threads that send
+
     def send_and_change(*arguments: Any) -> None:
         versions.send(*arguments)
-        (home / "toys" / ARTIFACT).unlink(missing_ok=True)
-        if how == "another":
-            shutil.copytree(home / "others", home / "toys", dirs_exist_ok=True)
+        with one_at_a_time:
+            (home / "toys" / ARTIFACT).unlink(missing_ok=True)
+            if how == "another":
+                shutil.copytree(home / "others", home / "toys", dirs_exist_ok=True)
 
     monkeypatch.setattr(sharing, "send", send_and_change)
-    with pytest.raises(StaleArtifact, match="changed while it was pushed, so no version was made of it"):
+    with pytest.raises(StaleArtifact, match="changed"):
         push("toys", "shared")
     assert not (home / "shared" / "versions").exists()
     with pytest.raises(MissingArtifact):
@@ -392,7 +393,7 @@ def test_a_damaged_artifact_is_not_pushed(home: Path) -> None:
     data = bytearray(shard.read_bytes())
     data[9] ^= 1
     shard.write_bytes(data)
-    with pytest.raises(CorruptArtifact, match="c/1/0/0 holds other bytes"):
+    with pytest.raises(CorruptArtifact, match="c/1/0/0"):
         push("toys", "shared")
     with pytest.raises(MissingArtifact):
         pull("shared", "pulled")
@@ -504,13 +505,13 @@ def assert_refused(home: Path, change: Callable[[dict[str, Any]], None]) -> None
 def test_a_version_under_the_digest_of_another_is_refused(home: Path) -> None:
     digest = crafted(lambda version: version.update(fingerprint="x"))
     shutil.copy(f"shared/versions/{digest}.json", f"shared/versions/{'0' * 64}.json")
-    with pytest.raises(CorruptArtifact, match="the list of another version"):
+    with pytest.raises(CorruptArtifact, match="version"):
         pull(f"shared@{'0' * 64}", "pulled")
 
 
 def test_a_version_of_a_later_format_is_told_as_that(home: Path) -> None:
     digest = crafted(lambda version: version.update(format=2))
-    with pytest.raises(ConfigError, match="has format 2 and this maskmill reads 1"):
+    with pytest.raises(ConfigError, match=r"format\b.*2.*1"):
         pull(f"shared@{digest}", "pulled")
 
 

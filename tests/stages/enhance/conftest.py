@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from builders.small_heads import fit, make_maps, write_images
 from maskmill.stages.enhance import enhancer_fit as fitting
-from small_heads import fit, make_maps, write_images
 
 QUICK = 60  # steps
 

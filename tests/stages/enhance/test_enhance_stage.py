@@ -35,19 +35,6 @@ from maskmill.stages.learning.draws import order_by_hash
 from maskmill.stages.refine.config import RefineConfig
 from maskmill.stages.refine.stage import STAGE as REFINE
 from maskmill.stages.stage import Findings
-from small_dataset import tree
-from small_heads import (
-    CLASSES,
-    HEADS,
-    OPTIONS,
-    UNFITTED,
-    UnfittedConfig,
-    apply,
-    fit,
-    labels_of,
-    make_maps,
-    write_images,
-)
 
 NAMES = [f"p{number:02d}" for number in range(24)]
 LABELLED = [name for number, name in enumerate(NAMES) if labels_of(number)]
@@ -152,7 +139,7 @@ def test_stopped_and_gone_on_with_it_is_the_same(
     monkeypatch.setattr(lessons, "loss_of", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit(home, out.name, gt_per_class=2)
-    with pytest.raises(StaleArtifact, match="was made with gt_per_class = 2 and this run asks for 3"):
+    with pytest.raises(StaleArtifact, match=r"gt_per_class.*2.*3"):
         fit(home, out.name, gt_per_class=3)
     fit(home, out.name, gt_per_class=2)
     assert tree(out) == tree(home / "plain")
@@ -310,12 +297,12 @@ def refused(home: Path, told: str, error: type[MaskmillError] = ConfigError, **a
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({}, "^which ground truth the enhancer may learn from is said by one of gt-fraction"),
-        ({"gt_fraction": 0.1, "gt_per_class": 1}, "one of gt-fraction .*; give one of them$"),
-        ({"gt_fraction": 1.5}, "^gt-fraction is 1.5 and must be above 0 and at most 1$"),
-        ({"gt_per_class": -1}, "^gt-per-class is -1 and must be at least 1$"),
-        ({"gt_per_class": 1, "cross_fit": 1}, "^cross-fit is 1 and must be at least 2, or left out$"),
-        ({"gt_per_class": 1, "seed": -1}, "^seed is -1 and must be at least 0$"),
+        ({}, "gt.fraction"),
+        ({"gt_fraction": 0.1, "gt_per_class": 1}, "gt.fraction"),
+        ({"gt_fraction": 1.5}, "gt.fraction.*1.5.*0.*1"),
+        ({"gt_per_class": -1}, "gt.per.class.*-1.*1"),
+        ({"gt_per_class": 1, "cross_fit": 1}, "cross.fit.*1.*2"),
+        ({"gt_per_class": 1, "seed": -1}, "seed.*-1.*0"),
     ],
 )
 def test_a_mistake_is_told(asked: dict[str, Any], told: str) -> None:
@@ -324,25 +311,25 @@ def test_a_mistake_is_told(asked: dict[str, Any], told: str) -> None:
 
 
 def test_what_cannot_be_drawn_is_told(home: Path) -> None:
-    refused(home, "^classes names 'own', which the maps do not have; did you mean owl", gt_per_class=1, classes=["own"])
-    refused(home, "^2 ids of gt-list have no mask, or no map", InputError, gt_list=["p00", "x", "y"])
-    refused(home, "^no picture of gt-list shows one of the cl", InputError, gt_list=["p00"], classes=["dog"])
-    refused(home, "^cross-fit is 4 and 3 pictures .* were drawn", gt_per_class=1, cross_fit=4)
+    refused(home, "classes.*'own'.*owl", gt_per_class=1, classes=["own"])
+    refused(home, "2 ids.*gt.list", InputError, gt_list=["p00", "x", "y"])
+    refused(home, "gt.list.*classes", InputError, gt_list=["p00"], classes=["dog"])
+    refused(home, "cross.fit.*4.*3", gt_per_class=1, cross_fit=4)
 
 
 def test_images_without_masks_say_how_to_give_some(home: Path, tmp_path: Path) -> None:
     write_images(tmp_path, masked=0)
     make_maps(tmp_path)
-    refused(tmp_path, r"^no picture of .*/maps has a mask in .*/images; index the pictures", InputError, gt_per_class=1)
+    refused(tmp_path, r"/maps.*mask.*/images", InputError, gt_per_class=1)
     small_runs.index(tmp_path / "pictures", tmp_path / "maskless")
-    told = r"holds no masks; index the pictures with their masks \(`maskmill index folder --masks DIR`"
+    told = r"/maskless.*masks.*`maskmill index folder --masks DIR`"
     refused(tmp_path, told, InputError, gt_per_class=1, images="maskless")
 
 
 def test_a_class_table_that_says_otherwise_is_refused(home: Path) -> None:
     source = TableSource(file=str(home / "pictures/images.csv"), classes=("dog", "cat", "owl"))
     run(INDEX, IndexConfig(source=source), {}, str(home / "swapped"), OPTIONS)
-    told = r"^class 1 is cat in .*/maps and dog in the ground truth; index both with the same class table$"
+    told = r"1.*cat.*/maps.*dog"
     refused(home, told, InputError, gt_per_class=1, images="swapped")
 
 
@@ -352,14 +339,13 @@ def test_classes_with_too_few_pictures_are_named(home: Path, capsys: pytest.Capt
     few = {label: shown[label] for label in CLASSES if shown[label] < 20}
     assert few
     told = ", ".join(f"{label}: {count}" for label, count in few.items())
-    said = f"{len(few)} classes have fewer than 20 pictures with ground truth, all of which are drawn ({told})"
-    assert said in capsys.readouterr().err
+    assert_named(capsys.readouterr().err, f"{len(few)} 20 ({told})")
 
 
 def test_maps_without_heads_are_refused(tmp_path: Path) -> None:
     write_images(tmp_path)
     make_maps(tmp_path, per_head=False)
-    refused(tmp_path, "holds no maps of heads and was made by toyheads; pass maps that", gt_per_class=1)
+    refused(tmp_path, "heads.*toyheads", gt_per_class=1)
 
 
 def test_masks_of_another_size_are_refused(home: Path, tmp_path: Path) -> None:
@@ -369,7 +355,7 @@ def test_masks_of_another_size_are_refused(home: Path, tmp_path: Path) -> None:
         shutil.copy(tmp_path / "pictures/p05-mask.png", tmp_path / f"pictures/{name}-mask.png")
     source = TableSource(file=str(tmp_path / "pictures/images.csv"), classes=CLASSES)
     run(INDEX, IndexConfig(source=source), {}, str(other), replace(OPTIONS, update=True))
-    with pytest.raises(InputError, match=r"^p00 is 14×13 pixels in the maps and .* in its ground truth; pass as --im"):
+    with pytest.raises(InputError, match=r"p00.*14×13.*--images"):
         run_whole_fit(home, other, tmp_path / "out")
 
 
@@ -382,8 +368,8 @@ def run_whole_fit(home: Path, images: Path, out: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({"supports": "0"}, r"was made for maps of supports 8 \(these have 0\)"),
-        ({"method": "other"}, r"was made for maps of method toy \(these have other\)"),
+        ({"supports": "0"}, r"supports.*8.*0"),
+        ({"method": "other"}, r"method.*toy.*other"),
     ],
 )
 def test_maps_of_another_kind_are_refused(home: Path, asked: dict[str, str], told: str) -> None:
@@ -397,7 +383,7 @@ def test_maps_of_another_kind_are_refused(home: Path, asked: dict[str, str], tol
 def test_a_checkpoint_that_is_no_enhancer_is_refused(home: Path) -> None:
     other = replace(UNFITTED, compute=lambda config, inputs, underway: Findings({}, {"kind": "backbone"}))
     run_whole(other, UnfittedConfig(), {"maps": str(home / "maps")}, str(home / "backbone"))
-    with pytest.raises(ConfigError, match="backbone is no enhancer but of kind backbone; pass a checkpoint that"):
+    with pytest.raises(ConfigError, match=r"/backbone.*enhancer"):
         apply(home, "backbone", "refused")
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from small_truth import make_judged
+from builders.small_truth import make_judged
 
 
 @pytest.fixture(scope="session")

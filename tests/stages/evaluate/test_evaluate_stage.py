@@ -7,9 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from maskmill.manifests.artifact.artifact import open_artifact
-from small_labels import BROKEN, LABELS
-from small_truth import (
+from builders.small_labels import BROKEN, LABELS
+from builders.small_truth import (
     ALL,
     DECIDED,
     FLOORS,
@@ -26,6 +25,7 @@ from small_truth import (
     some_of,
     without_class,
 )
+from maskmill.manifests.artifact.artifact import open_artifact
 
 
 @pytest.mark.parametrize("class_agnostic", [False, True])

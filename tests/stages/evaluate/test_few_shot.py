@@ -21,7 +21,6 @@ from maskmill.stages.evaluate.published_scores import find_published_scores
 from maskmill.stages.index.config import IndexConfig
 from maskmill.stages.index.stage import STAGE as INDEX
 from maskmill.stages.scores.truth import GroundTruth
-from small_voc import write_voc
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +55,7 @@ def test_every_picture_of_the_episodes_must_be_there(voc: Path) -> None:
     lists = read_fold("pascal-5i", str(voc / "splits"), 0, "novel")
     images = indexed(voc, "some", folds=(1, 2))
     fold = benchmark_fold("pascal-5i", 0, lists, images, 1, 1, 20)
-    with pytest.raises(
-        InputError, match=r"episode 0 of fold 0 names '2008_\d+', which .*some does not have; index all"
-    ):
+    with pytest.raises(InputError, match=r"episode 0.*fold 0.*'2008_\d+'.*some"):
         refuse_missing_masks(fold, GroundTruth(images, "--images"), images)
     whole = indexed(voc, "whole")
     refuse_missing_masks(fold, GroundTruth(whole, "--images"), whole)
@@ -70,7 +67,7 @@ def test_a_mask_that_is_void_alone_is_refused(voc: Path) -> None:
     fold = benchmark_fold("pascal-5i", 0, read_fold("pascal-5i", str(voc / "splits"), 0, "novel"), images, 1, 1, 9)
     known, query = truth.mask, fold.episodes[3].query
     truth.mask = lambda identifier: np.full_like(known(identifier), 255 if identifier == query else 1)  # type: ignore[method-assign]
-    with pytest.raises(InputError, match=f"the mask of '{query}' in .*void is void alone"):
+    with pytest.raises(InputError, match=f"mask.*'{query}'.*void"):
         refuse_missing_masks(fold, truth, images)
 
 
@@ -80,7 +77,7 @@ def test_images_of_another_class_table_are_refused(voc: Path) -> None:
     facts = {**images.plan.facts, "classes": [{"index": 1, "name": "zebra", "source_id": "1"}]}
     others = dataclasses.replace(images, plan=dataclasses.replace(images.plan, facts=facts))
     lists = read_fold("pascal-5i", str(voc / "splits"), 0, "novel")
-    with pytest.raises(InputError, match=r"class 1 is zebra in .* and aeroplane in pascal-5i; give images that `mask"):
+    with pytest.raises(InputError, match=r"1.*zebra.*aeroplane.*pascal-5i.*`mask"):
         benchmark_fold("pascal-5i", 0, lists, others, 1, 1, 5)
 
 

@@ -35,6 +35,15 @@ from small_truth import (
     slow_mious,
     some_of,
 )
+from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.artifact.checkpoints import training_ids_json
+from maskmill.manifests.artifact.underway import Underway
+from maskmill.manifests.errors import InputError
+from maskmill.pipeline.running.run import run
+from maskmill.pipeline.running.whole import run_whole
+from maskmill.stages.evaluate.stage import STAGE as EVALUATE, evaluate_config
+from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
+from maskmill.stages.stage import Findings, Inputs, WholeStage
 
 
 def test_what_is_dropped_counts_as_background_too(home: Path) -> None:
@@ -85,9 +94,7 @@ def test_the_truth_in_a_dataset_is_not_judged_as_if_it_were_found(home: Path) ->
 def test_of_the_truth_alone_there_is_nothing_to_judge(home: Path) -> None:
     publish(home, "named", images="truth", ground_truth=["p0"])
     index_truth(home, "named-truth", {"p0": TRUTH["p0"]})
-    with pytest.raises(
-        InputError, match=r"^no picture of .*/named has ground truth in .*/named-truth that nothing was"
-    ):
+    with pytest.raises(InputError, match=r"/named.*ground truth.*/named-truth"):
         metrics_of(home, "named", "named-truth")
     lines = metrics_of(home, "named", "named-truth", include_fitted=True)["lines"]
     for name in (ALL, KEPT):
@@ -159,7 +166,7 @@ def test_a_checkpoint_that_has_gone_is_told(
     inputs = {"predicted": str(tmp_path / predicted), "images": str(tmp_path / "truth")}
     outcome = run_whole(EVALUATE, make_config(EvaluateConfig, resamples=2), inputs, str(tmp_path / "metrics"))
     (sentence,) = outcome.warnings
-    assert sentence.startswith(f"{tmp_path}/{predicted} was made with {tmp_path}/checkpoint, which has gone or was ")
+    assert_named(sentence, f"{tmp_path}/{predicted} {tmp_path}/checkpoint")
     assert outcome.exit_code == 6
     assert outcome.counts["coverage"]["rows"] == len(LABELS)
     config = make_config(EvaluateConfig, resamples=2, include_fitted=True)
@@ -185,5 +192,5 @@ def test_a_shared_dataset_tells_by_itself_whether_anything_was_fitted(fitted_hom
 def test_a_picture_of_another_size_is_refused(home: Path, tmp_path: Path, predicted: str) -> None:
     write_pictures(tmp_path / "pictures", dict(reversed(LABELS.items())))
     others = make_images(tmp_path)
-    with pytest.raises(InputError, match=r"^p0 is 40×24 pixels where it is judged and 40×31 in its ground truth; "):
+    with pytest.raises(InputError, match=r"p0.*40×24.*40×31"):
         evaluated(home, predicted, str(others))

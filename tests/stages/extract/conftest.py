@@ -23,7 +23,6 @@ from maskmill.stages.vision.backbone import load_backbone
 from maskmill.stages.vision.fitting import as_input, fit_picture
 from maskmill.stages.vision.token_fields import Wanted, token_fields
 from maskmill.stages.vision.weights import read_weights
-from small_dataset import write_dataset
 
 BACKBONE, WEIGHTS = "test_vit.r160_in1k", "random:0"
 ROWS_PX, COLUMNS_PX = 32, 48

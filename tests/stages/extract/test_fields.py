@@ -77,23 +77,23 @@ def test_the_one_form() -> None:
     [
         ([], r"^no fields are asked for; choose among keys, cls_query, "),
         (["values"], r"^there is no field 'values'; choose among keys, cls_query, "),
-        ([""], r"^there is no field ''; choose among "),
-        (["Keys"], r"^there is no field 'Keys'"),
-        (["keys", " keys"], r"^field keys is asked for twice; name it once"),
-        (["tokens:3", "tokens:4"], r"^field tokens is asked for twice; name it once, with all its blocks$"),
-        (["keys:5"], r"^field keys:5 names blocks, and keys is always of the last one; write keys$"),
-        (["cls_query:"], r"^field cls_query: names blocks, and cls_query is always of the last one"),
-        (["tokens:"], r"^field tokens: has blocks ''; write all, last, a number such as 11, a range such as 8-11"),
-        (["tokens:first"], r"has blocks 'first'"),
-        (["tokens:-1"], r"has blocks '-1'"),
-        (["tokens:1-"], r"has blocks '1-'"),
-        (["tokens:1-2-3"], r"has blocks '1-2-3'"),
-        (["tokens:1,2"], r"has blocks '1,2'"),
-        (["tokens:1++2"], r"has blocks '1\+\+2'"),
-        (["tokens:³"], r"has blocks '³'"),
-        (["tokens:0+4-2"], r"has blocks '0\+4-2'"),
-        (["tokens:6"], r"^field tokens:6 names block 6, and there are 0 to 5$"),
-        (["tokens:0-999999999999"], r"^field tokens:0-999999999999 names block 999999999999, and there are 0 to 5$"),
+        ([""], r"''"),
+        (["Keys"], r"'Keys'"),
+        (["keys", " keys"], r"keys.*twice"),
+        (["tokens:3", "tokens:4"], r"tokens.*twice.*blocks"),
+        (["keys:5"], r"keys:5.*keys"),
+        (["cls_query:"], r"cls_query:.*cls_query"),
+        (["tokens:"], r"tokens:.*''.*all, last.*8-11"),
+        (["tokens:first"], r"blocks 'first'"),
+        (["tokens:-1"], r"blocks '-1'"),
+        (["tokens:1-"], r"blocks '1-'"),
+        (["tokens:1-2-3"], r"blocks '1-2-3'"),
+        (["tokens:1,2"], r"blocks '1,2'"),
+        (["tokens:1++2"], r"blocks '1\+\+2'"),
+        (["tokens:³"], r"blocks '³'"),
+        (["tokens:0+4-2"], r"blocks '0\+4-2'"),
+        (["tokens:6"], r"tokens:6.*6.*0.*5"),
+        (["tokens:0-999999999999"], r"tokens:0-999999999999.*0.*5"),
     ],
 )
 def test_a_mistake_is_told(asked: Sequence[str], told: str) -> None:
@@ -106,7 +106,7 @@ def test_what_a_backbone_cannot_give_is_told() -> None:
     without = backbone_facts("test_vit2.r160_in1k", 32, 48)
     assert explicit_fields(["keys"], without) == ("keys",)
     for field in ("cls_query", "cls_attention:0", "tokens:0", "support_tokens:0"):
-        with pytest.raises(ConfigError, match=r"^backbone test_vit2\.r160_in1k has no class token, which"):
+        with pytest.raises(ConfigError, match=r"test_vit2\.r160_in1k.*class token"):
             explicit_fields(["keys", field], without)
 
 

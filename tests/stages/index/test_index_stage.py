@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from builders.picture_zoo import zoo
+from builders.small_dataset import write_dataset, write_mask, write_picture
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.datasets.layouts import CocoSource, DatasetSource, FolderSource, VocSource
 from maskmill.manifests.errors import InputError, StaleArtifact, TooManyFailed
@@ -177,7 +179,7 @@ def test_update_appends_classes_and_keeps_the_numbers_of_old_ones(tmp_path: Path
     assert [row["name"] for row in images.plan.facts["classes"]] == ["cat", "dog", "ant"]
     assert rows_of(images)["ant/9"]["labels"] == [3]
     (pictures / "ant/9.png").unlink()
-    with pytest.raises(StaleArtifact, match="1 have gone"):
+    with pytest.raises(StaleArtifact, match=r"1.*gone"):
         indexed(source, tmp_path / "images")
 
 
@@ -215,7 +217,7 @@ def test_more_classes_than_a_label_map_holds_are_refused(tmp_path: Path) -> None
     for number in range(255):
         (tmp_path / f"pictures/{number:03d}").mkdir(parents=True)
         (tmp_path / f"pictures/{number:03d}/a.jpg").write_bytes(b"")
-    with pytest.raises(InputError, match="255 classes and a label map holds at most 254"):
+    with pytest.raises(InputError, match=r"255.*254"):
         indexed(FolderSource(root=str(tmp_path / "pictures")), tmp_path / "images")
 
 

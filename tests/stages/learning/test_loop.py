@@ -25,7 +25,6 @@ from maskmill.stages.learning.lesson import Batch, Lesson, Losses
 from maskmill.stages.learning.loop import Course, train
 from maskmill.stages.learning.schedules import Schedule
 from maskmill.stages.stage import Findings, Inputs, WholeStage
-from small_dataset import tree
 
 STEPS = 12
 
@@ -207,9 +206,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(tmp_path: Path) -> None:
         optimiser=torch.optim.AdamW([weight]),
         losses=lambda step, batch: Losses(weight.sqrt().sum(), {}),
     )
-    with pytest.raises(
-        Diverged, match="a gradient at step 0 is not finite, over row-0-0, row-0-1, row-0-2; nothing was"
-    ):
+    with pytest.raises(Diverged, match=r"gradient.*step 0.*row-0-0, row-0-1, row-0-2"):
         train(steep, Course(steps=2, steps_per_epoch=1, seed=1), Underway(place(tmp_path)))
     assert weight.item() == 0
 
@@ -252,13 +249,13 @@ def test_another_configuration_does_not_go_on(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         run(tmp_path / "out", LineConfig(stopped=3))
     before = tree(tmp_path / "out")
-    with pytest.raises(StaleArtifact, match=r"was made with rate = 0\.1 and this run asks for 0\.2"):
+    with pytest.raises(StaleArtifact, match=r"rate.*0\.1.*0\.2"):
         run(tmp_path / "out", LineConfig(rate=0.2))
     assert tree(tmp_path / "out") == before
 
 
 def test_a_loss_that_is_no_number_changes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(Diverged, match=r"step 4 is nan, over row-4-0, row-4-1, row-4-2; nothing was updated") as raised:
+    with pytest.raises(Diverged, match=r"step 4.*nan.*row-4-0, row-4-1, row-4-2") as raised:
         run(tmp_path / "out", LineConfig(poisoned=4))
     assert raised.value.exit_code == 8
     (last,) = [path for path in (tmp_path / "out/underway").iterdir() if path.name.startswith("000000004")]

@@ -61,7 +61,7 @@ def test_each_takes_the_device_of_its_number() -> None:
 
 @pytest.mark.usefixtures("second_of_two")
 def test_who_loses_the_others_says_so_and_lack_of_memory_is_no_such_thing() -> None:
-    with pytest.raises(OthersLost, match="process 1 of 2 lost the others") as raised, detect_lost_processes():
+    with pytest.raises(OthersLost, match="process 1 of 2") as raised, detect_lost_processes():
         raise RuntimeError("Connection closed by peer")
     assert raised.value.exit_code == 7
     with pytest.raises(torch.OutOfMemoryError), detect_lost_processes():
@@ -101,7 +101,7 @@ def test_a_first_that_says_nothing_is_not_waited_for_for_ever(monkeypatch: pytes
 
     monkeypatch.setattr(torchrun, "store", Silent)
     monkeypatch.setattr(torchrun, "WAIT_S", 0.2)
-    with pytest.raises(EnvironmentFault, match="process 1 of 2 waited 0 minutes for the first; see what that says"):
+    with pytest.raises(EnvironmentFault, match=r"process 1 of 2.*0 minutes"):
         torchrun.begin()
     with pytest.raises(KeyError), torchrun.exit_with_first():
         raise KeyError

@@ -37,7 +37,6 @@ from maskmill.stages.maps.upsampling import upsample_maps
 from maskmill.stages.refine.config import RefineConfig
 from maskmill.stages.refine.stage import STAGE as REFINE
 from maskmill.stages.stage import Findings, Inputs, WholeStage, Work
-from small_labels import BROKEN, GRID, LABELS, OPTIONS, PATCH, MapsConfig, make_images, make_labels, publish, soft_map
 
 
 @pytest.fixture(scope="module")
@@ -305,24 +304,18 @@ def test_changed_labels_of_the_other_rebuild_what_was_measured(fresh: Path) -> N
     refine_again(fresh, "other", background="constant:0.6")
     assert publish(fresh, compared="other").units_run >= 1
     assert published(fresh / "dataset")["p0"]["objects"][0]["method_agreement"] == pytest.approx(before)
-    with pytest.raises(
-        StaleArtifact, match=r"/dataset was made with inputs\.compared = .* and this run asks for nothing"
-    ):
+    with pytest.raises(StaleArtifact, match=r"/dataset.*inputs\.compared"):
         publish(fresh)
 
 
 def test_labels_that_cannot_be_compared_are_refused(fresh: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"/labels is what is published, and agrees with itself; pass as --compare-with"
-    ):
+    with pytest.raises(InputError, match=r"/labels.*--compare-with"):
         publish(fresh, compared="labels")
     swapped = IndexConfig(source=TableSource(file=str(fresh / "pictures" / "table.csv"), classes=("dog", "cat")))
     run(INDEX, swapped, {}, str(fresh / "swapped"), OPTIONS)
     run(small_labels.MAPS, MapsConfig(), {"images": str(fresh / "swapped")}, str(fresh / "swapped-maps"), OPTIONS)
     refine_again(fresh, "swapped-labels", "swapped", "swapped-maps")
-    with pytest.raises(
-        InputError, match=r"^class 1 is cat in .*/labels and dog in .*/swapped-labels; pass as --compare"
-    ):
+    with pytest.raises(InputError, match=r"1.*cat.*/labels.*dog.*/swapped-labels.*--compare"):
         publish(fresh, compared="swapped-labels")
     assert not (fresh / "dataset").exists()
 
@@ -392,18 +385,18 @@ def test_a_mask_of_another_size_than_its_picture_is_not_published(fresh: Path) -
 
 def test_other_maps_than_those_of_the_labels_are_refused(fresh: Path) -> None:
     run(small_labels.MAPS, MapsConfig(threshold=0.3), {"images": str(fresh / "images")}, str(fresh / "other"), OPTIONS)
-    with pytest.raises(StaleArtifact, match=r"was made from other maps than .*/other holds now; run `maskmill refine`"):
+    with pytest.raises(StaleArtifact, match=r"maps.*/other.*`maskmill refine`"):
         publish(fresh, maps="other")
     assert not (fresh / "dataset").exists()
 
 
 def test_ground_truth_that_is_not_there_is_refused(fresh: Path) -> None:
-    with pytest.raises(InputError, match=r"1 ids .* are not in .*/labels, the first is 'p9'; correct the list"):
+    with pytest.raises(InputError, match=r"1 ids.*/labels.*'p9'"):
         publish(fresh, ground_truth=["p0", "p9"])
-    with pytest.raises(InputError, match=r"2 ids .* have no mask in .*/images, the first is 'p6'"):
+    with pytest.raises(InputError, match=r"2 ids.*mask.*/images.*'p6'"):
         publish(fresh, ground_truth=["p0", "p6", "p7"])
     make_images(fresh, "bare", masks=False)
-    with pytest.raises(InputError, match=r"1 ids .* have no mask in .*/bare, .* index the pictures with their masks"):
+    with pytest.raises(InputError, match=r"1 ids.*mask.*/bare"):
         publish(fresh, images="bare", ground_truth=["p0"])
     assert not (fresh / "dataset").exists()
 
@@ -434,7 +427,7 @@ def test_what_was_fitted_on_masks_names_them(fresh: Path) -> None:
 
 def test_what_was_fitted_on_no_mask_is_refused(fresh: Path) -> None:
     run_whole(FITTED, FittedConfig(), {}, str(fresh / "checkpoint"))
-    with pytest.raises(InputError, match=r"/checkpoint was fitted on no mask; leave it out of --ground-truth"):
+    with pytest.raises(InputError, match=r"/checkpoint.*mask.*--ground-truth"):
         publish(fresh, seen="checkpoint")
 
 

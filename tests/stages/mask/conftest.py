@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from small_tokens import Bench, bench_of
+from builders.small_tokens import Bench, bench_of
 
 
 @pytest.fixture(scope="session")

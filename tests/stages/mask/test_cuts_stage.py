@@ -184,8 +184,7 @@ def test_keys_of_zero_are_noted_and_warned_of_once(bench: Bench, toys: Tokens, m
     outcome = bench.mask_into(out, toys, method="maskcut")
     assert (outcome.exit_code, outcome.counts["ok"]) == (6, 36)
     (sentence,) = outcome.warnings
-    assert sentence.startswith("12 of 12 maps (100%) have no cut (note no_structure): ")
-    assert "tau, 0.15; try another --tau" in sentence
+    assert_named(sentence, "12 100% no_structure 0.15 --tau")
     maps = open_artifact(str(out))
     assert not maps.read("map", range(39)).any()
     notes = [row["note"] for row in maps.rows().to_pylist() if row["status"] == "ok"]
@@ -234,15 +233,15 @@ def test_refine_makes_one_label_map_of_a_pictures_objects(bench: Bench, toys: To
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({"method": "ncut", "instances": 2}, r"^method ncut finds one object in a picture; leave --instances out$"),
-        ({"instances": 1}, r"^method cst finds one object in a picture; leave"),
-        ({"method": "maskcut", "instances": 0}, r"^instances is 0 and must be from 1 to 255$"),
-        ({"method": "cst", "tau": 0.2}, r"^method cst cuts no graph of keys; leave --tau out$"),
-        ({"method": "ncut", "tau": 1.0}, r"^tau is 1, a cosine that keys must exceed, and must be from 0 to below 1$"),
-        ({"method": "ncut", "tau": float("nan")}, r"^tau is nan, a cosine"),
-        ({"method": "maskcut", "supports": "1"}, r"^method maskcut takes no supports"),
-        ({"method": "maskcut", "per_head": True}, r"^method maskcut has no maps of heads"),
-        ({"method": "maskct"}, r"^there is no mask method 'maskct'; did you mean maskcut\?$"),
+        ({"method": "ncut", "instances": 2}, r"ncut.*--instances"),
+        ({"instances": 1}, r"cst.*--instances"),
+        ({"method": "maskcut", "instances": 0}, r"instances.*0.*1.*255"),
+        ({"method": "cst", "tau": 0.2}, r"cst.*--tau"),
+        ({"method": "ncut", "tau": 1.0}, r"tau.*1.*0.*1"),
+        ({"method": "ncut", "tau": float("nan")}, r"tau.*nan"),
+        ({"method": "maskcut", "supports": "1"}, r"maskcut.*supports"),
+        ({"method": "maskcut", "per_head": True}, r"maskcut.*heads"),
+        ({"method": "maskct"}, r"'maskct'.*maskcut"),
     ],
 )
 def test_a_mistake_is_told(toys: Tokens, asked: dict[str, Any], told: str) -> None:
@@ -254,7 +253,7 @@ def test_another_tau_or_number_of_objects_is_another_configuration(bench: Bench,
     out = bench.new_out()
     bench.mask_into(out, toys, method="maskcut")
     assert bench.mask_into(out, toys, method="maskcut", tau=0.15, instances=3).units_run == 0
-    with pytest.raises(StaleArtifact, match="was made with instances = 3 and this run asks for 4"):
+    with pytest.raises(StaleArtifact, match=r"instances.*3.*4"):
         bench.mask_into(out, toys, method="maskcut", instances=4)
-    with pytest.raises(StaleArtifact, match=r"was made with tau = 0.15 and this run asks for 0.3"):
+    with pytest.raises(StaleArtifact, match=r"tau.*0.15.*0.3"):
         bench.mask_into(out, toys, method="maskcut", tau=0.3)

@@ -24,7 +24,6 @@ from maskmill.stages.mask.config import FitConfig
 from maskmill.stages.mask.method_fit import FIT
 from maskmill.stages.mask.methods import METHODS, Method, MethodInput, methods_by_name
 from maskmill.stages.stage import Findings, Inputs
-from small_tokens import PICTURES, Bench
 
 
 def fit_class_keys(config: FitConfig, inputs: Inputs, underway: Underway) -> Findings:
@@ -118,9 +117,9 @@ def test_another_checkpoint_is_another_configuration(bench: Bench, method: Metho
     for seed, model in enumerate(models):
         fit(bench, tokens, model, seed)
     bench.mask_into(out, tokens, model=models[0], method="class-keys")
-    with pytest.raises(StaleArtifact, match=r"was made with inputs\.model\.weights\.safetensors = "):
+    with pytest.raises(StaleArtifact, match=r"inputs\.model\.weights\.safetensors"):
         bench.mask_into(out, tokens, model=models[1], method="class-keys")
-    with pytest.raises(StaleArtifact, match="was made with seed = 0 and this run asks for 1"):
+    with pytest.raises(StaleArtifact, match=r"seed.*0.*1"):
         fit(bench, tokens, models[0], seed=1)
 
 
@@ -129,19 +128,19 @@ def test_a_checkpoint_is_for_its_method_and_its_weights(
 ) -> None:
     tokens, model, out = bench.tokens(), bench.new_out(), bench.new_out()
     fit(bench, tokens, model)
-    with pytest.raises(ConfigError, match=r"^method class-keys is fitted first; run `maskmill fit .*pass its checkp"):
+    with pytest.raises(ConfigError, match=r"class-keys.*`maskmill fit "):
         bench.mask_into(out, tokens, method="class-keys")
-    with pytest.raises(ConfigError, match=r"^method cst is not fitted; leave --model out$"):
+    with pytest.raises(ConfigError, match=r"cst.*--model"):
         bench.mask_into(out, tokens, model=model)
     with pytest.raises(ConfigError, match=r"^method cst is not fitted; use it with `maskmill mask` as it is$"):
         make_config(FitConfig, method="cst")
     twin = Method(**{**{name: getattr(method, name) for name in method.__slots__}, "name": "twin"})
     monkeypatch.setitem(METHODS, "twin", twin)
-    with pytest.raises(ConfigError, match=r"was fitted with method class-keys and is wanted with twin; pass as --mod"):
+    with pytest.raises(ConfigError, match=r"method.*class-keys.*twin.*--model"):
         bench.mask_into(out, tokens, model=model, method="twin")
-    with pytest.raises(ConfigError, match=r"was fitted with weights random:0 and is wanted with random:1"):
+    with pytest.raises(ConfigError, match=r"weights.*random:0.*random:1"):
         bench.mask_into(out, bench.tokens(weights="random:1"), model=model, method="class-keys")
-    with pytest.raises(ConfigError, match="holds tokens where checkpoint are wanted"):
+    with pytest.raises(ConfigError, match=r"tokens.*checkpoint"):
         bench.mask_into(out, tokens, model=Path(tokens.artifact.place.uri), method="class-keys")
     with pytest.raises(MissingArtifact):
         bench.mask_into(out, tokens, model=bench.new_out(), method="class-keys")

@@ -376,7 +376,7 @@ def test_a_picture_that_changes_its_class_is_told(own_bench: Bench) -> None:
     bench.mask_into(out, tokens, supports="1")
     before = tree(out)
     bench.index({**PICTURES, "dog/4": ("bird", "train")})
-    with pytest.raises(StaleArtifact, match=r"no longer gives \('dog/4, 3, 0' …\); choose another --out"):
+    with pytest.raises(StaleArtifact, match=r"'dog/4, 3, 0'.*--out"):
         bench.mask_into(out, tokens, supports="1")
     assert tree(out) == before
 
@@ -387,13 +387,13 @@ def test_a_picture_that_changes_its_class_is_told(own_bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({"supports": "-1"}, r"^supports is '-1' and must be a number from 0, or all$"),
-        ({"supports": "²"}, r"^supports is '²' and must be"),
-        ({"method": "cts"}, r"^there is no mask method 'cts'; did you mean cst\?$"),
-        ({"method": "cls-attention", "supports": "1"}, r"^method cls-attention takes no supports"),
-        ({"threshold": "1.5"}, r"^threshold is '1.5' and must be otsu, a number from 0 to 1, or kept-mass:"),
-        ({"threshold": "nan"}, r"^threshold is 'nan' and must be"),
-        ({"threshold": "kept-mass:0"}, r"^threshold is 'kept-mass:0' and must be"),
+        ({"supports": "-1"}, r"supports.*'-1'.*0.*all"),
+        ({"supports": "²"}, r"supports.*'²'"),
+        ({"method": "cts"}, r"'cts'.*cst"),
+        ({"method": "cls-attention", "supports": "1"}, r"cls-attention.*supports"),
+        ({"threshold": "1.5"}, r"threshold.*'1.5'.*otsu.*0.*1.*kept-mass:"),
+        ({"threshold": "nan"}, r"threshold.*'nan'"),
+        ({"threshold": "kept-mass:0"}, r"threshold.*'kept-mass:0'"),
     ],
 )
 def test_a_mistake_is_told(bench: Bench, asked: dict[str, Any], told: str) -> None:
@@ -413,7 +413,7 @@ def test_one_spelling_of_what_is_asked_for(bench: Bench) -> None:
 
 
 def test_tokens_without_the_field_say_which_are_there(bench: Bench) -> None:
-    with pytest.raises(ConfigError, match=r"holds cls_query, keys and no cls_attention; add it with `mask.* --fields"):
+    with pytest.raises(ConfigError, match=r"cls_attention.*`mask.* --fields"):
         bench.mask(bench.tokens(), method="cls-attention")
 
 
@@ -421,9 +421,9 @@ def test_images_of_another_dataset_are_refused(bench: Bench, tmp_path: Path) -> 
     other = Bench(tmp_path)
     write_picture(tmp_path / "a.png", 1)
     other.index({"a": ("cat", "train")})
-    with pytest.raises(ConfigError, match=r"has no row 'cat/0', of which .* has tokens; pass as --images those"):
+    with pytest.raises(ConfigError, match=r"'cat/0'.*--images"):
         other.mask(bench.tokens(), supports="0")
-    with pytest.raises(ConfigError, match=r"of which .* has tokens"):
+    with pytest.raises(ConfigError, match=r"'cat/\d'.*--images"):
         other.mask(bench.tokens(), supports="2")
 
 
@@ -435,5 +435,5 @@ def test_what_is_stored_is_sound(bench: Bench) -> None:
     again = bench.new_out()
     bench.mask_into(again, bench.tokens())
     assert tree(out) == tree(again)
-    with pytest.raises(StaleArtifact, match="was made with seed = 0 and this run asks for 1"):
+    with pytest.raises(StaleArtifact, match=r"seed.*0.*1"):
         bench.mask_into(out, bench.tokens(), UNITS_OF_5, seed=1)

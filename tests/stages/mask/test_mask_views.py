@@ -34,8 +34,6 @@ from maskmill.stages.mask.methods import METHODS
 from maskmill.stages.mask.stage import STAGE as MASK
 from maskmill.stages.stage import Work
 from maskmill.stages.vision.weights import read_weights
-from small_dataset import tree, write_picture
-from small_tokens import BACKBONE, PICTURES, UNITS_OF_5, Bench
 
 HEADS, PATCH = 2, (16, 16)
 FIELDS = ("keys", "cls_query", "cls_attention")
@@ -348,16 +346,14 @@ def test_views_are_part_of_what_is_asked_for(bench: Bench) -> None:
     mask_into(one, [plain], bench)
     mask_into(two, [plain, flipped], bench)
     before = tree(one), tree(two)
-    added = r"was made with inputs.view2 = nothing and this run asks for cls_query, keys; choose another --out"
+    added = r"inputs.view2.*nothing.*cls_query, keys.*--out"
     with pytest.raises(StaleArtifact, match=added):
         mask_into(one, [plain, flipped], bench)
-    with pytest.raises(
-        StaleArtifact, match=r"was made with inputs.view2 = cls_query, keys and this run asks for nothing"
-    ):
+    with pytest.raises(StaleArtifact, match=r"inputs.view2.*cls_query, keys.*nothing"):
         mask_into(two, [plain], bench)
-    with pytest.raises(StaleArtifact, match=r"was made with inputs.view2.cls_query = "):
+    with pytest.raises(StaleArtifact, match=r"inputs.view2.cls_query"):
         mask_into(two, [plain, larger], bench)
-    with pytest.raises(StaleArtifact, match=r"was made with inputs.tokens.cls_query = "):
+    with pytest.raises(StaleArtifact, match=r"inputs.tokens.cls_query"):
         mask_into(two, [flipped, plain], bench)
     assert (tree(one), tree(two)) == before
     assert mask_into(two, [plain, flipped], bench).units_run == 0
@@ -375,34 +371,32 @@ def test_strange_views_are_refused(bench: Bench, tmp_path: Path, monkeypatch: py
             mask_into(out, [first, bench.tokens(flip=True), view], bench, **asked)
         assert not out.exists()
 
-    refused(first, "is the same view as one before it; name each view once")
-    refused(bench.tokens(flip=True), "is the same view as one before it; name each view once")
+    refused(first, "same view")
+    refused(bench.tokens(flip=True), "same view")
     refused(
         bench.tokens(weights="random:1"),
-        r"has weights random:1 \(sha256 \w{12}\) and .* has random:0 \(sha256 \w{12}\); ",
+        r"weights.*random:1.*random:0",
     )
     other_one = "vit_tiny_patch16_224"
     refused(
         bench.tokens(backbone=other_one),
-        rf"has backbone {other_one} and .* has test_vit\.r160_in1k; extract every view",
+        rf"backbone.*{other_one}.*test_vit\.r160_in1k",
     )
     other = Bench(tmp_path)
     write_picture(tmp_path / "a.png", 1)
     other.index({"a": ("cat", "train")})
-    refused(other.tokens(), "were made of other images, or before and after these changed; run the extract command of")
-    lacking = (
-        r"holds keys and no cls_query; add it with `maskmill extract .* --flip --image-size 48x32 .* --fields cls_query"
-    )
+    refused(other.tokens(), "other images")
+    lacking = r"cls_query.*`maskmill extract .* --flip --image-size 48x32 .* --fields cls_query"
     refused(bench.tokens(fields=("keys",), flip=True, image_size=(48, 32)), lacking)
     monkeypatch.setitem(METHODS, "cst", dataclasses.replace(METHODS["cst"], merge=None))
-    refused(bench.tokens(image_size=(48, 32)), "method cst does not merge maps of several views; give it one")
+    refused(bench.tokens(image_size=(48, 32)), "cst.*views")
 
 
 def test_views_of_before_and_after_a_change_are_refused(own_bench: Bench) -> None:
     bench, first = own_bench, own_bench.tokens()
     write_picture(bench.home / "cat/new.png", 50, (30, 20))
     bench.index({**PICTURES, "cat/new": ("cat", "train")}, update=True)
-    with pytest.raises(ConfigError, match="run the extract command of each again, on the same images"):
+    with pytest.raises(ConfigError, match=r"extract.*images"):
         mask_into(bench.new_out(), [first, bench.tokens(flip=True)], bench)
     bench.extract(Path(first.artifact.place.uri))
     assert mask_into(bench.new_out(), [bench.tokens(), bench.tokens(flip=True)], bench).finished

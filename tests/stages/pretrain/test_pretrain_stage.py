@@ -30,7 +30,6 @@ from maskmill.stages.pretrain.network import Network
 from maskmill.stages.pretrain.stage import METRICS, STAGE
 from maskmill.stages.pretrain.teaching import Teaching
 from maskmill.stages.pretrain.watching import collapse_warning, nearest_centroid
-from small_dataset import tree, write_dataset
 
 BACKBONE = "test_vit.r160_in1k"  # patches of 16 pixels
 PICTURES, BATCH = 26, 8  # in two classes; three steps an epoch
@@ -95,7 +94,7 @@ def test_stopped_by_ctrl_c_and_gone_on_with_it_is_the_same(
     monkeypatch.setattr(Teaching, "losses", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pretrain(home, home / tmp_path.name)
-    with pytest.raises(StaleArtifact, match=r"was made with avoidance = centering and this run asks for sinkhorn"):
+    with pytest.raises(StaleArtifact, match=r"avoidance.*centering.*sinkhorn"):
         pretrain(home, home / tmp_path.name, avoidance="sinkhorn")
     done: list[int] = []
 
@@ -159,25 +158,25 @@ def test_what_is_kept_is_the_teacher_which_moves_little(home: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("asked", "sentence"),
+    ("asked", "named"),
     [
-        ({"batch": 27}, "holds 26 whole pictures and a batch is 27; choose a smaller --batch"),
-        ({"global_size": 48}, "--global-size is 48 and the pictures of .* are of 40 pixels; choose a smaller view, or"),
-        ({"local_size": 24}, "--local-size is 24 and the patches of test_vit.r160_in1k are of 16 pixels"),
-        ({"losses": "cls,mim"}, "losses are 'cls,mim', and must be names of cls, patch, reconstruction, contrastive"),
-        ({"losses": "cls:0"}, "losses are 'cls:0', and one at least must have a weight above 0"),
-        ({"epochs": 0}, "epochs is 0 and must be at least 1"),
-        ({"clusters": 1}, "clusters is 1 and must be at least 2"),
-        ({"warmup": 2}, "warmup is 2 and there are 2 epochs: the learning rate would never fall; choose fewer"),
-        ({"align": 5}, "--align is 5 and views are of 32 pixels; choose one that divides them, or 0 for the patch"),
-        ({"learning_rate": math.inf}, "learning rate inf; choose from 0 to 1, and above 0"),
-        ({"device": "cuda:99"}, "device is cuda"),
+        ({"batch": 27}, "26.*27.*batch"),
+        ({"global_size": 48}, "global.size.*48.*40"),
+        ({"local_size": 24}, "local.size.*24.*test_vit.r160_in1k.*16"),
+        ({"losses": "cls,mim"}, "losses.*'cls,mim'.*cls, patch, reconstruction, contrastive"),
+        ({"losses": "cls:0"}, "losses.*'cls:0'.*0"),
+        ({"epochs": 0}, "epochs.*0.*1"),
+        ({"clusters": 1}, "clusters.*1.*2"),
+        ({"warmup": 2}, "warmup.*2.*2 epochs"),
+        ({"align": 5}, "align.*5.*32"),
+        ({"learning_rate": math.inf}, "learning.rate.*inf"),
+        ({"device": "cuda:99"}, "device.*cuda"),
     ],
 )
 def test_what_cannot_work_is_refused_before_any_work(
-    home: Path, tmp_path: Path, asked: Mapping[str, Any], sentence: str
+    home: Path, tmp_path: Path, asked: Mapping[str, Any], named: str
 ) -> None:
-    with pytest.raises(ConfigError, match=sentence):
+    with pytest.raises(ConfigError, match=named):
         pretrain(home, tmp_path / "out", **asked)
     assert not (tmp_path / "out").exists()
 
@@ -190,7 +189,7 @@ def test_a_collapse_is_told_within_an_epoch(
     monkeypatch.setattr(Network, "tokens", lambda self, some: 0.0 * tokens(self, some) + 1.0)
     made = pretrain(home, tmp_path / "out", losses="cls", epochs=2)
     assert made.exit_code == 6
-    sentence = r"clusters tell pictures hardly apart \(cls 0\.00 of 2\.77 nats, 1 clusters of 16 in use\)"
+    sentence = r".*cls 0\.00 of 2\.77.*1 .*of 16"
     assert re.search(sentence, made.warnings[0])
     said = capsys.readouterr().err
     assert re.search(f"after step 2, {sentence}", said)

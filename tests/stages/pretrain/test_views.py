@@ -195,14 +195,14 @@ def test_autocast_does_not_coarsen_a_view():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"flipped": 1.1}, "flipped is 1.1; choose a value from 0 to 1"),
-        ({"brightness": -0.1}, "brightness is -0.1; choose a value from 0 to 1"),
-        ({"scale": (0.5, 0.2)}, "choose a lower and an upper value above 0"),
-        ({"scale": (0.5, 1.2)}, "of scale at most 1"),
-        ({"ratio": (0.0, 1.0)}, "choose a lower and an upper value above 0"),
-        ({"size_px": 0}, "size_px is 0, hue 0.1"),
-        ({"hue": 0.6}, "hue 0.6 and sigma_px"),
-        ({"sigma_px": (2.0, 1.0)}, "a lower and an upper value from 0"),
+        ({"flipped": 1.1}, "flipped.*1.1.*0.*1"),
+        ({"brightness": -0.1}, "brightness.*-0.1.*0.*1"),
+        ({"scale": (0.5, 0.2)}, "scale.*0.5.*0.2"),
+        ({"scale": (0.5, 1.2)}, "scale.*1"),
+        ({"ratio": (0.0, 1.0)}, "ratio.*0.0"),
+        ({"size_px": 0}, "size_px.*0"),
+        ({"hue": 0.6}, "hue.*0.6"),
+        ({"sigma_px": (2.0, 1.0)}, "sigma_px"),
     ],
 )
 def test_what_cannot_be_is_refused(wrong, message):

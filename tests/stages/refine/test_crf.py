@@ -256,5 +256,5 @@ def test_without_pydensecrf_the_user_is_told_how_to_get_it(monkeypatch: pytest.M
 def test_where_it_does_not_compile_the_user_is_told_which_python_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
     monkeypatch.setattr(crf_module, "PYTHON", (3, 13, 0))
-    with pytest.raises(ConfigError, match=r"does not compile on Python 3\.13 and later.*Python 3\.11 or 3\.12"):
+    with pytest.raises(ConfigError, match=r"Python 3\.13.*3\.11.*3\.12"):
         require_crf()

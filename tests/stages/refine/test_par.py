@@ -175,7 +175,7 @@ def test_presets_by_name() -> None:
     assert find_par_preset("") is TOCO
     assert find_par_preset(" ToCo ") is TOCO
     assert len({preset.name for preset in PAR_PRESETS}) == len(PAR_PRESETS)
-    with pytest.raises(ConfigError, match=r"^there is no PAR preset called 'afa-voc'; did you mean afa-coco\?$"):
+    with pytest.raises(ConfigError, match=r"'afa-voc'.*afa-coco"):
         find_par_preset("afa-voc")
-    with pytest.raises(ConfigError, match=r"choose one of toco, afa, afa-coco$"):
+    with pytest.raises(ConfigError, match=r"toco, afa, afa-coco"):
         find_par_preset("?")

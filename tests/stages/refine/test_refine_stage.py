@@ -324,19 +324,19 @@ def test_inputs_of_other_datasets_are_refused(
     other, out = Bench(tmp_path), bench.new_out()
     write_picture(tmp_path / "a.png", 1)
     other.index({"a": ("cat", "train")})
-    with pytest.raises(ConfigError, match=r"has no row 'cat/0', of which .* has maps; pass as --images those that"):
+    with pytest.raises(ConfigError, match=r"'cat/0'.*maps.*--images"):
         refine_into(out, bench, by_class, images=other.images)
     foreign = other.mask(other.tokens(), supports="1")
-    with pytest.raises(ConfigError, match=r"has no map of any picture of .*; pass as --class-maps maps of the same"):
+    with pytest.raises(ConfigError, match=r"maps?.*--class-maps"):
         refine_into(out, bench, objects, foreign)
     renamed = Bench(tmp_path / "renamed")
     for name in PICTURES:
         (renamed.home / name).parent.mkdir(parents=True, exist_ok=True)
         (renamed.home / f"{name}.png").write_bytes((bench.home / f"{name}.png").read_bytes())
     renamed.index(PICTURES, classes=("cat", "bird", "dog"))
-    with pytest.raises(ConfigError, match=r"^class 1 is bird in .* and cat in .*; give artifacts of one class table$"):
+    with pytest.raises(ConfigError, match=r"1.*bird.*cat"):
         refine_into(out, bench, objects, renamed.mask(renamed.tokens(), supports="1"))
-    with pytest.raises(ConfigError, match=r"^class 1 is bird in .* and cat in "):
+    with pytest.raises(ConfigError, match=r"1.*bird.*cat"):
         refine_into(out, bench, by_class, images=renamed.images)
     assert not out.exists()
 
@@ -344,18 +344,15 @@ def test_inputs_of_other_datasets_are_refused(
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({"threshold": 1.5}, r"^threshold is 1\.5 and must be from 0 to 1$"),
-        ({"threshold": float("nan")}, r"^threshold is nan and must be from 0 to 1$"),
+        ({"threshold": 1.5}, r"threshold.*1\.5.*0.*1"),
+        ({"threshold": float("nan")}, r"threshold.*nan.*0.*1"),
         (
             {"threshold": 0.5, "background": "constant:0.4"},
-            r"^threshold 0\.5 is for rows and the background rule is con",
+            r"threshold.*0\.5.*background.*con",
         ),
-        ({"background": "dark"}, r"^the background rule is 'dark', and must be rows, map, constant:SCORE"),
-        (
-            {"preset": "irn"},
-            r"^a preset is for --refiner crf, par or guided; name one of them, or leave the preset out$",
-        ),
-        ({"background": "preset"}, r"^a preset is for --refiner crf"),
+        ({"background": "dark"}, r"background.*'dark'.*rows, map, constant:SCORE"),
+        ({"preset": "irn"}, r"preset.*--refiner.*crf.*par.*guided"),
+        ({"background": "preset"}, r"preset.*--refiner.*crf"),
     ],
 )
 def test_a_mistake_is_told(asked: dict[str, Any], told: str) -> None:
@@ -364,7 +361,7 @@ def test_a_mistake_is_told(asked: dict[str, Any], told: str) -> None:
 
 
 def test_maps_without_a_row_for_the_background_cannot_have_its_rule(bench: Bench, by_class: Artifact) -> None:
-    with pytest.raises(ConfigError, match=r"the maps have no row of class 0; choose another rule"):
+    with pytest.raises(ConfigError, match=r"maps.*class 0"):
         refined(bench, by_class, background="map")
 
 
@@ -395,9 +392,9 @@ def test_another_threshold_of_mask_is_another_configuration(bench: Bench, by_cla
     refine_into(out, bench, by_class)
     before = tree(out)
     numbered = bench.mask(bench.tokens(), supports="2", threshold="0.49")
-    with pytest.raises(StaleArtifact, match=r"was made with inputs\.maps\.cut = "):
+    with pytest.raises(StaleArtifact, match=r"inputs\.maps\.cut"):
         refine_into(out, bench, numbered)
-    with pytest.raises(StaleArtifact, match=r"was made with threshold = nothing and this run asks for 0\.5"):
+    with pytest.raises(StaleArtifact, match=r"threshold.*nothing.*0\.5"):
         refine_into(out, bench, by_class, threshold=0.5)
     assert tree(out) == before
 
@@ -549,7 +546,7 @@ def test_without_the_extra_the_crf_is_refused_before_any_work(
     config, out = replace(make_config(RefineConfig), refiner="crf", preset="irn"), bench.new_out()
     for name in ("pydensecrf", "pydensecrf.densecrf", "pydensecrf.utils"):
         monkeypatch.setitem(sys.modules, name, None)
-    told = r"^the refiner crf needs pydensecrf, which cannot be imported .*run pip install 'maskmill\[crf\]'"
+    told = r"crf.*pydensecrf.*pip install 'maskmill\[crf\]'"
     with pytest.raises(ConfigError, match=told):
         make_config(RefineConfig, refiner="crf")
     with pytest.raises(ConfigError, match=told):

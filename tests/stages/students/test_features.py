@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from builders.small_tokens import BACKBONE, PICTURES, SIZE, Bench, bench_of
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens
@@ -15,7 +16,6 @@ from maskmill.stages.students.backbone_config import BackboneConfig
 from maskmill.stages.students.feature_names import LAST, PAIR_FIELDS
 from maskmill.stages.students.features import Cached, Online, pictures_of_images, resolve_backbone
 from maskmill.stages.students.same_pictures import refuse_other_pictures
-from small_tokens import BACKBONE, PICTURES, SIZE, Bench, bench_of
 
 ALL = ("keys", "cls_query", "tokens:all", "support_tokens:all")
 IDS = ["dog/4", "cat/0", "cat/0", "dog/10"]
@@ -82,11 +82,9 @@ def test_padded_views_are_for_the_patches_of_one_picture(bench: Bench) -> None:
     read, other = one.read(IDS, [LAST]), now.read(IDS, [LAST])
     assert torch.equal(read.fields[LAST], other.fields[LAST])
     assert read.boxes == other.boxes != ((0, 0, *SIZE),) * 4
-    with pytest.raises(ConfigError, match=r"a padded view, of whose parts .* choose one with --fit squash"):
+    with pytest.raises(ConfigError, match=r"padded.*--fit squash"):
         online(bench, PAIR_FIELDS, "pad")
-    with pytest.raises(
-        ConfigError, match=r"a padded view, of whose parts .* extract one with `.* --fit squash "
-    ) as raised:
+    with pytest.raises(ConfigError, match=r"padded.*`.* --fit squash ") as raised:
         Cached(squashed(bench, fit="pad"), PAIR_FIELDS)
     assert Cached(as_told(raised.value), PAIR_FIELDS).sight == online(bench).sight
 
@@ -102,7 +100,7 @@ def as_told(error: ConfigError) -> Tokens:
 def test_what_is_missing_comes_with_the_command_that_adds_it(held: tuple[str, ...], tmp_path: Path) -> None:
     bench = bench_of(tmp_path)
     tokens = bench.tokens(fields=held, fit="squash")
-    with pytest.raises(ConfigError, match="; add it with `maskmill extract") as raised:
+    with pytest.raises(ConfigError, match="`maskmill extract") as raised:
         Cached(tokens, PAIR_FIELDS)
     command = shlex.split(str(raised.value).partition("`maskmill ")[2].partition("`")[0])
     main([*command, "--max-bad", "0.5"])
@@ -114,14 +112,14 @@ def test_what_is_missing_comes_with_the_command_that_adds_it(held: tuple[str, ..
 
 
 def test_what_cannot_be_read_is_said(bench: Bench) -> None:
-    with pytest.raises(ConfigError, match="is a mirrored view; extract one that is not with `maskmill") as raised:
+    with pytest.raises(ConfigError, match=r"mirrored.*`maskmill") as raised:
         Cached(squashed(bench, flip=True), PAIR_FIELDS)
     assert Cached(as_told(raised.value), PAIR_FIELDS).sight == online(bench).sight
     uneven = squashed(bench, fields=("keys", "cls_query", "tokens:1", "support_tokens:1+2"))
-    with pytest.raises(ConfigError, match=r"holds tokens of blocks \[1\] and support_tokens of \[1, 2\]") as raised:
+    with pytest.raises(ConfigError, match=r"tokens.*\[1\].*support_tokens.*\[1, 2\]") as raised:
         Cached(uneven, PAIR_FIELDS)
     assert Cached(as_told(raised.value), PAIR_FIELDS).sight == online(bench).sight
-    with pytest.raises(ConfigError, match=r"holds tokens of blocks \[1\] and not of the last") as raised:
+    with pytest.raises(ConfigError, match=r"tokens.*\[1\].*last") as raised:
         Cached(uneven, [LAST])
     assert as_told(raised.value).blocks("tokens") == (Cached(squashed(bench), [LAST]).sight.blocks)
     cached, now = Cached(squashed(bench), PAIR_FIELDS), online(bench)
@@ -130,14 +128,14 @@ def test_what_cannot_be_read_is_said(bench: Bench) -> None:
             with pytest.raises(InputError, match=sentence if wrong == "nobody" or read == cached.require else "broken"):
                 read(["cat/0", wrong])
     cached.require(["cat/0"])
-    with pytest.raises(InputError, match=r"the picture of 'changed' in .* cannot be used \(changed\)"):
+    with pytest.raises(InputError, match=r"'changed'.*changed"):
         now.read(["changed"], ["keys"])
 
 
 def test_a_checkpoint_of_another_sight_is_refused(bench: Bench) -> None:
     sight, other = online(bench).sight, online(bench, blocks=(1,)).sight
     sight.refuse_other(sight.as_json(), "these")
-    with pytest.raises(ConfigError, match=r"trained on blocks \[1\] and tokens of x have blocks \[0, 1,"):
+    with pytest.raises(ConfigError, match=r"\[1\].*tokens.*\[0, 1,"):
         sight.refuse_other(other.as_json(), "tokens of x")
 
 
@@ -154,8 +152,8 @@ def test_other_pictures_are_refused(tmp_path: Path) -> None:
     refuse_other_pictures(tokens, open_artifact(str(again)))
     other = bench_of(tmp_path / "two")  # of which one picture has another sha256, since its own was changed
     other.index(update=True)
-    with pytest.raises(InputError, match="are of other pictures: that of 'changed' has sha256"):
+    with pytest.raises(InputError, match=r"other pictures.*'changed'.*sha256"):
         refuse_other_pictures(tokens, open_artifact(str(other.images)))
     bench.index({"cat/0": ("cat", "train"), "dog/4": ("cat", "train")}, update=True)
-    with pytest.raises(StaleArtifact, match="nothing tells whether they are the same; run its command again"):
+    with pytest.raises(StaleArtifact, match="same"):
         refuse_other_pictures(tokens, open_artifact(str(other.images)))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from small_students import write_home
+from builders.small_students import write_home
 
 
 @pytest.fixture(autouse=True)

@@ -71,5 +71,5 @@ def test_pictures_of_a_models_own_dataset_are_others(enhanced: Path, tmp_path: P
     write_pictures(tmp_path, noise=100)
     publish(tmp_path, "plain")
     publish_enhanced(tmp_path, str(enhanced / "model"))
-    with pytest.raises(InputError, match="are of other pictures: that of 'p"):
+    with pytest.raises(InputError, match=r"other pictures.*'p"):
         train(tmp_path, "linear", tokens=str(enhanced / "tokens"))

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from builders.mistakes import assert_named
+from builders.small_students import BACKBONE, COUNT, SIZE, extract, publish, train, write_pictures, write_void
+from builders.small_truth import slow_mious
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.checkpoints import training_ids
 from maskmill.manifests.errors import ConfigError, InputError
@@ -20,8 +23,6 @@ from maskmill.stages.students.features import Cached, resolve_backbone
 from maskmill.stages.students.linear import predict_labels
 from maskmill.stages.train import patches
 from maskmill.stages.train.linear import make_classifier
-from small_students import BACKBONE, COUNT, SIZE, extract, publish, train, write_pictures, write_void
-from small_truth import slow_mious
 
 NAMES = (
     *("the student", "background everywhere", "told the class: the dataset's masks of these pictures"),
@@ -112,15 +113,13 @@ def test_without_ground_truth_it_says_so(home: Path, images: str) -> None:
     assert made.summary.counts["judged"] == {"pictures": 0, "lines": []}
     assert made.summary.counts["fitting"] == COUNT
     (sentence,) = made.summary.warnings
-    assert sentence.startswith("there is no ground truth, so nothing tells whether the labels of ")
+    assert_named(sentence, "ground truth labels")
 
 
 def test_ground_truth_that_says_nothing_tells_nothing(home: Path) -> None:
     write_void(home)
     (sentence,) = train(home, "of-void-truth", images="void-truth").summary.warnings
-    assert re.match(
-        r"the masks of the \d pictures held out are void alone, so nothing tells whether the labels", sentence
-    )
+    assert re.match(r".*masks.*\d.*void.*labels", sentence)
 
 
 def test_what_was_fitted_on_is_not_judged(home: Path) -> None:
@@ -138,25 +137,25 @@ def test_what_cannot_work_is_one_sentence(home: Path) -> None:
     extract(home / "few", "tokens", fields=("tokens",))
     extract(home, "keys", fields=("keys",))
     publish(home, "undecided", background="two:0,1", is_map_right=False)
-    for asked, sentence in {
-        ("tokens", "others/tokens"): "are of other pictures: that of 'p",
-        ("tokens", "few/tokens"): "has no row 'p06'",
-        ("tokens", "keys"): r"holds keys and no tokens; add it with `maskmill extract .* --fields tokens --out",
-        ("dataset", "undecided"): r"every pixel of every mask in .* is undecided \(255\)",
+    for asked, named in {
+        ("tokens", "others/tokens"): "other pictures.*'p",
+        ("tokens", "few/tokens"): "'p06'",
+        ("tokens", "keys"): r"tokens.*`maskmill extract .* --fields tokens --out",
+        ("dataset", "undecided"): r"/undecided.*255",
     }.items():
-        with pytest.raises((ConfigError, InputError), match=sentence):
+        with pytest.raises((ConfigError, InputError), match=named):
             train(home, "never", **dict([asked]))
         assert not (home / "never").exists()
-    for wrong, sentence in {
-        "steps": "steps is 0 and must be at least 1",
-        "batch": "batch is 0 and must be at least 1",
-        "learning_rate": "learning-rate is 0 and must be above 0",
+    for wrong, named in {
+        "steps": "steps.*0.*1",
+        "batch": "batch.*0.*1",
+        "learning_rate": "learning-rate.*0.*0",
     }.items():
-        with pytest.raises(ConfigError, match=sentence):
+        with pytest.raises(ConfigError, match=named):
             train(home, "never", **{wrong: 0.0 if wrong == "learning_rate" else 0})
-    with pytest.raises(ConfigError, match=r"learning-rate is 1e\+38 and must be above 0 and at most 1e\+30"):
+    with pytest.raises(ConfigError, match=r"learning-rate.*1e\+38.*0.*1e\+30"):
         train(home, "never", learning_rate=1e38)
-    with pytest.raises(ConfigError, match="select is not for the student linear"):
+    with pytest.raises(ConfigError, match=r"select.*linear"):
         train(home, "never", select="held-out")
 
 

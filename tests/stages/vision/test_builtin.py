@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import timm
 import torch
 from PIL import Image
@@ -77,6 +78,7 @@ def right_share(tokens: Tokens) -> float:
     return float(np.mean(shares))
 
 
+@pytest.mark.slow
 def test_it_tells_classes_apart_that_the_same_network_untrained_does_not(tmp_path, reference):
     """Pictures that it was not trained on, at one shape, as in others the shape tells too."""
     for folder in sorted((reference / "data/caltech-outlines/images").iterdir()):

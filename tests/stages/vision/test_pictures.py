@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from builders.small_dataset import write_picture
 from maskmill.manifests.errors import EnvironmentFault, Reason, RowFailed
 from maskmill.manifests.pictures.limits import DEFAULT_LIMITS, Limits
 from maskmill.stages.stage import RowResult
 from maskmill.stages.vision import pictures
 from maskmill.stages.vision.pictures import BATCHES_AHEAD, Loaded, ViewSpec, batches_ahead, load_picture, stack_pictures
-from small_dataset import write_picture
 
 VIEW = ViewSpec(rows_px=32, columns_px=48, fit="pad", flip=False, mean=(0.5, 0.5, 0.5))
 

@@ -273,15 +273,15 @@ def test_attention_of_another_kind_is_not_taken_for_that_of_all_to_all():
 @pytest.mark.parametrize(
     ("name", "size", "wanted", "said"),
     [
-        ("vit_base_patch16_siglip_224", 96, {"keys": (11,), "cls_query": (11,)}, "no class token, which cls_query"),
-        ("vit_base_patch16_siglip_224", 96, {"tokens": (0,)}, "no class token, which tokens needs"),
-        ("vit_small_patch16_18x2_224", 96, {"keys": (17,)}, r"blocks \[17\] of vit_small_patch16_18x2_224 do not"),
+        ("vit_base_patch16_siglip_224", 96, {"keys": (11,), "cls_query": (11,)}, "class token.*cls_query"),
+        ("vit_base_patch16_siglip_224", 96, {"tokens": (0,)}, "class token.*tokens"),
+        ("vit_small_patch16_18x2_224", 96, {"keys": (17,)}, r"\[17\].*vit_small_patch16_18x2_224"),
         ("vit_small_patch16_18x2_224", 96, {"cls_attention": (0, 3)}, r"blocks \[0, 3\]"),
-        ("vit_small_patch16_224.dino", 96, {"keys": (3,)}, "keys is of the last block, 11"),
+        ("vit_small_patch16_224.dino", 96, {"keys": (3,)}, "keys.*11"),
         ("vit_small_patch16_224.dino", 96, {"tokens": (12,)}, r"\[12\].*0 to 11"),
         ("vit_small_patch16_224.dino", 96, {"tokens": (1, 1)}, "different blocks"),
         ("vit_small_patch16_224.dino", 96, {"tokens": ()}, "one or more"),
-        ("vit_small_patch16_224.dino", 96, {"values": (1,)}, "no field values; choose among keys"),
+        ("vit_small_patch16_224.dino", 96, {"values": (1,)}, "values.*keys"),
     ],
 )
 def test_what_a_backbone_cannot_give_is_refused_by_name(name, size, wanted, said):

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
-import small_runs
+from builders import small_runs
+from builders.small_dataset import write_picture
 from maskmill.manifests.artifact.pixels import Pixels, open_pixels
 from maskmill.manifests.datasets.layouts import FolderSource
 from maskmill.pipeline.running.options import RunOptions
@@ -19,7 +20,6 @@ from maskmill.stages.index.stage import STAGE as INDEX
 from maskmill.stages.pixels.config import PixelsConfig
 from maskmill.stages.pixels.stage import STAGE
 from maskmill.stages.stage import Stage
-from small_dataset import write_picture
 
 ROWS_PX, COLUMNS_PX = 24, 32
 UNITS_OF_5 = RunOptions(unit_rows=5, max_bad=1.0)

@@ -18,7 +18,8 @@ from unittest import mock
 import torch
 from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
-import small_runs
+from builders import small_runs
+from builders.small_dataset import write_dataset
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.files import torchrun
@@ -28,7 +29,6 @@ from maskmill.stages.learning.lesson import Losses
 from maskmill.stages.pixels.config import PixelsConfig
 from maskmill.stages.pixels.stage import STAGE as PIXELS
 from maskmill.stages.pretrain.teaching import Teaching
-from small_dataset import write_dataset
 
 PICTURES, BATCH = 26, 8  # three steps an epoch
 SMALL = {

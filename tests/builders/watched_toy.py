@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import toy
+from builders import toy
 from maskmill.manifests import errors
 from maskmill.stages.stage import Inputs, UnitResult, Work
 
@@ -44,7 +44,7 @@ WATCHED = dataclasses.replace(toy.TOY, run_unit=run_unit, prepare=prepare)
 
 
 def main() -> int:
-    import watched_toy  # by its name: workers cannot find what is in __main__
+    from builders import watched_toy  # by its name: workers cannot find what is in __main__
     from maskmill.cli import main as shell
     from maskmill.pipeline.running.options import RunOptions
     from maskmill.pipeline.running.run import run

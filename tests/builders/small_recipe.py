@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from small_dataset import write_dataset
+from builders.small_dataset import write_dataset
 
 SMALL = """
 title = "small"

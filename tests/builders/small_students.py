@@ -23,7 +23,6 @@ from maskmill.stages.refine.config import RefineConfig
 from maskmill.stages.refine.stage import STAGE as REFINE
 from maskmill.stages.train.config import TrainConfig
 from maskmill.stages.train.stage import STAGE as TRAIN
-from small_heads import CLASSES, OPTIONS, TOY_HEADS, HeadsConfig, labels_of, true_mask
 
 BACKBONE, SIZE = "test_vit.r160_in1k", (64, 64)  # 4 × 4 patches, 2 heads, 6 blocks
 FIELDS = ("keys", "cls_query", "tokens:all", "support_tokens:all")
