@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.paired import ratios, seconds, show, write_photos
-from configs import make_config
+from builders.configs import make_config
 from maskmill.manifests.artifact.quantized import dequantize, quantize
 from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.manifests.datasets.layouts import FolderSource

@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-import small_labels
-from configs import make_config
+from builders import small_labels
+from builders.configs import make_config
 from maskmill import Labels, open_labels
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.datasets.layouts import FolderSource

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.paired import ratios, show
-from configs import make_config
+from builders.configs import make_config
+from builders.small_dataset import write_picture
+from builders.small_runs import index
+from builders.toy_tokens import TOKENS, TokensConfig
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens
 from maskmill.manifests.files import digests
@@ -20,9 +23,6 @@ from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import run
 from maskmill.stages.mask.config import MaskConfig
 from maskmill.stages.mask.stage import STAGE
-from small_dataset import write_picture
-from small_runs import index
-from toy_tokens import TOKENS, TokensConfig
 
 PAIRS = 7
 PICTURES = {28: 1024, 50: 320}  # of each grid so many that their keys are 0.6 GB

@@ -18,7 +18,7 @@ from unittest import mock
 import torch
 
 from benchmarks.paired import seconds, show, write_photos
-from configs import make_config
+from builders.configs import make_config
 from maskmill.manifests.artifact.pixels import open_pixels
 from maskmill.manifests.datasets.layouts import FolderSource
 from maskmill.pipeline.running.run import run

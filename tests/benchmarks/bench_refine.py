@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.paired import ratios, seconds, show, write_photos
-from configs import make_config
+from builders.configs import make_config
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.datasets.layouts import FolderSource
 from maskmill.manifests.pictures.decoder import decode_picture

@@ -19,7 +19,7 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.paired import seconds, show, write_photos
-from configs import make_config
+from builders.configs import make_config
 from maskmill.cli.answers import size
 from maskmill.manifests.artifact import shards
 from maskmill.manifests.artifact.artifact import open_artifact

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from configs import make_config
+from builders.configs import make_config
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.datasets.layouts import FolderSource
 from maskmill.pipeline.running.run import run

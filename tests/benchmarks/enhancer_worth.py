@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from configs import make_config
+from builders.configs import make_config
 from maskmill.cli.main import main as maskmill
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.pipeline.running.whole import run_whole

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from configs import make_config
+from builders.configs import make_config
+from builders.small_labels import EXIF_ORIENTATION, MAPS, OPTIONS, SIX, MapsConfig, publish
 from maskmill.manifests.datasets.layouts import TableSource
 from maskmill.manifests.pictures.palette import encode_label_map
 from maskmill.pipeline.running.run import run
@@ -19,7 +20,6 @@ from maskmill.stages.index.config import IndexConfig
 from maskmill.stages.index.stage import STAGE as INDEX
 from maskmill.stages.refine.config import RefineConfig
 from maskmill.stages.refine.stage import STAGE as REFINE
-from small_labels import EXIF_ORIENTATION, MAPS, OPTIONS, SIX, MapsConfig, publish
 
 CLASSES = ("sign.stop/left", "🐈\u200d⬛ cat", "a:b", "#hash", '<"&">')
 # id → how its file is stored, and its split

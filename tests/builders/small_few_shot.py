@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from configs import make_command, make_config
+from builders.configs import make_command, make_config
 from maskmill.manifests.artifact.checkpoints import SEEN, WEIGHTS, training_ids_json
 from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.manifests.artifact.underway import Underway

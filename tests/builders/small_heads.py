@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from configs import make_command, make_config
+from builders.configs import make_command, make_config
 from maskmill.manifests.artifact import tables
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.checkpoints import SEEN, WEIGHTS, SeenByNetwork, networks_seen_json
@@ -120,7 +120,7 @@ def head_maps(identifier: str, label: int | None, signal_RC: np.ndarray) -> np.n
 
 
 TOY_HEADS = Stage(
-    command=make_command("toyheads", "maps", HeadsConfig, {"images": "images"}, "small_heads:TOY_HEADS"),
+    command=make_command("toyheads", "maps", HeadsConfig, {"images": "images"}, "builders.small_heads:TOY_HEADS"),
     code_version=1,
     plan=plan,
     fields=fields,

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from configs import make_command, make_config
+from builders.configs import make_command, make_config
 from maskmill.manifests.artifact import tables
 from maskmill.manifests.artifact.fields import Field
 from maskmill.manifests.datasets.layouts import TableSource
@@ -100,7 +100,7 @@ def soft_map(identifier: str, label: int | None) -> np.ndarray:
 
 
 MAPS = Stage(
-    command=make_command("toymaps", "maps", MapsConfig, {"images": "images"}, "small_labels:MAPS"),
+    command=make_command("toymaps", "maps", MapsConfig, {"images": "images"}, "builders.small_labels:MAPS"),
     code_version=1,
     plan=maps_plan,
     fields=maps_fields,

@@ -1,11 +1,11 @@
 """The three stages that a small chain of artifacts needs, each in one short call."""
 
+from builders.toy import ECHO, TOY, EchoConfig, ToyConfig
 from maskmill.manifests.datasets.layouts import FolderSource
 from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import Outcome, run
 from maskmill.stages.index.config import IndexConfig
 from maskmill.stages.index.stage import STAGE as INDEX
-from toy import ECHO, TOY, EchoConfig, ToyConfig
 
 UNITS_OF_4 = RunOptions(unit_rows=4, max_bad=0.5)
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from configs import make_config
+from builders.configs import make_config
+from builders.small_heads import CLASSES, OPTIONS, TOY_HEADS, HeadsConfig, labels_of, true_mask
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.datasets.layouts import TableSource
 from maskmill.pipeline.running.run import run

@@ -10,7 +10,8 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
-from configs import make_config
+from builders.configs import make_config
+from builders.small_dataset import write_picture
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens
 from maskmill.manifests.datasets.layouts import TableSource
@@ -22,7 +23,6 @@ from maskmill.stages.index.config import IndexConfig
 from maskmill.stages.index.stage import STAGE as INDEX
 from maskmill.stages.mask.config import MaskConfig
 from maskmill.stages.mask.stage import STAGE as MASK
-from small_dataset import write_picture
 
 BACKBONE, SIZE = "test_vit.r160_in1k", (64, 96)  # 4 × 6 patches, 2 heads
 CLASSES = ("bird", "cat", "dog")  # 1, 2, 3

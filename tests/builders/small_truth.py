@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from configs import make_config
+from builders.configs import make_config
+from builders.small_labels import BROKEN, LABELS, MAPS, OPTIONS, TURNED, MapsConfig, make_labels
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.datasets.layouts import TableSource
 from maskmill.manifests.pictures.palette import encode_label_map
@@ -24,7 +25,6 @@ from maskmill.stages.index.config import IndexConfig
 from maskmill.stages.index.stage import STAGE as INDEX
 from maskmill.stages.refine.config import RefineConfig
 from maskmill.stages.refine.stage import STAGE as REFINE
-from small_labels import BROKEN, LABELS, MAPS, OPTIONS, TURNED, MapsConfig, make_labels
 
 Pairs = dict[str, tuple[np.ndarray, np.ndarray]]  # id → its truth, and what was said of it
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from configs import make_command
+from builders.configs import make_command
 from maskmill.manifests.artifact.config import check_config, checks_itself, option
 from maskmill.manifests.artifact.fields import Field
 from maskmill.manifests.errors import Reason, RowFailed
@@ -149,8 +149,8 @@ def echo_unit(work: Work, config: EchoConfig, prepared: Any) -> UnitResult:
     return UnitResult([RowResult({"mean": mean}) for mean in means], cells={"echo": cells})
 
 
-TOY_COMMAND = make_command("toy", "toys", ToyConfig, {"images": "images"}, "toy:TOY")
-ECHO_COMMAND = make_command("echo", "echoes", EchoConfig, {"toys": "toys"}, "toy:ECHO")
+TOY_COMMAND = make_command("toy", "toys", ToyConfig, {"images": "images"}, "builders.toy:TOY")
+ECHO_COMMAND = make_command("echo", "echoes", EchoConfig, {"toys": "toys"}, "builders.toy:ECHO")
 TOY = Stage(
     command=TOY_COMMAND,
     code_version=1,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from configs import make_command
+from builders.configs import make_command
 from maskmill.manifests.artifact.fields import Field
 from maskmill.stages.stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work, rows_of_input
 
@@ -78,7 +78,7 @@ def run_unit(work: Work, config: TokensConfig, prepared: Any) -> UnitResult:
 
 
 TOKENS = Stage(
-    command=make_command("toytokens", "tokens", TokensConfig, {"images": "images"}, "toy_tokens:TOKENS"),
+    command=make_command("toytokens", "tokens", TokensConfig, {"images": "images"}, "builders.toy_tokens:TOKENS"),
     code_version=1,
     plan=plan,
     fields=fields,

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from builders.mistakes import assert_named, refused
+from builders.small_dataset import tree, write_dataset, write_picture
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.files.place import place
 from maskmill.pipeline.recipes.demo import begin
-from small_dataset import tree, write_dataset, write_picture
 
 Capture = pytest.CaptureFixture[str]
 demo_command = import_module("maskmill.cli.demo")

@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import make_config
+from builders.configs import make_config
+from builders.mistakes import refused
+from builders.small_dataset import tree
+from builders.small_labels import BROKEN, LABELS, MAPS, OPTIONS, MapsConfig, make_labels, publish, write_pictures
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.datasets.layouts import TableSource
@@ -22,8 +25,6 @@ from maskmill.stages.index.config import IndexConfig
 from maskmill.stages.index.stage import STAGE as INDEX
 from maskmill.stages.refine.config import RefineConfig
 from maskmill.stages.refine.stage import STAGE as REFINE
-from small_dataset import tree
-from small_labels import BROKEN, LABELS, MAPS, OPTIONS, MapsConfig, make_labels, publish, write_pictures
 
 Capture = pytest.CaptureFixture[str]
 LabelMaps = dict[str, np.ndarray]

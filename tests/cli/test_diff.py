@@ -11,7 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from configs import make_config
+from builders.configs import make_config
+from builders.mistakes import refused
+from builders.small_dataset import tree
+from builders.small_labels import BROKEN, LABELS, MAPS, MASKED, OPTIONS, MapsConfig, make_labels, publish
 from maskmill.cli.main import main
 from maskmill.manifests.datasets.layouts import TableSource
 from maskmill.pipeline.running.run import run
@@ -19,8 +22,6 @@ from maskmill.stages.index.config import IndexConfig
 from maskmill.stages.index.stage import STAGE as INDEX
 from maskmill.stages.refine.config import RefineConfig
 from maskmill.stages.refine.stage import STAGE as REFINE
-from small_dataset import tree
-from small_labels import BROKEN, LABELS, MAPS, MASKED, OPTIONS, MapsConfig, make_labels, publish
 
 Capture = pytest.CaptureFixture[str]
 

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from builders.mistakes import refused
+from builders.small_dataset import tree, write_dataset
+from builders.small_recipe import SMALL, write_recipe
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.stages.enhance import enhancer_fit as fitting

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from builders.mistakes import assert_named, refused
+from builders.small_dataset import tree, write_dataset
+from builders.small_labels import LABELS, make_images, make_labels, publish, true_mask, write_pictures
+from builders.small_truth import ALL, DECIDED, FLOORS, KEPT, TRUTH, WITHOUT_LABEL, index_truth
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
-from small_dataset import tree, write_dataset
-from small_labels import LABELS, make_images, make_labels, publish, true_mask, write_pictures
-from small_truth import ALL, DECIDED, FLOORS, KEPT, TRUTH, WITHOUT_LABEL, index_truth
 
 Capture = pytest.CaptureFixture[str]
 WITH_INTERVAL = r"[01]\.\d{3} \([01]\.\d{3}–[01]\.\d{3}\)"
@@ -139,7 +140,5 @@ def test_images_that_were_moved_are_asked_for_by_the_option_that_takes_them(home
 
 
 def test_no_resample_is_no_interval(home: Path, capsys: Capture) -> None:
-    assert main(["evaluate", "masks", "labels", "--resamples", "0", "--out", "metrics"]) == 2
-    assert "'--resamples': 0 is not in the range x>=1" in capsys.readouterr().err
-    assert main(["evaluate", "masks", "labels"]) == 2
-    assert "Missing option '--out'" in capsys.readouterr().err
+    refused(capsys, ["evaluate", "masks", "labels", "--resamples", "0", "--out", "metrics"], "'--resamples' 0")
+    refused(capsys, ["evaluate", "masks", "labels"], "'--out'")

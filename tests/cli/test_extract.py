@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-import small_runs
+from builders import small_runs
+from builders.mistakes import refused
+from builders.small_dataset import tree, write_dataset
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.manifests.files import atomic
-from small_dataset import tree, write_dataset
 
 Capture = pytest.CaptureFixture[str]
 BACKBONE = "test_vit.r160_in1k"

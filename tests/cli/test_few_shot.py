@@ -15,6 +15,19 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import interpolate
 
+from builders.mistakes import assert_named
+from builders.small_dataset import tree
+from builders.small_few_shot import (
+    BACKBONE,
+    BASE,
+    CLASSES,
+    NOVEL,
+    SIZE,
+    mask_of,
+    write_checkpoint,
+    write_images,
+    write_tokens,
+)
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.tokens import open_tokens
@@ -290,16 +303,16 @@ def test_pictures_that_a_step_was_chosen_on(home: Path, capsys: Capture, select:
         (["--fold", "1"], "--folds --fold"),
         (["--protocol", "pascal-5i"], "trn val --folds"),
         (["--protocol", "pascal-5i", "--folds", "nowhere"], "nowhere/val/fold0.txt"),
-        (["--protocol", "pascal-5i", "--folds", "bad"], "bad/val/fold0.txt line 1 is 'p00', expected ID__CLASS"),
-        (["--protocol", "pascal-5i", "--folds", "bad", "--fold", "4"], "the fold is 4, and pascal-5i has folds 0 to 3"),
-        (["--protocol", "coco-20i", "--folds", "bad"], "bad/val/fold0.pkl is no whole pickle"),
+        (["--protocol", "pascal-5i", "--folds", "bad"], "bad/val/fold0.txt 1 'p00' ID__CLASS"),
+        (["--protocol", "pascal-5i", "--folds", "bad", "--fold", "4"], "fold 4 pascal-5i 0 3"),
+        (["--protocol", "coco-20i", "--folds", "bad"], "bad/val/fold0.pkl"),
         (["--image-size", "32"], "--backbone"),
-        (["--seed", "-1"], "Invalid value for '--seed': -1 is not in the range x>=0"),
-        (["--support-mask", "enhanced", "--labels", "strange"], "are of other pictures: that of 'p"),
-        (["--images", "void"], "no mask in "),
-        (["--images", "bare"], "holds no masks; index the pictures with their masks"),
-        (["--tokens", "images"], "holds images where tokens are wanted"),
-        (["--tokens", "fewer"], "holds support_tokens, tokens and no keys, cls_query; add it with `maskmill extract"),
+        (["--seed", "-1"], "'--seed' -1"),
+        (["--support-mask", "enhanced", "--labels", "strange"], "'p"),
+        (["--images", "void"], "void mask"),
+        (["--images", "bare"], "bare masks"),
+        (["--tokens", "images"], "images tokens"),
+        (["--tokens", "fewer"], "keys, cls_query `maskmill extract"),
         (["--tokens", "bare-tokens"], "--fields tokens:all,support_tokens:all --out"),
         (["--tokens", "others"], "weights_sha256"),
     ],

@@ -78,10 +78,10 @@ def test_version():
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["statsu"], "Did you mean 'status'?"),
-        (["verfy"], "Did you mean 'verify'?"),
-        (["zzz"], "No such command 'zzz'"),
-        (["--nope"], "No such option"),
+        (["statsu"], "'status'"),
+        (["verfy"], "'verify'"),
+        (["zzz"], "'zzz'"),
+        (["--nope"], "--nope"),
         ([], "Pipeline:"),
     ],
 )

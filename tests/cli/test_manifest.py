@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from configs import make_command
+from builders.configs import make_command
+from builders.mistakes import assert_named, refused
+from builders.small_dataset import tree, write_dataset
+from builders.small_labels import BROKEN, LABELS, make_labels
 from maskmill import open_labels
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact

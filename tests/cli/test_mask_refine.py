@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from builders.mistakes import assert_named, refused
+from builders.small_dataset import tree, write_picture
+from builders.small_tokens import Bench, bench_of
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.checkpoints import SEEN, WEIGHTS, training_ids_json

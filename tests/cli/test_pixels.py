@@ -11,7 +11,6 @@ from builders.mistakes import refused
 from builders.small_dataset import tree, write_dataset
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.pixels import open_pixels
-from small_dataset import tree, write_dataset
 
 Capture = pytest.CaptureFixture[str]
 
@@ -108,5 +107,4 @@ def test_what_is_no_images_artifact(home: Path, capsys: Capture) -> None:
 def test_without_any_good_picture_nothing_can_be_measured(home: Path, capsys: Capture) -> None:
     for path in (home / "pictures").rglob("*.png"):
         path.unlink()
-    assert main(["plan", *command()]) == 2
-    assert "has no picture that could be measured; see `maskmill status" in capsys.readouterr().err
+    refused(capsys, ["plan", *command()], "images `maskmill status")

@@ -13,7 +13,6 @@ from builders.mistakes import assert_named, refused
 from builders.small_dataset import tree, write_dataset
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
-from small_dataset import tree, write_dataset
 
 Capture = pytest.CaptureFixture[str]
 SMALL = {"global-size": "32", "local-size": "16", "local-views": "1", "clusters": "8", "hidden": "16", "batch": "4"}
@@ -104,4 +103,4 @@ def test_the_licence_goes_with_the_weights(home: Path, capsys: Capture) -> None:
         assert main([*extract, "--image-size", "32", "--out", f"tokens-{name}"]) == 0
         assert open_artifact(str(home / f"tokens-{name}")).plan.facts["weights"]["licence"] == licence
     assert main(command(out="checkpoint-cc-by-4.0")) == 3
-    assert "was made with licence = cc-by-4.0 and this run asks for unknown" in capsys.readouterr().err
+    assert_named(capsys.readouterr().err, "licence cc-by-4.0 unknown")

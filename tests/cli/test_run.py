@@ -20,8 +20,6 @@ from maskmill.manifests.files.place import place
 from maskmill.pipeline.recipes import SCRIPTS, SHIPPED, chain, read_shipped_recipe
 from maskmill.pipeline.recipes.recipe import Recipe, read_recipe
 from maskmill.pipeline.running.options import RunOptions
-from small_dataset import tree, write_dataset, write_picture
-from small_recipe import SMALL, write_recipe
 
 Capture = pytest.CaptureFixture[str]
 KINDS = ["images", "tokens", "maps", "labels"]

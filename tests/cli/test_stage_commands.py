@@ -10,7 +10,8 @@ import click
 import pytest
 
 import maskmill
-import toy
+from builders import toy
+from builders.small_dataset import write_dataset
 from maskmill.cli.main import OPERATORS, cli, load, main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.config import options_of
@@ -23,7 +24,6 @@ from maskmill.stages.mask.config import METHOD_NAMES
 from maskmill.stages.mask.methods import METHODS
 from maskmill.stages.registry import COMMANDS, find_stage
 from maskmill.stages.stage import Stage
-from small_dataset import write_dataset
 
 Capture = pytest.CaptureFixture[str]
 FROZEN = Path(__file__).with_name("options.json")

@@ -15,8 +15,6 @@ from builders.small_dataset import tree
 from builders.small_recipe import SMALL, write_recipe
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
-from small_dataset import tree
-from small_recipe import SMALL, write_recipe
 
 Capture = pytest.CaptureFixture[str]
 WITH_INTERVAL = r"[01]\.\d{3} \([01]\.\d{3}–[01]\.\d{3}\)"

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-import toy
-import toy_tokens
-from configs import make_config
+from builders import toy, toy_tokens
+from builders.configs import make_config
+from builders.small_heads import UNFITTED, UnfittedConfig
 from faults.crash import Ended, as_command, in_child
 from maskmill.manifests.artifact import plan as plans
 from maskmill.manifests.artifact.artifact import open_artifact

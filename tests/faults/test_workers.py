@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import small_runs
-from configs import make_config
+from builders import small_runs
+from builders.configs import make_config
+from builders.small_dataset import tree, write_dataset
 from faults.watched_extract import WATCHED, WINDOW
 from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.pipeline.answers.verify import verify
@@ -24,7 +25,6 @@ from maskmill.pipeline.running.run import Outcome, run
 from maskmill.pipeline.running.threads import num_cores
 from maskmill.stages.extract.config import ExtractConfig
 from maskmill.stages.extract.stage import STAGE
-from small_dataset import tree, write_dataset
 
 UNITS = 10  # of two pictures
 # Every Python that is started with it has a decoder that takes its process down with a picture of a certain comment.

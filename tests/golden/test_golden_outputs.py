@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs import make_config
+from builders.configs import make_config
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.pixels import open_pixels
 from maskmill.manifests.artifact.tokens import open_tokens
@@ -105,7 +105,6 @@ def mask_output(work: Path) -> Any:
     generator."""
     from builders.toy_tokens import TOKENS, TokensConfig
     from maskmill.stages.mask.methods import METHODS  # torch takes seconds
-    from toy_tokens import TOKENS, TokensConfig
 
     index_output(work / "images")
     options, where = RunOptions(max_bad=1.0), {"images": str(work / "images")}
@@ -149,7 +148,6 @@ def enhance_output(work: Path) -> Any:
     """Rows and maps, by the mean of two networks and by one of them, whose weights a formula gives."""
     from builders.small_heads import TOY_HEADS, UNFITTED, HeadsConfig, UnfittedConfig
     from maskmill.pipeline.running.whole import run_whole  # torch takes seconds
-    from small_heads import TOY_HEADS, UNFITTED, HeadsConfig, UnfittedConfig
 
     index_output(work / "images")
     options, where = RunOptions(max_bad=1.0), {"images": str(work / "images")}
@@ -168,7 +166,7 @@ def enhance_output(work: Path) -> Any:
 def refine_output(work: Path) -> Any:
     """Rows and every label map's pixels, by each way to a background, plain and smoothed, from soft maps that a formula
     gives."""
-    from small_labels import MAPS, MapsConfig
+    from builders.small_labels import MAPS, MapsConfig
 
     index_output(work / "images")
     options, images = RunOptions(max_bad=1.0), {"images": str(work / "images")}
@@ -189,7 +187,7 @@ def refine_output(work: Path) -> Any:
 
 def manifest_output(work: Path) -> Any:
     """The rows as they are published, and every mask's pixels, from soft maps that a formula gives."""
-    from small_labels import MAPS, MapsConfig
+    from builders.small_labels import MAPS, MapsConfig
 
     index_output(work / "images")
     where, options = {"images": str(work / "images")}, RunOptions(max_bad=1.0)

@@ -13,7 +13,6 @@ from maskmill.manifests.errors import ConfigError, MissingArtifact
 from maskmill.manifests.files.place import place
 from maskmill.pipeline.recipes.recipe import parse_recipe
 from maskmill.stages.registry import COMMANDS
-from small_dataset import write_dataset
 
 README = Path(__file__).parents[2] / "README.md"
 

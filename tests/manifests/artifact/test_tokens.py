@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import maskmill
-import small_runs
-from configs import make_command
+from builders import small_runs
+from builders.configs import make_command
+from builders.small_dataset import write_dataset
 from maskmill.manifests.artifact.fields import Field
 from maskmill.manifests.artifact.quantized import dequantize, quantize
 from maskmill.manifests.artifact.tokens import Tokens, array_names, open_tokens

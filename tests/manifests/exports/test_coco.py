@@ -21,7 +21,6 @@ from maskmill.manifests.exports.run import Exported
 from maskmill.pipeline.running.run import run
 from maskmill.stages.index.config import IndexConfig
 from maskmill.stages.index.stage import STAGE as INDEX
-from small_export import ANEW, CLASSES, PICTURES, decoded, mask_of, pixels_of, stem_of
 
 # pycocotools' own way of making arrays, when it decodes.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

@@ -14,7 +14,6 @@ from maskmill.manifests.exports.run import Exported
 from maskmill.pipeline.running.run import run
 from maskmill.stages.index.config import IndexConfig
 from maskmill.stages.index.stage import STAGE as INDEX
-from small_export import CLASSES, PICTURES, decoded, mask_of, stem_of
 
 Write = Callable[[str], tuple[Path, Exported]]
 NAMES = [CLASSES[0], CLASSES[1], "a_b", "_#hash", CLASSES[4]]

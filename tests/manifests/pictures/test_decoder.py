@@ -16,12 +16,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image, ImageFile
 
-from maskmill.manifests.errors import ConfigError, Reason, RowFailed
-from maskmill.manifests.files.place import place
-from maskmill.manifests.pictures.decoder import PictureFacts, decode_picture, inspect_picture
-from maskmill.manifests.pictures.limits import DEFAULT_LIMITS, Limits
-from maskmill.manifests.pictures.pillow import reading
-from picture_zoo import (
+from builders.picture_zoo import (
     HEIGHT,
     WIDTH,
     ZooPicture,
@@ -36,7 +31,8 @@ from picture_zoo import (
 )
 from maskmill.manifests.errors import ConfigError, Reason, RowFailed
 from maskmill.manifests.files.place import place
-from maskmill.manifests.pictures.decoder import DEFAULT_LIMITS, Limits, PictureFacts, decode_picture, inspect_picture
+from maskmill.manifests.pictures.decoder import PictureFacts, decode_picture, inspect_picture
+from maskmill.manifests.pictures.limits import DEFAULT_LIMITS, Limits
 from maskmill.manifests.pictures.pillow import reading
 
 # How a picture must be stored so that each orientation turns it upright: EXIF names the sides that the first row and

@@ -11,7 +11,6 @@ from maskmill.manifests.errors import InputError
 from maskmill.manifests.published.schema import OBJECT, class_names, frame_schema, provenance, read_id_list
 from maskmill.pipeline.running.run import run
 from maskmill.stages.manifest.quality_rules import Quality
-from small_labels import MAPS, OPTIONS, MapsConfig, make_labels
 
 
 def test_the_measures_are_columns_of_every_class() -> None:

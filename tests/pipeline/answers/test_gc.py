@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
-from configs import make_command
+from builders.configs import make_command
+from builders.mistakes import refused
+from builders.small_dataset import tree, write_dataset
+from builders.small_labels import make_labels, publish
+from builders.small_runs import UNITS_OF_4, echo, index, toy
+from builders.toy import ToyConfig
 from faults.crash import Fault, in_child, kill, operations
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import ARTIFACT

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
+from builders.mistakes import assert_named
+from builders.small_recipe import SMALL, write_recipe
 from maskmill.manifests.datasets.layouts import SOURCES
 from maskmill.manifests.errors import ConfigError, InputError
 from maskmill.manifests.files.place import place

@@ -13,8 +13,22 @@ import pytest
 import torch
 from PIL import Image
 
-import small_runs
-from configs import make_config
+from builders import small_runs
+from builders.configs import make_config
+from builders.mistakes import assert_named
+from builders.small_dataset import tree
+from builders.small_heads import (
+    CLASSES,
+    HEADS,
+    OPTIONS,
+    UNFITTED,
+    UnfittedConfig,
+    apply,
+    fit,
+    labels_of,
+    make_maps,
+    write_images,
+)
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.checkpoints import network_by_held_out_id, training_ids
 from maskmill.manifests.datasets.layouts import TableSource

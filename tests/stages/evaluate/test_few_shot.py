@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs import make_config
+from builders.configs import make_config
+from builders.small_voc import write_voc
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.datasets.fold_lists import read_fold
 from maskmill.manifests.datasets.layouts import VocSource
@@ -131,9 +132,9 @@ def test_supervision_that_was_not_published_is_held_against_nothing() -> None:
 
 
 def test_options_that_cannot_work_are_refused() -> None:
-    with pytest.raises(ConfigError, match="protocol is voc and must be one of"):
+    with pytest.raises(ConfigError, match=r"protocol.*voc.*one of"):
         make_config(FewShotConfig, files=[""], protocol="voc")
-    with pytest.raises(ConfigError, match="shot is 0 and must be at least 1"):
+    with pytest.raises(ConfigError, match=r"shot.*0.*1"):
         make_config(FewShotConfig, files=[""], shot=0)
-    with pytest.raises(ConfigError, match="is neither a checkpoint artifact nor a file that can be read"):
+    with pytest.raises(ConfigError, match="checkpoint"):
         make_config(FewShotConfig, files=["/nowhere/best.ckpt"], classes=[["a"]])

@@ -7,20 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs import make_command, make_config
-from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.artifact.checkpoints import training_ids_json
-from maskmill.manifests.artifact.underway import Underway
-from maskmill.manifests.errors import InputError
-from maskmill.pipeline.running.run import run
-from maskmill.pipeline.running.whole import run_whole
-from maskmill.stages.evaluate.config import EvaluateConfig
-from maskmill.stages.evaluate.stage import STAGE as EVALUATE
-from maskmill.stages.refine.config import RefineConfig
-from maskmill.stages.refine.stage import STAGE as REFINE
-from maskmill.stages.stage import Findings, Inputs, WholeStage
-from small_labels import BROKEN, LABELS, MAPS, OPTIONS, MapsConfig, make_images, publish, write_pictures
-from small_truth import (
+from builders.configs import make_command, make_config
+from builders.mistakes import assert_named
+from builders.small_labels import BROKEN, LABELS, MAPS, OPTIONS, MapsConfig, make_images, publish, write_pictures
+from builders.small_truth import (
     ALL,
     DECIDED,
     FLOORS,
@@ -41,8 +31,10 @@ from maskmill.manifests.artifact.underway import Underway
 from maskmill.manifests.errors import InputError
 from maskmill.pipeline.running.run import run
 from maskmill.pipeline.running.whole import run_whole
-from maskmill.stages.evaluate.stage import STAGE as EVALUATE, evaluate_config
-from maskmill.stages.refine.stage import STAGE as REFINE, refine_config
+from maskmill.stages.evaluate.config import EvaluateConfig
+from maskmill.stages.evaluate.stage import STAGE as EVALUATE
+from maskmill.stages.refine.config import RefineConfig
+from maskmill.stages.refine.stage import STAGE as REFINE
 from maskmill.stages.stage import Findings, Inputs, WholeStage
 
 

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-import small_runs
-from configs import make_config
+from builders import small_runs
+from builders.configs import make_config
+from builders.small_dataset import write_dataset
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens
 from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import Outcome, run

@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-import small_runs
-from configs import make_config
+from builders import small_runs
+from builders.configs import make_config
+from builders.small_dataset import tree, write_dataset, write_picture
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.quantized import dequantize, quantize
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens

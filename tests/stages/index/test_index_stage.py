@@ -21,8 +21,6 @@ from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import run
 from maskmill.stages.index.config import IndexConfig
 from maskmill.stages.index.stage import STAGE
-from picture_zoo import zoo
-from small_dataset import write_dataset, write_mask, write_picture
 
 ANY_BAD = RunOptions(unit_rows=4, max_bad=1.0)
 

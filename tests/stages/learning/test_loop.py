@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from configs import make_command
+from builders.configs import make_command
+from builders.small_dataset import tree
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.underway import Underway
 from maskmill.manifests.errors import Diverged, StaleArtifact

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from configs import make_config
+from builders.configs import make_config
+from builders.mistakes import assert_named
+from builders.small_dataset import tree
+from builders.small_tokens import PICTURES, Bench
+from builders.toy_tokens import TOKENS, TokensConfig
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens
 from maskmill.manifests.errors import ConfigError, StaleArtifact
@@ -22,9 +26,6 @@ from maskmill.stages.mask.config import MaskConfig
 from maskmill.stages.mask.ncut import MEAN, maskcut_maps, ncut_map
 from maskmill.stages.refine.config import RefineConfig
 from maskmill.stages.refine.stage import STAGE as REFINE
-from small_dataset import tree
-from small_tokens import PICTURES, Bench
-from toy_tokens import TOKENS, TokensConfig
 
 GRID = (5, 6)
 WHOLE_PICTURES = [name for name in PICTURES if name != "broken"]

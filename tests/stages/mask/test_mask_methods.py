@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from configs import make_config
+from builders.configs import make_config
+from builders.small_tokens import PICTURES, Bench
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.checkpoints import SEEN, WEIGHTS, training_ids, training_ids_json
 from maskmill.manifests.artifact.tokens import Tokens
@@ -132,7 +133,7 @@ def test_a_checkpoint_is_for_its_method_and_its_weights(
         bench.mask_into(out, tokens, method="class-keys")
     with pytest.raises(ConfigError, match=r"cst.*--model"):
         bench.mask_into(out, tokens, model=model)
-    with pytest.raises(ConfigError, match=r"^method cst is not fitted; use it with `maskmill mask` as it is$"):
+    with pytest.raises(ConfigError, match=r"cst.*`maskmill mask`"):
         make_config(FitConfig, method="cst")
     twin = Method(**{**{name: getattr(method, name) for name in method.__slots__}, "name": "twin"})
     monkeypatch.setitem(METHODS, "twin", twin)

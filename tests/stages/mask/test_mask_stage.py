@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from configs import make_config
+from builders.configs import make_config
+from builders.small_dataset import tree, write_picture
+from builders.small_tokens import CLASSES, PICTURES, UNITS_OF_5, Bench, Labelled
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.ledger import record_name
 from maskmill.manifests.artifact.tokens import Tokens
@@ -21,8 +23,6 @@ from maskmill.stages.maps.kept_mass import attention_map, mass_thresholds
 from maskmill.stages.maps.thresholds import otsu
 from maskmill.stages.mask import computing
 from maskmill.stages.mask.config import MaskConfig
-from small_dataset import tree, write_picture
-from small_tokens import CLASSES, PICTURES, UNITS_OF_5, Bench, Labelled
 
 HEADS = 2
 Row = dict[str, Any]

@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-import toy_tokens
-from configs import make_config
+from builders import toy_tokens
+from builders.configs import make_config
+from builders.small_dataset import tree, write_picture
+from builders.small_tokens import BACKBONE, PICTURES, UNITS_OF_5, Bench
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.plan import listing_batches
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens

@@ -8,7 +8,9 @@ import pyarrow as pa
 import pytest
 from safetensors.torch import save_file
 
-from configs import make_config
+from builders.configs import make_config
+from builders.mistakes import assert_named
+from builders.small_tokens import BACKBONE, Bench
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.tokens import Tokens
 from maskmill.stages.maps.threshold_rules import Otsu

@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load
 
-import small_runs
-from configs import make_config
+from builders import small_runs
+from builders.configs import make_config
+from builders.small_dataset import tree, write_dataset
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.checkpoints import training_ids
 from maskmill.manifests.errors import ConfigError, StaleArtifact

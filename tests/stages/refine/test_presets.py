@@ -67,11 +67,11 @@ def test_case_and_spaces_do_not_matter() -> None:
 
 
 def test_a_misspelt_preset_is_answered_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"no CRF preset called 'weaktr-voc'.*weaktr-cam-voc") as refused:
+    with pytest.raises(ConfigError, match=r"'weaktr-voc'.*weaktr-cam-voc") as refused:
         find_crf_preset("weaktr-voc")
     assert "psa" not in str(refused.value)
 
 
 def test_a_name_like_none_is_answered_with_all() -> None:
-    with pytest.raises(ConfigError, match=r"choose one of .*clip-es.*irn.*weaktr-seg-voc"):
+    with pytest.raises(ConfigError, match=r"clip-es.*irn.*weaktr-seg-voc"):
         find_crf_preset("?")

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from configs import make_config
+from builders.configs import make_config
+from builders.small_dataset import tree, write_picture
+from builders.small_tokens import CLASSES, PICTURES, Bench, bench_of
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.layout import Unit
 from maskmill.manifests.artifact.ledger import record_name
@@ -33,8 +35,6 @@ from maskmill.stages.refine.config import RefineConfig
 from maskmill.stages.refine.presets import SMOOTHERS, Refiner, find_crf_preset, find_par_preset, parse_guided
 from maskmill.stages.refine.refinement import Refinement, refine_picture
 from maskmill.stages.refine.stage import STAGE
-from small_dataset import tree, write_picture
-from small_tokens import CLASSES, PICTURES, Bench, bench_of
 
 BLOCKED = {"broken": "truncated", "changed": "changed"}
 UNITS_OF_3 = RunOptions(unit_rows=3, max_bad=0.5)
@@ -454,7 +454,7 @@ def test_a_preset_brings_its_background_if_wanted(bench: Bench) -> None:
         == make_config(RefineConfig, refiner="crf", preset="irn")
         == make_config(RefineConfig, refiner="crf", preset="weclip")
     )
-    with pytest.raises(ConfigError, match="there is no CRF preset called 'irm'; did you mean irn"):
+    with pytest.raises(ConfigError, match=r"'irm'.*irn"):
         make_config(RefineConfig, refiner="crf", preset="irm")
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from configs import make_config
+from builders.configs import make_config
+from builders.small_heads import OPTIONS, apply, fit
+from builders.small_students import extract, publish, train, write_pictures
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.checkpoints import network_by_held_out_id, training_ids
 from maskmill.manifests.errors import InputError
@@ -15,8 +17,6 @@ from maskmill.stages.manifest.config import ManifestConfig
 from maskmill.stages.manifest.stage import STAGE as MANIFEST
 from maskmill.stages.refine.config import RefineConfig
 from maskmill.stages.refine.stage import STAGE as REFINE
-from small_heads import OPTIONS, apply, fit
-from small_students import extract, publish, train, write_pictures
 
 
 @pytest.fixture(scope="module", autouse=True)

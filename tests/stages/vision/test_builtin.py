@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from configs import make_config
+from builders.configs import make_config
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens
 from maskmill.manifests.datasets.layouts import FolderSource
 from maskmill.pipeline.running.run import run

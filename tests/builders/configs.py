@@ -18,7 +18,7 @@ def make_config(config: type[Any], inputs: Mapping[str, Artifact] | None = None,
 
 
 def make_command(name: str, makes: str, config: type[Any], roles: Mapping[str, str], work: str = "") -> Command:
-    """A command of a stage that stands at `work`, such as "toy:TOY", where a worker has to find it."""
+    """A command of a stage that stands at `work`, such as "builders.toy:TOY", where a worker has to find it."""
     command = Command(
         name=name,
         makes=makes,
