@@ -1,8 +1,7 @@
-"""Configs: every option is declared once, and read the same way from a shell, a recipe, Python and plan.json.
+"""Configs: every option is declared once and read the same way from a shell, a recipe, Python and plan.json.
 
-A config is a frozen dataclass under `checks_itself` whose fields are made by `option` and whose `__post_init__` calls
-`check_config`. A field
-whose default is None and whose type is not optional is open: the stage's `resolve` settles it before it is used.
+A config is a frozen dataclass under `checks_itself`. Its fields are made by `option`, and its `__post_init__` calls
+`check_config`. A field is open if its default is None and its type is not optional: `resolve` settles it before use.
 """
 
 import dataclasses
@@ -13,6 +12,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import ge, gt, le, lt
 from typing import Any, Literal, TypeVar, Union
 
 from ..errors import ConfigError, CorruptArtifact
@@ -21,7 +21,7 @@ from ..files.sealed import Json
 T = TypeVar("T")
 _SPEC = "option"
 REQUIRED: Any = dataclasses.MISSING
-# What a path names: a file, a folder, a folder inside `root`, or weights (a file, a checkpoint or random:SEED).
+# "inside root": a folder inside `root`; "weights": a file, a checkpoint or random:SEED.
 PathKind = Literal["file", "folder", "inside root", "weights"]
 _KINDS: Mapping[type, str] = {
     str: "text",
@@ -35,49 +35,49 @@ _KINDS: Mapping[type, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """What is declared of an option besides its name, type and default."""
+    """Everything an option declares besides name, type and default."""
 
     help: str = ""
     metavar: str = ""
-    flag: str = ""  # the name on the command line where it differs from the field
+    flag: str = ""  # the name on the command line if it differs from the field
     at_least: float | int | None = None
     at_most: float | int | None = None
     above: float | int | None = None
     below: float | int | None = None
-    parse: Callable[[str], Any] | None = None  # text → the object whose `str` is that text
+    parse: Callable[[str], Any] | None = None  # text → object; its `str` gives the text back
     path: PathKind | None = None
-    is_argument: bool = False  # named by its place in a command
-    open_word: str = ""  # a word that leaves the option open, as leaving it out does
-    is_list_file: bool = False  # a command takes a file with one entry a line, a recipe that or the list itself
-    is_repeated: bool = False  # a command takes one value each time the option is given
+    is_argument: bool = False  # positional in a command
+    open_word: str = ""  # a word that means the same as leaving the option out
+    is_list_file: bool = False  # a command takes a file with one entry per line; a recipe also takes the list
+    is_repeated: bool = False  # a command takes the option several times, one value each
     without: tuple[str, ...] = ()  # options of a nested config that this command does not offer
-    is_settled: bool = False  # no option: `resolve` finds the value
+    is_settled: bool = False  # not an option: `resolve` sets the value
     changes_bytes: bool = True
     is_kept: bool = False
 
 
-# Stands above a config: its values are checked by `check_config`, in sentences, and not by a checker of annotations.
+# Decorates a config: `check_config` checks its values and explains errors, so runtime type checkers must skip it.
 checks_itself = typing.no_type_check
 
 
 def option(default: Any = REQUIRED, help: str = "", *, changes_bytes: bool = True, **more: Any) -> Any:  # noqa: A002
-    """A field of a config. `changes_bytes=False` keeps it out of every fingerprint; such a value is forgotten unless
-    `is_kept`: then plan.json has it, for a retry that could not run without."""
+    """A field of a config. `changes_bytes=False` keeps it out of every fingerprint; with `is_kept` plan.json still
+    stores it, because a retry needs it."""
     return dataclasses.field(default=default, metadata={_SPEC: Spec(help=help, changes_bytes=changes_bytes, **more)})
 
 
 def settled(default: Any = None, *, changes_bytes: bool = True, is_kept: bool = False) -> Any:
-    """A field that no user gives: `resolve` settles it, such as the digest of a file that an option names."""
+    """A field that `resolve` sets, not the user, such as the digest of a file that an option names."""
     return option(default, changes_bytes=changes_bytes, is_kept=is_kept, is_settled=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option of a command, whichever nested config its field stands in."""
+    """One option of a command, from the config itself or a nested one."""
 
     name: str
     hint: Any
-    default: Any  # REQUIRED where there is none
+    default: Any  # or REQUIRED
     spec: Spec = Spec()
 
     @property
@@ -90,32 +90,31 @@ def spec_of(field: "dataclasses.Field[Any]") -> Spec:
 
 
 def options_of(config: type[Any], layout: str = "") -> dict[str, Option]:
-    """Name → option, those of nested configs among them; of variants those of `layout`, without it all as optional."""
+    """Name → option, including nested configs. Of variants: those of `layout`, or all of them as optional."""
     options: dict[str, Option] = {}
     for field, hint in _fields_of(config):
         spec = spec_of(field)
         if spec.is_settled:
             continue
-        variants = variants_of(hint)
-        if variants:
-            named = [variants[layout]] if layout in variants else list(variants.values())
-            for each in named:
-                for name, one in options_of(each).items():
+        if variants := variants_of(hint):
+            chosen = [variants[layout]] if layout in variants else list(variants.values())
+            for variant in chosen:
+                for name, entry in options_of(variant).items():
                     is_open = layout not in variants
-                    options.setdefault(name, dataclasses.replace(one, default=None) if is_open else one)
+                    options.setdefault(name, dataclasses.replace(entry, default=None) if is_open else entry)
         elif nested := nested_config(hint):
             is_optional = type(None) in typing.get_args(hint)
-            for name, one in options_of(nested).items():
+            for name, entry in options_of(nested).items():
                 if name not in spec.without:
-                    is_open = is_optional and one.is_required
-                    options[name] = dataclasses.replace(one, default=None) if is_open else one
+                    is_open = is_optional and entry.is_required
+                    options[name] = dataclasses.replace(entry, default=None) if is_open else entry
         else:
             options[field.name] = Option(field.name, hint, field.default, spec)
     return options
 
 
 def build_config(config: type[T], values: Mapping[str, Any], layout: str = "") -> T:
-    """The config of flat values, as `options_of` names them; raises ConfigError for what cannot work."""
+    """Builds a config from flat values named as in `options_of`; raises ConfigError."""
     arguments: dict[str, Any] = {}
     for field, hint in _fields_of(config):
         spec = spec_of(field)
@@ -123,7 +122,7 @@ def build_config(config: type[T], values: Mapping[str, Any], layout: str = "") -
             arguments[field.name] = build_config(variants[layout], values)
         elif nested := nested_config(hint):
             given = {name: value for name, value in values.items() if name in options_of(nested)}
-            required = [name for name, one in options_of(nested).items() if one.is_required]
+            required = [name for name, entry in options_of(nested).items() if entry.is_required]
             if all(given.get(name) for name in required):
                 arguments[field.name] = build_config(nested, given)
             else:
@@ -134,31 +133,32 @@ def build_config(config: type[T], values: Mapping[str, Any], layout: str = "") -
 
 
 def _refuse_alone(given: Mapping[str, Any], options: Mapping[str, Option], needed: str) -> None:
-    """Options of a nested config that is left out."""
+    """Refuses options of a nested config that is left out."""
     for name, value in given.items():
         if name != needed and value not in (None, options[name].default):
-            raise ConfigError(f"{flag(name)} is of no use without {flag(needed)}; give both, or leave it out")
+            raise ConfigError(f"{flag(name)} needs {flag(needed)}; give both, or leave {flag(name)} out")
 
 
 def flag(name: str) -> str:
-    """An option as a command spells it, which is how messages name it."""
+    """The command-line spelling of an option, which messages use."""
     return f"--{name.replace('_', '-')}"
 
 
 def variants_of(hint: Any) -> dict[str, type[Any]]:
-    """Layout → config, of a union of configs of which each names its layout."""
-    members = [each for each in typing.get_args(hint) if dataclasses.is_dataclass(each) and hasattr(each, "layout")]
-    return {each.layout: typing.cast(type[Any], each) for each in members} if _is_union(hint) else {}
+    """Layout → config, for a union of configs that each name a layout."""
+    members = typing.get_args(hint) if _is_union(hint) else ()
+    configs = [member for member in members if dataclasses.is_dataclass(member) and hasattr(member, "layout")]
+    return {config.layout: typing.cast(type[Any], config) for config in configs}
 
 
 def layouts_of(config: type[Any]) -> dict[str, type[Any]]:
-    """Layout → config, where one of a config's fields has variants."""
+    """Layout → config of the first field that has variants; {} if none has."""
     return next(filter(None, (variants_of(hint) for _, hint in _fields_of(config))), {})
 
 
 def nested_config(hint: Any) -> type[Any] | None:
-    """The config that a field holds, or may hold."""
-    members = [each for each in typing.get_args(hint) if each is not types.NoneType] if _is_union(hint) else [hint]
+    """The config that a field holds, also if it is optional."""
+    members = _members(hint) if _is_union(hint) else [hint]
     is_nested = len(members) == 1 and dataclasses.is_dataclass(members[0]) and not hasattr(members[0], "layout")
     return typing.cast(type[Any], members[0]) if is_nested and _has_options(members[0]) else None
 
@@ -168,10 +168,10 @@ def _has_options(config: Any) -> bool:
 
 
 def check_config(config: Any) -> None:
-    """Reads text forms into their objects, and raises ConfigError for a value of another type or out of range."""
+    """Parses text forms; raises ConfigError for a wrong type or a value out of range."""
     for field, hint in _fields_of(type(config)):
         spec, value = spec_of(field), getattr(config, field.name)
-        if value == spec.open_word and field.default is None and (value or spec.parse):  # said to be left open
+        if value == spec.open_word and field.default is None and (value or spec.parse):  # left open
             object.__setattr__(config, field.name, None)
             continue
         if value is None and field.default is None:
@@ -184,7 +184,7 @@ def check_config(config: Any) -> None:
         try:
             value = fit_value(value, hint)
         except Unfit as unfit:
-            raise ConfigError(f"{name} is {_shown(value)} and must be {unfit}{_meant(value, hint)}") from None
+            raise ConfigError(_misfit(name, value, hint, unfit)) from None
         object.__setattr__(config, field.name, value)
         _refuse_out_of_range(name, value, spec)
 
@@ -192,13 +192,8 @@ def check_config(config: Any) -> None:
 def _refuse_out_of_range(name: str, value: Any, spec: Spec) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
-    wrong = (
-        (spec.at_least is not None and not value >= spec.at_least)
-        or (spec.at_most is not None and not value <= spec.at_most)
-        or (spec.above is not None and not value > spec.above)
-        or (spec.below is not None and not value < spec.below)
-    )
-    if wrong:
+    bounds = ((spec.at_least, ge), (spec.at_most, le), (spec.above, gt), (spec.below, lt))
+    if not all(bound is None or compare(value, bound) for bound, compare in bounds):
         raise ConfigError(f"{name} is {value:g} and must be {range_text(spec)}")
 
 
@@ -213,9 +208,9 @@ def range_text(spec: Spec) -> str:
 
 
 def config_json(config: Any) -> dict[str, Json]:
-    """A config as JSON, nested ones under their field; what does not change bytes is left out."""
+    """A config as JSON, without the options that change no bytes; nested configs stay nested."""
     values: dict[str, Json] = {}
-    if hasattr(config, "layout"):  # which of several configs stands in a union
+    if hasattr(config, "layout"):  # which member of a union this is
         values["layout"] = config.layout
     for field in dataclasses.fields(config):
         if spec_of(field).changes_bytes:
@@ -224,32 +219,32 @@ def config_json(config: Any) -> dict[str, Json]:
 
 
 def settings_json(config: Any) -> dict[str, Json]:
-    """What a later run needs of a config besides what changes bytes, such as where the weights lay."""
+    """Options that change no bytes but that a retry needs, such as the path of the weights."""
     fields = [field for field in dataclasses.fields(config) if spec_of(field).is_kept]
     return {field.name: _json(getattr(config, field.name), spec_of(field)) for field in fields}
 
 
 def config_from(cls: type[T], values: Mapping[str, Json]) -> T:
-    """The config that `config_json` wrote. Settings that change no bytes take their defaults."""
+    """Reads back what `config_json` wrote; options that change no bytes take their defaults."""
     fields = {field.name: (field, hint) for field, hint in _fields_of(cls)}
     unknown = sorted(set(values) - set(fields) - {"layout"})
     if unknown:
         raise CorruptArtifact(
-            f"the stored configuration has unknown fields {unknown}; it was written by a newer maskmill"
+            f"the stored configuration has unknown fields {unknown}; use the newer maskmill that wrote it"
         )
     return cls(**{name: _stored(fields[name][1], value) for name, value in values.items() if name in fields})
 
 
 def _stored(hint: Any, value: Json) -> Any:
-    """What a stored value stands for: another config, a tuple, or itself."""
+    """The value of stored JSON: a config, a tuple, or the JSON value itself."""
     if isinstance(value, list):
         inner = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else Any
-        return tuple(_stored(inner, each) for each in value)
+        return tuple(_stored(inner, item) for item in value)
     if not isinstance(value, Mapping):
         return value
     if variants := variants_of(hint):
         return config_from(variants[value["layout"]], value)
-    members = [each for each in (*typing.get_args(hint), hint) if dataclasses.is_dataclass(each)]
+    members = [member for member in (*typing.get_args(hint), hint) if dataclasses.is_dataclass(member)]
     return config_from(typing.cast(type[Any], members[0]), value) if members else value
 
 
@@ -264,44 +259,44 @@ def _json(value: Any, spec: Spec) -> Json:
 
 
 class Unfit(Exception):
-    """A value that is not what its option takes; says what is expected."""
+    """A value does not fit its option; the text says what is expected."""
 
 
-def read_table(said: Mapping[str, Any], options: Mapping[str, Option]) -> tuple[dict[str, Any], list[str]]:
-    """The values of a table of a recipe, each as its option has it; and what is wrong, one sentence each."""
+def read_table(table: Mapping[str, Any], options: Mapping[str, Option]) -> tuple[dict[str, Any], list[str]]:
+    """The converted values of a recipe's table, and its mistakes, one sentence each."""
     values: dict[str, Any] = {}
-    mistakes = [f"unknown key {name}; {nearest(name, options)}" for name in said if name not in options]
-    for name, one in options.items():
-        if name in said:
-            hint = _table_hint(one)
+    mistakes = [f"unknown key {name}; {nearest(name, options)}" for name in table if name not in options]
+    for name, entry in options.items():
+        if name in table:
+            hint = _table_hint(entry)
             try:
-                values[name] = fit_value(said[name], hint)
+                values[name] = fit_value(table[name], hint)
             except Unfit as unfit:
-                mistakes.append(f"{name} is {_shown(said[name])} and must be {unfit}{_meant(said[name], hint)}")
-        elif one.is_required:
-            mistakes.append(f"{name} is missing and must be {expected(_table_hint(one))}")
+                mistakes.append(_misfit(name, table[name], hint, unfit))
+        elif entry.is_required:
+            mistakes.append(f"{name} is missing and must be {expected(_table_hint(entry))}")
     return values, mistakes
 
 
-def _table_hint(one: Option) -> Any:
-    """A text form may be a number in a recipe, and a list the path of a file that has one entry a line."""
-    if one.spec.parse is not None:
+def _table_hint(entry: Option) -> Any:
+    """The type of an option in a recipe: a text form may be a number, a list may be the path of a list file."""
+    if entry.spec.parse is not None:
         return str | int | float
-    if one.spec.open_word:
-        literal: Any = Literal  # which type checkers let nobody make from values
-        return literal[(one.spec.open_word, *typing.get_args(one.hint))]
-    return str | one.hint if one.spec.is_list_file else one.hint
+    if entry.spec.open_word:
+        literal: Any = Literal  # type checkers accept no Literal made from values
+        return literal[(entry.spec.open_word, *typing.get_args(entry.hint))]
+    return str | entry.hint if entry.spec.is_list_file else entry.hint
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence that refuses a name."""
+    """The end of a message that refuses a name: the closest known name, or all of them."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]}?" if near else f"it can be {', '.join(names)}"
 
 
 def fit_value(value: Any, hint: Any) -> Any:
-    """The value as the hint has it: a list as a tuple, a whole number as a float; raises Unfit."""
+    """Converts a value to its type (list → tuple, int → float); raises Unfit."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if _is_union(hint):
         return None if value is None and types.NoneType in arguments else _fit_to_any(value, _members(hint), hint)
@@ -313,17 +308,17 @@ def fit_value(value: Any, hint: Any) -> Any:
         if isinstance(value, str) and value in arguments:
             return value
     elif origin is tuple and Ellipsis not in arguments:
-        values = value if isinstance(value, list | tuple) else [value] * len(arguments)  # one stands for all of them
+        values = value if isinstance(value, list | tuple) else [value] * len(arguments)  # one value fills all places
         if len(values) == len(arguments):
-            return tuple(fit_value(each, inner) for each, inner in zip(values, arguments, strict=True))
+            return tuple(fit_value(item, inner) for item, inner in zip(values, arguments, strict=True))
     elif origin in (tuple, Sequence):
         if isinstance(value, list | tuple):
-            return tuple(_fit_item(each, arguments[0], hint) for each in value)
+            return tuple(_fit_item(item, arguments[0], hint) for item in value)
     elif hint is Any or origin is Callable:
         return value
     elif hint is float and type(value) in (int, float):
         return float(value)
-    elif type(value) is (origin or hint):  # not isinstance: true is no number
+    elif type(value) is (origin or hint):  # not isinstance: True is an int
         return value
     raise Unfit(expected(hint))
 
@@ -338,7 +333,7 @@ def _fit_to_any(value: Any, members: Sequence[Any], hint: Any) -> Any:
 
 
 def _fit_item(value: Any, inner: Any, hint: Any) -> Any:
-    """One value of a list; what is expected is said of the list."""
+    """Fits one item; the error describes the whole list."""
     try:
         return fit_value(value, inner)
     except Unfit:
@@ -349,7 +344,7 @@ def expected(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if _is_union(hint):
         members = _members(hint)
-        return " or ".join(expected(each) for each in members if not (each is int and float in members))
+        return " or ".join(expected(member) for member in members if not (member is int and float in members))
     if origin is Literal:
         return " or ".join(arguments)
     if origin is tuple and Ellipsis not in arguments:
@@ -360,16 +355,17 @@ def expected(hint: Any) -> str:
 
 
 def _members(hint: Any) -> list[Any]:
-    """Without None, which TOML cannot say: a key that is left out says it."""
-    return [each for each in typing.get_args(hint) if each is not types.NoneType]
+    """The members of a union except None: in TOML, None is a missing key."""
+    return [member for member in typing.get_args(hint) if member is not types.NoneType]
 
 
-def _meant(value: Any, hint: Any) -> str:
-    """The nearest of the words that an option takes."""
+def _misfit(name: str, value: Any, hint: Any, unfit: Unfit) -> str:
+    """The message for a value that does not fit, with the closest word that the option takes."""
     members = _members(hint) if _is_union(hint) else [hint]
-    words = [word for each in members if typing.get_origin(each) is Literal for word in typing.get_args(each)]
+    words = [word for member in members if typing.get_origin(member) is Literal for word in typing.get_args(member)]
     near = difflib.get_close_matches(value, words, n=1) if isinstance(value, str) else []
-    return f"; did you mean {near[0]}?" if near else ""
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return f"{name} is {_shown(value)} and must be {unfit}{meant}"
 
 
 def _shown(value: Any) -> str:
