@@ -10,7 +10,12 @@ if TYPE_CHECKING:
     from .manifests.artifact.pixels import Pixels as Pixels, open_pixels as open_pixels
     from .manifests.artifact.tokens import Tokens as Tokens, open_tokens as open_tokens
     from .manifests.errors import MaskmillError as MaskmillError
-    from .manifests.published.dataset import Labels as Labels, open_labels as open_labels
+    from .manifests.published.dataset import (
+        Dataset as Dataset,
+        Labels as Labels,
+        open_dataset as open_dataset,
+        open_labels as open_labels,
+    )
     from .pipeline.from_python import config_of as config_of, run as run, run_recipe as run_recipe
     from .pipeline.running.options import RunOptions as RunOptions
     from .stages.enhance.config import EnhanceConfig as EnhanceConfig, EnhancerConfig as EnhancerConfig
@@ -30,12 +35,14 @@ __version__ = "0.1.0"
 # Name → the module that defines it; configs are found in the registry of commands. A type checker reads the same names
 # under TYPE_CHECKING.
 _HOMES = {
+    "Dataset": ".manifests.published.dataset",
     "Labels": ".manifests.published.dataset",
     "MaskmillError": ".manifests.errors",
     "Pixels": ".manifests.artifact.pixels",
     "RunOptions": ".pipeline.running.options",
     "Tokens": ".manifests.artifact.tokens",
     "config_of": ".pipeline.from_python",
+    "open_dataset": ".manifests.published.dataset",
     "open_labels": ".manifests.published.dataset",
     "open_pixels": ".manifests.artifact.pixels",
     "open_tokens": ".manifests.artifact.tokens",
@@ -44,6 +51,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Dataset",
     "EnhanceConfig",
     "EnhancerConfig",
     "EvaluateConfig",
@@ -64,6 +72,7 @@ __all__ = [
     "TrainConfig",
     "__version__",
     "config_of",
+    "open_dataset",
     "open_labels",
     "open_pixels",
     "open_tokens",

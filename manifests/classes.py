@@ -1,4 +1,4 @@
-"""The class table of a dataset: which number in a label map means what.
+"""The class table of a dataset: the meaning of each number in a label map.
 
 0 is background and 255 is ignore, so a table holds at most 254 classes.
 """
@@ -16,14 +16,14 @@ MAX_CLASSES = 254
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    index: int  # 1–254, the value of its pixels
+    index: int  # 1–254, the pixel value
     name: str
-    source_id: str  # what the dataset itself calls it: COCO's category id, VOC's index, a folder's name
+    source_id: str  # the dataset's own id: COCO's category id, VOC's index, a folder's name
 
 
 @dataclass(frozen=True, slots=True)
 class ClassTable:
-    """Classes in order of their index, which is 1, 2, 3, … without gaps."""
+    """Classes by index: 1, 2, 3, … without gaps."""
 
     rows: tuple[ClassRow, ...] = ()
 
@@ -37,7 +37,7 @@ class ClassTable:
         return self.rows[index - 1].name
 
     def with_classes(self, classes: Iterable[tuple[str, str]]) -> "ClassTable":
-        """This table with (source id, name) pairs that it lacks appended; what it has keeps its index."""
+        """This table with new (source id, name) pairs appended; known classes keep their index."""
         rows = list(self.rows)
         seen = {row.source_id for row in rows}
         for source_id, name in classes:
@@ -47,7 +47,7 @@ class ClassTable:
         if len(rows) > MAX_CLASSES:
             raise InputError(
                 f"the dataset has {len(rows)} classes and a label map holds at most {MAX_CLASSES} "
-                f"(0 is background, 255 is ignore); leave some out or index it in parts"
+                "(0 is background, 255 is ignore); leave some out or index it in parts"
             )
         return ClassTable(tuple(rows))
 

@@ -1,14 +1,14 @@
-"""Everything that may go wrong for a user, each with the exit code a script can rely on.
+"""All errors a user may see, each with a fixed exit code.
 
-A message is one sentence: what, where, expected and found, what to do.
-Errors take one positional argument, so that they unpickle on the other side of a process boundary.
+A message is one sentence: `X is not a Y: found A, expected B; do C`.
+Errors take one positional argument, so that they can be unpickled in another process.
 """
 
 from enum import StrEnum
 
 
 class MaskmillError(Exception):
-    """The root of every error that is the user's to act on; anything else that escapes is a bug (exit 1)."""
+    """Base of every error that the user can act on; any other exception is a bug (exit 1)."""
 
     exit_code = 1
 
@@ -20,31 +20,31 @@ class ConfigError(MaskmillError, ValueError):
 
 
 class InputError(MaskmillError, ValueError):
-    """A dataset, list or file given by the user that is not what it should be."""
+    """A dataset, list or file from the user that cannot be used."""
 
     exit_code = 2
 
 
 class MissingArtifact(MaskmillError, FileNotFoundError):
-    """No artifact where one was named."""
+    """There is no artifact at the given path."""
 
     exit_code = 2
 
 
 class UnfinishedArtifact(MaskmillError, RuntimeError):
-    """An artifact without artifact.json: its run was stopped, failed, or still goes on."""
+    """An artifact without artifact.json: its run was stopped, failed or is still running."""
 
     exit_code = 2
 
 
 class StaleArtifact(MaskmillError, RuntimeError):
-    """What lies in the directory was made with another configuration, code version or list of images."""
+    """The artifact was made with another configuration, code version or list of images."""
 
     exit_code = 3
 
 
 class CorruptArtifact(MaskmillError, RuntimeError):
-    """Bytes that are not the bytes that were written."""
+    """Stored bytes differ from the bytes that were written."""
 
     exit_code = 4
 
@@ -56,13 +56,13 @@ class TooManyFailed(MaskmillError, RuntimeError):
 
 
 class EnvironmentFault(MaskmillError, OSError):
-    """The machine's fault, not the data's: disk full, permission, network, workers lost."""
+    """A fault of the machine, not the data: full disk, permissions, network, lost workers."""
 
     exit_code = 7
 
 
 class Diverged(MaskmillError, ArithmeticError):
-    """A training's loss is no number any more."""
+    """The training loss is not finite."""
 
     exit_code = 8
 
@@ -74,34 +74,34 @@ class ArtifactBusy(MaskmillError, RuntimeError):
 
 
 class Terminated(BaseException):
-    """SIGTERM, raised in the main thread so that files and locks are left in order."""
+    """SIGTERM, raised in the main thread so that files and locks are cleaned up."""
 
 
 class Reason(StrEnum):
-    """Why one row failed. The neighbours of a failed row are never touched by it."""
+    """Why one row failed. Other rows are not affected."""
 
-    MISSING = "missing"  # listed, but there is no such file
-    UNREADABLE = "unreadable"  # the file is there and cannot be read
-    OUTSIDE_ROOT = "outside_root"  # a link that leads out of the dataset
+    MISSING = "missing"  # listed, but the file does not exist
+    UNREADABLE = "unreadable"  # the file exists but cannot be read
+    OUTSIDE_ROOT = "outside_root"  # a link that points outside the dataset
     UNDECODABLE = "undecodable"  # not a picture
-    TRUNCATED = "truncated"  # a picture that ends too early
-    DTYPE = "dtype"  # pixel values whose range is not known (float)
+    TRUNCATED = "truncated"  # the picture file is cut off
+    DTYPE = "dtype"  # the range of pixel values is unknown (float)
     TOO_LARGE = "too_large"  # more pixels than the limit
     TOO_SMALL = "too_small"  # a side below the limit
-    ASPECT = "aspect"  # longer than the limit for its width
-    CHANGED = "changed"  # not the bytes that were indexed
+    ASPECT = "aspect"  # aspect ratio above the limit
+    CHANGED = "changed"  # the bytes differ from those that were indexed
     MASK_MISSING = "mask_missing"
     MASK_UNDECODABLE = "mask_undecodable"
     MASK_SIZE = "mask_size"  # neither the picture's size nor its size before EXIF rotation
     MASK_VALUES = "mask_values"  # values outside the class table
-    NOT_FINITE = "not_finite"  # NaN or infinity in what was computed
-    CRASHED = "crashed"  # its decoder ended or outlasted the process it ran in
-    WORKER_LOST = "worker_lost"  # the process died on this unit, at every try
-    ERROR = "error"  # the unit raised at every try; the log holds the traceback
+    NOT_FINITE = "not_finite"  # NaN or infinity in a result
+    CRASHED = "crashed"  # the decoder crashed or timed out
+    WORKER_LOST = "worker_lost"  # the process died on this unit at every try
+    ERROR = "error"  # the unit raised at every try; see the log
 
 
 class RowFailed(Exception):
-    """One row cannot be done, for a reason that is recorded with it; caught at the row, never above the unit."""
+    """One row cannot be computed. It is caught at the row, and the reason is recorded with it."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(reason, detail)

@@ -1,1 +1,1 @@
-"""One artifact: its plan, its units and their records, its arrays and tables, and its readers."""
+"""One artifact: plan, units and their records, arrays, tables and readers."""

@@ -1,4 +1,4 @@
-"""A finished artifact as its readers see it: rows by id, fields by row, every byte checked before it is believed."""
+"""Readers of finished artifacts: rows by id, fields by row. Every byte is checked before it is used."""
 
 import os
 import threading
@@ -35,7 +35,7 @@ BASE_COLUMNS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """artifact.json: written last, it vouches for everything else."""
+    """artifact.json. It is written last and holds the digests of everything else."""
 
     plan_sha256: str
     fingerprint: str
@@ -57,7 +57,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """Holds no handle and no row: open files are kept per process, so it can be sent to a worker."""
+    """Holds no open file, so it can be sent to a worker: open files are cached per process."""
 
     place: Place
     plan: Plan
@@ -66,18 +66,18 @@ class Artifact:
 
     @property
     def has_rows(self) -> bool:
-        """Not so of one that was made in one go, such as a checkpoint: that is its files."""
+        """False for an artifact without units, such as a checkpoint, which consists of files only."""
         return bool(self.plan.groups)
 
     @property
     def fingerprints(self) -> Mapping[str, str]:
-        """What can be read of it, and what decides its content: a field's fingerprint; of a file its sha256."""
+        """Name → fingerprint of every field; for an artifact without rows, name → sha256 of every file."""
         if self.has_rows:
             return self.plan.field_fingerprints
         return {name: digest.sha256 for name, digest in self.summary.files.items()}
 
     def rows(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The row list. Order is the order of planning; join by `id`."""
+        """The row list in planning order; join by `id`."""
         return self._rows_file().read(columns=list(columns) if columns is not None else None)
 
     def row_batches(self, columns: Sequence[str] | None = None) -> Iterable[pa.RecordBatch]:
@@ -85,56 +85,59 @@ class Artifact:
         return tables.batches_of(self._rows_file(), columns)
 
     def rows_of(self, ids: Sequence[str], columns: Sequence[str], hint: int = 0) -> pa.Table:
-        """Rows by id, in the order asked for; `hint` is where they probably begin. Unknown ids raise KeyError."""
+        """Rows by id, in the order of `ids`; `hint` is their likely first position. Unknown ids raise KeyError."""
         file = self._rows_file()
-        wanted = list(dict.fromkeys(["id", *columns]))
+        names = list(dict.fromkeys(["id", *columns]))
         stop = min(hint + len(ids), self.plan.num_rows)
-        near = tables.rows_between(file, hint, stop, wanted) if hint < stop else None
+        near = tables.rows_between(file, hint, stop, names) if hint < stop else None
         if near is not None and near.column("id").to_pylist() == list(ids):
             return near
-        return tables.take_rows(file, self.positions(ids), wanted)
+        return tables.take_rows(file, self.positions(ids), names)
 
     def rows_at(self, positions: Sequence[int], columns: Sequence[str]) -> pa.Table:
-        """Rows by their position in the row list, in the order asked for."""
+        """Rows by position in the row list, in the order of `positions`."""
         return tables.take_rows(self._rows_file(), positions, list(dict.fromkeys(["id", *columns])))
 
     def positions_by_id(self) -> dict[str, list[int]]:
-        """Where the rows of each image stand, images in the order in which they come first."""
-        found: dict[str, list[int]] = {}
+        """Id → positions of its rows; ids in order of first appearance."""
+        positions: dict[str, list[int]] = {}
         start = 0
         for batch in self.row_batches(["id"]):
             for offset, identifier in enumerate(batch.column("id").to_pylist()):
-                found.setdefault(identifier, []).append(start + offset)
+                positions.setdefault(identifier, []).append(start + offset)
             start += batch.num_rows
-        return found
+        return positions
 
     def positions(self, ids: Sequence[str]) -> list[int]:
-        """Where rows stand in the row list. An id that stands there several times gives its first row."""
+        """Id → position in the row list, that of the first row for a repeated id. Unknown ids raise KeyError."""
         index = _id_index(self.place, self.summary.files[ROWS])
-        found = [index.position(identifier) for identifier in ids]
-        if None in found:
-            raise KeyError(f"{self.place} has no row {ids[found.index(None)]!r}")
-        return [position for position in found if position is not None]
+        positions = []
+        for identifier in ids:
+            position = index.position(identifier)
+            if position is None:
+                raise KeyError(f"{self.place} has no row {identifier!r}")
+            positions.append(position)
+        return positions
 
     def failures(self) -> Mapping[int, str]:
-        """Position → reason of the rows that are not ok."""
+        """Position → reason of every row that is not ok."""
         return _failures(self.place, self.summary.files[ROWS])
 
     def read(self, field: str, positions: Sequence[int]) -> Shaped[np.ndarray, "rows ..."]:
-        """An array field at positions of the row list. A row that failed is zeros: look at its status first."""
-        group, held = self._group(field, "array"), self.plan.fields[field]
+        """An array field at positions of the row list. Failed rows are zeros: check their status first."""
+        group, spec = self._group(field, "array"), self.plan.fields[field]
         layout = self.plan.layout(group)
         slots = np.array([layout.slot(position) for position in positions], np.int64)
-        values = np.empty((len(slots), *held.shape), held.dtype)
-        self._check_metadata(group, held)
+        values = np.empty((len(slots), *spec.shape), spec.dtype)
+        self._check_metadata(group, spec)
         for unit in np.unique(slots // group.unit_rows).tolist():
             digest = self._check_shard(group, unit, field)
-            wanted = slots // group.unit_rows == unit
-            rows = (slots[wanted] - unit * group.unit_rows).tolist()
-            found = shards.read_rows(self.place, held, unit, group.unit_rows, digest, rows)
+            in_unit = slots // group.unit_rows == unit
+            rows = (slots[in_unit] - unit * group.unit_rows).tolist()
+            unit_values = shards.read_rows(self.place, spec, unit, group.unit_rows, digest, rows)
             if len(rows) == len(slots):
-                return found
-            values[wanted] = found
+                return unit_values
+            values[in_unit] = unit_values
         return values
 
     def cells(self, field: str, positions: Sequence[int]) -> list[bytes | None]:
@@ -150,15 +153,15 @@ class Artifact:
         return cells
 
     def frame(self, field: str, unit: int) -> pq.ParquetFile:
-        """The Parquet file of a frame field's unit, checked."""
+        """The checked Parquet file of one unit of a frame field."""
         digest = self._check_shard(self._group(field, "frame"), unit, field)
         return _open_table(self.place, self.plan.fields[field].shard(unit), digest)
 
     def file(self, name: str) -> bytes:
-        """One of the files of an artifact without units."""
+        """One file of an artifact without units."""
         digest = self.summary.files.get(name)
         if digest is None:
-            raise ConfigError(f"{self.place} holds no {name}, only {sorted(self.summary.files)}")
+            raise ConfigError(f"{self.place} holds no {name}, only {sorted(self.summary.files)}; choose one of these")
         check(self.place, name, digest)
         return self.place.read(name)
 
@@ -166,10 +169,9 @@ class Artifact:
         return _open_table(self.place, ROWS, self.summary.files[ROWS])
 
     def _group(self, field: str, kind: str) -> FieldGroup:
-        found = self.plan.fields.get(field)
-        if found is None or found.kind != kind:
-            held = sorted(name for name, each in self.plan.fields.items() if each.kind == kind)
-            raise ConfigError(f"{self.place} holds no {kind} {field!r}, only {held}; make it with this field")
+        available = sorted(name for name, spec in self.plan.fields.items() if spec.kind == kind)
+        if field not in available:
+            raise ConfigError(f"{self.place} holds no {kind} {field!r}, only {available}; make it with this field")
         return self.plan.group_of(field)
 
     def _check_metadata(self, group: FieldGroup, field: Field) -> None:
@@ -177,7 +179,7 @@ class Artifact:
         _check_metadata(self.place, field, group.unit_rows, self.plan.layout(group).num_slots, digest)
 
     def _check_shard(self, group: FieldGroup, unit: int, name: str) -> FileDigest:
-        """Checks the one file that holds a field's rows of a unit, and gives its digest."""
+        """Checks the file of one field and unit, and returns its digest."""
         field = self.plan.fields[name]
         digest = _digest(self.place, group.ledger, unit, self.digest, field.shard(unit))
         if digest is None:
@@ -191,16 +193,16 @@ class Artifact:
         return digest
 
 
-def open_artifact(uri: str | Place, kind: str | None = None) -> Artifact:
-    """A finished artifact; raises on a missing, unfinished, damaged or other one, with what to do about it.
+def open_artifact(uri: str | os.PathLike[str] | Place, kind: str | None = None) -> Artifact:
+    """Opens a finished artifact; raises if it is missing, unfinished, damaged or of another kind.
 
-    `kind` may be several, separated by |.
+    `kind` may name several kinds, separated by |.
     """
     at = uri if isinstance(uri, Place) else place(uri)
     plan = read_plan(at)
     if kind is not None and plan.kind not in kind.split("|"):
-        wanted = kind.replace("|", " or ")
-        raise ConfigError(f"{at} holds {plan.kind} where {wanted} are wanted; give the path of a {wanted} artifact")
+        expected = kind.replace("|", " or ")
+        raise ConfigError(f"{at} holds {plan.kind}, expected {expected}; give the path of a {expected} artifact")
     summary = read_summary(at)
     if summary is None:
         raise UnfinishedArtifact(
@@ -213,13 +215,13 @@ def open_artifact(uri: str | Place, kind: str | None = None) -> Artifact:
 
 
 def source_of(artifact: Artifact, role: str) -> str:
-    """Where an artifact's input of a role lies, or that of the artifact that it was made from."""
-    by_role = {each.role: each.place(artifact.place) for each in artifact.plan.inputs}
+    """The path of the input with this role, searched in the artifact and then in all it was made from."""
+    by_role = {entry.role: entry.place(artifact.place) for entry in artifact.plan.inputs}
     if role in by_role and by_role[role].exists(PLAN):
         return by_role[role].uri
-    for where in by_role.values():
+    for path in by_role.values():
         try:
-            return source_of(open_artifact(where), role)
+            return source_of(open_artifact(path), role)
         except (MissingArtifact, ConfigError):
             continue
     raise ConfigError(
@@ -228,7 +230,7 @@ def source_of(artifact: Artifact, role: str) -> str:
 
 
 def read_summary(at: Place) -> Summary | None:
-    """artifact.json, or None where the artifact is unfinished."""
+    """artifact.json, or None if the artifact is unfinished."""
     try:
         value = sealed.read(at, ARTIFACT)
     except FileNotFoundError:
@@ -239,50 +241,53 @@ def read_summary(at: Place) -> Summary | None:
             value["fingerprint"],
             value["counts"],
             tuple(value["warnings"]),
-            {name: FileDigest.from_json(each) for name, each in value["files"].items()},
+            {name: FileDigest.from_json(digest) for name, digest in value["files"].items()},
             value["ledgers"],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptArtifact(f"{at.path(ARTIFACT)} is no summary ({error!r}); run its stage again") from error
+        raise CorruptArtifact(
+            f"{at.path(ARTIFACT)} is not an artifact summary ({error!r}); run its stage again"
+        ) from error
 
 
 def rows_schema(plan: Plan) -> pa.Schema:
-    """The columns of rows.parquet: what every artifact has, the digest of each field, the stage's scalars."""
+    """The columns of rows.parquet: the base columns, one digest per field, the stage's scalars."""
     digests = {field.digest_column: "string" for field in plan.fields.values() if field.kind != "columns"}
     return tables.schema_of({**BASE_COLUMNS, **digests, **plan.columns})
 
 
 def _open_table(at: Place, name: str, digest: FileDigest) -> pq.ParquetFile:
-    """Two threads cannot read through one handle of pyarrow's, nor a process through its parent's."""
+    """Each thread of each process gets its own handle: pyarrow's handles cannot be shared."""
     return _handle(at, name, digest, (os.getpid(), threading.get_ident()))
 
 
-# Handles are bounded, so that a long run holds a constant number of open files.
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=8)  # bounds the number of open files
 def _handle(at: Place, name: str, digest: FileDigest, reader: tuple[int, int]) -> pq.ParquetFile:
     return tables.open_table(at, name, digest)
 
 
 @lru_cache(maxsize=4)
 def _column(at: Place, name: str, digest: FileDigest, column: str) -> pa.ChunkedArray:
-    """A unit's cells, which are mostly asked for one by one."""
+    """All cells of a unit, cached because callers mostly read them one by one."""
     return tables.open_table(at, name, digest).read(columns=[column]).column(column)
 
 
 class _IdIndex:
-    """Where ids stand: sixteen bytes a row, where a dict would take a hundred."""
+    """Id → position in 16 bytes per row; a dict would take about 100."""
 
     def __init__(self, ids: pa.ChunkedArray) -> None:
         self._ids = ids
-        hashes = np.fromiter((hash(each) for chunk in ids.chunks for each in chunk.to_pylist()), np.int64, len(ids))
+        hashes = np.fromiter(
+            (hash(identifier) for chunk in ids.chunks for identifier in chunk.to_pylist()), np.int64, len(ids)
+        )
         self._order = np.argsort(hashes, kind="stable")
         self._hashes = hashes[self._order]
 
     def position(self, identifier: str) -> int | None:
-        """The first row of that id."""
-        wanted = hash(identifier)
-        at = int(np.searchsorted(self._hashes, wanted))
-        while at < len(self._hashes) and self._hashes[at] == wanted:
+        """The first row of an id."""
+        digest = hash(identifier)
+        at = int(np.searchsorted(self._hashes, digest))
+        while at < len(self._hashes) and self._hashes[at] == digest:
             if self._ids[int(self._order[at])].as_py() == identifier:
                 return int(self._order[at])
             at += 1
@@ -307,17 +312,17 @@ def _failures(at: Place, digest: FileDigest) -> Mapping[int, str]:
 
 @lru_cache(maxsize=16)
 def _check_metadata(at: Place, field: Field, unit_rows: int, num_slots: int, digest: FileDigest) -> None:
-    """That a field's zarr.json says what this package writes: readers of shards go by the plan alone."""
+    """Refuses a zarr.json that disagrees with the plan: shards are read by the plan alone."""
     name = f"{field.name}.zarr/{store.METADATA}"
     check(at, name, digest)
     wrong = store.metadata_fault(at.read(name), field, unit_rows, num_slots)
     if wrong is not None:
-        raise CorruptArtifact(f"{at.path(name)} is not this plan's: {wrong}; do not trust this artifact")
+        raise CorruptArtifact(f"{at.path(name)} does not match the plan: {wrong}; do not trust this artifact")
 
 
 @lru_cache(maxsize=2**16)
 def _digest(at: Place, group_ledger: str, unit: int, artifact_digest: str, file: str) -> FileDigest | None:
-    """Of many units, because whoever reads at random comes back to each; of a record this is the small part."""
+    """The digest of one file. Cached for many units, since random reads return to each; a digest is small."""
     record = _record(at, group_ledger, unit, artifact_digest)
     return record.files.get(file) if record else None
 

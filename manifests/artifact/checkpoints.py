@@ -1,11 +1,10 @@
-"""Checkpoint artifacts: anything trained, and the images whose labels or masks it has seen.
+"""Checkpoint artifacts: trained parameters, and the ids whose labels or masks were used in training.
 
 weights.safetensors  the parameters
-seen.json            {"labels": {"fitting": [ids], "stopping": [ids]}, "masks": {…}}: what was used for what
+seen.json            {"labels": {"fitting": [ids], "stopping": [ids]}, "masks": {…}}
 
-One of several networks that were fitted on the masks of different pictures says under `networks`, too, what each has
-seen, and which pictures it is held out for: whoever uses the checkpoint scores each of those by the network that has
-not seen its mask.
+A cross-fitted checkpoint holds several networks. Its `networks` list records what each network has seen and which ids
+it is held out for; each of those ids is scored by the network that has not seen its mask.
 """
 
 import json
@@ -14,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from ..errors import CorruptArtifact
+from ..files.sealed import Json
 from .artifact import Artifact
 
 WEIGHTS, SEEN = "weights.safetensors", "seen.json"
@@ -21,7 +21,7 @@ WEIGHTS, SEEN = "weights.safetensors", "seen.json"
 
 @dataclass(frozen=True, slots=True)
 class SeenByNetwork:
-    """The pictures whose masks a network was fitted or stopped on, and those that only others have seen."""
+    """Ids used to train one network (fitting, early stopping), and the ids that only other networks have seen."""
 
     fitting: Sequence[str]
     stopping: Sequence[str]
@@ -31,7 +31,7 @@ class SeenByNetwork:
 def training_ids(
     checkpoint: Artifact, what: Literal["labels", "masks"], purposes: Collection[str] = ("fitting", "stopping")
 ) -> frozenset[str]:
-    """The images whose labels or masks something was fitted or stopped on."""
+    """Ids whose labels or masks were used for fitting or early stopping."""
     try:
         seen = json.loads(checkpoint.file(SEEN))[what]
         return frozenset(identifier for purpose, ids in seen.items() if purpose in purposes for identifier in ids)
@@ -40,7 +40,7 @@ def training_ids(
 
 
 def network_by_held_out_id(checkpoint: Artifact) -> dict[str, int]:
-    """Id → the network that has not seen its mask, of the pictures that others have."""
+    """Id → number of the network that has not seen its mask."""
     try:
         networks = json.loads(checkpoint.file(SEEN)).get("networks", [])
         return {identifier: number for number, seen in enumerate(networks) for identifier in seen["held_out"]}
@@ -51,29 +51,26 @@ def network_by_held_out_id(checkpoint: Artifact) -> dict[str, int]:
 
 
 def ids_seen_in_training(checkpoint: Artifact) -> frozenset[str]:
-    """The images whose masks were seen by whatever scores them."""
+    """Ids whose masks the network that scores them was trained on."""
     return training_ids(checkpoint, "masks") - frozenset(network_by_held_out_id(checkpoint))
 
 
 def training_ids_json(
     labels_fitting: list[str], labels_stopping: list[str], masks_fitting: list[str], masks_stopping: list[str]
 ) -> bytes:
-    seen = {
-        "labels": {"fitting": labels_fitting, "stopping": labels_stopping},
-        "masks": {"fitting": masks_fitting, "stopping": masks_stopping},
-    }
-    return json.dumps(seen, ensure_ascii=False, sort_keys=True).encode()
+    labels = {"fitting": labels_fitting, "stopping": labels_stopping}
+    return _json_bytes({"labels": labels, "masks": {"fitting": masks_fitting, "stopping": masks_stopping}})
 
 
 def networks_seen_json(networks: Sequence[SeenByNetwork]) -> bytes:
-    """The same of several networks, none of which has seen labels."""
+    """seen.json of a cross-fitted checkpoint, whose networks have seen no labels."""
     masks = {
-        "fitting": sorted({each for seen in networks for each in seen.fitting}),
-        "stopping": sorted({each for seen in networks for each in seen.stopping}),
+        "fitting": sorted({identifier for network in networks for identifier in network.fitting}),
+        "stopping": sorted({identifier for network in networks for identifier in network.stopping}),
     }
-    seen = {
-        "labels": {"fitting": [], "stopping": []},
-        "masks": masks,
-        "networks": [asdict(each) for each in networks],
-    }
+    labels: dict[str, list[str]] = {"fitting": [], "stopping": []}
+    return _json_bytes({"labels": labels, "masks": masks, "networks": [asdict(network) for network in networks]})
+
+
+def _json_bytes(seen: dict[str, Json]) -> bytes:
     return json.dumps(seen, ensure_ascii=False, sort_keys=True).encode()

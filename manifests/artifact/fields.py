@@ -1,4 +1,4 @@
-"""What an artifact holds for each row, declared by the stage that writes it."""
+"""Fields: what an artifact holds for each row, declared by the stage that writes it."""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from ..files.sealed import Json
 
-# The fill of slots that no row points at is a value that no result holds.
+# Fill of unused slots: a value that no result holds.
 FILLS: Mapping[str, float | int] = {"float16": math.nan, "float32": math.nan, "int8": -128, "uint8": 255}
 ITEM_BYTES: Mapping[str, int] = {"float16": 2, "float32": 4, "int8": 1, "uint8": 1}
 
@@ -17,9 +17,9 @@ class Field:
     """One thing an artifact holds for each row.
 
     array    a Zarr array `NAME.zarr` of fixed shape per row, one shard per unit
-    table    bytes or nothing per row, in one Parquet file `NAME/…` per unit
-    frame    several columns per row, in one Parquet file `NAME/…` per unit, made for readers outside this package
-    columns  columns of rows.parquet that consumers read together, without a file of their own
+    table    bytes or null per row, in one Parquet file `NAME/…` per unit
+    frame    several columns per row, in one Parquet file `NAME/…` per unit, for readers outside this package
+    columns  columns of rows.parquet that consumers read together; no file
     """
 
     name: str
@@ -28,9 +28,9 @@ class Field:
     dtype: str = "float32"
     chunk: tuple[int, ...] = ()  # of one row; () for the whole row
     columns: tuple[str, ...] = ()
-    basis: Mapping[str, Json] | None = None  # what decides its content, where that is less than the whole config
-    row_bytes: int = 0  # of a table or frame: the planner's guess
-    detail: Mapping[str, Json] = field(default_factory=dict, hash=False)  # what else tells it from others of its name
+    basis: Mapping[str, Json] | None = None  # what decides its content, if less than the whole config
+    row_bytes: int = 0  # estimate for a table or frame
+    detail: Mapping[str, Json] = field(default_factory=dict, hash=False)  # distinguishes fields of the same name
 
     @property
     def bytes_per_row(self) -> int:

@@ -1,10 +1,10 @@
-"""What was made from what: three fingerprints, of an artifact, of a field in it and of one unit's rows.
+"""Fingerprints of an artifact, of one of its fields and of one unit's rows: what each was made from.
 
-artifact  format version, stage, code version, configuration, weights, libraries that change numbers, device type, and
-          the fingerprints of the fields it reads
-field     the artifact's, or less where a field depends on less, so that a stage reading one field of an artifact is
-          not disturbed by a change of another
-unit      the fields' it writes, and for each row it reads, in order, the id, the status and the digest of the content
+artifact  format version, stage, code version, config, weights, libraries that change numbers, device type, and the
+          fingerprints of the fields it reads
+field     the artifact's, or less if the field depends on less: a change of one field then leaves readers of another
+          untouched
+unit      the fingerprints of the fields it writes, and for each row it reads, in order: id, status, content digest
 """
 
 import hashlib
@@ -16,7 +16,7 @@ FORMAT_VERSION = 1
 
 
 def differences(old: Json, new: Json, path: str = "") -> Iterable[tuple[str, Json, Json]]:
-    """The named places where two JSON values differ, with both values."""
+    """Path, old value and new value of every place where two JSON values differ."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted({*old, *new}):
             yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
@@ -25,7 +25,7 @@ def differences(old: Json, new: Json, path: str = "") -> Iterable[tuple[str, Jso
 
 
 def unit_fingerprint(fields: Mapping[str, str], evidence: Iterable[Sequence[Json]]) -> str:
-    """Of the fields a unit writes (name → fingerprint) and of every row it reads, in order."""
+    """The fingerprint of a unit, from the fields it writes (name → fingerprint) and every row it reads, in order."""
     running = hashlib.sha256(canonical(dict(fields)))
     for row in evidence:
         running.update(canonical(list(row)))

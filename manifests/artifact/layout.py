@@ -1,7 +1,7 @@
-"""Which unit holds which rows, and which slot of an array a row has.
+"""Which unit holds which rows, and which slot of an array each row uses.
 
-A unit is one shard of every array its stage writes. Rows that are added later begin at the next shard boundary, so
-the units that were there keep their rows, their slots and their bytes; the slots in between stay empty.
+A unit is one shard of every array its stage writes. Rows added later start at the next shard boundary, so existing
+units keep their rows, slots and bytes; the slots in between stay empty.
 """
 
 from bisect import bisect_right
@@ -15,12 +15,12 @@ MAX_UNIT_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What a worker is given: rows [start, stop) of the artifact's row list, by their position in it."""
+    """The work of one worker: rows [start, stop) of the artifact's row list."""
 
     index: int
     start: int
     stop: int
-    ids_sha256: str = ""  # over the ids in order; the worker checks that it reads the rows that were planned
+    ids_sha256: str = ""  # over the ids in order; the worker checks that it reads the planned rows
 
     @property
     def num_rows(self) -> int:
@@ -30,7 +30,7 @@ class Unit:
 @dataclass(frozen=True, slots=True)
 class Layout:
     unit_rows: int
-    segments: tuple[int, ...]  # rows of the first run, then of each addition
+    segments: tuple[int, ...]  # rows planned by the first run, then by each later one
 
     @property
     def num_rows(self) -> int:
@@ -42,7 +42,7 @@ class Layout:
 
     @property
     def num_slots(self) -> int:
-        """The length of every array: up to the last slot that a row points at."""
+        """The length of every array: up to the last slot in use."""
         return self.slot(self.num_rows - 1) + 1 if self.num_rows else 0
 
     def units(self) -> Iterator[Unit]:
@@ -80,5 +80,5 @@ class Layout:
 
 
 def default_unit_rows(bytes_per_row: int, limit: int = MAX_UNIT_ROWS, max_bytes: int = MAX_UNIT_BYTES) -> int:
-    """As many rows as make at most `max_bytes`, at most `limit`, at least one."""
+    """The most rows that stay within `max_bytes` and `limit`; at least one."""
     return max(1, min(limit, max_bytes // max(1, bytes_per_row)))

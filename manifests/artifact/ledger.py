@@ -1,6 +1,6 @@
-"""One record per unit: what it did to each of its rows, and the digests of the files it wrote. Written after them.
+"""One record per unit: the outcome of each row and the digests of the unit's files. It is written after the files.
 
-A unit is done if its record parses, carries this run's fingerprint, and its files are what the record says.
+A unit is done if its record parses, has this run's fingerprint, and its files match the record.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ class Record:
     rows: Columns  # id, status, reason, note, the digest of each field, the stage's scalars: one list each
     files: Mapping[str, FileDigest]
     software: Mapping[str, str]
-    device: str  # the model of the processor that computed it
+    device: str  # processor model
 
     def as_json(self) -> dict[str, Json]:
         return {
@@ -38,7 +38,7 @@ class Record:
 
     @property
     def is_given_up(self) -> bool:
-        """Whether the unit itself failed, not its rows: that says nothing of them, and the next run tries again."""
+        """Whether the unit failed as a whole, not single rows; the next run tries it again."""
         pairs = zip(self.rows["status"], self.rows["reason"], strict=True)
         return any(status == "failed" and reason in (Reason.ERROR, Reason.WORKER_LOST) for status, reason in pairs)
 
@@ -56,7 +56,7 @@ def write_record(place: Place, ledger: str, record: Record) -> None:
 
 
 def read_record(place: Place, ledger: str, unit: int) -> Record | None:
-    """A unit's record, or None where it has none. Raises CorruptArtifact on one that does not parse."""
+    """A unit's record, or None. Raises CorruptArtifact if it does not parse."""
     name = record_name(ledger, unit)
     try:
         value = sealed.read(place, name)
@@ -72,20 +72,21 @@ def read_record(place: Place, ledger: str, unit: int) -> Record | None:
             device=str(value["device"]),
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise CorruptArtifact(f"{place.path(name)} is no ledger record ({error!r}); run its stage again") from error
+        raise CorruptArtifact(f"{place.path(name)} is not a ledger record ({error!r}); run its stage again") from error
     if record.unit != unit:
-        raise CorruptArtifact(f"{place.path(name)} is the record of unit {record.unit}; run its stage again")
+        raise CorruptArtifact(
+            f"{place.path(name)} is the record of unit {record.unit}, expected unit {unit}; run its stage again"
+        )
     return record
 
 
 def records(place: Place, ledger: str, num_units: int) -> Iterator[Record | None]:
-    """Every unit's record in order, one at a time."""
-    for unit in range(num_units):
-        yield read_record(place, ledger, unit)
+    """Every unit's record in order, one in memory at a time."""
+    return (read_record(place, ledger, unit) for unit in range(num_units))
 
 
 def ledger_digest(place: Place, ledger: str, num_units: int) -> str:
-    """One digest over the bytes of all records, which artifact.json vouches for."""
+    """The digest over the bytes of all records, which artifact.json stores."""
     running = hashlib.sha256()
     for unit in range(num_units):
         running.update(hashlib.sha256(place.read(record_name(ledger, unit))).digest())
@@ -94,7 +95,7 @@ def ledger_digest(place: Place, ledger: str, num_units: int) -> str:
 
 @cache
 def processor_model() -> str:
-    """The model name of this machine's processor: bytes are promised to be the same only on one model."""
+    """The processor model of this machine: equal bytes are promised on one model only."""
     import platform
 
     try:

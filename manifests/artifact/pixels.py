@@ -1,6 +1,6 @@
-"""Stored pictures of one size for whoever reads them: a stage, or a program of a user's without torch.
+"""Reader of stored pictures of one size, for stages and for user programs. Needs no torch.
 
-Letters: R rows asked for.
+Letters: R requested rows.
 """
 
 import os
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64, UInt8
 
-from ..files.place import Place, place
+from ..files.place import Place
 from .artifact import Artifact, open_artifact
 from .rows_by_id import ok_row_positions
 
@@ -20,7 +20,7 @@ FIELD = "pixels"
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """A finished pixels artifact. Holds no open file, so it can be sent to another process."""
+    """A finished pixels artifact. Holds no open file, so it can be sent to a worker."""
 
     artifact: Artifact
 
@@ -45,11 +45,11 @@ class Pixels:
         return str(self.artifact.plan.config["fit"])
 
     def __len__(self) -> int:
-        """All rows, those that failed among them."""
+        """All rows, including failed ones."""
         return self.artifact.plan.num_rows
 
     def ok_positions(self) -> Int64[np.ndarray, " R"]:
-        """Positions of the rows that hold a picture: what is to be sampled from. Eight bytes a row."""
+        """Positions of the rows that hold a picture, eight bytes each; sample from these."""
         is_ok = np.ones(len(self), np.bool_)
         is_ok[list(self.artifact.failures())] = False
         return np.flatnonzero(is_ok)
@@ -59,18 +59,18 @@ class Pixels:
         return ids
 
     def read(self, ids: str | Sequence[str]) -> UInt8[np.ndarray, "*R rows columns 3"]:
-        """One picture, or several in the order asked for, along a first axis R.
+        """One picture, or several in the order of `ids` along a first axis R.
 
-        The first read of a shard checks its sha256. A picture that failed raises, and so does an unknown id.
+        The first read of a shard checks its sha256. A failed picture or an unknown id raises InputError.
         """
         pixels_R = self.at(ok_row_positions(self.artifact, [ids] if isinstance(ids, str) else list(ids), FIELD))
         return pixels_R[0] if isinstance(ids, str) else pixels_R
 
     def at(self, positions: Sequence[int] | Int64[np.ndarray, " R"]) -> UInt8[np.ndarray, "R rows columns 3"]:
-        """The same by position in the row list; a row that failed is zeros, black."""
+        """Pictures by position in the row list; failed rows are zeros (black)."""
         return self.artifact.read(FIELD, np.asarray(positions).tolist())
 
 
 def open_pixels(path: str | os.PathLike[str] | Place) -> Pixels:
-    """The pictures at a path or URL; raises on what is missing, unfinished, damaged or no pixels."""
-    return Pixels(open_artifact(path if isinstance(path, Place) else place(path), "pixels"))
+    """Opens a pixels artifact; raises if it is missing, unfinished, damaged or of another kind."""
+    return Pixels(open_artifact(path, "pixels"))

@@ -1,6 +1,6 @@
-"""plan.json: what an artifact is to hold, written before the first unit runs, and the listing of its rows.
+"""plan.json, written before the first unit runs, and the listing of the planned rows.
 
-Everything a later process needs to go on is in here: a part on another machine, a retry next month, `finish`.
+The plan holds everything a later process needs: a part on another machine, a retry, `finish`.
 """
 
 import os
@@ -25,7 +25,7 @@ PLAN = "plan.json"
 
 @dataclass(frozen=True, slots=True)
 class FieldGroup:
-    """Fields that are computed together. Fields added later are a group of their own, with their own units."""
+    """Fields that are computed together. Fields added later form another group with its own units."""
 
     name: str  # "" for the first
     unit_rows: int
@@ -38,7 +38,7 @@ class FieldGroup:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Rows planned in one run, and the Parquet file that lists them."""
+    """Rows planned by one run, and the Parquet file that lists them."""
 
     rows: int
     listing: str
@@ -47,13 +47,13 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """An artifact that was read: where it lay, which of its fields, and what it was."""
+    """An artifact that was read: its path, the fields that were read, and its digest."""
 
     role: str
-    uri: str  # relative to the artifact that reads it, where both lie on one disk
+    uri: str  # relative to the reading artifact if both are local
     digest: str  # sha256 of its artifact.json
     fields: Mapping[str, str]  # name → fingerprint
-    content: str = ""  # of those fields, row by row, where whoever reads it all at once was told
+    content: str = ""  # digest over the rows of those fields, for stages that read the whole input at once
 
     def place(self, reader: Place) -> Place:
         return place(os.path.normpath(reader.path(self.uri))) if _is_relative(self.uri) else place(self.uri)
@@ -65,7 +65,7 @@ class Plan:
     code_version: int
     kind: str  # images, tokens, maps, …
     config: Mapping[str, Json]
-    device: str  # device type that computes it: cpu, cuda; "" where it does not matter
+    device: str  # device type: cpu, cuda; "" if it does not matter
     libraries: Mapping[str, str]  # versions that change numbers
     fingerprint: str
     inputs: tuple[Input, ...]
@@ -74,9 +74,9 @@ class Plan:
     columns: Mapping[str, str]  # the stage's scalars in rows.parquet: name → type (tables.TYPES)
     groups: tuple[FieldGroup, ...]
     segments: tuple[Segment, ...]
-    revision: int  # grows with every change of the listing, so that a new listing never overwrites an old one
-    facts: Mapping[str, Json]  # what else the stage found at planning: the class table, the root
-    settings: Mapping[str, Json] = field(default_factory=dict)  # no byte depends on them, and a retry needs them
+    revision: int  # grows with every change of the listing: a new listing never overwrites an old one
+    facts: Mapping[str, Json]  # what else planning found, such as the class table and the root
+    settings: Mapping[str, Json] = field(default_factory=dict)  # change no bytes, but a retry needs them
 
     @property
     def num_rows(self) -> int:
@@ -89,14 +89,14 @@ class Plan:
         return next(group for group in self.groups if field in group.fields)
 
     def fields_of(self, group: FieldGroup) -> list[Field]:
-        """The fields of a group that have files of their own."""
+        """The fields of a group that have files."""
         return [self.fields[name] for name in group.fields if self.fields[name].kind != "columns"]
 
     def fingerprints_of(self, group: FieldGroup) -> dict[str, str]:
         return {name: self.field_fingerprints[name] for name in group.fields}
 
     def input(self, role: str) -> Input:
-        return next(found for found in self.inputs if found.role == role)
+        return next(entry for entry in self.inputs if entry.role == role)
 
     def as_json(self) -> dict[str, Json]:
         return {
@@ -110,13 +110,13 @@ class Plan:
             "fingerprint": self.fingerprint,
             "inputs": [
                 {
-                    "role": each.role,
-                    "uri": each.uri,
-                    "digest": each.digest,
-                    "fields": dict(each.fields),
-                    **({"content": each.content} if each.content else {}),
+                    "role": entry.role,
+                    "uri": entry.uri,
+                    "digest": entry.digest,
+                    "fields": dict(entry.fields),
+                    **({"content": entry.content} if entry.content else {}),
                 }
-                for each in self.inputs
+                for entry in self.inputs
             ],
             "fields": {
                 name: {**field.as_json(), "fingerprint": self.field_fingerprints[name]}
@@ -128,7 +128,7 @@ class Plan:
                 for group in self.groups
             ],
             "segments": [
-                {"rows": each.rows, "listing": each.listing, **each.digest.as_json()} for each in self.segments
+                {"rows": entry.rows, "listing": entry.listing, **entry.digest.as_json()} for entry in self.segments
             ],
             "revision": self.revision,
             "facts": dict(self.facts),
@@ -138,7 +138,7 @@ class Plan:
 
 
 def read_plan(at: Place) -> Plan:
-    """The plan of an artifact. Refuses what is no artifact, what is damaged, and what a newer maskmill wrote."""
+    """Reads the plan of an artifact; raises if there is none, it is damaged, or a newer maskmill wrote it."""
     try:
         value = sealed.read(at, PLAN)
     except FileNotFoundError:
@@ -149,7 +149,9 @@ def read_plan(at: Place) -> Plan:
             "or run its stage again in a new directory"
         ) from error
     if "format" not in value:
-        raise CorruptArtifact(f"{at.path(PLAN)} is no plan; restore it, or run its stage again in a new directory")
+        raise CorruptArtifact(
+            f"{at.path(PLAN)} is not a plan: it has no format; restore it, or run its stage again in a new directory"
+        )
     if value["format"] != FORMAT_VERSION:
         raise StaleArtifact(
             f"{at} has artifact format {value['format']} and this maskmill reads format {FORMAT_VERSION}; "
@@ -159,7 +161,7 @@ def read_plan(at: Place) -> Plan:
         return _from_json(value)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CorruptArtifact(
-            f"{at.path(PLAN)} is no plan ({error!r}); run its stage again in a new directory"
+            f"{at.path(PLAN)} is not a plan ({error!r}); run its stage again in a new directory"
         ) from error
 
 
@@ -188,13 +190,13 @@ def listing_batches(at: Place, plan: Plan) -> Iterator[pa.RecordBatch]:
 
 
 def missing_units(at: Place, plan: Plan, group: FieldGroup) -> list[int]:
-    """Units without a record, by a look at the names alone."""
-    there = set(at.names(group.ledger))
-    return [unit for unit in range(plan.layout(group).num_units) if record_name(group.ledger, unit) not in there]
+    """Units without a record; looks at file names only."""
+    recorded = set(at.names(group.ledger))
+    return [unit for unit in range(plan.layout(group).num_units) if record_name(group.ledger, unit) not in recorded]
 
 
 def relative_uri(reader: Place, read: Place) -> str:
-    """How an artifact names one that it reads, so that a directory with both can be moved as a whole."""
+    """How an artifact refers to one that it reads; relative on one disk, so both can be moved together."""
     return os.path.relpath(read.uri, reader.uri) if reader.is_local and read.is_local else read.uri
 
 
@@ -212,17 +214,17 @@ def _from_json(value: dict[str, Json]) -> Plan:
         libraries=value["libraries"],
         fingerprint=value["fingerprint"],
         inputs=tuple(
-            Input(each["role"], each["uri"], each["digest"], each["fields"], each.get("content", ""))
-            for each in value["inputs"]
+            Input(entry["role"], entry["uri"], entry["digest"], entry["fields"], entry.get("content", ""))
+            for entry in value["inputs"]
         ),
-        fields={name: Field.from_json(name, each) for name, each in value["fields"].items()},
-        field_fingerprints={name: each["fingerprint"] for name, each in value["fields"].items()},
+        fields={name: Field.from_json(name, entry) for name, entry in value["fields"].items()},
+        field_fingerprints={name: entry["fingerprint"] for name, entry in value["fields"].items()},
         columns=dict(value["columns"]),
         groups=tuple(
-            FieldGroup(each["name"], int(each["unit_rows"]), tuple(each["fields"])) for each in value["groups"]
+            FieldGroup(entry["name"], int(entry["unit_rows"]), tuple(entry["fields"])) for entry in value["groups"]
         ),
         segments=tuple(
-            Segment(int(each["rows"]), each["listing"], FileDigest.from_json(each)) for each in value["segments"]
+            Segment(int(entry["rows"]), entry["listing"], FileDigest.from_json(entry)) for entry in value["segments"]
         ),
         revision=int(value["revision"]),
         facts=value["facts"],

@@ -1,4 +1,4 @@
-"""Rows that a user asks for by id, and the sentence for one that cannot be given."""
+"""Looks up rows by id, with a clear error for an unknown or failed row."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,11 @@ from .artifact import Artifact
 
 
 def ok_row_positions(artifact: Artifact, ids: Sequence[str], what: str) -> list[int]:
-    """Where the rows of ids stand in the row list; an unknown id raises, and so does one whose row holds no `what`."""
+    """Positions of ids in the row list; raises InputError for an unknown id or a failed row, which has no `what`."""
     try:
         positions = artifact.positions(ids) if ids else []
     except KeyError as error:
-        raise InputError(f"{error.args[0]}; `rows` lists the ids that there are") from error
+        raise InputError(f"{error.args[0]}; `rows` lists the known ids") from error
     failures = artifact.failures()
     for identifier, position in zip(ids, positions, strict=True):
         if position in failures:

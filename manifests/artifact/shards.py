@@ -1,10 +1,9 @@
-"""Rows into a shard and out of it, checked, without Zarr's own machinery: that takes up to a third of a millisecond
-for every chunk.
+"""Writes and reads checked rows of a shard without Zarr, which takes up to a third of a millisecond per chunk.
 
-Letters: R rows asked for, C chunks of a row.
+Letters: R requested rows, C chunks of a row.
 
-A shard is Zarr's `sharding_indexed` as store.py writes it and nothing else, which the metadata has been held against:
-chunks one after the other, each with its CRC-32C behind it, and at the end their offsets and lengths with a CRC-32C.
+A shard is Zarr's `sharding_indexed` exactly as store.py writes it: chunks one after the other, each followed by its
+CRC-32C, then an index of their offsets and lengths with a CRC-32C of its own. The metadata has been checked for this.
 """
 
 import math
@@ -23,19 +22,21 @@ from .fields import Field
 
 _CRC_BYTES = 4
 _ENTRY_BYTES = 16  # offset and length
-_NOT_THERE = 2**64 - 1
+_NOT_THERE = 2**64 - 1  # offset and length of a chunk that was never written
 _TIMED_BYTES = 2**26
 
 
 def chunks_per_row(field: Field) -> int:
-    """A row is cut along its first axis only, so that its chunks lie one after the other as its values do."""
+    """A row is split along its first axis only, so its chunks lie in the order of its values."""
     chunk = field.chunk or field.shape
-    assert chunk[1:] == field.shape[1:], f"chunks {chunk} of {field.name} cut more than the first axis of {field.shape}"
+    assert chunk[1:] == field.shape[1:], (
+        f"chunks {chunk} of {field.name} split more than the first axis of {field.shape}"
+    )
     return field.shape[0] // chunk[0] if chunk else 1
 
 
 def encode_rows(field: Field, unit_rows: int, values: Shaped[np.ndarray, "R ..."]) -> bytes:
-    """The bytes that Zarr would write of a field whose rows are one chunk each."""
+    """The bytes that Zarr would write for a field with one chunk per row."""
     assert chunks_per_row(field) == 1, field
     length = field.bytes_per_row + _CRC_BYTES
     index_RC = np.full((unit_rows, 2), _NOT_THERE, "<u8")
@@ -54,7 +55,7 @@ def _with_crc(data: bytes) -> tuple[bytes, bytes]:
 def read_rows(
     place: Place, field: Field, unit: int, unit_rows: int, digest: FileDigest, rows: Sequence[int]
 ) -> Shaped[np.ndarray, "R ..."]:
-    """Rows of a shard, counted from its first, in the order asked for; neighbours are one read."""
+    """Rows of a shard, counted from its first, in the order of `rows`; consecutive rows are one read."""
     name, num_chunks = field.shard(unit), chunks_per_row(field)
     index_RC2 = _index(place, name, digest, unit_rows, num_chunks)
     dtype = np.dtype(field.dtype).newbyteorder("<")
@@ -71,7 +72,7 @@ def _read_chunks(place: Place, name: str, spans_C2: UInt64[np.ndarray, "C 2"], c
     if (spans_C2 == _NOT_THERE).any():
         raise CorruptArtifact(f"{place.path(name)} lacks rows that were written; run its stage again to rebuild it")
     if (spans_C2[:, 1] != length).any():
-        raise CorruptArtifact(f"{place.path(name)} holds chunks of another length than {length}; do not trust it")
+        raise CorruptArtifact(f"{place.path(name)} holds chunks of another length than {length} bytes; do not trust it")
     start, stop = int(spans_C2[:, 0].min()), int(spans_C2[:, 0].max()) + length
     if stop - start == len(spans_C2) * length:
         data = memoryview(_range(place, name, start, stop))
@@ -83,7 +84,7 @@ def _read_chunks(place: Place, name: str, spans_C2: UInt64[np.ndarray, "C 2"], c
 
 
 def checking_s(num_bytes: int) -> float:
-    """How long it takes to check and copy so many bytes once they are in memory; what a store takes comes on top."""
+    """Estimated time to check and copy this many bytes once they are in memory."""
     data = b"".join(_with_crc(bytes(min(num_bytes, _TIMED_BYTES))))
     began = time.perf_counter()
     piece = memoryview(bytearray(data))
@@ -92,7 +93,7 @@ def checking_s(num_bytes: int) -> float:
     return (time.perf_counter() - began) * num_bytes / max(1, values.size)
 
 
-@lru_cache(maxsize=4096)  # some kilobytes each
+@lru_cache(maxsize=4096)  # a few kilobytes each
 def _index(
     place: Place, name: str, digest: FileDigest, unit_rows: int, num_chunks: int
 ) -> UInt64[np.ndarray, "rows C 2"]:
@@ -102,7 +103,7 @@ def _index(
 
 
 def _strip_crc(place: Place, name: str, data: memoryview) -> memoryview:
-    """The bytes without the CRC-32C behind them."""
+    """Checks the CRC-32C at the end of `data`; returns the bytes before it."""
     content = np.frombuffer(data[:-_CRC_BYTES], np.uint8)
     if google_crc32c.value(content) != int.from_bytes(data[-_CRC_BYTES:], "little"):
         raise CorruptArtifact(f"{place.path(name)} does not hold the bytes that were written; run its stage again")
@@ -122,7 +123,7 @@ def _range(place: Place, name: str, start: int, stop: int) -> bytes:
 
 
 def _runs(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Stretches in which each row is the one after the row before."""
+    """Start and stop of each stretch of consecutive rows."""
     start = 0
     for position in range(1, len(rows) + 1):
         if position == len(rows) or rows[position] != rows[position - 1] + 1:

@@ -1,4 +1,4 @@
-"""Parquet: the row list, the listing, and what units write that is no array. Page checksums are on, both ways."""
+"""Parquet files: the row list, the listing, table and frame fields. Page checksums are written and verified."""
 
 import hashlib
 import io
@@ -15,9 +15,9 @@ from ..files.place import Place
 from ..files.sealed import Json, digest_of
 
 ROW_GROUP = 4096
-FRAME_ROW_GROUP = 32  # what a reader of one row decodes
+FRAME_ROW_GROUP = 32  # rows that a reader of one row decodes
 
-# What a column of the row list or the listing may hold; the names stand in plan.json.
+# Types of columns in the row list and the listing, as named in plan.json.
 TYPES: Mapping[str, pa.DataType] = {
     "string": pa.string(),
     "bool": pa.bool_(),
@@ -36,7 +36,7 @@ def schema_of(columns: Mapping[str, str]) -> pa.Schema:
 def write_batches(
     place: Place, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]
 ) -> tuple[FileDigest, int]:
-    """Writes a table as it comes, in bounded memory; gives the file's digest and the number of rows."""
+    """Writes a table in bounded memory; returns the file's digest and the number of rows."""
     rows = 0
     with atomic.replacing(place, name) as stream, _writer(stream, schema) as writer:
         for group in _regroup_rows(batches, schema):
@@ -54,7 +54,7 @@ def encode_table(table: pa.Table, row_group: int = ROW_GROUP) -> bytes:
 
 
 def open_table(place: Place, name: str, expected: FileDigest) -> pq.ParquetFile:
-    """A Parquet file whose sha256 has been checked, to be read by parts."""
+    """Opens a Parquet file after checking its sha256."""
     check(place, name, expected)
     try:
         source = pa.OSFile(place.path(name), "rb") if place.is_local else pa.BufferReader(place.read(name))
@@ -72,7 +72,7 @@ def rows_between(file: pq.ParquetFile, start: int, stop: int, columns: Sequence[
 
 
 def row_digests(table: pa.Table) -> list[str]:
-    """The sha256 of each row's values; bytes count by their own."""
+    """The sha256 of each row, in which bytes are replaced by their sha256."""
     return [digest_of(_by_digest(row)) for row in table.to_pylist()]
 
 
@@ -80,17 +80,17 @@ def _by_digest(value: Any) -> Json:
     if isinstance(value, bytes):
         return hashlib.sha256(value).hexdigest()
     if isinstance(value, dict):
-        return {name: _by_digest(each) for name, each in value.items()}
-    return [_by_digest(each) for each in value] if isinstance(value, list) else value
+        return {name: _by_digest(inner) for name, inner in value.items()}
+    return [_by_digest(item) for item in value] if isinstance(value, list) else value
 
 
 def take_rows(file: pq.ParquetFile, positions: Sequence[int], columns: Sequence[str]) -> pa.Table:
-    """Rows by position, in the order asked for, reading each row group that holds one of them once."""
+    """Rows by position, in the order of `positions`; each row group is read once."""
     groups = sorted({position // ROW_GROUP for position in positions})
-    place_of = {group: index for index, group in enumerate(groups)}
+    group_index = {group: index for index, group in enumerate(groups)}
     table = file.read_row_groups(groups, columns=list(columns))
-    places = [place_of[at // ROW_GROUP] * ROW_GROUP + at % ROW_GROUP for at in positions]
-    return table.take(pa.array(places, pa.int64()))  # of nothing, too, which has no type of its own
+    indices = [group_index[position // ROW_GROUP] * ROW_GROUP + position % ROW_GROUP for position in positions]
+    return table.take(pa.array(indices, pa.int64()))  # an empty list has no type of its own
 
 
 def batches_of(file: pq.ParquetFile, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
@@ -103,16 +103,16 @@ def _writer(stream: object, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def _regroup_rows(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterable[pa.Table]:
-    """The same rows in tables of exactly ROW_GROUP (the last one less), so that a position tells its row group."""
-    waiting: list[pa.RecordBatch] = []
+    """The same rows in tables of exactly ROW_GROUP (the last may be shorter), so a position gives its row group."""
+    pending: list[pa.RecordBatch] = []
     rows = 0
     for batch in batches:
-        waiting.append(batch)
+        pending.append(batch)
         rows += batch.num_rows
         while rows >= ROW_GROUP:
-            table = pa.Table.from_batches(waiting, schema)
+            table = pa.Table.from_batches(pending, schema)
             yield table.slice(0, ROW_GROUP).combine_chunks()
-            waiting = table.slice(ROW_GROUP).to_batches()
+            pending = table.slice(ROW_GROUP).to_batches()
             rows -= ROW_GROUP
     if rows:
-        yield pa.Table.from_batches(waiting, schema).combine_chunks()
+        yield pa.Table.from_batches(pending, schema).combine_chunks()

@@ -1,6 +1,6 @@
-"""What a computation without units keeps while it is at it, to go on from there after it was stopped.
+"""Resume files of a computation without units, such as a training's state.
 
-Each file's name holds the sha256 of its bytes, so that a file that was damaged counts as not there.
+Each file's name holds the sha256 of its bytes; a damaged file counts as missing.
 """
 
 import hashlib
@@ -10,8 +10,6 @@ from ..files import atomic
 from ..files.place import Place
 
 FOLDER = "underway"
-
-
 Show = Callable[[int, Mapping[str, object]], None]
 
 
@@ -19,9 +17,9 @@ def no_progress(step: int, values: Mapping[str, object]) -> None: ...
 
 
 class Underway:
-    """Files under one folder of an artifact that is not finished; none are left when it is."""
+    """Resume files in one folder of an unfinished artifact; finishing removes them."""
 
-    keeps = True  # whether what is kept is written, and so worth making
+    keeps = True  # whether `keep` writes, so that its data is worth making
 
     def __init__(
         self,
@@ -32,34 +30,33 @@ class Underway:
         show: Show = no_progress,
     ) -> None:
         self._at, self._begin = at, begin
-        self.log = log  # a line in the artifact's log
-        self.say = say  # to whoever watches
-        self.show = show  # a step and its values, to whoever draws them
+        self.log = log  # writes a line to the artifact's log
+        self.say = say  # tells the user
+        self.show = show  # reports a step and its values, for plots
 
     def keep(self, name: str, data: bytes) -> None:
-        """Writes a file, and then removes all but it and the one that came before: of later ones, which were damaged,
-        nothing was gone on from."""
+        """Writes a file, then removes all but it and the one before; later ones were damaged and not used."""
         before = self.names()
         self._begin()
-        kept = f"{FOLDER}/{name}.{hashlib.sha256(data).hexdigest()}"
-        atomic.write(self._at, kept, data)
-        earlier = [each for each in before if each < kept]
-        for old in set(before) - {kept, *earlier[-1:]}:
-            atomic.remove(self._at, old)
+        file = f"{FOLDER}/{name}.{hashlib.sha256(data).hexdigest()}"
+        atomic.write(self._at, file, data)
+        earlier = [other for other in before if other < file]
+        for outdated in set(before) - {file, *earlier[-1:]}:
+            atomic.remove(self._at, outdated)
 
     def latest(self) -> Iterator[tuple[str, bytes]]:
-        """Names and bytes of what is whole, the last in order of names first."""
-        for kept in reversed(self.names()):
-            data = self._at.read(kept)
-            name, _, digest = kept.removeprefix(f"{FOLDER}/").rpartition(".")
+        """Name and bytes of every undamaged file, the last by name first."""
+        for file in reversed(self.names()):
+            data = self._at.read(file)
+            name, _, digest = file.removeprefix(f"{FOLDER}/").rpartition(".")
             if hashlib.sha256(data).hexdigest() == digest:
                 yield name, data
             else:
-                self.log({"event": "damaged, not used", "file": kept})
+                self.log({"event": "damaged, not used", "file": file})
 
     def clear(self) -> None:
-        for kept in self.names():
-            atomic.remove(self._at, kept)
+        for file in self.names():
+            atomic.remove(self._at, file)
         if self._at.is_local:
             atomic.remove_directory(self._at.join(FOLDER))
 
@@ -68,7 +65,7 @@ class Underway:
 
 
 class SilentUnderway(Underway):
-    """Of a process that computes beside the one that writes: it has nothing, keeps nothing and says nothing."""
+    """For a process that is not the writing one: keeps and reports nothing."""
 
     keeps = False
 

@@ -1,1 +1,1 @@
-"""Datasets as others lay them out: what a user says of each layout, and a reader of each."""
+"""Dataset layouts: the options and the reader of each."""

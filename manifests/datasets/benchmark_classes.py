@@ -1,4 +1,4 @@
-"""The class tables of the two benchmarks whose masks hold class numbers, in the order those numbers are given out."""
+"""Class names of the two benchmarks whose masks hold class numbers, in the order of the numbers."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ VOC_CLASSES = (
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )
 
-# In the order of their COCO ids, which leave gaps; the few-shot literature numbers them 1 to 80 without any.
+# In the order of their COCO ids, which have gaps; the few-shot literature numbers them 1 to 80.
 COCO_CLASSES = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
     "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
@@ -27,16 +27,16 @@ COCO_CLASSES = (
 
 
 def number_classes(known: ClassTable, names: Sequence[str]) -> ClassTable:
-    """A table in which the n-th name has index n, as its masks' pixels say; source ids are "1", "2", …"""
+    """The table in which the n-th name has index n, as in the masks; source ids are "1", "2", …"""
     return check_order(known.with_classes((str(number), name) for number, name in enumerate(names, 1)), names)
 
 
 def check_order(table: ClassTable, names: Sequence[str]) -> ClassTable:
-    """The table, if the n-th name has index n in it."""
+    """Returns the table if its n-th name has index n; raises InputError otherwise."""
     for number, name in enumerate(names, 1):
         if table.name_of(number) != name:
             raise InputError(
-                f"masks of this dataset say {number} for {name}, which is {table.name_of(number)} in the artifact "
-                f"being updated; index this dataset into an artifact of its own"
+                f"masks of this dataset use {number} for {name}, which is {table.name_of(number)} in the artifact "
+                "being updated; index this dataset into a new artifact"
             )
     return table

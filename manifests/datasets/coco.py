@@ -13,10 +13,10 @@ from .listing import Listing, PictureEntry, image_id
 
 
 def list_coco(source: CocoSource, known: ClassTable) -> Listing:
-    """The images of the JSON in its order; labels are the categories with at least one annotation, crowds too."""
+    """The images in the order of the JSON; labels are the categories with an annotation, including crowds."""
     file, root = source.annotations, place(source.images)
     if root.is_local and not root.exists():
-        raise InputError(f"there is no folder {root} to hold the pictures of {file}; check the path")
+        raise InputError(f"there is no folder {root} with the pictures of {file}; check the path")
     content = _read_annotations(file)
     table, indices = _classes(file, content["categories"], known)
     images = _images(file, content["images"])
@@ -38,17 +38,17 @@ def _classes(
         if index and table.name_of(index) != names[number]:
             raise InputError(
                 f"{file} calls category {number} {names[number]}, which is {table.name_of(index)} in the artifact "
-                f"being updated; index this dataset into an artifact of its own"
+                "being updated; index this dataset into a new artifact"
             )
     return table, indices
 
 
 def _entries(images: dict[int, Any], segments: dict[int, list[Any]], has_shapes: bool) -> Iterator[PictureEntry]:
-    """Lazily, since the segments of a whole dataset as text would double what the JSON takes."""
+    """Lazy: segments of a whole dataset as text would double the memory of the JSON."""
     for number, image in images.items():
         of_image = segments.pop(number, [])
         labels = tuple(sorted({segment["class"] for segment in of_image}))
-        # An object known by its box alone would be background in a mask drawn without it.
+        # An object with a box but no segmentation would become background.
         is_drawable = has_shapes and all(segment["segmentation"] for segment in of_image)
         name = image["file_name"]
         yield PictureEntry(image_id(name), name, labels, shapes=_as_shapes(image, of_image) if is_drawable else "")
@@ -65,8 +65,8 @@ def _segments_by_image(
     segments: dict[int, list[dict[str, Any]]] = {}
     for annotation in annotations:
         who = f"annotation {annotation.get('id')}"
-        for key, there in (("image_id", images), ("category_id", indices)):
-            if _integer(file, who, annotation, key) not in there:
+        for key, known in (("image_id", images), ("category_id", indices)):
+            if _integer(file, who, annotation, key) not in known:
                 what = "images" if key == "image_id" else "categories"
                 raise InputError(
                     f"{file}: {who} has {key} {annotation[key]}, which is not among the {what}; correct it"

@@ -1,4 +1,4 @@
-"""COCO-20i, the layout of the few-shot literature: COCO 2014's pictures, and masks whose pixels are classes 1 to 80."""
+"""COCO-20i, the layout of the few-shot literature: COCO 2014 pictures, and masks of classes 1 to 80."""
 
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -16,16 +16,17 @@ _FOLDERS = ("train2014", "val2014")
 
 
 def list_coco20i(source: Coco20iSource, known: ClassTable) -> Listing:
-    """The pictures of one folder or of both; labels are to be read off the masks, the layout has no other place."""
+    """The pictures of one folder or both. The layout has no label files, so labels are read from the masks."""
     root = place(source.root)
     folders = _FOLDERS if source.split == "all" else (source.split,)
     for folder in folders:
-        for needed in (folder, f"annotations/{folder}"):
-            if next(root.names(needed), None) is None:
-                found = ", ".join(islice(root.names(), 3)) or "nothing"
+        for required in (folder, f"annotations/{folder}"):
+            if next(root.names(required), None) is None:
+                sample = ", ".join(islice(root.names(), 3)) or "nothing"
                 raise InputError(
-                    f"no files in {root.path(needed)}; a COCO-20i folder has FOLDER/*.jpg and annotations/FOLDER/*.png "
-                    f"for {' and '.join(folders)} (found {found}); complete it or choose another --split"
+                    f"no files in {root.path(required)}; a COCO-20i folder has FOLDER/*.jpg and "
+                    f"annotations/FOLDER/*.png for {' and '.join(folders)} (found {sample}); "
+                    "complete it or choose another --split"
                 )
     entries = chain.from_iterable(_entries(root, folder) for folder in folders)
     return Listing(root.uri, number_classes(known, COCO_CLASSES), entries, "indexed")

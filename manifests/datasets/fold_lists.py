@@ -1,9 +1,9 @@
-"""The lists of the two few-shot benchmarks, read as they are published: which pictures show which class, by fold.
+"""Readers of the published fold lists of the two few-shot benchmarks: which pictures show which class.
 
-FOLDER/{trn,val}/foldN.txt   Pascal-5i: a line ID__CLASS per picture and class, of the fold's own five classes
+FOLDER/{trn,val}/foldN.txt   Pascal-5i: one line ID__CLASS per picture and class, for the fold's five classes
 FOLDER/{trn,val}/foldN.pkl   COCO-20i: names by class 0 to 79; val has the fold's 20 classes, trn the 60 others
 
-Sources: data/splits of dahyun-kang/cst, the same files as in juhongm999/hsnet. Ids are those that index gives.
+Sources: data/splits of dahyun-kang/cst, the same files as in juhongm999/hsnet. Ids equal those of `index`.
 """
 
 import re
@@ -32,55 +32,55 @@ class FoldList:
 
 
 def read_fold(benchmark: Benchmark, folder: str, fold: int, part: FoldPart) -> FoldList:
-    """The pictures to learn from (of the other folds' classes) or to be judged on (of the fold's own)."""
+    """The pictures to train on (base: classes of the other folds) or to score on (novel: the fold's classes)."""
     if not 0 <= fold < FOLDS:
         raise ConfigError(f"the fold is {fold}, and {benchmark} has folds 0 to {FOLDS - 1}; choose one of them")
     classes = fold_classes(benchmark, fold, part)
     if benchmark == "coco-20i":
         return FoldList(classes, tuple(_coco(folder, fold, part)))
     folds = [fold] if part == "novel" else [other for other in range(FOLDS) if other != fold]
-    return FoldList(classes, tuple(line for each in folds for line in _pascal(folder, each, part)))
+    return FoldList(classes, tuple(line for number in folds for line in _pascal(folder, number, part)))
 
 
 def fold_classes(benchmark: Benchmark, fold: int, part: FoldPart) -> tuple[int, ...]:
-    """Pascal-5i holds out five classes in a row; COCO-20i every fourth."""
+    """Pascal-5i holds out five consecutive classes, COCO-20i every fourth class."""
     if benchmark == "pascal-5i":
         count = len(VOC_CLASSES)
         novel = range(fold * count // FOLDS + 1, (fold + 1) * count // FOLDS + 1)
     else:
         count = len(COCO_CLASSES)
         novel = range(fold + 1, count + 1, FOLDS)
-    return tuple(novel) if part == "novel" else tuple(each for each in range(1, count + 1) if each not in novel)
+    return tuple(novel) if part == "novel" else tuple(label for label in range(1, count + 1) if label not in novel)
 
 
 def _pascal(folder: str, fold: int, part: FoldPart) -> Iterator[tuple[str, int]]:
     file, own = _file(folder, fold, part, "txt"), fold_classes("pascal-5i", fold, "novel")
     for number, line in read_user_lines(file, "fold list"):
-        found = FOLD_LINE.fullmatch(line)
-        if found is None or int(found[2]) not in own:
+        match = FOLD_LINE.fullmatch(line)
+        if match is None or int(match[2]) not in own:
             raise InputError(
                 f"{file} line {number} is {line[:60]!a}, expected ID__CLASS with a class from {own[0]:02d} to "
-                f"{own[-1]:02d}; give the lists of Pascal-5i as they are published"
+                f"{own[-1]:02d}; use the published lists of Pascal-5i"
             )
-        yield image_id(found[1]), int(found[2])
+        yield image_id(match[1]), int(match[2])
 
 
 def _coco(folder: str, fold: int, part: FoldPart) -> Iterator[tuple[str, int]]:
     file = _file(folder, fold, part, "pkl")
     with open_user_file(file, "fold list") as stream:
-        held = plain_values(stream.read(), file)
+        names_by_class = plain_values(stream.read(), file)
     expected = fold_classes("coco-20i", fold, part)
-    if not isinstance(held, dict):
-        raise InputError(f"{file} holds no names by class; give the lists of COCO-20i as they are published")
-    for key, names in held.items():
+    if not isinstance(names_by_class, dict):
+        raise InputError(f"{file} does not hold names by class; use the published lists of COCO-20i")
+    for key, names in names_by_class.items():
         is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
         if not isinstance(key, int) or not is_list or (names and key + 1 not in expected):
             raise InputError(
-                f"{file} has something else under {str(key)[:20]!a} than names of pictures of fold {fold}'s {part} "
-                "classes; give the lists of COCO-20i as they are published"
+                f"{file} has an unexpected entry {str(key)[:20]!a}: expected names of pictures of fold {fold}'s {part} "
+                "classes; use the published lists of COCO-20i"
             )
     for label in expected:
-        yield from ((image_id(name), label) for name in held.get(label - 1, ()))
+        yield from ((image_id(name), label) for name in names_by_class.get(label - 1, ()))
 
 
 def _file(folder: str, fold: int, part: FoldPart, suffix: str) -> str:

@@ -1,4 +1,4 @@
-"""A folder of pictures, or tar files of them, on disk or at a URL: the first folder of each path is its class."""
+"""A folder of pictures, or tar files of them, on disk or at a URL: the first folder of a path is the class."""
 
 import os
 import unicodedata
@@ -14,7 +14,7 @@ from ..pictures.tars import PACKED_TAR_SUFFIXES, tar_index
 from .layouts import FolderSource
 from .listing import PICTURE_SUFFIXES, Listing, PictureEntry, image_id
 
-_ONLY_CLASS = "object"  # of a dataset that has masks and no class folders
+_ONLY_CLASS = "object"  # for a dataset with masks but no class folders
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class _FolderPicture:
 
 
 def list_folder(source: FolderSource, known: ClassTable) -> Listing:
-    """The pictures in order of their names (of a tar: in its own order); hidden files and other files are passed over.
+    """The pictures by name, or in the order of the tar. Hidden files and other files are skipped.
 
-    Links to folders are not followed; links to files are listed, and judged when they are read.
+    Links to folders are not followed; links to files are listed and checked when they are read.
     """
     root = place(source.root)
     if root.uri.lower().endswith(PACKED_TAR_SUFFIXES) and not os.path.isdir(root.uri):
@@ -43,7 +43,9 @@ def list_folder(source: FolderSource, known: ClassTable) -> Listing:
     base, tar = split(root.uri) if _is_tar(root.uri) else (root, "")
     masks = place(source.masks) if source.masks else None
     if masks == root:
-        raise ConfigError(f"pictures and masks are both in {root}; keep the masks in a folder of their own")
+        raise ConfigError(
+            f"pictures and masks are both in {root}; move the masks to a folder of their own, named by --masks"
+        )
     tree = _Tree(base, masks, tar)
     classes = {picture.class_name for picture in tree.pictures()}
     if not classes:
@@ -56,11 +58,11 @@ def list_folder(source: FolderSource, known: ClassTable) -> Listing:
 
 @dataclass(frozen=True, slots=True)
 class _Tree:
-    """One dataset, walked twice: for its classes and for its entries."""
+    """The files of one dataset, walked twice: for classes and for entries."""
 
     base: Place
     masks: Place | None
-    tar: str  # the tar that is the dataset; "" where the folder is
+    tar: str  # the tar that is the dataset; "" if it is a folder
 
     def pictures(self) -> Iterator[_FolderPicture]:
         if self.tar:
@@ -97,15 +99,13 @@ class _Tree:
     def _members(self, archive: str) -> Iterator[_FolderPicture]:
         path = self.base.path(archive)
         if "::" in archive:
-            raise InputError(f"the name of {path} holds '::', which parts a member from its tar; rename the tar")
+            raise InputError(f"the name of {path} contains '::', which separates a member from its tar; rename the tar")
         try:
             index = tar_index(path)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise InputError(f"there is no tar {path}; check the path") from error
         if index.repeated:
-            raise InputError(
-                f"{path} holds {index.repeated!a} twice, and one id is one picture; pack it without repeats"
-            )
+            raise InputError(f"{path} holds {index.repeated!a} twice, and ids must be unique; pack it without repeats")
         for name in index.members:
             if os.path.splitext(name.lower())[1] not in PICTURE_SUFFIXES:
                 continue
@@ -115,7 +115,7 @@ class _Tree:
                 yield _FolderPicture(name, archive)
 
     def mask_of(self, picture: _FolderPicture) -> str:
-        """The mask's uri: relative where masks lie inside the dataset, a URL of its own elsewhere."""
+        """The uri of the mask: relative if masks lie inside the dataset, else a URL."""
         if self.masks is None:
             return ""
         stem = picture.path.rpartition(".")[0]
@@ -129,18 +129,18 @@ class _Tree:
 
 
 def _entries(tree: _Tree, table: ClassTable, unnamed: int | None) -> Iterator[PictureEntry]:
-    """`unnamed` is the class of pictures that lie in no class folder, if they have one."""
+    """`unnamed` is the class of pictures outside class folders, if any."""
     indices = {row.source_id: row.index for row in table.rows}
     for picture in tree.pictures():
         index = indices.get(picture.class_name) if picture.class_name else unnamed
         if picture.class_name and index is None:
             raise InputError(
-                f"the folder {picture.class_name} appeared in {tree.base} while it was listed; start again"
+                f"the folder {picture.class_name} appeared in {tree.base} during listing; run the command again"
             )
         if tree.masks and index is None:
             raise InputError(
-                f"{tree.base.path(picture.uri)} lies in no class folder, so nothing says what its mask shows; "
-                f"move it into the folder of its class"
+                f"{tree.base.path(picture.uri)} lies in no class folder, so the class of its mask is unknown; "
+                "move it into the folder of its class"
             )
         path = picture.path if tree.tar or not picture.archive else f"{picture.archive[:-4]}/{picture.path}"
         yield PictureEntry(image_id(path), picture.uri, () if index is None else (index,), mask=tree.mask_of(picture))
@@ -156,7 +156,7 @@ def _is_hidden(name: str) -> bool:
 
 def _tar_error(path: str) -> InputError:
     return InputError(
-        f"{path} is a compressed tar, in which no picture can be read alone; unpack it or make a plain .tar"
+        f"{path} is a compressed tar, whose pictures cannot be read one by one; unpack it or make a plain .tar"
     )
 
 

@@ -1,4 +1,4 @@
-"""The layouts of datasets that can be indexed: what a user says of each. Paths are absolute or URLs."""
+"""Options of each dataset layout that can be indexed. Paths are absolute or URLs."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class VocSource:
         "", "List in ImageSets/Segmentation or ImageSets/Main, such as train or trainval.", metavar="NAME"
     )
     list_file: str = option(
-        "", "File of ids, one a line, or a Pascal-5i fold list.", flag="list", path="file", metavar="FILE"
+        "", "File of ids, one per line, or a Pascal-5i fold list.", flag="list", path="file", metavar="FILE"
     )
     masks: str = option(
         "", "Folder of masks in ROOT: SegmentationClass or SegmentationClassAug.", path="inside root", metavar="FOLDER"
@@ -49,7 +49,7 @@ class VocSource:
 
         check_config(self)
         if bool(self.split) == bool(self.list_file):
-            raise ConfigError("a VOC dataset needs either --split NAME or --list FILE, to say which pictures; give one")
+            raise ConfigError("a VOC dataset needs either --split NAME or --list FILE; give one")
         for name, value in (("--split", self.split), ("--masks", self.masks)):
             if value and (fault := path_fault(value)):
                 raise ConfigError(f"{name} {value!a} {fault}; give a name inside {self.root}")
@@ -106,10 +106,12 @@ class TableSource:
     def __post_init__(self) -> None:
         check_config(self)
         if not self.file.lower().endswith((".csv", ".parquet")):
-            raise ConfigError(f"{self.file} is neither .csv nor .parquet; give a table of one of these kinds")
+            raise ConfigError(f"{self.file} is neither .csv nor .parquet; give a table in one of these formats")
         names = [unicodedata.normalize("NFC", name.strip()) for name in self.classes]
         if tuple(dict.fromkeys(filter(None, names))) != self.classes:
-            raise ConfigError(f"--classes {','.join(self.classes)} repeats a name, or has an empty one; name each once")
+            raise ConfigError(
+                f"--classes {','.join(self.classes)} repeats a name or has an empty one; give each name once"
+            )
 
 
 DatasetSource: TypeAlias = FolderSource | VocSource | CocoSource | Coco20iSource | TableSource

@@ -1,6 +1,6 @@
-"""What every dataset reader gives: where the pictures are, what they are called, and what is known of them.
+"""The result of every dataset reader: location, id and annotations of each picture.
 
-Listing reads names, lists and annotations; it opens no picture and no mask.
+Listing reads names, lists and annotations, but opens no picture and no mask.
 """
 
 import unicodedata
@@ -21,25 +21,25 @@ class PictureEntry:
 
     id: str
     uri: str
-    labels: tuple[int, ...] | None = ()  # class indices, sorted; None: to be read off the mask
+    labels: tuple[int, ...] | None = ()  # class indices, sorted; None: read from the mask
     split: str = ""
-    mask: str = ""  # a mask file; "" where there is none
-    shapes: str = ""  # a mask as COCO segments in JSON (see shapes.py), drawn when the unit runs
+    mask: str = ""  # a mask file, or ""
+    shapes: str = ""  # a mask as COCO segments in JSON (see shapes.py), drawn by the worker
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    root: str  # absolute path or URL that relative uris start from
+    root: str  # absolute path or URL; relative uris start here
     classes: ClassTable
     entries: Iterator[PictureEntry]  # read once, in the dataset's own stable order
-    # "indexed": pixel = class index; "binary": one object, painted with the entry's first label; "shapes": see Entry
+    # "indexed": pixel = class index; "binary": one object of the entry's first label; "shapes": see PictureEntry
     mask_kind: Literal["none", "indexed", "binary", "shapes"] = "none"
 
 
 def image_id(relative_path: str) -> str:
     """The id of a picture: its path in the dataset without extension, in Unicode form NFC.
 
-    Only a picture's extension is dropped, so `a.b` and `a.b.jpg` are both `a.b`, and `v1.2/x` stays whole.
+    Only picture extensions are dropped: `a.b` and `a.b.jpg` both become `a.b`, and `v1.2/x` stays as it is.
     """
     stem, dot, suffix = relative_path.rpartition(".")
     is_suffix = dot and f".{suffix.lower()}" in PICTURE_SUFFIXES

@@ -1,7 +1,7 @@
-"""Pickled lists of names, read without unpickling.
+"""Reads pickled lists of names without unpickling.
 
-A pickle is a program for a small machine. `pickletools` takes it apart and runs nothing; of its instructions those are
-followed here that make dicts, lists, whole numbers and text, and any other is refused: classes and calls among them.
+A pickle is a program for a small machine. `pickletools` disassembles it and runs nothing. This module follows only the
+instructions that make dicts, lists, whole numbers and text; it refuses all others, such as classes and calls.
 """
 
 import pickletools
@@ -18,13 +18,13 @@ _REMEMBER, _RECALL = {"PUT", "BINPUT", "LONG_BINPUT"}, {"GET", "BINGET", "LONG_B
 
 
 def plain_values(data: bytes, where: str) -> object:
-    """What a pickle of nothing but dicts, lists, whole numbers and text holds."""
+    """The value of a pickle that holds only dicts, lists, whole numbers and text."""
     try:
         return _run_instructions(pickletools.genops(data), where)
     except InputError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(f"{where} is no whole pickle ({str(error)[:80]}); copy or download it again") from error
+        raise InputError(f"{where} is not a complete pickle ({str(error)[:80]}); copy or download it again") from error
 
 
 def _run_instructions(instructions: Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]], where: str) -> object:
@@ -76,7 +76,6 @@ def _run_instructions(instructions: Iterator[tuple[pickletools.OpcodeInfo, Any, 
             case name:
                 what = f"{name} {argument}" if isinstance(argument, str) else name
                 raise InputError(
-                    f"{where} holds more than lists of names ({what[:80]}), which is not opened; "
-                    "give the list as its authors publish it"
+                    f"{where} holds more than lists of names ({what[:80]}) and is not opened; use the published list"
                 )
-    raise ValueError("it does not end")
+    raise ValueError("it has no end")

@@ -1,4 +1,4 @@
-"""The dataset readers by layout."""
+"""Selects the dataset reader of a layout."""
 
 from typing import assert_never
 
@@ -15,7 +15,7 @@ _NONE_KNOWN = ClassTable()
 
 
 def list_dataset(source: DatasetSource, known: ClassTable = _NONE_KNOWN) -> Listing:
-    """The pictures of a dataset; classes in `known` keep their index and new ones follow."""
+    """Lists a dataset; classes in `known` keep their index and new ones follow."""
     match source:
         case VocSource():
             return list_voc(source, known)

@@ -1,9 +1,9 @@
-"""Label maps drawn from COCO segments: polygons, and run lengths plain or compressed.
+"""Draws label maps from COCO segments: polygons, and plain or compressed run lengths.
 
-Run lengths are decoded here, because pycocotools trusts them and leaves its memory where they lie; polygons are drawn
-by pycocotools, whose rounding is what everybody's COCO masks have.
+Run lengths are decoded here, because pycocotools does not check them and may read or write outside its memory.
+Polygons are drawn by pycocotools, whose rounding is the standard for COCO masks.
 
-Shapes: H W the picture, R runs, C characters of a compressed run-length string.
+Letters: H W the picture, R runs, C characters of a compressed run-length string.
 """
 
 import json
@@ -16,17 +16,17 @@ from pycocotools import mask as coco_mask  # type: ignore[import-untyped]
 from ..classes import BACKGROUND, IGNORE
 from ..errors import Reason, RowFailed
 
-_MAX_OUTLINE_PX = 10_000_000  # pycocotools keeps five points a pixel in memory that it does not check for
+_MAX_OUTLINE_PX = 10_000_000  # pycocotools allocates five points per pixel unchecked
 
 
 def draw_shapes(shapes: str, width: int, height: int) -> UInt8[np.ndarray, "H W"]:
-    """A map of class indices: crowds are ignore, objects lie over them, smaller over larger, later over equal.
+    """A map of class indices. Crowds are ignore; objects lie over crowds, smaller over larger, later over equal ones.
 
-    The row fails as mask_size where the segments are of another size, as mask_undecodable where they cannot be drawn.
+    The row fails as mask_size if the segments have another size, as mask_undecodable if they cannot be drawn.
     """
     content = _parse_shapes(shapes)
     declared = (content.get("width"), content.get("height"))
-    if any(given not in (None, actual) for given, actual in zip(declared, (width, height), strict=True)):
+    if any(stated not in (None, actual) for stated, actual in zip(declared, (width, height), strict=True)):
         raise RowFailed(
             Reason.MASK_SIZE,
             f"annotated as {declared[0]}x{declared[1]}, the picture is {width}x{height} (width x height)",
@@ -57,7 +57,7 @@ def _undecodable(detail: str) -> RowFailed:
 
 
 def _area(segment: dict[str, Any], width: int, height: int) -> float:
-    """As annotated, since that is what other tools sort by; counted where it is not."""
+    """The annotated area, which other tools sort by; the drawn pixels if there is none."""
     if segment["area"] is None:
         return float(_draw_segment(segment, width, height).sum())
     if not _is_number(segment["area"]):
@@ -66,7 +66,7 @@ def _area(segment: dict[str, Any], width: int, height: int) -> float:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value from JSON is a number that a picture can have: neither NaN, infinite nor astronomical."""
+    """Whether a JSON value is a plausible number: not NaN, infinite or astronomical."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -1e12 < value < 1e12
 
 
@@ -115,9 +115,9 @@ def _plain(counts: Any) -> Int64[np.ndarray, " R"]:
 
 
 def _decompress_runs(counts: str) -> Int64[np.ndarray, " R"]:
-    """The runs of a compressed string: five bits a character, low ones first, 32 says more follow, 16 is the sign.
+    """The runs of a compressed string: five bits per character, low bits first; 32 means more follow, 16 is the sign.
 
-    From the fourth run on, what is written is the difference to the run before the last (maskApi.c, rleToString).
+    From the fourth run on, the string holds the difference to the run two before (maskApi.c, rleToString).
     """
     try:
         bits_C = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
@@ -141,7 +141,7 @@ def _decompress_runs(counts: str) -> Int64[np.ndarray, " R"]:
 
 
 def _from_runs(runs_R: Int64[np.ndarray, " R"], width: int, height: int) -> Bool[np.ndarray, "H W"]:
-    """Runs go down the columns and begin with the outside."""
+    """Runs go down the columns and start outside."""
     if (runs_R < 0).any() or int(runs_R.sum()) != width * height:
         raise _undecodable(f"run lengths do not add up to the {width * height} pixels of {width}x{height}")
     inside = np.arange(len(runs_R)) % 2 == 1

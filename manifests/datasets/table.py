@@ -1,4 +1,4 @@
-"""A CSV or Parquet table of pictures: one row a picture, read in pieces however long it is."""
+"""A CSV or Parquet table with one row per picture, read in bounded memory."""
 
 import csv
 import io
@@ -17,9 +17,9 @@ from .layouts import TableSource
 from .listing import Listing, PictureEntry, image_id
 
 COLUMNS = ("path", "uri", "id", "label", "labels", "split", "mask")  # path = uri, label = labels
-LABEL_SEPARATOR = "|"  # not the semicolon, which parts columns where commas are decimal
+LABEL_SEPARATOR = "|"  # not a semicolon, which separates columns in some locales
 
-_ONLY_CLASS = "object"  # of a table that has binary masks and no labels
+_ONLY_CLASS = "object"  # for a table with binary masks but no labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,33 +27,35 @@ class _Row:
     where: str  # for messages
     path: str
     id: str
-    labels: tuple[str, ...] | None  # None where the table has no such column
+    labels: tuple[str, ...] | None  # None if the table has no such column
     split: str
     mask: str
 
 
 def list_table(source: TableSource, known: ClassTable) -> Listing:
-    """The pictures in the table's order. It is read twice: for the classes, and for the entries."""
+    """The pictures in table order. The table is read twice: for classes and for entries."""
     root = place(source.root) if source.root else split(source.file)[0]
-    found: set[str] = set()
+    names: set[str] = set()
     has_rows = has_masks = has_labels = False
     for row in _rows(source, root):
         has_rows, has_masks, has_labels = True, has_masks or bool(row.mask), row.labels is not None
         _check_labels(source, row)
-        found.update(row.labels or ())
+        names.update(row.labels or ())
     if not has_rows:
         raise InputError(f"{source.file} has no rows; give one row per picture")
     mask_kind = source.mask_kind if has_masks else "none"
     if mask_kind == "binary" and not has_labels:
-        found.add(_ONLY_CLASS)
-    table = _table(source, known, sorted(found))
+        names.add(_ONLY_CLASS)
+    table = _table(source, known, sorted(names))
     if mask_kind == "indexed" and not has_labels and not table.rows:
-        raise InputError(f"{source.file} has masks of class indices and no labels to name them; pass --classes")
+        raise InputError(
+            f"{source.file} has masks of class indices but no labels that name the classes; pass --classes"
+        )
     return Listing(root.uri, table, _entries(source, root, table), mask_kind)
 
 
-def _table(source: TableSource, known: ClassTable, found: Sequence[str]) -> ClassTable:
-    table = known.with_classes((name, name) for name in source.classes or found)
+def _table(source: TableSource, known: ClassTable, names: Sequence[str]) -> ClassTable:
+    table = known.with_classes((name, name) for name in source.classes or names)
     return check_order(table, source.classes)
 
 
@@ -67,7 +69,8 @@ def _entries(source: TableSource, root: Place, table: ClassTable) -> Iterator[Pi
             names = (_ONLY_CLASS,)
         if names and (unknown := [name for name in names if name not in indices]):
             raise InputError(
-                f"{row.where} of {source.file} has a new label {unknown[0]}, it changed while read; start again"
+                f"{row.where} of {source.file} has a new label {unknown[0]}: "
+                "the file changed while it was read; run the command again"
             )
         labels = None if names is None else tuple(sorted(indices[name] for name in names))
         yield PictureEntry(row.id, row.path, labels, row.split, row.mask)
@@ -80,8 +83,8 @@ def _check_labels(source: TableSource, row: _Row) -> None:
         )
     if row.mask and source.mask_kind == "binary" and row.labels is not None and len(row.labels) != 1:
         raise InputError(
-            f"{row.where} of {source.file} has a binary mask and {len(row.labels)} labels, expected one label to paint "
-            f"it with; give it one, or use --mask-kind indexed"
+            f"{row.where} of {source.file} has a binary mask and {len(row.labels)} labels, expected one; "
+            f"give it one label, or use --mask-kind indexed"
         )
 
 
@@ -94,7 +97,7 @@ def _rows(source: TableSource, root: Place) -> Iterator[_Row]:
         given_id = unicodedata.normalize("NFC", _text(cells.get("id"), here, "id"))
         if "id" in cells and (not given_id or "\0" in given_id):
             raise InputError(
-                f"{here} has id {given_id!a}; give every row one without NUL bytes, or leave the column out"
+                f"{here} has id {given_id!a}; give every row an id without NUL bytes, or leave the column out"
             )
         labels = _label_names(cells.get("label", cells.get("labels")), here)
         yield _Row(
@@ -108,7 +111,7 @@ def _rows(source: TableSource, root: Place) -> Iterator[_Row]:
 
 
 def _id_path(path: str) -> str:
-    """The path that an id is made of: a URL's without scheme and host, a tar member's inside its tar."""
+    """The path that becomes the id: without scheme and host of a URL, without the tar of a member."""
     if path.startswith(TAR_SCHEME):
         return path.removeprefix(TAR_SCHEME).rpartition("::")[0]
     return path.partition("://")[2].partition("/")[2] if "://" in path else path
@@ -130,7 +133,7 @@ def _label_names(value: Any, where: str) -> tuple[str, ...]:
 
 
 def _relative(root: Place, path: str, what: str) -> str:
-    """A path as the listing keeps it: relative to the root, or a URL that lies elsewhere."""
+    """The path in the listing: relative to the root, or a URL outside it."""
     if path.startswith(TAR_SCHEME):
         member, _, archive = path.removeprefix(TAR_SCHEME).rpartition("::")
         if not member:
@@ -162,7 +165,9 @@ def _csv_rows(file: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 if cells:
                     yield where, dict(zip(header, cells, strict=True))
         except (csv.Error, UnicodeDecodeError) as error:
-            raise InputError(f"{file} cannot be read as CSV in UTF-8 at line {lines.line_num + 1}: {error}") from error
+            raise InputError(
+                f"{file} cannot be read as CSV in UTF-8 at line {lines.line_num + 1}: {error}; correct it"
+            ) from error
 
 
 def _parquet_rows(file: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -179,7 +184,7 @@ def _parquet_rows(file: str) -> Iterator[tuple[str, dict[str, Any]]]:
                     number += 1
                     yield f"row {number}", cells
         except (pyarrow.ArrowException, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the format's
+            if isinstance(error, OSError) and error.errno is not None:  # a fault of the disk, not of the format
                 raise
             raise InputError(f"{file} cannot be read as Parquet: {error}; write or copy it again") from error
 
@@ -188,10 +193,15 @@ def _check_columns(file: str, names: Iterable[str]) -> None:
     names = list(names)
     wrong = [name for name in names if name not in COLUMNS]
     if wrong:
-        raise InputError(f"{file} has a column {wrong[0]!a}; known are {', '.join(COLUMNS)}: rename it or leave it out")
+        raise InputError(
+            f"{file} has an unknown column {wrong[0]!a}, expected some of {', '.join(COLUMNS)}; "
+            "rename it or leave it out"
+        )
     if len(set(names)) < len(names) or {"path", "uri"} <= set(names) or {"label", "labels"} <= set(names):
-        raise InputError(f"{file} gives a column twice ({', '.join(names)}); path is uri and label is labels, keep one")
+        raise InputError(
+            f"{file} has a column twice ({', '.join(names)}): path equals uri, label equals labels; keep one of each"
+        )
     if not {"path", "uri"} & set(names):
         raise InputError(
-            f"{file} has no column path; known are {', '.join(COLUMNS)}, with their names in the first line"
+            f"{file} has no column path: known columns are {', '.join(COLUMNS)}; put their names in the first line"
         )

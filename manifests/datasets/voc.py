@@ -1,4 +1,4 @@
-"""PASCAL VOC: JPEGImages, Annotations, ImageSets and folders of masks, whole or as the Pascal-5i lists cut it up."""
+"""PASCAL VOC: JPEGImages, Annotations, ImageSets and mask folders, by split or by Pascal-5i fold list."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -16,16 +16,16 @@ from .listing import Listing, PictureEntry, image_id
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 _CLASS_LIST_LINE = re.compile(r"\S+\s+(-1|0|1)")  # ImageSets/Main/cat_train.txt
-_PAIR_LINE = re.compile(r"/?JPEGImages/(\S+)\s+/?Segmentation\w*/\S+")  # the picture and mask lists of SBD's users
+_PAIR_LINE = re.compile(r"/?JPEGImages/(\S+)\s+/?Segmentation\w*/\S+")  # lists of picture and mask, common with SBD
 
 
 def list_voc(source: VocSource, known: ClassTable) -> Listing:
-    """The pictures of one split or list, in its order; a listed picture that is absent is listed all the same."""
+    """The pictures of one split or list, in its order, including pictures whose file is missing."""
     root = place(source.root)
     pictures = frozenset(root.join("JPEGImages").names())
     if not pictures:
-        found = ", ".join(islice(root.names(), 3)) or "nothing"
-        raise InputError(f"no pictures in {root}/JPEGImages; give the folder that holds JPEGImages (found {found})")
+        sample = ", ".join(islice(root.names(), 3)) or "nothing"
+        raise InputError(f"no pictures in {root}/JPEGImages; give the folder that holds JPEGImages (found {sample})")
     if source.masks and next(root.names(source.masks), None) is None:
         raise InputError(f"no masks in {root}/{source.masks}; check --masks (SegmentationClass, SegmentationClassAug)")
     table = number_classes(known, VOC_CLASSES)
@@ -47,11 +47,11 @@ def _entries(
 
 
 def _read_ids(root: Place, source: VocSource) -> dict[str, set[int]]:
-    """Ids in order of first appearance, each with the classes that the list itself gives it."""
+    """Ids in order of first appearance, with the classes that the list gives them."""
     file = source.list_file or _split_file(root, source.split)
     lines = list(read_user_lines(file, "list file"))
     if not lines:
-        raise InputError(f"{file} lists no pictures; it should hold one id per line")
+        raise InputError(f"{file} lists no pictures; write one id per line")
     is_fold = FOLD_LINE.fullmatch(lines[0][1]) is not None
     listed: dict[str, set[int]] = {}
     for number, line in lines:
@@ -69,11 +69,9 @@ def _parse_line(line: str, is_fold: bool, where: str) -> tuple[str, set[int]]:
         if not 1 <= int(match[2]) <= len(VOC_CLASSES):
             raise InputError(f"{where} gives class {match[2]}, expected 01 to {len(VOC_CLASSES)}; check the list")
     elif is_fold:
-        raise InputError(
-            f"{where} is {line!a} without a class, while the first line is ID__CLASS; use one form throughout"
-        )
+        raise InputError(f"{where} is {line!a}, expected ID__CLASS as in the first line; use one form throughout")
     elif _CLASS_LIST_LINE.fullmatch(line):
-        raise InputError(f"{where} is {line!a}: a list of one class, not of pictures; give a list of ids")
+        raise InputError(f"{where} is {line!a}, which is a list of one class; give a list of ids")
     else:
         match = _PAIR_LINE.fullmatch(line)
         name = match[1] if match else line
@@ -89,15 +87,15 @@ def _split_file(root: Place, split: str) -> str:
         if root.exists(name):
             return root.path(name)
     lists = [name.removeprefix("ImageSets/") for name in root.names("ImageSets")]
-    there = [name for name in lists if not (name.startswith("Main/") and "_" in name)]  # those are of one class each
+    available = [name for name in lists if not (name.startswith("Main/") and "_" in name)]  # not lists of one class
     raise InputError(
         f"no split {split} in {root}: looked for {' and '.join(names)}, "
-        f"found {', '.join(there[:8]) or 'no lists'}; name one of them, or give --list FILE"
+        f"found {', '.join(available[:8]) or 'no lists'}; choose one with --split, or give --list FILE"
     )
 
 
 def _labels(root: Place, source: VocSource, listed: dict[str, set[int]]) -> Iterable[tuple[int, ...] | None]:
-    """One value per listed picture, in order."""
+    """The labels of every listed picture, in order."""
     if source.labels_from == "masks":
         return (None for _ in listed)
     if any(listed.values()):
@@ -115,25 +113,25 @@ def _labels(root: Place, source: VocSource, listed: dict[str, set[int]]) -> Iter
 
 
 def _xml_labels(root: Place, name: str) -> tuple[int, ...]:
-    """The classes of the picture's objects; one marked difficult does not count, as in ImageSets/Main."""
+    """The classes of the picture's objects, without difficult ones, as in ImageSets/Main."""
     try:
         objects = ElementTree.fromstring(root.read(name)).findall("object")
     except ElementTree.ParseError as error:
         raise InputError(f"{root.path(name)} is not XML: {error}; restore the file") from error
     labels: set[int] = set()
-    for found in objects:
-        name_of_class = (found.findtext("name") or "").strip()
-        if name_of_class not in VOC_CLASSES:
+    for item in objects:
+        class_name = (item.findtext("name") or "").strip()
+        if class_name not in VOC_CLASSES:
             raise InputError(
-                f"{root.path(name)} names class {name_of_class!a}, which is none of VOC's 20; correct the file"
+                f"{root.path(name)} names class {class_name!a}, expected one of VOC's 20; correct the file"
             )
-        if (found.findtext("difficult") or "").strip() != "1":
-            labels.add(VOC_CLASSES.index(name_of_class) + 1)
+        if (item.findtext("difficult") or "").strip() != "1":
+            labels.add(VOC_CLASSES.index(class_name) + 1)
     return tuple(sorted(labels))
 
 
 def _image_set_labels(root: Place, split: str) -> dict[str, tuple[int, ...]]:
-    """Labels by id from ImageSets/Main: 1 is present, -1 absent, and 0, "difficult objects only", is absent too."""
+    """Labels by id from ImageSets/Main: 1 is present; -1 (absent) and 0 (only difficult objects) are not."""
     labels: dict[str, tuple[int, ...]] = {}
     for part in dict.fromkeys(["trainval", *([split] if split else [])]):
         names = [f"ImageSets/Main/{name}_{part}.txt" for name in VOC_CLASSES]
@@ -144,7 +142,9 @@ def _image_set_labels(root: Place, split: str) -> dict[str, tuple[int, ...]]:
             for number, line in read_user_lines(root.path(name), "list file"):
                 picture, _, value = line.replace("\t", " ").rpartition(" ")
                 if value not in ("1", "0", "-1"):
-                    raise InputError(f"{root.path(name)} line {number} is {line!a}, expected an id and 1, 0 or -1")
+                    raise InputError(
+                        f"{root.path(name)} line {number} is {line!a}, expected an id and 1, 0 or -1; correct it"
+                    )
                 of_part.setdefault(picture.strip(), set()).update({index} if value == "1" else ())
         labels |= {picture: tuple(sorted(present)) for picture, present in of_part.items()}
     return labels

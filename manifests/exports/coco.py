@@ -1,8 +1,8 @@
-"""COCO: pictures in one folder, and for each split a JSON of instances with compressed run lengths.
+"""COCO: pictures in one folder, and one JSON per split of instances with compressed run lengths.
 
-A class in a picture is one annotation, however many objects it is: which pixels are whose is not known. Undecided
-pixels are a crowd of each class that was looked for in the picture, which COCOeval neither rewards nor blames; trainers
-leave crowds out, so to them such pixels are background. Categories are the classes of the dataset with its own numbers.
+Each class in a picture is one annotation, because objects of one class are not separated. Undecided pixels are a crowd
+of each class that was looked for in the picture: COCOeval ignores crowds, and trainers treat them as background.
+Categories are the classes of the dataset with their own numbers.
 
 Letters: H W pixels.
 """
@@ -21,13 +21,13 @@ from ..files.atomic import HashingWriter
 from ..files.sealed import Json
 from .export import Export, ExportPicture
 
-_IDS = 1024  # kept free for the annotations of each picture
-_FIRST_CROWD = 512  # among them
+_IDS = 1024  # annotation ids reserved per picture
+_FIRST_CROWD = 512  # crowd ids start here
 _NO_CROWD = "undecided pixels that become background, of pictures where no class was looked for"
 
 
 class _Instances:
-    """The JSON of a split: annotations as they come, and at the end the images, which are short enough to be kept."""
+    """The JSON of a split: annotations are streamed, images are collected and written at the end."""
 
     def __init__(self, stream: HashingWriter, head: bytes) -> None:
         self._stream = stream
@@ -57,15 +57,15 @@ def write(export: Export) -> None:
                 instances[example.split] = _Instances(stream, head)
             export.folder.write(f"images/{example.picture_name}", example.picture)
             instances[example.split].add(example, _annotations(example, export))
-        for each in instances.values():
-            each.end()
+        for split_instances in instances.values():
+            split_instances.end()
 
 
 def _head(export: Export) -> bytes:
-    """Everything but annotations and images, without the closing bracket."""
+    """The JSON without annotations, images and the closing bracket."""
     plan = export.labels.artifact.plan
     source_ids = {row["index"]: row["source_id"] for row in plan.facts["classes"]}
-    told: dict[str, Json] = {
+    head: dict[str, Json] = {
         "info": {"description": plan.facts["title"], "version": plan.fingerprint},
         "licenses": [{"id": number, "name": name} for number, name in enumerate(export.licences, 1)],
         "categories": [
@@ -73,18 +73,20 @@ def _head(export: Export) -> bytes:
             for label, name in export.class_names().items()
         ],
     }
-    return _json_bytes(told)[:-1]
+    return _json_bytes(head)[:-1]
 
 
 def _annotations(example: ExportPicture, export: Export) -> Iterator[dict[str, Json]]:
-    told = {each["class"]: {"source": each["source"], "score": each["score"]} for each in example.row["objects"]}
+    attributes = {
+        entry["class"]: {"source": entry["source"], "score": entry["score"]} for entry in example.row["objects"]
+    }
     for label in example.classes():
         segment = segment_of(example.label_HW == label)
-        yield _annotation(example, label, label, 0, segment) | {"attributes": told.get(label, {})}
+        yield _annotation(example, label, label, 0, segment) | {"attributes": attributes.get(label, {})}
     ignored_HW = example.label_HW == IGNORE
     if not ignored_HW.any():
         return
-    looked_for = sorted({*example.classes(), *told, *(example.row["labels"] or ())})
+    looked_for = sorted({*example.classes(), *attributes, *(example.row["labels"] or ())})
     if not looked_for:
         export.lost[_NO_CROWD] += int(ignored_HW.sum())
         return
@@ -101,7 +103,7 @@ def _annotation(
 
 
 def segment_of(inside_HW: Bool[np.ndarray, "H W"]) -> dict[str, Json]:
-    """The part of an annotation that says where it is."""
+    """Area, box and run lengths of an annotation."""
     runs: Any = coco_mask.encode(np.asfortranarray(inside_HW, np.uint8))
     return {
         "area": int(coco_mask.area(runs)),

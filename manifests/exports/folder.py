@@ -1,6 +1,6 @@
-"""A folder that is there whole or not at all: built beside its place, and moved there when everything is in it.
+"""Writes a folder completely or not at all: it is built beside the target and moved there at the end.
 
-What an export has written is listed in a file of its own, and nothing else is ever replaced.
+An export lists the files it wrote, and only those files are ever replaced.
 """
 
 import json
@@ -19,7 +19,7 @@ MARK = "maskmill-export.json"
 
 
 class Folder:
-    """A folder while it is written; its files are counted as they come."""
+    """A folder that is being written; it counts its files."""
 
     def __init__(self, at: Place) -> None:
         self._at = at
@@ -31,37 +31,37 @@ class Folder:
 
     @contextmanager
     def stream(self, name: str) -> Iterator[HashingWriter]:
-        """A file that is written piece by piece."""
+        """A file to write in pieces."""
         with atomic.building(self._at, name) as stream:
             yield stream
         self.bytes_of[name] = stream.size
 
 
 def target_of(out: str) -> Place:
-    """The folder that a user named, links followed; it must be one of this machine."""
+    """The local folder at `out`, with links resolved."""
     target = place(out)
     if not target.is_local:
-        raise ConfigError(f"{out} is a URL, and an export is a folder of this machine; give a path as --out")
+        raise ConfigError(f"{out} is a URL, expected a local folder; give a path as --out")
     return Place(os.path.realpath(target.uri))
 
 
 @contextmanager
 def whole_folder(target: Place, overwrite: bool, mark: dict[str, Json]) -> Iterator[Folder]:
-    """Gives a folder to write, which lies at the target when the block ends without an error.
+    """Yields a folder to write; it appears at the target if the block ends without an error.
 
-    `mark` is told in the list of what was written, and may still grow while the block runs.
+    `mark` is stored with the list of written files, and the block may still add to it.
     """
     part, replaced = _beside(target, "part"), _beside(target, "replaced")
     with hold_lock(part):
         try:
             _recover(target, replaced)
             check_target(target, overwrite)
-            _clear(part)  # of what a killed export left
+            _clear(part)  # leftovers of a killed export
             folder = Folder(part)
             yield folder
             mark["files"] = sorted(folder.bytes_of)
             folder.write(MARK, json.dumps(mark, ensure_ascii=False, indent=1).encode() + b"\n")
-            check_target(target, overwrite)  # once more, since this may have taken hours
+            check_target(target, overwrite)  # again, since the block may have taken hours
             _put_in_place(part, target, replaced)
         except BaseException:
             _clear(part)
@@ -72,22 +72,22 @@ def whole_folder(target: Place, overwrite: bool, mark: dict[str, Json]) -> Itera
 
 
 def check_target(target: Place, overwrite: bool) -> None:
-    """Refuses a folder that holds anything but, where it may be replaced, what an export wrote."""
+    """Refuses a folder with content; with `overwrite`, accepts one that holds only files of an export."""
     atomic.check_can_write(target)
     if not target.exists():
         return
-    found = set(target.names()) - {LOCK}
-    if not found:
+    names = set(target.names()) - {LOCK}
+    if not names:
         return
     if not overwrite:
         raise ConfigError(
-            f"{target} is not empty; choose another --out, or pass --overwrite if an export lies there that may go"
+            f"{target} is not empty; choose another --out, or pass --overwrite to replace an export there"
         )
-    if MARK not in found:
+    if MARK not in names:
         raise ConfigError(
-            f"{target} holds no {MARK}, so no export wrote it and --overwrite leaves it alone; choose another --out"
+            f"{target} is not an export: it holds no {MARK}, so --overwrite does not replace it; choose another --out"
         )
-    if strangers := sorted(found - read_file_list(target)):
+    if strangers := sorted(names - read_file_list(target)):
         raise ConfigError(
             f"{target} holds {len(strangers)} files that its export did not write, the first is {strangers[0]!r}; "
             "move them away or choose another --out"
@@ -95,16 +95,16 @@ def check_target(target: Place, overwrite: bool) -> None:
 
 
 def read_file_list(folder: Place) -> frozenset[str]:
-    """The files that an export has written there, as its list says."""
+    """The files that an export wrote, according to its list."""
     try:
         files = json.loads(folder.read(MARK))["files"]
-        return frozenset([MARK, LOCK, *(str(each) for each in files)])
+        return frozenset([MARK, LOCK, *map(str, files)])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return frozenset([LOCK])
 
 
 def _put_in_place(part: Place, target: Place, replaced: Place) -> None:
-    atomic.remove_directory(target)  # where it is empty
+    atomic.remove_directory(target)  # if it is empty
     if target.exists():
         atomic.move_directory(target, replaced)
     atomic.move_directory(part, target)
@@ -113,7 +113,7 @@ def _put_in_place(part: Place, target: Place, replaced: Place) -> None:
 
 
 def _recover(target: Place, replaced: Place) -> None:
-    """Ends what an export that was killed between its last two steps left undone."""
+    """Completes or undoes the replacement of an export that was killed between its last two steps."""
     if not replaced.exists():
         return
     if target.exists() and any(target.names()):
@@ -124,17 +124,17 @@ def _recover(target: Place, replaced: Place) -> None:
 
 
 def _remove_written(folder: Place) -> None:
-    """The list of what was written goes last, so that a second try knows what the first did."""
-    found, ours = list(folder.names()), read_file_list(folder)
-    atomic.discard(folder, [each for each in found if each in ours and each != MARK])
-    if MARK in found:
+    """Removes the file list last, so that a second try still knows what to remove."""
+    names, ours = list(folder.names()), read_file_list(folder)
+    atomic.discard(folder, [name for name in names if name in ours and name != MARK])
+    if MARK in names:
         atomic.remove(folder, MARK)
     atomic.remove_directory(folder)
 
 
 def _clear(part: Place) -> None:
-    atomic.discard(part, [each for each in part.names() if each != LOCK])
-    atomic.remove_directory(part)  # the empty ones in it; itself holds the lock
+    atomic.discard(part, [name for name in part.names() if name != LOCK])
+    atomic.remove_directory(part)  # only empty folders inside: the lock stays
 
 
 def _beside(target: Place, what: str) -> Place:

@@ -1,13 +1,13 @@
-"""The table of formats that a dataset is exported to; the module of a format has its name, and a function `write`."""
+"""The export formats. The module of a format has its name and a function `write`."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-if TYPE_CHECKING:  # what writes is imported when it is asked for
+if TYPE_CHECKING:  # formats are imported on demand
     from .export import Export
 
-# Name → what is written, as `maskmill export --help` has it.
+# Name → description in `maskmill export --help`.
 FORMATS: Mapping[str, str] = {
     "coco": "instances_SPLIT.json with run lengths, for pycocotools, detectron2, CVAT",
     "voc": "JPEGImages, SegmentationClass, ImageSets and labelmap.txt, for CVAT and VOC readers",
@@ -20,5 +20,5 @@ FORMATS: Mapping[str, str] = {
 
 
 def writer(name: str) -> "Callable[[Export], None]":
-    """What writes the examples of an export into its folder."""
+    """The function that writes an export in a format."""
     return cast("Callable[[Export], None]", import_module(f".{name}", __package__).write)

@@ -1,7 +1,7 @@
-"""Hugging Face: Parquet files of each split with pictures and masks inside, and a card that names them.
+"""Hugging Face: Parquet files per split with pictures and masks inside, and a card that lists them.
 
-`datasets.load_dataset(DIR)` reads it by the card and `load_dataset("parquet", data_files=…)` without. A mask comes as a
-Pillow image whose values are classes; `labels` has their names.
+`datasets.load_dataset(DIR)` reads the card; `load_dataset("parquet", data_files=…)` needs none. A mask loads as a
+Pillow image whose values are classes; the feature `labels` has their names.
 """
 
 import re
@@ -17,8 +17,8 @@ from ..pictures.palette import encode_label_map
 from ..published.schema import IMAGE, OBJECT, schema_for_hugging_face
 from .export import Export, ExportPicture, one_line
 
-_FILE_BYTES = 500 * 10**6  # as the Hub wants them
-_GROUP_BYTES = 32 * 2**20  # what a reader of one row decodes at most
+_FILE_BYTES = 500 * 10**6  # file size that the Hub recommends
+_GROUP_BYTES = 32 * 2**20  # the most that a reader of one row decodes
 _GROUP_ROWS = 100
 _COLUMNS = {
     "id": pa.string(),
@@ -43,13 +43,13 @@ def write(export: Export) -> None:
 
 
 class _SplitFiles:
-    """The files of a split, each begun where the one before is large enough."""
+    """The files of a split; a new one starts when the last is large enough."""
 
     def __init__(self, export: Export, split: str, schema: pa.Schema) -> None:
         self._folder, self._split, self._schema = export.folder, split, schema
         self._rows: list[dict[str, Json]] = []
-        self._bytes = 0  # of the rows that wait
-        self._written = 0  # of the file that is open
+        self._bytes = 0  # of the buffered rows
+        self._written = 0  # to the open file
         self._count = 0
         self._stack = ExitStack()
         self._writer: pq.ParquetWriter | None = None
@@ -86,7 +86,7 @@ class _SplitFiles:
 
 
 def _schema(names: Mapping[int, str]) -> pa.Schema:
-    listed = ["background", *names.values()]  # whose numbers begin at 0
+    listed = ["background", *names.values()]  # ClassLabel numbers start at 0
     labels = {"feature": {"names": listed, "_type": "ClassLabel"}, "_type": "List"}
     return schema_for_hugging_face(_COLUMNS, {"labels": labels})
 
@@ -102,7 +102,7 @@ def _row(example: ExportPicture) -> dict[str, Json]:
 
 
 def _split(name: str) -> str:
-    """Splits are words to `datasets`, and one that is called all would be all of them."""
+    """A split name that `datasets` accepts: word characters, and not `all`, which means all splits."""
     word = re.sub(r"\W", "_", name)
     return "all_" if word == "all" else word
 
@@ -112,7 +112,7 @@ def _card(export: Export, names: Mapping[int, str], splits: Sequence[str]) -> st
     files = "".join(f"  - split: {split}\n    path: data/{split}-*.parquet\n" for split in splits)
     table = {BACKGROUND: "background", **names, IGNORE: "undecided"}
     classes = "".join(f"| {label} | {_cell(name)} |\n" for label, name in table.items())
-    licences = "".join(f"- {_cell(each)}\n" for each in export.licences)
+    licences = "".join(f"- {_cell(name)}\n" for name in export.licences)
     return (
         f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n# {one_line(facts['title'])}\n\n"
         f"Values of `mask`:\n\n| value | class |\n|---|---|\n{classes}\n"

@@ -1,7 +1,7 @@
-"""Label Studio: pictures, tasks whose predictions are brushes, and a labelling config of the same classes.
+"""Label Studio: pictures, tasks with brush predictions, and a labelling config of the same classes.
 
-Undecided pixels are a brush of their own, so that whoever corrects them sees where to look. Tasks name a picture as
-Label Studio's local files do, from the folder that LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT says: this export's.
+Undecided pixels get a brush of their own, which shows annotators where to look. Tasks name pictures as local files of
+Label Studio: set LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT to the folder of this export.
 """
 
 import json
@@ -16,7 +16,7 @@ from .brush import encode_brush
 from .export import Export, ExportPicture, one_line
 from .parts import Parts
 
-_FILE_BYTES = 100 * 10**6  # less than what a server takes at once unless told otherwise
+_FILE_BYTES = 100 * 10**6  # below the default upload limit of a server
 _UNDECIDED = "undecided"
 
 

@@ -1,4 +1,4 @@
-"""Files of a bounded size, one after the other, for each split of its own."""
+"""Numbered files of bounded size, one series per split."""
 
 from contextlib import ExitStack
 from types import TracebackType
@@ -8,7 +8,7 @@ from .folder import Folder
 
 
 class Parts:
-    """Pieces that belong together stay in one file; a file is begun where the next piece would make it too large."""
+    """A piece is never divided; a new file starts if the next piece would make this one too large."""
 
     def __init__(
         self, folder: Folder, pattern: str, max_bytes: int, begin: bytes = b"", between: bytes = b"", end: bytes = b""
@@ -45,7 +45,7 @@ class Parts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """After an error the files are closed as they are; the folder around them goes."""
+        """After an error, files are closed unfinished; the folder is removed."""
         for split in list(self._open):
             if kind is None:
                 self._close(split)

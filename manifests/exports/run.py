@@ -1,11 +1,11 @@
-"""A dataset written as another tool reads it: all of it, or nothing."""
+"""Exports a dataset for another tool, completely or not at all."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..errors import InputError
 from ..files.sealed import Json
-from ..published.dataset import open_labels
+from ..published.dataset import open_dataset
 from .export import Export
 from .folder import check_target, target_of, whole_folder
 from .formats import writer
@@ -13,7 +13,7 @@ from .formats import writer
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written, and what the format had no place for."""
+    """What was written, and what the format could not hold."""
 
     format: str
     at: str
@@ -21,16 +21,18 @@ class Exported:
     left_out: Mapping[str, int]  # rows of the dataset that the quality rule dropped, and those that failed
     files: int
     bytes: int
-    lost: Mapping[str, int]  # what → how many
+    lost: Mapping[str, int]  # description → count
 
 
 def export_dataset(dataset: str, to: str, out: str, images_root: str | None, overwrite: bool) -> Exported:
-    """Writes the rows that the quality rule kept; `images_root` is where the pictures lie now, if they were moved."""
+    """Writes the rows kept by the quality rule; `images_root` is the folder of the pictures if they were moved."""
     target = target_of(out)
     check_target(target, overwrite)  # before a dataset of gigabytes is opened
-    labels = open_labels(dataset, images_root)
+    labels = open_dataset(dataset, images_root)
     if not len(labels):
-        raise InputError(f"{labels.artifact.place} has no row that its quality rule kept; there is nothing to export")
+        raise InputError(
+            f"{labels.artifact.place} has no rows kept by its quality rule, so nothing can be exported; loosen the rule"
+        )
     mark: dict[str, Json] = {"format": to, "dataset": labels.artifact.plan.fingerprint}
     with whole_folder(target, overwrite, mark) as folder:
         export = Export(labels, folder)

@@ -1,7 +1,7 @@
-"""PASCAL VOC: pictures, masks with VOC's palette, a list for each split, and CVAT's labelmap.txt.
+"""PASCAL VOC: pictures, masks with VOC's palette, one list per split, and CVAT's labelmap.txt.
 
-CVAT finds classes by their colours, so undecided pixels, whose colour is that of 255, are a label called ignored there.
-Readers that look for JPEGImages/NAME.jpg alone do not find pictures of another format, which are counted.
+CVAT identifies classes by colour, so undecided pixels (255) become a label `ignored` there. Some readers look for
+JPEGImages/NAME.jpg only; pictures of other formats are counted as lost for them.
 """
 
 from ..classes import BACKGROUND, IGNORE
@@ -20,12 +20,12 @@ def write(export: Export) -> None:
         export.folder.write(f"SegmentationClass/{example.stem}.png", encode_label_map(example.label_HW))
         lists.setdefault(example.split, []).append(example.stem)
     for split, stems in lists.items():
-        export.folder.write(f"ImageSets/Segmentation/{split}.txt", "".join(f"{each}\n" for each in stems).encode())
+        export.folder.write(f"ImageSets/Segmentation/{split}.txt", "".join(f"{stem}\n" for stem in stems).encode())
     export.folder.write("labelmap.txt", _label_map(export).encode())
 
 
 def _label_map(export: Export) -> str:
-    """What datumaro, which reads it for CVAT, splits at colons, and takes as a comment where it begins with #."""
+    """labelmap.txt. Its reader datumaro splits lines at colons and skips lines that start with #."""
     reserved = {BACKGROUND: "background", IGNORE: "ignored"}
     names = export.class_names(_fit, reserved.values())
     lines = [_line(label, name) for label, name in sorted({**names, **reserved}.items())]

@@ -1,7 +1,7 @@
-"""WebDataset: tar shards for each split, a sample in them a picture, its mask and what is known of it.
+"""WebDataset: tar shards per split; a sample is a picture, its mask and its annotations.
 
-Masks are grey PNGs: webdataset turns every picture into RGB, which would leave a palette's colours and lose the class;
-of a grey one each channel is the class. Tars of equal datasets have equal bytes.
+Masks are grey PNGs: webdataset converts every picture to RGB, which would turn a palette into colours; in a grey
+picture each channel is the class. Equal datasets give equal bytes.
 """
 
 import json
@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 from ..files.sealed import Json
 from .export import Export, ExportPicture
-from .grey import encode_grey
 from .parts import Parts
 
 _SHARD_BYTES = 256 * 2**20
@@ -26,14 +25,14 @@ def write(export: Export) -> None:
 
 
 def _sample(example: ExportPicture) -> Iterator[bytes]:
-    known = {name: example.row[name] for name in ("id", "labels", "split", "height", "width", "objects")}
+    annotations = {name: example.row[name] for name in ("id", "labels", "split", "height", "width", "objects")}
     yield from _member(example.picture_name, example.picture)
-    yield from _member(f"{example.stem}.mask.png", encode_grey(example.label_HW))
-    yield from _member(f"{example.stem}.json", _json_bytes(known))
+    yield from _member(f"{example.stem}.mask.png", example.grey_mask())
+    yield from _member(f"{example.stem}.json", _json_bytes(annotations))
 
 
 def _member(name: str, data: bytes) -> Iterator[bytes]:
-    header = tarfile.TarInfo(name)  # of nobody, at no time
+    header = tarfile.TarInfo(name)  # no owner, no time
     header.size = len(data)
     yield header.tobuf(tarfile.USTAR_FORMAT)
     yield data

@@ -1,8 +1,8 @@
-"""YOLO segmentation: pictures, a text of polygons beside each, and data.yaml.
+"""YOLO segmentation: pictures, one text file of polygons per picture, and data.yaml.
 
-A line is one object to YOLO, and here it is one piece of a class. A polygon has no holes and its pixels have one class,
-so holes are closed; undecided pixels are background. Points are the middles of pixels: Ultralytics, which cuts off
-fractions and fills the outline too, gets the same pixels back.
+A line is one object to YOLO; here it is one connected piece of a class. Polygons have no holes, so holes are closed;
+undecided pixels become background. Points are pixel centres: Ultralytics rounds down and fills the outline too, so it
+gets the same pixels back.
 
 Letters: H W pixels.
 """
@@ -19,7 +19,7 @@ from .outlines import pieces_of
 _HOLES = "holes closed"
 _HOLE_PIXELS = "pixels of holes that get the class around them"
 _LINES = "pieces left out that are a point or a straight line"
-_LEAST_POINTS = 3  # a line of fewer is a box to Ultralytics, and then it refuses the picture
+_LEAST_POINTS = 3  # Ultralytics takes a line of fewer for a box and refuses the picture
 _UNDECIDED = "undecided pixels that become background"
 _NO_TRAIN = "rows that data.yaml names as train too, since there is no split of that name"
 _NO_VAL = "rows that data.yaml names as val too, since there is no split of that name"
@@ -51,9 +51,9 @@ def _lines(example: ExportPicture, export: Export) -> Iterator[str]:
 
 
 def _data_yaml(export: Export, splits: Mapping[str, int]) -> str:
-    """Paths are from the folder of the file itself, as Ultralytics takes them where there is no `path`."""
+    """data.yaml without `path`: Ultralytics then resolves paths from the folder of the file."""
     training = "train" if "train" in splits else min(splits)
-    folders = {"train": training, "val": "val" if "val" in splits else training, **{each: each for each in splits}}
+    folders = {"train": training, "val": "val" if "val" in splits else training, **{split: split for split in splits}}
     export.lost[_NO_TRAIN] += 0 if "train" in splits else splits[training]
     export.lost[_NO_VAL] += 0 if "val" in splits else splits[training]
     lines = [f"{_quote(split)}: {_quote(f'images/{folder}')}" for split, folder in folders.items()]
@@ -62,6 +62,6 @@ def _data_yaml(export: Export, splits: Mapping[str, int]) -> str:
 
 
 def _quote(text: str) -> str:
-    """A YAML string; what is not to be seen is written as its number."""
-    escaped = (each if each.isprintable() and each not in '"\\' else f"\\U{ord(each):08x}" for each in text)
+    """A YAML string with unprintable characters escaped."""
+    escaped = (char if char.isprintable() and char not in '"\\' else f"\\U{ord(char):08x}" for char in text)
     return f'"{"".join(escaped)}"'

@@ -1,1 +1,1 @@
-"""Files on disks and in object stores: where they lie, how they are written, locked and checked."""
+"""Files on disks and in object stores: places, writing, locks and checks."""

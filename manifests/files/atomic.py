@@ -1,7 +1,7 @@
-"""The one writer of files: after any crash a name holds its old bytes or its new bytes, never half of them.
+"""The only writer of files: after a crash a file holds its old bytes or its new bytes, never a mixture.
 
-On a disk: temporary file, fsync, rename, fsync of the directory, so that what is written later never outlives what
-was written before it. In an object store: one PUT, which is atomic by itself.
+On a disk: temporary file, fsync, rename, fsync of the directory, so a later write never survives an earlier one that
+was lost. In an object store: one PUT, which is atomic.
 """
 
 import errno
@@ -21,9 +21,9 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 class HashingWriter:
-    """A file being written, its size and sha256 known as it grows."""
+    """An open file that tracks its size and sha256."""
 
-    def __init__(self, stream: Any) -> None:  # an open file, or an object store's own kind of one
+    def __init__(self, stream: Any) -> None:  # an open local or remote file
         self._stream = stream
         self._hash = hashlib.sha256()
         self.size = 0
@@ -42,7 +42,7 @@ class HashingWriter:
         self._stream.flush()
 
     def close(self) -> None:
-        """Left to `replacing`, which must flush to disk before it closes; callers such as pyarrow close too early."""
+        """Does nothing: callers such as pyarrow close early, but `replacing` must flush to disk first."""
 
     def readable(self) -> bool:
         return False
@@ -60,7 +60,7 @@ class HashingWriter:
 
 @contextmanager
 def replacing(place: Place, name: str) -> Iterator[HashingWriter]:
-    """Gives a stream whose content appears under `name`, whole, when the block ends without an error."""
+    """Yields a stream; its content appears under `name` if the block ends without an error."""
     with _replacing(place, name) as stream:
         yield HashingWriter(stream)
 
@@ -74,7 +74,7 @@ def _replacing(place: Place, name: str) -> Iterator[Any]:
             return
         target = place.path(name)
         temporary = f"{target}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
-        try:  # a signal may come as soon as the file is there
+        try:  # a signal may arrive as soon as the file exists
             with _open_new(temporary) as stream:
                 yield stream
                 stream.flush()
@@ -89,14 +89,14 @@ def _replacing(place: Place, name: str) -> Iterator[Any]:
 
 @contextmanager
 def _putting(place: Place, name: str) -> Iterator[Any]:
-    """An object that appears when the block ends without an error."""
+    """Yields a stream for an object that appears if the block ends without an error."""
     filesystem, key = filesystem_of(place.uri), key_of(place.path(name))
     if not place.uri.startswith(_STREAMING):
         buffer = io.BytesIO()
         yield buffer
         filesystem.pipe_file(key, buffer.getvalue())
         return
-    # Closed without commit, a remote file never appears; leaving its own `with` on an error would publish it.
+    # Its own `with` block would publish the file after an error; without commit it never appears.
     remote = filesystem.open(key, "wb", autocommit=False, block_size=_PART)
     try:
         yield remote
@@ -107,10 +107,9 @@ def _putting(place: Place, name: str) -> Iterator[Any]:
         raise
 
 
-# Stores whose files are uploaded in parts and published in one step; elsewhere fsspec publishes what a failed write
-# has written so far.
+# Stores that upload in parts and publish in one step; elsewhere fsspec publishes the partial file of a failed write.
 _STREAMING = ("s3://", "s3a://", "gs://", "gcs://")
-_PART = 16 * 2**20  # held in memory, of every upload under way; S3 takes 10,000 parts
+_PART = 16 * 2**20  # memory per running upload; S3 takes 10,000 parts
 
 
 def write(place: Place, name: str, data: bytes | bytearray | memoryview) -> None:
@@ -124,8 +123,8 @@ def write(place: Place, name: str, data: bytes | bytearray | memoryview) -> None
 
 
 def create(place: Place, name: str, data: bytes) -> bool:
-    """Writes a file only if there is none of that name; False if there was one. The name is taken in one indivisible
-    step; on a disk, a process that is killed right then leaves it without bytes."""
+    """Writes a file only if it does not exist; returns False if it does. Creation is atomic, but a process killed
+    right after it leaves an empty file on a disk."""
     with _writing(place.path(name)):
         try:
             if place.is_local:
@@ -146,7 +145,7 @@ def create(place: Place, name: str, data: bytes) -> bool:
 
 
 def remove(place: Place, name: str) -> bool:
-    """Removes a file, durably; False if there was none, which an object store does not tell."""
+    """Removes a file durably; False if there was none. Object stores may return True anyway."""
     with _writing(place.path(name)):
         if place.is_local:
             if not _remove_if_there(place.path(name)):
@@ -161,20 +160,20 @@ def remove(place: Place, name: str) -> bool:
 
 
 def discard(place: Place, names: Iterable[str]) -> None:
-    """Removes local files that nobody reads any more; after a crash some may be there again."""
+    """Removes unused local files without fsync: some may reappear after a crash."""
     with _writing(place.uri):
         for name in names:
             _remove_if_there(place.path(name))
 
 
 def sweep_temporaries(place: Place) -> int:
-    """Removes what killed writers left. Only for the exclusive holder of the lock: a live writer has one too."""
+    """Removes temporaries of killed writers. Requires the exclusive lock, since live writers have temporaries too."""
     leftovers = [name for name in place.names() if name.endswith(TEMPORARY_SUFFIX)] if place.is_local else []
     return sum(remove(place, name) for name in leftovers)
 
 
 def make_directory(place: Place) -> None:
-    """Makes a local directory with its parents; an object store needs none."""
+    """Makes a local directory and its parents; object stores need none."""
     if place.is_local:
         with _writing(place.uri):
             os.makedirs(place.uri, exist_ok=True)
@@ -182,87 +181,87 @@ def make_directory(place: Place) -> None:
 
 @contextmanager
 def building(place: Place, name: str) -> Iterator[HashingWriter]:
-    """A new file in a local directory that nobody reads yet; it is safe on the disk once `move_directory` is done."""
+    """A new file in a local directory that is still private; `move_directory` makes it durable."""
     with _writing(place.path(name)), _open_new(place.path(name)) as stream:
         yield HashingWriter(stream)
 
 
 def move_directory(built: Place, target: Place) -> None:
-    """Gives a local directory another name, all that is in it safe on the disk first; `target` is not there, or is
-    empty."""
+    """Syncs a local directory to disk, then renames it; `target` must be missing or empty."""
     with _writing(built.uri):
-        for there, _, files in os.walk(built.uri, topdown=False):
+        for directory, _, files in os.walk(built.uri, topdown=False):
             for name in files:
-                _sync_file(os.path.join(there, name))
-            _sync_directory(there)
+                _sync_file(os.path.join(directory, name))
+            _sync_directory(directory)
     with _writing(target.uri):
         os.rename(built.uri, target.uri)
         _sync_directory(os.path.dirname(target.uri))
 
 
 def remove_directory(place: Place) -> None:
-    """Removes a local directory and the empty ones in it; one that holds a file stays as it is."""
+    """Removes a local directory and its subdirectories, except those that hold files."""
     if not place.is_local:
         return
-    for there, _, _ in os.walk(place.uri, topdown=False):
+    for directory, _, _ in os.walk(place.uri, topdown=False):
         try:
-            os.rmdir(there)
-        except OSError:  # not empty, or a mount point: nothing is lost by leaving it
+            os.rmdir(directory)
+        except OSError:  # not empty, or a mount point
             continue
 
 
 def check_can_write(place: Place) -> None:
-    """Refuses, before any work, a place that cannot be written; makes nothing."""
+    """Raises EnvironmentFault if a place cannot be written; creates nothing."""
     if not place.is_local:
         return
-    there = place.uri
-    while not os.path.lexists(there):
-        there = os.path.dirname(there)
-    if not os.path.isdir(there):
-        raise EnvironmentFault(f"cannot write {place}: {there} is a file, not a directory; choose another place")
-    if not os.access(there, os.W_OK | os.X_OK):
+    parent = _existing_parent(place.uri)
+    if not os.path.isdir(parent):
+        raise EnvironmentFault(f"cannot write {place}: {parent} is a file, not a directory; choose another place")
+    if not os.access(parent, os.W_OK | os.X_OK):
         raise EnvironmentFault(
-            f"cannot write {place}: no permission in {there}; choose another place or change its rights"
+            f"cannot write {place}: no permission in {parent}; choose another place or change its rights"
         )
 
 
 def free_bytes(place: Place) -> int:
-    """What a local place's disk has left for this user."""
-    there = place.uri
-    while not os.path.lexists(there):
-        there = os.path.dirname(there)
-    found = os.statvfs(there)
-    return found.f_bavail * found.f_frsize
+    """Free space on a local place's disk for this user."""
+    disk = os.statvfs(_existing_parent(place.uri))
+    return disk.f_bavail * disk.f_frsize
+
+
+def _existing_parent(path: str) -> str:
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def open_for_locking(path: str) -> int:
-    """A file descriptor that flock can hold; the file is made if need be and never truncated."""
+    """A file descriptor for flock; creates the file if needed and never truncates it."""
     with _writing(path):
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
 
 def overwrite_descriptor(descriptor: int, path: str, data: bytes) -> None:
-    """Replaces the content behind an open descriptor; not atomic, for the lock's note on who holds it."""
+    """Replaces the content of an open file, not atomically; used for the note in the lock file."""
     with _writing(path):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, data, 0)
 
 
 class Log:
-    """Lines appended to one file of its own per process; in no digest, so a torn last line is harmless."""
+    """Appends lines to a log file of this process. It is in no digest, so a torn last line is harmless."""
 
     def __init__(self, place: Place, name: str) -> None:
         self._place, self._name = place, name
         self._stream: IO[bytes] | None = None
         self._lines: list[bytes] = []
-        self._one_at_a_time = threading.Lock()  # units are computed and written in different threads
+        self._lock = threading.Lock()  # several threads write to the log
 
     def append(self, line: bytes) -> None:
-        with self._one_at_a_time:
+        with self._lock:
             self._append(line)
 
     def _append(self, line: bytes) -> None:
-        if not self._place.is_local:  # an object cannot grow: the whole log is put when it is closed
+        if not self._place.is_local:  # objects cannot grow: `close` writes the whole log
             self._lines.append(line + b"\n")
             return
         with _writing(self._place.path(self._name)):
@@ -346,6 +345,6 @@ def _writing(path: str) -> Iterator[None]:
 
 
 def _is_lost_race(error: OSError) -> bool:
-    """S3 answers a conditional PUT that came second with one of two codes, which its client keeps in the cause."""
+    """Whether S3 rejected a conditional PUT because another one came first; the code is in the cause."""
     answer = getattr(error.__cause__, "response", {})
     return answer.get("Error", {}).get("Code") in {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}

@@ -1,4 +1,4 @@
-"""sha256 of files: what is written down when they are written, and checked before they are believed."""
+"""sha256 of files: recorded when they are written, and checked before they are used."""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from .place import Place
 from .sealed import Json
 
 _BLOCK = 2**20
-_checked: set[tuple[str, str]] = set()  # (path, sha256) that this process has read and found right
+_checked: set[tuple[str, str]] = set()  # (path, sha256) of files that this process has verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,12 @@ class FileDigest:
 
 
 def fault(place: Place, name: str, expected: FileDigest) -> str | None:
-    """What is wrong with a file, or None. Always reads all of it, unless its size already tells."""
-    found = place.stat(name)
-    if found is None:
+    """What is wrong with a file, or None. Reads the whole file unless its size is wrong."""
+    stored = place.stat(name)
+    if stored is None:
         return f"{place.path(name)} is missing"
-    if found.size != expected.size:
-        return f"{place.path(name)} has {found.size} bytes where {expected.size} were written"
+    if stored.size != expected.size:
+        return f"{place.path(name)} has {stored.size} bytes, expected {expected.size}"
     running = hashlib.sha256()
     try:
         with place.open(name) as stream:
@@ -48,7 +48,7 @@ def fault(place: Place, name: str, expected: FileDigest) -> str | None:
 
 
 def check(place: Place, name: str, expected: FileDigest) -> None:
-    """Raises CorruptArtifact unless the file is what was written; reads it once per process."""
+    """Raises CorruptArtifact if a file is damaged; reads it once per process."""
     key = (place.path(name), expected.sha256)
     if key in _checked:
         return

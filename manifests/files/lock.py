@@ -1,7 +1,7 @@
-"""Who may write an artifact: one run alone, or many parts together.
+"""The write lock of an artifact: exclusive for a run, shared for parts.
 
-On a disk the lock is flock's, which dies with its holder, so a killed run leaves nothing to clean. An object store
-has only the lock object itself, put if absent; a run that was killed there leaves it, and --break-lock removes it.
+On a disk it is a flock, which ends with its process. In an object store it is an object that is created if absent; a
+killed run leaves it there, and --break-lock removes it.
 """
 
 import fcntl
@@ -21,11 +21,11 @@ LOCK = ".lock"
 
 @contextmanager
 def hold_lock(place: Place, *, shared: bool = False, break_lock: bool = False) -> Iterator[None]:
-    """Holds an artifact's lock; raises ArtifactBusy at once, without waiting, where another holds it."""
+    """Holds an artifact's lock; raises ArtifactBusy at once if another process holds it."""
     if place.is_local:
         with _hold_flock(place, shared):
             yield
-    elif shared:  # parts write different units, and a store without flock offers nothing that many could share
+    elif shared:  # parts write different units, and object stores have no shared locks
         yield
     else:
         with _hold_lock_object(place, break_lock):
@@ -33,7 +33,7 @@ def hold_lock(place: Place, *, shared: bool = False, break_lock: bool = False) -
 
 
 def is_held(place: Place) -> bool:
-    """Whether a run holds the lock now, without taking it for longer than the question."""
+    """Whether a run holds the lock now; does not keep it."""
     if not place.is_local:
         return place.exists(LOCK)
     try:
@@ -65,7 +65,7 @@ def _lock_file(place: Place, shared: bool) -> int:
         descriptor = atomic.open_for_locking(place.path(LOCK))
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            # A run that could not be planned removes its directory; a lock on a removed file would exclude nobody.
+            # A failed planning removes the directory; a lock on a removed file would exclude nobody.
             if os.path.samestat(os.fstat(descriptor), os.stat(place.path(LOCK))):
                 return descriptor
         except BlockingIOError:
@@ -84,12 +84,12 @@ def _hold_lock_object(place: Place, break_lock: bool) -> Iterator[None]:
     mine = _holder()
     while not atomic.create(place, LOCK, mine):
         try:
-            found = place.read(LOCK)
-        except FileNotFoundError:  # let go between the two
+            holder = place.read(LOCK)
+        except FileNotFoundError:  # released in between
             continue
-        if found == mine:  # the answer to the PUT was lost, and the client's second try met its first
+        if holder == mine:  # the answer to the first PUT was lost, and the client tried again
             break
-        raise ArtifactBusy(_busy(place, found) + "; if that run is gone, pass --break-lock")
+        raise ArtifactBusy(_busy(place, holder) + "; if that run is gone, pass --break-lock")
     try:
         yield
     finally:
@@ -97,7 +97,7 @@ def _hold_lock_object(place: Place, break_lock: bool) -> Iterator[None]:
             still_mine = place.read(LOCK) == mine
         except FileNotFoundError:
             still_mine = False
-        if still_mine:  # somebody who broke the lock meanwhile keeps theirs
+        if still_mine:  # keep the lock of a process that broke ours
             atomic.remove(place, LOCK)
 
 

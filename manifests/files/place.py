@@ -1,6 +1,6 @@
-"""A directory where files lie: on a local disk or in an object store, under one set of verbs for reading.
+"""A directory on a local disk or in an object store, with one set of read methods. Only atomic.py writes.
 
-Writing is atomic.py's alone. `file://` is local; everything else with a scheme goes through fsspec.
+`file://` is local; other schemes go through fsspec.
 """
 
 import io
@@ -18,7 +18,7 @@ from ..errors import ConfigError, EnvironmentFault
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One directory. Cheap to make, compare and send to a worker: it holds a string and no handle."""
+    """One directory. It holds only a string, so it is cheap to compare and to send to a worker."""
 
     uri: str
 
@@ -28,13 +28,13 @@ class Place:
 
     @property
     def is_shared(self) -> bool:
-        """Whether other processes see the same files; `memory://` lives and dies with one process."""
+        """Whether other processes see the same files; `memory://` belongs to one process."""
         return not self.uri.startswith("memory://")
 
     @property
     def is_for_threads(self) -> bool:
-        """Whether several threads may use it at once. fsspec's asynchronous clients, as of object stores and HTTP, do
-        all their work in one thread of their own; of the others some have one connection, which two would mix up."""
+        """Whether several threads may use it at once: true of fsspec's asynchronous clients (object stores, HTTP),
+        which work in one thread of their own; some other clients share one connection."""
         return self.is_local or bool(filesystem_of(self.uri).async_impl)
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ class Place:
         return Place(self.path(name))
 
     def open(self, name: str) -> io.IOBase:
-        """A file opened for reading. Raises FileNotFoundError where there is none."""
+        """A file opened for reading. Raises FileNotFoundError."""
         with reading(self.path(name)):
             if self.is_local:
                 return open(self.path(name), "rb")
@@ -56,7 +56,7 @@ class Place:
             return filesystem.open(key_of(self.path(name)), "rb")
 
     def read(self, name: str) -> bytes:
-        """A whole file. Raises FileNotFoundError where there is none."""
+        """A whole file. Raises FileNotFoundError."""
         with reading(self.path(name)):
             if self.is_local:
                 with open(self.path(name), "rb") as stream:
@@ -64,7 +64,7 @@ class Place:
             return filesystem_of(self.uri).cat_file(key_of(self.path(name)))
 
     def read_range(self, name: str, start: int, stop: int) -> bytes:
-        """Bytes [start, stop) of a file, fewer where it ends before."""
+        """Bytes [start, stop) of a file; fewer if it ends earlier."""
         with reading(self.path(name)):
             if self.is_local:
                 with open(self.path(name), "rb") as stream:
@@ -72,19 +72,19 @@ class Place:
                     return stream.read(stop - start)
             try:
                 return filesystem_of(self.uri).cat_file(key_of(self.path(name)), start=start, end=stop)
-            except OSError:  # S3 refuses a range that begins behind the end, where a disk gives no bytes
-                found = self.stat(name)
-                if found is None or found.size > start:
+            except OSError:  # S3 refuses a range beyond the end; a disk returns no bytes
+                state = self.stat(name)
+                if state is None or state.size > start:
                     raise
                 return b""
 
     def stat(self, name: str = "") -> "FileStat | None":
-        """Size and time of change, or None where there is no such file."""
+        """Size and time of change, or None if there is no such file."""
         try:
             with reading(self.path(name)):
                 if self.is_local:
-                    found = os.stat(self.path(name))
-                    return FileStat(found.st_size, found.st_mtime)
+                    state = os.stat(self.path(name))
+                    return FileStat(state.st_size, state.st_mtime)
                 info = filesystem_of(self.uri).info(key_of(self.path(name)))
                 return FileStat(int(info.get("size") or 0), _modification_time(info))
         except (FileNotFoundError, NotADirectoryError):
@@ -94,42 +94,42 @@ class Place:
         return self.stat(name) is not None
 
     def names(self, under: str = "") -> Iterator[str]:
-        """Every file below a directory, as sorted names relative to this place; nothing where it does not exist."""
+        """Every file below a directory, as sorted names relative to this place; none if it does not exist."""
         with reading(self.path(under)):
             if self.is_local:
                 yield from _local_names(self.uri, under)
                 return
             prefix = key_of(self.uri).rstrip("/") + "/"
             try:
-                found = filesystem_of(self.uri).find(key_of(self.path(under)))
+                objects = filesystem_of(self.uri).find(key_of(self.path(under)))
             except FileNotFoundError:
                 return
-            # Web consoles make a "folder" as an empty object whose key ends in a slash.
-            keys = (key for key in found if key.startswith(prefix) and not key.endswith("/"))
+            # Web consoles create a "folder" as an empty object whose key ends in a slash.
+            keys = (key for key in objects if key.startswith(prefix) and not key.endswith("/"))
             yield from sorted(key.removeprefix(prefix) for key in keys)
 
     def sizes(self, under: str = "") -> dict[str, int]:
-        """The bytes of every file below a directory, by names as `names` gives them; a link's are its own."""
+        """Name → size of every file below a directory, with names as in `names`; links are not followed."""
         if self.is_local:
             return dict(_local_sizes(self, under))
         with reading(self.path(under)):
             prefix = key_of(self.uri).rstrip("/") + "/"
             try:
-                found = filesystem_of(self.uri).find(key_of(self.path(under)), detail=True)
+                objects = filesystem_of(self.uri).find(key_of(self.path(under)), detail=True)
             except FileNotFoundError:
                 return {}
-            held = {key: int(info.get("size") or 0) for key, info in found.items() if not key.endswith("/")}
-            return {key.removeprefix(prefix): size for key, size in sorted(held.items()) if key.startswith(prefix)}
+            keys = sorted(key for key in objects if key.startswith(prefix) and not key.endswith("/"))
+            return {key.removeprefix(prefix): int(objects[key].get("size") or 0) for key in keys}
 
 
 @dataclass(frozen=True, slots=True)
 class FileStat:
     size: int
-    modified: float  # seconds since the epoch; infinity where the store does not tell
+    modified: float  # seconds since the epoch; infinity if unknown
 
 
 def place(uri: str | os.PathLike[str]) -> Place:
-    """The place a user's path or URL names; relative paths are made absolute here, once."""
+    """The place of a user's path or URL; relative paths become absolute here."""
     text = os.fspath(uri)
     if text.startswith("file://"):
         text = unquote(text.removeprefix("file://"))
@@ -138,7 +138,7 @@ def place(uri: str | os.PathLike[str]) -> Place:
         if not rest.strip("/"):
             raise ConfigError(f"{text} names no bucket or directory; write one after {scheme}://")
         return Place(text.rstrip("/"))
-    return Place(str(Path(os.path.expanduser(text)).absolute()))  # not Path's, which fails on ~NOBODY
+    return Place(str(Path(os.path.expanduser(text)).absolute()))  # Path.expanduser fails on ~NOBODY
 
 
 def split(uri: str | os.PathLike[str]) -> tuple[Place, str]:
@@ -149,11 +149,11 @@ def split(uri: str | os.PathLike[str]) -> tuple[Place, str]:
 
 @cache
 def _filesystem(protocol_and_host: str, process: int) -> Any:
-    """A client of its own for each process: its threads and sockets do not survive a fork."""
+    """One client per process: its threads and sockets do not survive a fork."""
     import fsspec
     from fsspec.config import conf
 
-    options: dict[str, Any] = {"use_listings_cache": False}  # one from before another process wrote hides its files
+    options: dict[str, Any] = {"use_listings_cache": False}  # a cached listing hides files of other processes
     is_s3 = protocol_and_host.startswith(("s3://", "s3a://"))
     if is_s3:
         options["config_kwargs"] = {**_S3_PATIENCE, **conf.get("s3", {}).get("config_kwargs", {})}
@@ -164,28 +164,28 @@ def _filesystem(protocol_and_host: str, process: int) -> Any:
             f"cannot reach {protocol_and_host}: {error}; check the URL or install what it needs"
         ) from error
     if is_s3:
-        filesystem.retries = 2  # on top of the client's own, for an answer that breaks off in its middle
+        filesystem.retries = 2  # on top of the client's own, for an answer that breaks off
     return filesystem
 
 
-# By default the client asks a host that accepts and never answers for six minutes, each time it is asked.
+# By default each request to a host that accepts and never answers takes six minutes.
 _S3_PATIENCE = {"connect_timeout": 5, "read_timeout": 8, "retries": {"mode": "standard", "total_max_attempts": 3}}
 
 
 def filesystem_of(uri: str) -> Any:
-    """The fsspec filesystem behind a URL, one per scheme and host in each process."""
+    """The fsspec filesystem of a URL, one per scheme and host in each process."""
     scheme, _, rest = uri.partition("://")
     return _filesystem(f"{scheme}://{rest.partition('/')[0]}", os.getpid())
 
 
 def key_of(uri: str) -> str:
-    """What the filesystem calls a URL: bucket and key for S3."""
+    """The filesystem's name for a URL: bucket and key for S3."""
     return filesystem_of(uri)._strip_protocol(uri)
 
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Turns what a disk, network or permission does into one sentence; a missing file stays FileNotFoundError."""
+    """Turns errors of disk, network and permissions into EnvironmentFault; FileNotFoundError passes through."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError, EnvironmentFault):
@@ -204,7 +204,7 @@ def reading(path: str) -> Iterator[None]:
 
 
 def _is_from_client(error: Exception) -> bool:
-    """Whether an error comes from an object store's client, none of which shares a base class with another."""
+    """Whether an error comes from an object store's client; these have no common base class."""
     return type(error).__module__.partition(".")[0] in {"botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "s3fs"}
 
 
@@ -216,14 +216,14 @@ def _modification_time(info: dict[str, Any]) -> float:
 
 
 def _local_names(root: str, under: str) -> Iterator[str]:
-    """Depth first, sorted, without following links; directories that vanish meanwhile are empty."""
+    """Depth first, sorted, without following links; directories that vanish meanwhile count as empty."""
     directory = os.path.join(root, under) if under else root
     try:
         with reading(directory), os.scandir(directory) as entries:
-            found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+            children = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
     except (FileNotFoundError, NotADirectoryError):
         return
-    for name, is_dir in found:
+    for name, is_dir in children:
         inner = f"{under}/{name}" if under else name
         if is_dir:
             yield from _local_names(root, inner)

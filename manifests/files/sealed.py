@@ -1,6 +1,6 @@
-"""JSON that shows every changed byte: one canonical form, with the sha256 of the rest inside.
+"""Sealed JSON: one canonical form that contains the sha256 of the rest.
 
-A reader parses, rebuilds the canonical bytes and compares them with the file, so a flipped bit anywhere is found.
+A reader parses the file, rebuilds the canonical bytes and compares, so any changed bit is detected.
 """
 
 import hashlib
@@ -12,11 +12,11 @@ from ..errors import CorruptArtifact
 from . import atomic
 from .place import Place
 
-Json = Any  # what json.loads gives
+Json = Any  # the result of json.loads
 
 
 def canonical(value: Json) -> bytes:
-    """The one spelling of a value: sorted keys, no spaces, no NaN, `None` kept (absent and None are different)."""
+    """The canonical bytes of a value: sorted keys, no spaces, no NaN; None and absent differ."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
@@ -29,14 +29,14 @@ def seal(value: Mapping[str, Json]) -> bytes:
 
 
 def unseal(data: bytes, where: str) -> dict[str, Json]:
-    """The value of sealed bytes; CorruptArtifact naming `where` if they are not what was written."""
+    """The value of sealed bytes; raises CorruptArtifact, which names `where`, if they were changed."""
     try:
         value: dict[str, Json] = json.loads(data)
         del value["sha256"]
         if seal(value) == data:
             return value
     except (ValueError, KeyError, TypeError, RecursionError):
-        pass  # not even JSON of ours
+        pass  # not sealed JSON
     raise CorruptArtifact(f"{where} does not hold the bytes that were written; restore it or run its stage again")
 
 
@@ -45,5 +45,5 @@ def write(place: Place, name: str, value: Mapping[str, Json]) -> None:
 
 
 def read(place: Place, name: str) -> dict[str, Json]:
-    """A sealed file's value. Raises FileNotFoundError where there is none."""
+    """The value of a sealed file. Raises FileNotFoundError."""
     return unseal(place.read(name), place.path(name))

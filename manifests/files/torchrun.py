@@ -1,8 +1,7 @@
-"""Who writes, of the processes that torchrun started for one command: the first alone, which also holds the lock and
-says how it ended.
+"""Coordinates the processes that torchrun started for one command: only the first writes, holds the lock and reports.
 
-What they need to know of each other before they are a group, or when they are one no more, is one word of the first in
-torchrun's store: none yet, that the training begins, or that its command has ended. Imports torch when it is asked.
+Before and after the process group exists, the first tells the others its state by one word in torchrun's store:
+nothing yet, training begins, or its command has ended. torch is imported on demand.
 """
 
 import os
@@ -18,9 +17,9 @@ from ..errors import Diverged, EnvironmentFault, Terminated
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
-WAIT_S = 1800.0  # for each other: the first may look at an epoch or write a checkpoint meanwhile
-AGREED = (Diverged, KeyboardInterrupt, Terminated)  # all of them end so, and the first may still have to write
-_FAREWELL_S = 5.0  # between the first being lost by the others and its having said why
+WAIT_S = 1800.0  # the first may be validating or writing a checkpoint
+AGREED = (Diverged, KeyboardInterrupt, Terminated)  # these end all processes, and the first may still be writing
+_FAREWELL_S = 5.0  # from losing the first to its report
 _ASK_EVERY_S = 0.1
 _WORD, _BEGINS, _ENDED = "maskmill/first", "begins", "ended"
 
@@ -30,30 +29,30 @@ def num_processes() -> int:
 
 
 def number() -> int:
-    """Of this process, from 0; the first alone writes."""
+    """The number of this process, from 0; only process 0 writes."""
     return int(os.environ["RANK"]) if num_processes() > 1 else 0
 
 
 def begin() -> None:
-    """Of the first: the others may come. They wait for this, since the first may have nothing to do, or be refused."""
+    """The first process lets the others start; they wait, because the first may have nothing to do or fail."""
     if number() == 0:
         with _report_lost_store():
             store().set(_WORD, _BEGINS)
     elif _await_word(_BEGINS, WAIT_S) == _ENDED:
-        raise EnvironmentFault("the first process ended before there was anything to compute")
+        raise EnvironmentFault("the first process ended before there was anything to compute; see its message")
 
 
 def end() -> None:
-    """Of the first, once it has said how its command ended: the others need not say it too."""
+    """Called by the first after reporting how its command ended, so the others need not report."""
     if num_processes() > 1 and number() == 0:
-        with suppress(EnvironmentFault), _report_lost_store():  # where torchrun is gone, so are those who would ask
+        with suppress(EnvironmentFault), _report_lost_store():  # without torchrun there is nobody to tell
             store().set(_WORD, _ENDED)
 
 
 @contextmanager
 def exit_with_first() -> Iterator[None]:
-    """What ends a process beside the first is not said where the first has ended too and said why: then the exit code
-    is 0, so that torchrun tells of the first's and no other."""
+    """Silences an error in another process if the first has ended and reported: the exit code becomes 0, so torchrun
+    reports only the first."""
     try:
         yield
     except BaseException as error:
@@ -64,23 +63,23 @@ def exit_with_first() -> Iterator[None]:
 
 @cache
 def store() -> "Store":
-    """torchrun's own, where processes find each other."""
+    """torchrun's store, through which processes find each other."""
     from torch.distributed import rendezvous  # type: ignore[attr-defined]
 
-    found, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=WAIT_S)))
-    return found
+    shared, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=WAIT_S)))
+    return shared
 
 
 @contextmanager
 def _report_lost_store() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # torch's errors of connections are no others
-        raise EnvironmentFault("torchrun does not answer any more; start the same command again") from error
+    except RuntimeError as error:  # torch has no own type for connection errors
+        raise EnvironmentFault("torchrun no longer answers; start the same command again") from error
 
 
 def _first_has_ended(wait_s: float) -> bool:
-    """After its beginning it is waited for so long; before that, until it begins or ends."""
+    """Waits until the first begins or ends, then at most `wait_s` for its end."""
     try:
         return _await_word(_BEGINS, WAIT_S) == _ENDED or _await_word(_ENDED, wait_s) == _ENDED
     except EnvironmentFault:
@@ -88,16 +87,15 @@ def _first_has_ended(wait_s: float) -> bool:
 
 
 def _await_word(word: str, wait_s: float) -> str:
-    """The first's word, once it is this one or the end. Asked for again and again, because no signal interrupts a wait
-    within torch."""
+    """Waits for a word of the first, or for its end. Polls, because signals do not interrupt a wait inside torch."""
     until = time.monotonic() + wait_s
     while time.monotonic() < until:
         with _report_lost_store():
-            found = store().get(_WORD).decode() if store().check([_WORD]) else ""
-        if found in (word, _ENDED):
-            return found
+            current = store().get(_WORD).decode() if store().check([_WORD]) else ""
+        if current in (word, _ENDED):
+            return current
         time.sleep(_ASK_EVERY_S)
     raise EnvironmentFault(
-        f"process {number()} of {num_processes()} waited {wait_s / 60:.0f} minutes for the first; see what that says, "
+        f"process {number()} of {num_processes()} waited {wait_s / 60:.0f} minutes for the first; see its message, "
         "and start the same command again"
     )

@@ -1,7 +1,7 @@
-"""Decoding in a process of its own, for pictures of which one has taken a worker down: it takes its own process only.
+"""Decodes in a separate process, for a unit where some picture crashed a worker.
 
-The child is this module run as a program: the picture on its standard input, its pixels on its standard output. It is
-no fork, because a Dask worker may have none, and what crashed a decoder may lie in the memory that a fork shares.
+The child runs this module as a program: picture on standard input, pixels on standard output. It is not a fork: Dask
+workers may not fork, and a fork would inherit memory that may have caused the crash.
 """
 
 import json
@@ -16,11 +16,11 @@ from ..errors import Reason, RowFailed
 from .decoder import decode_picture
 from .limits import DEFAULT_LIMITS, Limits
 
-PATIENCE_S = 120.0  # a decoder that takes longer hangs
+PATIENCE_S = 120.0  # a decoder that takes longer is hanging
 
 
 def decode_carefully(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture as `decode_picture` gives it; one that ends or outlasts its process fails as crashed."""
+    """Like `decode_picture`; the row fails as crashed if the process dies or takes too long."""
     command = [sys.executable, "-P", "-m", __name__, json.dumps(asdict(limits))]
     try:
         child = subprocess.run(command, input=data, capture_output=True, timeout=PATIENCE_S, check=False)
@@ -28,14 +28,14 @@ def decode_carefully(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt8[np.n
         raise RowFailed(Reason.CRASHED, f"decoding took longer than {PATIENCE_S:.0f} s") from None
     started, _, answer = child.stdout.partition(b"\n")
     if not started:
-        raise RuntimeError(f"the process to decode in did not start: {child.stderr.decode(errors='replace').strip()}")
+        raise RuntimeError(f"the decoding process did not start: {child.stderr.decode(errors='replace').strip()}")
     header, _, pixels = answer.partition(b"\n")
     if child.returncode or not header:
         raise RowFailed(Reason.CRASHED, f"decoding ended its process with {child.returncode}")
-    found = json.loads(header)
-    if "reason" in found:
-        raise RowFailed(Reason(found["reason"]), found["detail"])
-    return np.frombuffer(bytearray(pixels), np.uint8).reshape(found["shape"])  # to be written to, as any picture is
+    result = json.loads(header)
+    if "reason" in result:
+        raise RowFailed(Reason(result["reason"]), result["detail"])
+    return np.frombuffer(bytearray(pixels), np.uint8).reshape(result["shape"])  # writable, like any picture
 
 
 def _main() -> None:

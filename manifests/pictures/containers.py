@@ -1,7 +1,6 @@
-"""What a picture file says about its own layout, read byte by byte: where it must end, and which PNG chunks matter.
+"""Reads the layout of picture files, without decoding pixels: where a file must end, and which PNG chunks matter.
 
-Nothing here decodes a pixel. It answers what Pillow does not tell: whether a file that failed was cut short, and what
-stands behind a PNG's pixels without decoding them.
+Pillow does not report whether a failed file was cut off, nor what follows a PNG's pixels without decoding them.
 """
 
 import struct
@@ -9,10 +8,10 @@ import struct
 from ..errors import Reason, RowFailed
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_NO_PIXELS = bytes.fromhex("0000000049444154 35af061e")  # an IDAT chunk of no bytes: Pillow's header ends there
+_PNG_NO_PIXELS = bytes.fromhex("0000000049444154 35af061e")  # an empty IDAT chunk, which ends the header for Pillow
 _PNG_END = bytes.fromhex("0000000049454e44 ae426082")
 _PNG_COLOURS = {b"IHDR", b"PLTE", b"tRNS"}
-# Where programs keep the orientation: ImageMagick's hex dump of EXIF, EXIF as bare text, and XMP.
+# Texts that may hold the orientation: ImageMagick's hex dump of EXIF, plain EXIF, XMP.
 _PNG_TEXTS = (b"Raw profile type exif\0", b"exif\0", b"XML:com.adobe.xmp\0")
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}  # bytes per value
@@ -20,10 +19,10 @@ _TIFF_OFFSETS, _TIFF_COUNTS = (273, 324), (279, 325)  # of strips, of tiles
 
 
 def png_essentials(data: bytes, with_pixels: bool) -> tuple[bytes, int]:
-    """The same PNG as a still of its first frame, orientation ahead of the pixels, and the number of its frames.
+    """The PNG as a still of its first frame with the orientation before the pixels, and its number of frames.
 
-    Pillow looks for an orientation behind the pixels by decoding them, and refuses pictures over a colour profile or
-    a comment that it dislikes; with only these chunks left, it does neither.
+    Pillow decodes the pixels to find an orientation behind them, and rejects pictures with odd colour profiles or
+    comments. With only these chunks it does neither.
     """
     colours, metadata, pixels = [], [], []
     frames, has_first_frame = 0, False
@@ -40,15 +39,15 @@ def png_essentials(data: bytes, with_pixels: bool) -> tuple[bytes, int]:
         elif not pixels and kind == b"fcTL":
             has_first_frame = True
     if not pixels or chunks[0][0] != b"IHDR":
-        raise RowFailed(Reason.UNDECODABLE, "a PNG without pixels, or with its header in another place than the first")
+        raise RowFailed(Reason.UNDECODABLE, "a PNG without pixels, or whose header is not its first chunk")
     body = [data[start:stop] for start, stop in pixels] if with_pixels else [_PNG_NO_PIXELS]
-    # An animation may leave the still out of its frames; the still is then one picture more.
+    # If the still is not one of the animation's frames, it counts as one more.
     num_frames = max(1, frames + (0 if has_first_frame else 1)) if frames else 1
     return b"".join([_PNG_SIGNATURE, *colours, *metadata, *body, _PNG_END]), num_frames
 
 
 def _png_chunks(data: bytes) -> list[tuple[bytes, int, int]]:
-    """Kind, first byte and byte behind the last of every chunk up to the end mark, which must be there."""
+    """Kind, start and stop of every chunk up to the end mark, which must exist."""
     chunks: list[tuple[bytes, int, int]] = []
     start = len(_PNG_SIGNATURE)
     while start + 8 <= len(data):
@@ -66,7 +65,7 @@ def _png_chunks(data: bytes) -> list[tuple[bytes, int, int]]:
 
 
 def ends_early(data: bytes) -> bool:
-    """Whether a file that would not decode is shorter than its own header says, or lacks its end mark."""
+    """Whether a file that failed to decode is shorter than its header says, or lacks its end mark."""
     try:
         if data[:2] == _JPEG_START:
             return not data.endswith(_JPEG_END)
@@ -77,13 +76,13 @@ def ends_early(data: bytes) -> bool:
         if data[4:8] == b"ftyp":
             return len(data) < _boxes_extent(data) or b"mdat" not in data
     except struct.error:
-        return True  # the header itself is cut
+        return True  # the header is cut off
     return False
 
 
 def jpeg2000_ends_early(data: bytes) -> bool:
-    """Whether a JPEG 2000 file was cut short, which its decoder may answer with a grey picture and no error."""
-    # Compressed data never holds FF followed by more than 8F (ISO 15444-1, annex B): an end mark is no accident.
+    """Whether a JPEG 2000 file was cut off; its decoder may return a grey picture without an error."""
+    # Compressed data never holds FF followed by more than 8F (ISO 15444-1, annex B): an end mark is never data.
     return _JPEG_END not in data
 
 
@@ -94,14 +93,14 @@ def _boxes_extent(data: bytes) -> int:
         size = int.from_bytes(data[start : start + 4])
         if size == 1:
             size = int.from_bytes(data[start + 8 : start + 16])
-        if size < 8:  # 0: up to the end of the file
+        if size < 8:  # 0: to the end of the file
             return len(data)
         start += size
     return start
 
 
 def _tiff_extent(data: bytes) -> int:
-    """The end of the farthest thing that a TIFF's first directory points to."""
+    """The end of the last data that a TIFF's first directory points to."""
     order = "<" if data[:2] == b"II" else ">"
     (start,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, start)

@@ -1,9 +1,9 @@
-"""The one decoder: bytes of a picture in, what its header says or its pixels out, or the reason why not.
+"""The only picture decoder: turns bytes into header facts or pixels, or fails the row with a reason.
 
-What is made of a picture: the first frame, upright (EXIF orientation applied), three channels of 8 bits. Colour
-profiles are not applied. Format is found by content, never by name.
+It returns the first frame, upright (EXIF orientation applied), in three channels of 8 bits. Colour profiles are not
+applied. The format is detected by content, never by name.
 
-Shapes: H W the picture upright; arrays before rotation say so.
+Letters: H W the upright picture.
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from ..errors import Reason, RowFailed
 from .limits import DEFAULT_LIMITS, Limits
 from .pillow import open_image, orientation_of, reading
 
-BACKGROUND = 255  # what shows through transparent pixels, in each channel: white
+BACKGROUND = 255  # white, behind transparent pixels
 
-_TRANSPOSE = {  # EXIF orientation → what turns the stored picture upright, as in PIL.ImageOps.exif_transpose
+_TRANSPOSE = {  # EXIF orientation → transposition that turns the picture upright, as in PIL.ImageOps.exif_transpose
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -35,25 +35,25 @@ _LOSSY_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
 
 @dataclass(frozen=True, slots=True)
 class PictureFacts:
-    """What the header says. Width and height are those of the decoded picture, upright."""
+    """Facts from the header. Width and height are those of the upright picture."""
 
     width: int
     height: int
-    mode: str  # as stored, in Pillow's words: "L", "P", "CMYK", "I;16", …
-    orientation: int  # 1–8 as in EXIF, 1 where there is none
+    mode: str  # as stored, as in Pillow: "L", "P", "CMYK", "I;16", …
+    orientation: int  # EXIF, 1–8; 1 if absent
     frames: int  # 1 for a still
     format: str  # "JPEG", "PNG", …
 
     @property
     def raw_size(self) -> tuple[int, int]:
-        """Width and height before rotation, as in a mask that was drawn without regard to EXIF."""
+        """Width and height before rotation, as in a mask that was drawn without EXIF."""
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
 def inspect_picture(data: bytes, limits: Limits = DEFAULT_LIMITS) -> PictureFacts:
-    """What the header says, without decoding a pixel; raises RowFailed for whatever a header can show to be unfit.
+    """Facts from the header, without decoding; raises RowFailed for a picture that the header shows to be unusable.
 
-    Damage behind the header, such as a JPEG's missing end, shows in `decode_picture` alone.
+    Damage after the header, such as a missing end of a JPEG, is found only by `decode_picture`.
     """
     with reading(data, limits.max_pixels):
         image, num_frames = open_image(data, with_pixels=False)
@@ -61,25 +61,25 @@ def inspect_picture(data: bytes, limits: Limits = DEFAULT_LIMITS) -> PictureFact
 
 
 def decode_picture(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[UInt8[np.ndarray, "H W 3"], PictureFacts]:
-    """The picture upright, and its facts, the same that `inspect_picture` gives; raises RowFailed."""
+    """The upright picture, and its facts as in `inspect_picture`; raises RowFailed."""
     with reading(data, limits.max_pixels):
         image, num_frames = open_image(data, with_pixels=True)
         facts = _fit(_facts(image, num_frames), limits)
         image.load()
         rgb = _rgb(image, data)
-        # Pillow turns a TIFF while it loads it, and nothing else.
+        # Pillow rotates only TIFFs on load.
         upright = rgb if facts.format == "TIFF" else apply_orientation(rgb, facts.orientation)
         if upright.size != (facts.width, facts.height):
-            found = f"{upright.width}×{upright.height}"
-            raise RowFailed(Reason.UNDECODABLE, f"{found} pixels, and {facts.width}×{facts.height} in the header")
+            size = f"{upright.width}×{upright.height}"
+            raise RowFailed(Reason.UNDECODABLE, f"{size} pixels, but {facts.width}×{facts.height} in the header")
         return np.array(upright), facts
 
 
 def decode_indices(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt16[np.ndarray, "H W"]:
     """The samples of a mask exactly as stored, before palette, scaling and rotation (a TIFF comes upright).
 
-    Raises RowFailed, also for pictures whose samples cannot be indices: several channels, lossy compression, or a TIFF
-    in which 0 is white, where programs disagree about the index.
+    Raises RowFailed, also for samples that cannot be indices: several channels, lossy compression, or a TIFF in which
+    0 is white, where programs disagree about the index.
     """
     with reading(data, limits.max_pixels):
         image, num_frames = open_image(data, with_pixels=True)
@@ -87,14 +87,14 @@ def decode_indices(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt16[np.nd
         full, is_white_zero = _grey_scale(image, data)
         if not (facts.mode in ("1", "L", "P") or facts.mode.startswith("I;16")):
             raise RowFailed(
-                Reason.MASK_UNDECODABLE, f"masks must be indexed (palette or grey, as PNG can be), this is {facts.mode}"
+                Reason.MASK_UNDECODABLE, f"masks must be indexed (palette or grey, such as PNG), this is {facts.mode}"
             )
         if facts.format not in _LOSSLESS or image.info.get("compression") in _LOSSY_IN_TIFF or is_white_zero:
             what = "a TIFF in which 0 is white" if is_white_zero else f"{facts.format} with lossy compression"
-            raise RowFailed(Reason.MASK_UNDECODABLE, f"masks must keep their indices, as PNG does; this is {what}")
+            raise RowFailed(Reason.MASK_UNDECODABLE, f"masks must be lossless, such as PNG; this is {what}")
         image.load()
         stored = np.array(image).astype(np.uint16)
-        # Pillow stretches grey of 2 and 4 bits over 0–255.
+        # Pillow stretches 2-bit and 4-bit grey to 0–255.
         return stored // (255 // full) if facts.mode == "L" and full < 255 else stored
 
 
@@ -105,17 +105,17 @@ def apply_orientation(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _facts(image: ImageFile.ImageFile, num_frames: int) -> PictureFacts:
-    # For a TIFF, Pillow's own size has its sides swapped where the orientation tag, but not where XMP, says so.
+    # For a TIFF, Pillow swaps the sides if the orientation tag says so, but not if XMP does.
     tags = getattr(image, "tag_v2", None)
     width, height = image.size if tags is None else (tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT])
-    turn = orientation_of(image)
-    if turn >= 5:
+    orientation = orientation_of(image)
+    if orientation >= 5:
         width, height = height, width
-    return PictureFacts(width, height, image.mode, turn, num_frames, image.format or "")
+    return PictureFacts(width, height, image.mode, orientation, num_frames, image.format or "")
 
 
 def _fit(facts: PictureFacts, limits: Limits) -> PictureFacts:
-    """The facts, if the limits allow them. Aspect goes before side: 20000×1 is a line, 1×1 is small."""
+    """Returns facts within the limits. Aspect is checked before side: 20000×1 is a line, 1×1 is small."""
     size = f"{facts.width}×{facts.height} pixels"
     short, long = sorted((facts.width, facts.height))
     if short * long > limits.max_pixels:
@@ -124,7 +124,7 @@ def _fit(facts: PictureFacts, limits: Limits) -> PictureFacts:
         raise RowFailed(Reason.ASPECT, f"{size}, at most {limits.max_aspect:g}:1 is allowed")
     if short < limits.min_side:
         raise RowFailed(Reason.TOO_SMALL, f"{size}, at least {limits.min_side} on each side are needed")
-    # PPM's mode I is 16 bits, stretched to their full range; elsewhere it is 32 bits or signed, of unknown range.
+    # PPM's mode I is 16 bits, stretched to the full range; elsewhere it is 32 bits or signed, with unknown range.
     if facts.mode == "F" or (facts.mode == "I" and facts.format != "PPM"):
         raise RowFailed(Reason.DTYPE, f"mode {facts.mode}, whose range of values is not known")
     return facts
@@ -132,7 +132,7 @@ def _fit(facts: PictureFacts, limits: Limits) -> PictureFacts:
 
 def _rgb(image: Image.Image, data: bytes) -> Image.Image:
     full, is_white_zero = _grey_scale(image, data)
-    key = image.info.get("transparency")  # a colour that is transparent, or one index, or opacities of a palette
+    key = image.info.get("transparency")  # a transparent colour, an index, or opacities of a palette
     if image.mode.startswith("I"):
         # Pillow's own conversion clips at 255, and a full ramp becomes white.
         to_eight_bits = ((np.arange(full + 1) * 255 + full // 2) // full).astype(np.uint8)
@@ -142,7 +142,7 @@ def _rgb(image: Image.Image, data: bytes) -> Image.Image:
             to_eight_bits[key] = BACKGROUND
         return Image.fromarray(to_eight_bits[np.asarray(image)]).convert("RGB")
     if image.format == "PNG" and image.mode == "L" and isinstance(key, int):
-        image.info["transparency"] = key * 255 // full  # as Pillow stretches the samples, and not the key
+        image.info["transparency"] = key * 255 // full  # Pillow stretches the samples but not the key
     elif image.format == "PNG" and image.mode == "RGB" and isinstance(key, tuple) and full == 65535:
         image.info["transparency"] = tuple(channel >> 8 for channel in key)
     if not image.has_transparency_data:
@@ -154,7 +154,7 @@ def _rgb(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _grey_scale(image: Image.Image, data: bytes) -> tuple[int, bool]:
-    """The largest sample that the file can store, and whether 0 is white."""
+    """The largest sample that the file can hold, and whether 0 is white."""
     if image.format == "PNG":
         return (1 << data[_PNG_DEPTH_BYTE]) - 1, False
     tags = getattr(image, "tag_v2", None)

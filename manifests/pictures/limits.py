@@ -1,4 +1,4 @@
-"""Which pictures are refused by their header, before anything is decoded."""
+"""Limits on pictures, checked on the header before decoding."""
 
 from dataclasses import dataclass
 
@@ -18,8 +18,8 @@ class Limits:
         check_config(self)
         if self.min_side**2 > self.max_pixels:
             raise ConfigError(
-                f"min_side is {self.min_side} and max_pixels is {self.max_pixels}, which no picture can satisfy; "
-                f"choose max_pixels of at least {self.min_side**2}"
+                f"no picture fits both --min-side {self.min_side} and --max-pixels {self.max_pixels}; "
+                f"choose --max-pixels of at least {self.min_side**2}"
             )
 
 

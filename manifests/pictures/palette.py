@@ -1,6 +1,6 @@
-"""Indexed label maps as palette PNG: the value of a pixel is its class, its colour is for people only.
+"""Label maps as palette PNG: the pixel value is the class, the colour is only for display.
 
-Shapes: H W the label map, upright unless said to be raw.
+Letters: H W the label map, upright unless named raw.
 """
 
 import math
@@ -16,7 +16,7 @@ from .limits import DEFAULT_LIMITS, Limits
 
 
 def _voc_palette() -> bytes:
-    """Colours that differ most where indices are near: bit 0, 3, 6 of an index drive red, 1, 4, 7 green, 2, 5 blue.
+    """Colours that differ most between close indices: bits 0, 3, 6 set red, 1, 4, 7 green, 2, 5 blue.
 
     Source: VOClabelcolormap.m of the PASCAL VOC development kit.
     """
@@ -31,18 +31,22 @@ VOC_PALETTE = _voc_palette()
 
 
 def encode_label_map(label_HW: UInt8[np.ndarray, "H W"]) -> bytes:
-    """A PNG of 8 bits with the VOC palette; equal maps give equal bytes under one version of Pillow."""
+    """An 8-bit PNG with the VOC palette; equal maps give equal bytes with one version of Pillow."""
     image = Image.fromarray(label_HW)
     image.putpalette(VOC_PALETTE)
+    return encode_png(image)
+
+
+def encode_png(image: Image.Image) -> bytes:
     stream = BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue()
 
 
 def decode_label_map(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt8[np.ndarray, "H W"]:
-    """The indices of a mask exactly as stored, whatever its palette; raises RowFailed with a reason of masks.
+    """The indices of a mask as stored, with any palette; raises RowFailed.
 
-    Of the limits only the number of pixels holds: a mask of another size than its picture is found by comparing.
+    Only the limit on pixels applies; callers compare the size with the picture.
     """
     try:
         index_HW = decode_indices(data, Limits(max_pixels=limits.max_pixels, min_side=1, max_aspect=math.inf))
@@ -51,10 +55,10 @@ def decode_label_map(data: bytes, limits: Limits = DEFAULT_LIMITS) -> UInt8[np.n
             raise
         raise RowFailed(Reason.MASK_UNDECODABLE, fault.detail) from fault
     if index_HW.size and index_HW.max() > 255:
-        raise RowFailed(Reason.MASK_VALUES, f"the mask holds {index_HW.max()}, and an index is at most 255")
+        raise RowFailed(Reason.MASK_VALUES, f"the mask holds {index_HW.max()}, expected at most 255")
     return index_HW.astype(np.uint8)
 
 
 def rotate_label_map(label_HW: UInt8[np.ndarray, "raw_H raw_W"], orientation: int) -> UInt8[np.ndarray, "H W"]:
-    """A mask drawn without regard to EXIF, turned as its picture with this orientation (1–8) is."""
+    """Applies an EXIF orientation (1–8) to a mask that was drawn without it."""
     return np.array(apply_orientation(Image.fromarray(label_HW), orientation))

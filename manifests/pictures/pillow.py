@@ -1,7 +1,7 @@
-"""Pillow as this project needs it: quiet, strict, without a pixel limit of its own, its faults named by a reason.
+"""Pillow as this project uses it: quiet, strict, without its own pixel limit, with errors mapped to reasons.
 
-Readers are called directly. `Image.open` would try every format that Pillow knows, among them some that start other
-programs (EPS), and would warn about large pictures before their size can be judged here.
+Readers are called directly. `Image.open` would try all formats, including some that start programs (EPS), and would
+warn about large pictures before the size is checked here.
 """
 
 import re
@@ -31,7 +31,7 @@ from PIL import (
 from ..errors import Reason, RowFailed
 from .containers import ends_early, jpeg2000_ends_early, png_essentials
 
-# JPEG's own class, not its factory: the further pictures of a multi-picture file (MPO) are previews and depth maps.
+# JPEG's class, not its factory: further pictures of a multi-picture file (MPO) are previews and depth maps.
 _READERS: dict[str, type[ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
@@ -44,7 +44,7 @@ _READERS: dict[str, type[ImageFile.ImageFile]] = {
     "AVIF": AvifImagePlugin.AvifImageFile,
 }
 
-# What Pillow's readers raise on bytes that are not what they should be; tests mutate files of every format to hold it.
+# Errors of Pillow's readers on damaged bytes; tests mutate files of every format to check the list.
 _FAULTS = (
     OSError,
     SyntaxError,
@@ -59,28 +59,23 @@ _FAULTS = (
     struct.error,
     zlib.error,
 )
-_CUT = (
-    EOFError,
-    IndexError,
-    struct.error,
-)  # what Pillow's SyntaxError or OSError stands for where a header lacks bytes
+_CUT = (EOFError, IndexError, struct.error)  # causes of Pillow's errors when a header lacks bytes
 _SAYS_CUT = re.compile("truncated|not enough", re.IGNORECASE)
 
-# Remarks on metadata that nobody here reads. Category and module leave everything else its warnings, and an
-# application its DecompressionBombWarning. A filter, because `catch_warnings` swaps a list that all threads share.
+# Silences Pillow's warnings on metadata, which is not used here; DecompressionBombWarning stays. A filter, because
+# `catch_warnings` is not thread-safe.
 _QUIET = ("ignore", None, UserWarning, re.compile(r"PIL\."), 0)
 
 _switching = threading.Lock()
 _num_inside = 0
-_max_pixels_before: list[int] = []  # what the application had set, while it is lifted
+_max_pixels_before: list[int] = []  # the application's limit while it is lifted
 _load_truncated_before: list[bool] = []
 
 
 def open_image(data: bytes, with_pixels: bool) -> tuple[ImageFile.ImageFile, int]:
-    """The file's header as Pillow reads it, found by content, and its number of frames; no pixel is decoded.
+    """Opens a picture by content and counts its frames; decodes no pixel.
 
-    `with_pixels=False` may leave the pixels out, so that `load` fails. Call it, and whatever is done with the image,
-    inside `reading`.
+    `with_pixels=False` may drop the pixels, so that `load` fails. Call this and use the image inside `reading`.
     """
     for name, reader in _READERS.items():
         accept = Image.OPEN[name][1]
@@ -88,20 +83,20 @@ def open_image(data: bytes, with_pixels: bool) -> tuple[ImageFile.ImageFile, int
         if isinstance(accepted, str):
             raise RowFailed(Reason.UNDECODABLE, accepted)  # Pillow was built without this format
         if accepted and name == "JPEG2000" and jpeg2000_ends_early(data):
-            raise RowFailed(Reason.TRUNCATED, f"a JPEG 2000 without its end, {len(data)} bytes long")
+            raise RowFailed(Reason.TRUNCATED, f"a JPEG 2000 without its end mark, {len(data)} bytes long")
         if accepted and name == "PNG":
             still, num_frames = png_essentials(data, with_pixels)
             return reader(BytesIO(still)), num_frames
         if accepted:
             image = reader(BytesIO(data))
             return image, _num_frames(image)
-    raise RowFailed(Reason.UNDECODABLE, f"not a picture of a kind that is read here ({', '.join(_READERS)})")
+    raise RowFailed(Reason.UNDECODABLE, f"not a picture in a supported format ({', '.join(_READERS)})")
 
 
 def orientation_of(image: ImageFile.ImageFile) -> int:
-    """The EXIF orientation, 1–8; 1 where the file holds none, or one that means nothing."""
+    """The EXIF orientation, 1–8; 1 if it is absent or invalid."""
     try:
-        # The base class's: PngImageFile decodes the picture first, in search of chunks that are in front already.
+        # Not PngImageFile's getexif, which decodes the picture first.
         value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
     except _FAULTS:
         return 1
@@ -110,7 +105,7 @@ def orientation_of(image: ImageFile.ImageFile) -> int:
 
 @contextmanager
 def reading(data: bytes, max_pixels: int) -> Iterator[None]:
-    """Inside, Pillow is quiet and strict, knows no pixel limit below `max_pixels`, and fails as RowFailed only."""
+    """Inside the block Pillow is quiet and strict, allows `max_pixels`, and raises only RowFailed."""
     if not warnings.filters or warnings.filters[0] != _QUIET:
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     with _lift_pillow_limits(max_pixels):
@@ -135,17 +130,17 @@ def _reason_of(error: BaseException, data: bytes) -> Reason:
 def _num_frames(image: ImageFile.ImageFile) -> int:
     try:
         return int(getattr(image, "n_frames", 1))
-    except _FAULTS:  # a later frame is broken; the first is the one that is used
+    except _FAULTS:  # a later frame is broken; only the first is used
         image.seek(0)
         return 1
 
 
 @contextmanager
 def _lift_pillow_limits(max_pixels: int) -> Iterator[None]:
-    """Pillow's two process-wide switches as needed here, where they are not; the last to leave puts them back.
+    """Sets Pillow's two process-wide switches as needed here; the last thread to leave restores them.
 
-    Only an application that lowered the pixel limit or asked for truncated pictures, or a user who raised ours, makes
-    a difference; then the application's own threads see it too, as long as a picture is being read.
+    They differ only if an application lowered the pixel limit or allowed truncated pictures, or a user raised ours. The
+    application's threads then see the change while a picture is being read.
     """
     global _num_inside
     with _switching:

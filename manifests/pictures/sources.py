@@ -1,8 +1,8 @@
-"""The bytes of a picture or mask wherever it lies: in a folder, at a URL, or inside a tar file.
+"""Reads the bytes of a picture or mask from a folder, a URL or a tar file.
 
-A uri is relative to the dataset's root, or a URL of its own, or `tar://MEMBER::TAR` (fsspec's chained form) where TAR
-is relative, absolute or a URL. What one file does fails its row (RowFailed); what the disk, the network or a bucket
-does stops the run (EnvironmentFault).
+A uri is relative to the dataset's root, a URL, or `tar://MEMBER::TAR` (fsspec's chained form), where TAR is relative,
+absolute or a URL. A fault of one file fails its row (RowFailed); a fault of disk, network or bucket stops the run
+(EnvironmentFault).
 """
 
 import errno
@@ -24,14 +24,14 @@ TAR_SCHEME = "tar://"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a uri leads."""
+    """The file behind a uri."""
 
-    path: str  # absolute path or URL of the file, or of the tar around it
-    member: str = ""  # its name inside the tar; "" for a file of its own
+    path: str  # absolute path or URL of the file, or of the tar that holds it
+    member: str = ""  # name inside the tar; "" for a plain file
 
 
 def resolve(root: str, uri: str) -> Source:
-    """Where a uri leads from a dataset's root; a row fails as outside_root where that is out of the root."""
+    """Resolves a uri against a dataset's root; the row fails as outside_root if it leaves the root."""
     if not uri.startswith(TAR_SCHEME):
         return Source(_path_of(root, uri))
     member, _, archive = uri.removeprefix(TAR_SCHEME).rpartition("::")
@@ -50,7 +50,7 @@ def read_source(root: str, uri: str) -> bytes:
 
 
 def stat_source(root: str, uri: str) -> FileStat | None:
-    """Size and time of change (a tar member's is its tar's), or None where there is no such file."""
+    """Size and time of change (that of the tar for a member), or None if there is no such file."""
     source = resolve(root, uri)
     try:
         with _reading_row(source.path):
@@ -66,12 +66,12 @@ def stat_source(root: str, uri: str) -> FileStat | None:
 
 
 def tar_uri(member: str, archive: str) -> str:
-    """How a picture inside a tar is written down."""
+    """The uri of a picture inside a tar."""
     return f"{TAR_SCHEME}{member}::{archive}"
 
 
 def path_fault(relative: str) -> str:
-    """Why a path cannot be one inside a dataset, as the end of a sentence; "" where it can."""
+    """Why a path cannot lie inside a dataset, as the end of a sentence; "" if it can."""
     if not relative:
         return "is empty"
     if "\0" in relative:
@@ -89,7 +89,7 @@ def path_fault(relative: str) -> str:
 
 @contextmanager
 def open_user_file(uri: str, what: str) -> Iterator[io.IOBase]:
-    """A file that the user named, opened for reading; not finding it is the user's mistake."""
+    """Opens a file that the user named; raises InputError if it does not exist."""
     folder, name = split(uri)
     try:
         stream = folder.open(name)
@@ -97,14 +97,14 @@ def open_user_file(uri: str, what: str) -> Iterator[io.IOBase]:
         raise InputError(f"there is no {what} {uri}; check the path") from error
     except EnvironmentFault as fault:
         if isinstance(fault.__cause__, IsADirectoryError):
-            raise InputError(f"{uri} is a folder and should be a {what}; name the file in it") from fault
+            raise InputError(f"{uri} is a folder, expected a {what}; name the file in it") from fault
         raise
     with stream, reading(uri):
         yield stream
 
 
 def read_user_lines(uri: str, what: str) -> Iterator[tuple[int, str]]:
-    """The lines of such a file that hold something, with their numbers."""
+    """Number and text of every non-empty line of a file that the user named."""
     with open_user_file(uri, what) as stream:
         try:
             text = stream.read().decode("utf-8-sig")
@@ -130,7 +130,7 @@ def _path_of(root: str, uri: str) -> str:
 
 
 def _links_out(root: str, relative: str) -> bool:
-    """Looks at the path's own parts first, since hardly any is a link and resolving costs a call per folder."""
+    """Looks for links in the path first: links are rare, and resolving costs one call per folder."""
     folder = relative.rpartition("/")[0]
     if not os.path.islink(f"{root}/{relative}") and not (folder and _has_link(root, folder)):
         return False
@@ -138,9 +138,7 @@ def _links_out(root: str, relative: str) -> bool:
     return os.path.commonpath([target, home]) != home
 
 
-@lru_cache(
-    maxsize=4096
-)  # a folder holds many pictures, and looking at each of its parents costs as much as reading one
+@lru_cache(maxsize=4096)  # checking all parents of a picture costs as much as reading it
 def _has_link(root: str, folder: str) -> bool:
     inner = root
     for part in folder.split("/"):
@@ -157,7 +155,7 @@ def _reading_row(path: str) -> Iterator[None]:
             yield
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RowFailed(Reason.MISSING, path) from error
-    except InputError as error:  # the tar around it
+    except InputError as error:  # a fault of the tar that holds it
         raise RowFailed(Reason.UNREADABLE, str(error)) from error
     except EnvironmentFault as fault:
         if "://" not in path and _is_of_one_file(fault.__cause__):
@@ -172,15 +170,15 @@ def _is_of_one_file(cause: BaseException | None) -> bool:
 
 
 def _read_regular(path: str) -> bytes:
-    """A local file in as few calls as there can be: each lets another thread in, and coming back costs a header."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a named pipe would wait for ever
+    """Reads a local file in few system calls, because each one may yield to another thread."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a named pipe would block
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode):
             raise RowFailed(Reason.UNREADABLE, f"{path} is not a regular file")
-        data = os.read(descriptor, found.st_size)
-        while len(data) < found.st_size and (more := os.read(descriptor, found.st_size - len(data))):
-            data += more  # one call gives at most 2 GB
+        data = os.read(descriptor, state.st_size)
+        while len(data) < state.st_size and (more := os.read(descriptor, state.st_size - len(data))):
+            data += more  # one call reads at most 2 GB
         return data
     finally:
         os.close(descriptor)

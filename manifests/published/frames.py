@@ -1,5 +1,4 @@
-"""Rows of a published dataset one by one, whose files must hold the rows and columns that its row list and this version
-say."""
+"""Reads single rows of a published dataset, after checking that its files hold the listed rows and known columns."""
 
 import threading
 from collections import OrderedDict
@@ -18,14 +17,14 @@ from ..files.place import Place
 from ..files.sealed import Json
 from .schema import COLUMNS, FRAME, OLDER_OBJECT, frame_schema
 
-KEPT_BYTES = 32 * 2**20  # of row groups that a process keeps: thousands of rows with masks, or a few hundred pictures
-_groups: OrderedDict[Hashable, tuple[pa.Table, int]] = OrderedDict()  # and how many bytes each holds
-_checked: set[Hashable] = set()  # files that this process has found to hold what they should
+KEPT_BYTES = 32 * 2**20  # cache of row groups: thousands of masks, or a few hundred pictures
+_groups: OrderedDict[Hashable, tuple[pa.Table, int]] = OrderedDict()  # with the size of each
+_checked: set[Hashable] = set()  # files that this process has checked
 _lock = threading.Lock()
 
 
 def frame_row(artifact: Artifact, position: int, columns: Sequence[str]) -> dict[str, Json]:
-    """Some columns of the row at a position of the row list, by way of its row group, kept for the rows beside it."""
+    """Columns of one row by position. Its row group is cached for neighbouring rows."""
     layout = artifact.plan.layout(artifact.plan.group_of(FRAME))
     unit = layout.unit(layout.unit_of(position))
     number, row = divmod(position - unit.start, FRAME_ROW_GROUP)
@@ -39,7 +38,7 @@ def frame_row(artifact: Artifact, position: int, columns: Sequence[str]) -> dict
 
 
 def frame_rows(artifact: Artifact, columns: Sequence[str]) -> Iterator[dict[str, Json]]:
-    """Some columns of every row in order, a row group in memory at a time."""
+    """Columns of every row in order, one row group in memory at a time."""
     for unit in artifact.plan.layout(artifact.plan.group_of(FRAME)).units():
         with _refusing(artifact.place):
             batches = _file(artifact, unit).iter_batches(FRAME_ROW_GROUP, columns=list(columns), use_threads=False)
@@ -56,24 +55,24 @@ def _recall(key: Hashable) -> pa.Table | None:
 
 
 def _keep(key: Hashable, table: pa.Table) -> None:
-    """In the place of what nobody has asked for since the longest time; the last one stays, however large."""
+    """Caches a row group and drops the least recently used ones; the newest always stays."""
     with _lock:
-        _groups[key] = table, table.nbytes  # counted once: asking a nested table takes as long as reading a row
-        held = sum(size for _, size in _groups.values())
-        while held > KEPT_BYTES and len(_groups) > 1:
-            held -= _groups.popitem(last=False)[1][1]
+        _groups[key] = table, table.nbytes  # stored, because computing it takes as long as reading a row
+        total = sum(size for _, size in _groups.values())
+        while total > KEPT_BYTES and len(_groups) > 1:
+            total -= _groups.popitem(last=False)[1][1]
 
 
 def _file(artifact: Artifact, unit: Unit) -> pq.ParquetFile:
-    """The file of a unit; its columns and ids are looked at once per process, as its sha256 is."""
+    """The file of a unit. Columns and ids, like the sha256, are checked once per process."""
     file = artifact.frame(FRAME, unit.index)
     key = (artifact.place, artifact.digest, unit.index)
     if key not in _checked:
         _check_columns(artifact.place, file.schema_arrow)
-        found = file.read(columns=["id"], use_threads=False).column("id").to_pylist()
+        ids = file.read(columns=["id"], use_threads=False).column("id").to_pylist()
         listed = artifact.rows_at(range(unit.start, unit.stop), ["id"]).column("id").to_pylist()
-        if found != listed:
-            first = next(one for one, other in zip_longest(found, listed) if one != other)
+        if ids != listed:
+            first = next(stored for stored, planned in zip_longest(ids, listed) if stored != planned)
             raise CorruptArtifact(
                 f"a file of {artifact.place} holds other rows than its row list, the first is {first!r}; "
                 "do not trust this dataset"
@@ -87,8 +86,8 @@ def _check_columns(at: Place, schema: pa.Schema) -> None:
     objects = known.get_field_index("objects")
     older = known.set(objects, known.field(objects).with_type(pa.list_(OLDER_OBJECT)))
     if not (schema.equals(known) or schema.equals(older)):
-        held = {field.name: field.type for field in schema}
-        differing = [name for name in {**held, **COLUMNS} if held.get(name) != COLUMNS.get(name)] or schema.names
+        types = {field.name: field.type for field in schema}
+        differing = [name for name in {**types, **COLUMNS} if types.get(name) != COLUMNS.get(name)] or schema.names
         raise CorruptArtifact(
             f"a file of {at} has other columns than this maskmill knows ({', '.join(differing)}); "
             "use the version that wrote it, or do not trust this dataset"
@@ -97,7 +96,7 @@ def _check_columns(at: Place, schema: pa.Schema) -> None:
 
 @contextmanager
 def _refusing(at: Place) -> Iterator[None]:
-    """Pages are compared with their checksum each time they are read."""
+    """Turns read errors into CorruptArtifact; page checksums are verified on each read."""
     try:
         yield
     except MaskmillError:

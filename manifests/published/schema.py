@@ -1,7 +1,7 @@
-"""The published dataset's own schema: what a row says, and what readers outside this package are told of it.
+"""The schema of the published dataset, and its metadata for readers outside this package.
 
-The Parquet files of a dataset can be read without this package: `mask` is an image column as Hugging Face's datasets
-have it (a palette PNG), and so is `image`, which is null where the pictures are not inside.
+The Parquet files can be read without this package: `mask` (a palette PNG) and `image` (null unless pictures are
+embedded) are image columns as in Hugging Face's datasets.
 """
 
 import difflib
@@ -21,12 +21,12 @@ from ..pictures.sources import open_user_file
 
 FRAME = "data"  # the field, and the folder of its files
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-# Of one class in one picture. The measures without pixels or map to measure are null.
+# One class in one picture. Measures are null if there are no pixels or no map to measure.
 OBJECT = pa.struct(
     [
         ("class", pa.int64()),
         ("name", pa.string()),
-        ("source", pa.string()),  # gt, pseudo, or enhanced: pseudo, of maps that a few masks have made better
+        ("source", pa.string()),  # gt; pseudo; enhanced: pseudo, from maps improved with a few masks
         ("score", pa.float64()),  # the mean of its soft map over its pixels
         ("area", pa.float64()),
         ("border_touch", pa.float64()),
@@ -37,19 +37,19 @@ OBJECT = pa.struct(
         ("entropy_inside", pa.float64()),
         ("entropy_outside", pa.float64()),
         ("agreement", pa.float64()),
-        ("method_agreement", pa.float64()),  # datasets that were made before it came have none
+        ("method_agreement", pa.float64()),  # missing in older datasets
     ]
 )
-OLDER_OBJECT = pa.struct([each for each in OBJECT if each.name != "method_agreement"])
+OLDER_OBJECT = pa.struct([field for field in OBJECT if field.name != "method_agreement"])
 COLUMNS: Mapping[str, pa.DataType] = {
     "id": pa.string(),
-    "status": pa.string(),  # ok, or failed: then there is no mask
+    "status": pa.string(),  # ok or failed; a failed row has no mask
     "reason": pa.string(),
-    "kept": pa.bool_(),  # by the quality rule; a row that is not kept is still there
-    "dropped": pa.string(),  # why
-    "uri": pa.string(),  # of the picture, from the folder of the pictures
+    "kept": pa.bool_(),  # by the quality rule; dropped rows stay in the files
+    "dropped": pa.string(),  # why not kept
+    "uri": pa.string(),  # of the picture, relative to the folder of the pictures
     "sha256": pa.string(),  # of the picture's bytes
-    "image": IMAGE,  # null but where the pictures are inside
+    "image": IMAGE,  # null unless pictures are embedded
     "mask": IMAGE,  # 0 background, 255 undecided, else a class
     "labels": pa.list_(pa.int64()),  # image-level
     "split": pa.string(),
@@ -65,24 +65,23 @@ def frame_schema() -> pa.Schema:
 
 
 def schema_for_hugging_face(columns: Mapping[str, pa.DataType], features: Mapping[str, Json]) -> pa.Schema:
-    """Of Parquet that Hugging Face's datasets read; `features` are those that a column's type does not tell."""
-    told = {name: features.get(name) or _feature(kind) for name, kind in columns.items()}
-    return pa.schema(list(columns.items()), metadata={"huggingface": json.dumps({"info": {"features": told}})})
+    """A Parquet schema for Hugging Face's datasets; `features` override those derived from column types."""
+    declared = {name: features.get(name) or _feature(kind) for name, kind in columns.items()}
+    return pa.schema(list(columns.items()), metadata={"huggingface": json.dumps({"info": {"features": declared}})})
 
 
 def provenance(artifacts: Sequence[Artifact], whole_paths: bool = False) -> list[dict[str, Json]]:
-    """Everything that artifacts were made from, themselves first: stage, configuration, versions, how they hang
-    together. What has gone or was changed since is a digest alone. Unless whole paths are asked for, configurations are
-    `shareable`."""
-    found: dict[str, dict[str, Json]] = {}
+    """The artifacts and everything they were made from: stage, config, versions, inputs. An input that is gone or
+    changed is only a digest. Configs are `shareable` unless `whole_paths`."""
+    steps: dict[str, dict[str, Json]] = {}
     for artifact in artifacts:
-        _collect(artifact, found, whole_paths)
-    return list(found.values())
+        _collect(artifact, steps, whole_paths)
+    return list(steps.values())
 
 
-def _collect(artifact: Artifact, found: dict[str, dict[str, Json]], whole_paths: bool) -> None:
+def _collect(artifact: Artifact, steps: dict[str, dict[str, Json]], whole_paths: bool) -> None:
     plan = artifact.plan
-    found[artifact.digest] = {
+    steps[artifact.digest] = {
         "digest": artifact.digest,
         "stage": plan.stage,
         "kind": plan.kind,
@@ -91,31 +90,31 @@ def _collect(artifact: Artifact, found: dict[str, dict[str, Json]], whole_paths:
         "config": dict(plan.config) if whole_paths else shareable(plan.config),
         "device": plan.device,
         "libraries": dict(plan.libraries),
-        "inputs": {each.role: each.digest for each in plan.inputs},
+        "inputs": {entry.role: entry.digest for entry in plan.inputs},
         "warnings": list(artifact.summary.warnings),
     }
-    for each in plan.inputs:
-        if "stage" in found.setdefault(each.digest, {"digest": each.digest}):
+    for entry in plan.inputs:
+        if "stage" in steps.setdefault(entry.digest, {"digest": entry.digest}):
             continue
         try:
-            above = open_artifact(each.place(artifact.place))
+            above = open_artifact(entry.place(artifact.place))
         except (MissingArtifact, UnfinishedArtifact, StaleArtifact, CorruptArtifact):
             continue
-        if above.digest == each.digest:
-            _collect(above, found, whole_paths)
+        if above.digest == entry.digest:
+            _collect(above, steps, whole_paths)
 
 
 def shareable(value: Json) -> Json:
-    """Of absolute paths the last part stays: the others say something about their maker alone."""
+    """The value with absolute paths cut to their last part: the rest says only where its maker keeps files."""
     if isinstance(value, Mapping):
-        return {name: shareable(each) for name, each in value.items()}
+        return {name: shareable(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [shareable(each) for each in value]
+        return [shareable(item) for item in value]
     return value.rstrip("/").rpartition("/")[2] if isinstance(value, str) and value.startswith("/") else value
 
 
 def _feature(kind: pa.DataType) -> Json:
-    """A column as Hugging Face's datasets write it down."""
+    """A column type as a feature of Hugging Face's datasets."""
     if kind == IMAGE:
         return {"_type": "Image"}
     if pa.types.is_list(kind):
@@ -127,39 +126,38 @@ def _feature(kind: pa.DataType) -> Json:
 
 
 def class_names(classes: Sequence[Mapping[str, Json]]) -> dict[int, str]:
-    """Index → name, the one class of a dataset that names none included."""
-    return {int(each["index"]): str(each["name"]) for each in classes} or {1: "object"}
+    """Index → name; {1: "object"} for a dataset without class names."""
+    return {int(row["index"]): str(row["name"]) for row in classes} or {1: "object"}
 
 
 def ground_truth_ids(dataset: Artifact) -> frozenset[str]:
-    """The pictures whose masks are their ground truth, as was planned: of a row without classes, no class says it."""
+    """Ids whose masks are ground truth, from the plan: a row without classes does not say so itself."""
     rows = (row for batch in listing_batches(dataset.place, dataset.plan) for row in batch.to_pylist())
     return frozenset(row["id"] for row in rows if row["is_truth"])
 
 
 def class_indices(named: Sequence[str], table: Sequence[Mapping[str, Json]], whose: str) -> list[int]:
-    """Of names or numbers the numbers; `whose` table it is, for the sentence that refuses one."""
-    by_name = {
-        **{str(each["index"]): each["index"] for each in table},
-        **{each["name"]: each["index"] for each in table},
-    }
+    """Class numbers of names or numbers; `whose` names the owner of the table in error messages."""
+    by_name = {str(row["index"]): row["index"] for row in table} | {row["name"]: row["index"] for row in table}
     for name in named:
         if name not in by_name:
-            near = difflib.get_close_matches(name, [each["name"] for each in table], n=1)
+            near = difflib.get_close_matches(name, [row["name"] for row in table], n=1)
             meant = f"did you mean {near[0]}?" if near else "give names or numbers of its class table"
             raise ConfigError(f"classes names {name!r}, which {whose} do not have; {meant}")
     return sorted({by_name[name] for name in named})
 
 
 def read_id_list(uri: str) -> list[str]:
-    """The image ids of a text file that a user wrote, one in each line."""
+    """The image ids of a user's text file, one per line."""
     with open_user_file(uri, "list of ids") as opened:
         stream: Any = opened
         try:
             lines = stream.read().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
         except UnicodeDecodeError as error:
-            raise InputError(f"{uri} is no text in UTF-8 ({error.reason}); give a file of one id per line") from error
+            raise InputError(
+                f"{uri} is not a text file in UTF-8 ({error.reason}); give a file of one id per line"
+            ) from error
     ids = [unicodedata.normalize("NFC", line) for line in lines if line.strip()]
     if not ids:
-        raise InputError(f"{uri} names no id; write one per line")
+        raise InputError(f"{uri} lists no ids; write one per line")
     return ids

@@ -1,10 +1,10 @@
-"""Artifacts at a URL that teams share: files under the sha256 of their bytes, versions that list them, what is latest.
+"""Artifacts at a shared URL: files by their sha256, versions that list files, and a pointer to the latest version.
 
-    files/SHA256          immutable; what two versions have in common is there once
-    versions/DIGEST.json  an artifact's files by name, put when all of them are there; DIGEST is of this list
-    latest/NUMBER.json    which version was pushed last; put only if absent, so that of two pushes both get a number
+    files/SHA256          immutable; stored once for all versions
+    versions/DIGEST.json  an artifact's files by name, written after all of them; DIGEST is the sha256 of this list
+    latest/NUMBER.json    the version pushed last; created only if absent, so parallel pushes get different numbers
 
-Nothing is ever overwritten with other bytes, so no reader and no second writer can meet half of a push.
+Nothing is ever overwritten with other bytes, so nobody sees half of a push.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from ..files.place import Place, place
 from ..files.sealed import Json
 
 FORMAT = 1
-SHORTEST = 12  # digits of a digest that name a version; fewer may be part of a folder's name, as a date is
+SHORTEST = 12  # least digits of a digest in URL@DIGEST; fewer may be part of a folder name, such as a date
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHOSEN = re.compile(rf"(.+)@([0-9a-f]{{{SHORTEST},64}})")
 FORGOTTEN_S = 24 * 3600.0
@@ -33,7 +33,7 @@ _REMEDY = "restore it from a copy; at a shared URL, remove it there and push the
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What was pushed."""
+    """One pushed artifact and its files."""
 
     kind: str
     fingerprint: str
@@ -46,7 +46,7 @@ class Version:
 
     @property
     def bytes(self) -> int:
-        return sum(each.size for each in self.files.values())
+        return sum(digest.size for digest in self.files.values())
 
     def as_json(self) -> dict[str, Json]:
         return {
@@ -54,19 +54,19 @@ class Version:
             "kind": self.kind,
             "fingerprint": self.fingerprint,
             "artifact": self.artifact,
-            "files": {name: each.as_json() for name, each in self.files.items()},
+            "files": {name: digest.as_json() for name, digest in self.files.items()},
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Latest:
-    number: int  # 0 where nothing was pushed yet
+    number: int  # 0 if nothing was pushed yet
     version: str
     kind: str
 
 
 def at_url(text: str) -> tuple[Place, str]:
-    """The place of URL or URL@DIGEST, and the digest, of which twelve digits are enough; "" for the latest."""
+    """The place of URL or URL@DIGEST, and the digest (at least twelve digits), or "" for the latest."""
     chosen = _CHOSEN.fullmatch(text)
     return (place(chosen[1]), chosen[2]) if chosen else (place(text), "")
 
@@ -80,54 +80,55 @@ def version_name(digest: str) -> str:
 
 
 def latest(url: Place) -> Latest:
-    """What was pushed last. A pointer without bytes is of a push that was killed as it made it, and counts for none."""
-    for name in sorted(url.names("latest"), reverse=True):
-        number = name.removeprefix("latest/").removesuffix(".json")
-        if not number.isdecimal() or not (data := url.read(name)):
+    """The version pushed last. Skips an empty pointer, which a killed push left."""
+    for number, name in sorted(_pointers(url), reverse=True):
+        if not (data := url.read(name)):
             continue
         value = sealed.unseal(data, url.path(name))
         if not isinstance(value.get("version"), str) or not _SHA256.fullmatch(value["version"]):
-            raise CorruptArtifact(f"{url.path(name)} names no version; remove it, or choose one by URL@DIGEST")
-        return Latest(int(number), value["version"], str(value.get("kind")))
+            raise CorruptArtifact(
+                f"{url.path(name)} is not a pointer to a version; remove it, or choose a version by URL@DIGEST"
+            )
+        return Latest(number, value["version"], str(value.get("kind")))
     return Latest(0, "", "")
 
 
 def point_to(url: Place, version: Version) -> None:
-    """Makes a version the latest one, behind every other that was pushed meanwhile."""
+    """Makes a version the latest, after any others pushed meanwhile."""
     pointer = sealed.seal({"version": version.digest, "kind": version.kind})
-    number = max([0, *_numbers(url)])
+    number = max([0, *(taken for taken, _ in _pointers(url))])
     while not atomic.create(url, f"latest/{(number := number + 1):08d}.json", pointer):
-        if url.read(f"latest/{number:08d}.json") == pointer:  # the same version; or an answer that was lost
+        if url.read(f"latest/{number:08d}.json") == pointer:  # the same version, or our own write whose answer was lost
             return
 
 
-def _numbers(url: Place) -> Iterator[int]:
-    """Those that are taken, also by pointers without bytes."""
+def _pointers(url: Place) -> Iterator[tuple[int, str]]:
+    """Number and file name of every pointer, including empty ones."""
     for name in url.names("latest"):
         number = name.removeprefix("latest/").removesuffix(".json")
         if number.isdecimal():
-            yield int(number)
+            yield int(number), name
 
 
 def resolve_version(url: Place, digest: str) -> str:
-    """The whole digest of a version that is named by its first digits, or of the latest."""
+    """The full digest of the version that starts with `digest`, or of the latest."""
     if len(digest) == 64:
         return digest
     if not digest:
-        found = latest(url)
-        if not found.number:
+        newest = latest(url)
+        if not newest.number:
             raise MissingArtifact(f"{url} holds no version that was pushed whole; check the URL, or push again")
-        return found.version
-    there = [name.removeprefix("versions/").removesuffix(".json") for name in url.names("versions")]
-    fitting = [each for each in there if each.startswith(digest) and _SHA256.fullmatch(each)]
-    if len(fitting) != 1:
-        many = f"{len(fitting)} versions whose digests begin" if fitting else "no version whose digest begins"
-        raise InputError(f"{url} holds {many} with {digest}; it holds {', '.join(sorted(there)) or 'none at all'}")
-    return fitting[0]
+        return newest.version
+    stored = [name.removeprefix("versions/").removesuffix(".json") for name in url.names("versions")]
+    matching = [name for name in stored if name.startswith(digest) and _SHA256.fullmatch(name)]
+    if len(matching) != 1:
+        many = f"{len(matching)} versions whose digests begin" if matching else "no version whose digest begins"
+        raise InputError(f"{url} holds {many} with {digest}; choose one of {', '.join(sorted(stored)) or 'none'}")
+    return matching[0]
 
 
 def read_version(url: Place, digest: str) -> Version:
-    """A version's list of files. What it says is believed only after this has looked at it: a name becomes a path."""
+    """A version's list of files, checked because its names become paths."""
     where = url.path(version_name(digest))
     try:
         value = sealed.read(url, version_name(digest))
@@ -138,10 +139,10 @@ def read_version(url: Place, digest: str) -> Version:
             f"{where} has format {value.get('format')!r} and this maskmill reads {FORMAT}; use a newer one"
         )
     try:
-        files = {name: FileDigest.from_json(each) for name, each in value["files"].items()}
+        files = {name: FileDigest.from_json(digests) for name, digests in value["files"].items()}
         version = Version(str(value["kind"]), str(value["fingerprint"]), str(value["artifact"]), files)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptArtifact(f"{where} is no list of files ({error!r}); do not trust it") from error
+        raise CorruptArtifact(f"{where} is not a list of files ({error!r}); do not trust it") from error
     wrong = _fault(version)
     if wrong is None and version.digest != digest:
         wrong = "it is the list of another version"
@@ -151,15 +152,15 @@ def read_version(url: Place, digest: str) -> Version:
 
 
 def _fault(version: Version) -> str | None:
-    for name, each in version.files.items():
+    for name, digest in version.files.items():
         parts = name.split("/")
         if any(part in ("", ".", "..") for part in parts) or "\\" in name or "\0" in name:
-            return f"the name {name!r} may lead out of the folder"
+            return f"the name {name!r} may point outside the folder"
         if parts[0] in (LOCK, "log"):
-            return f"{name!r} is no file of an artifact"
+            return f"{name!r} is not a file of an artifact"
         if any("/".join(parts[:depth]) in version.files for depth in range(1, len(parts))):
-            return f"{name!r} lies in a folder that is a file too"
-        if each.size < 0 or not _SHA256.fullmatch(each.sha256):
+            return f"{name!r} lies in a folder that is also listed as a file"
+        if digest.size < 0 or not _SHA256.fullmatch(digest.sha256):
             return f"{name!r} has no size and sha256"
     if PLAN not in version.files or version.files.get(ARTIFACT, FileDigest("", 0)).sha256 != version.artifact:
         return f"it does not hold the {PLAN} and {ARTIFACT} of the artifact that it names"
@@ -167,19 +168,19 @@ def _fault(version: Version) -> str | None:
 
 
 def blocks_of(at: Place, name: str, size: int) -> Iterator[bytes]:
-    """A file in pieces, of which no more is read than one byte behind the size that it should have."""
+    """A file in blocks; reads at most one byte beyond its expected size."""
     start = 0
     while start <= size:
-        asked = min(_BLOCK, size + 1 - start)
-        block = at.read_range(name, start, start + asked)
+        length = min(_BLOCK, size + 1 - start)
+        block = at.read_range(name, start, start + length)
         yield block
         start += len(block)
-        if len(block) < asked:
+        if len(block) < length:
             return
 
 
 def whole_file(at: Place, name: str, digest: FileDigest) -> Iterator[bytes]:
-    """The pieces of a file; behind the last one CorruptArtifact, where they were not what it should hold."""
+    """The blocks of a file; raises CorruptArtifact after the last one if they do not match the digest."""
     running, size = hashlib.sha256(), 0
     try:
         for block in blocks_of(at, name, digest.size):
@@ -189,20 +190,22 @@ def whole_file(at: Place, name: str, digest: FileDigest) -> Iterator[bytes]:
     except FileNotFoundError:
         raise CorruptArtifact(f"{at.path(name)} is missing; {_REMEDY}") from None
     if (running.hexdigest(), size) != (digest.sha256, digest.size):
-        held = f"more than {digest.size}" if size > digest.size else "other" if size == digest.size else f"only {size}"
-        raise CorruptArtifact(f"{at.path(name)} holds {held} bytes where {digest.size} were listed; {_REMEDY}")
+        amount = (
+            f"more than {digest.size}" if size > digest.size else "other" if size == digest.size else f"only {size}"
+        )
+        raise CorruptArtifact(f"{at.path(name)} holds {amount} bytes, expected the listed {digest.size}; {_REMEDY}")
 
 
-Passed = Callable[[int], None]  # is told of so many bytes more, and may raise to stop there
+Passed = Callable[[int], None]  # receives the number of new bytes; may raise to stop
 
 
 def no_transfer_progress(num_bytes: int) -> None: ...
 
 
 def send(source: Place, name: str, url: Place, digest: FileDigest, passed: Passed = no_transfer_progress) -> None:
-    """Puts a file under its sha256; puts nothing where it holds other bytes."""
+    """Uploads a file under its sha256, unless its bytes do not match."""
     blocks = _report_blocks(whole_file(source, name, digest), passed)
-    if digest.size < _BLOCK:  # one request, where a stream takes three
+    if digest.size < _BLOCK:  # one request; a stream takes three
         atomic.write(url, file_name(digest), b"".join(blocks))
         return
     with atomic.replacing(url, file_name(digest)) as stream:
@@ -211,7 +214,7 @@ def send(source: Place, name: str, url: Place, digest: FileDigest, passed: Passe
 
 
 def fetch(url: Place, digest: FileDigest, target: Place, name: str, passed: Passed = no_transfer_progress) -> None:
-    """Writes a file of a URL into a folder that is being built."""
+    """Downloads a file into a folder that is being built."""
     with atomic.building(target, name) as stream:
         for block in _report_blocks(whole_file(url, file_name(digest), digest), passed):
             stream.write(block)
@@ -224,18 +227,18 @@ def _report_blocks(blocks: Iterator[bytes], passed: Passed) -> Iterator[bytes]:
 
 
 def remove_leftovers(url: Place) -> None:
-    """Removes what pushes to a folder had half written when they were killed: what nobody has written to for a day.
+    """Removes half-written files of killed pushes: temporaries that were not written to for a day.
 
-    A living push writes to its files every moment. A lock would tell at once, but not of all machines that share a
-    folder over a network; and a push that slept for a day ends with an error, and does what is missing when run again.
+    A live push keeps writing to its files. A lock would not work on all network file systems. A push that slept for a
+    day fails and can be run again.
     """
-    if not url.is_local:  # a store shows no half of a file
+    if not url.is_local:  # object stores have no partial files
         return
-    before = time.time() - FORGOTTEN_S
+    oldest = time.time() - FORGOTTEN_S
     for name in [*url.names("files"), *url.names("versions")]:
-        found = url.stat(name) if name.endswith(atomic.TEMPORARY_SUFFIX) else None
-        if found is not None and found.modified < before:
+        state = url.stat(name) if name.endswith(atomic.TEMPORARY_SUFFIX) else None
+        if state is not None and state.modified < oldest:
             try:
                 atomic.remove(url, name)
-            except EnvironmentFault:  # another user's, which only takes up room
+            except EnvironmentFault:  # another user's; it only takes up space
                 continue

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ...manifests.artifact.artifact import Artifact
 from ...manifests.files.sealed import Json
-from ...manifests.published.dataset import Labels, open_labels
+from ...manifests.published.dataset import Dataset, open_dataset
 from ...manifests.published.frames import frame_row
 from ...manifests.published.schema import class_names
 from .compare import common_names
@@ -63,7 +63,7 @@ class Diff:
 
 def diff_datasets(a: str, b: str) -> Diff:
     """Reads files only, and no picture; rows are paired by id, whatever their order."""
-    before, after = _Rows(open_labels(a, keep="all")), _Rows(open_labels(b, keep="all"))
+    before, after = _Rows(open_dataset(a, keep="all")), _Rows(open_dataset(b, keep="all"))
     names = common_names(before.artifact, after.artifact)
     changed = list(_find_changes(before, after, names))
     common = sum(1 for identifier in before.positions if identifier in after.positions)
@@ -84,7 +84,7 @@ def diff_datasets(a: str, b: str) -> Diff:
 class _Rows:
     """The rows of a version by id, failed ones too."""
 
-    def __init__(self, labels: Labels) -> None:
+    def __init__(self, labels: Dataset) -> None:
         self.labels = labels
         self.artifact = labels.artifact
         ids = self.artifact.rows(["id"]).column("id").to_pylist()

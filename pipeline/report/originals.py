@@ -15,7 +15,7 @@ from ...manifests.errors import EnvironmentFault, InputError, MaskmillError, Rea
 from ...manifests.pictures.decoder import decode_picture
 from ...manifests.pictures.limits import DEFAULT_LIMITS, Limits
 from ...manifests.pictures.sources import read_source
-from ...manifests.published.dataset import Labels, open_labels
+from ...manifests.published.dataset import Dataset, open_dataset
 from .artifact_rows import ReportRow
 
 Picture = UInt8[np.ndarray, "H W 3"]
@@ -68,10 +68,10 @@ class Originals:
         return decode_picture(data, config_from(Limits, self._images.plan.config["limits"]))[0]
 
 
-def _every_row(dataset: Artifact, images_root: str) -> Labels:
+def _every_row(dataset: Artifact, images_root: str) -> Dataset:
     """By position in the row list."""
-    opened = open_labels(dataset.place, images_root or None, "all")
-    return Labels(dataset, opened.images_root, range(dataset.plan.num_rows), DEFAULT_LIMITS.max_pixels)
+    opened = open_dataset(dataset.place, images_root or None, "all")
+    return Dataset(dataset, opened.images_root, range(dataset.plan.num_rows), DEFAULT_LIMITS.max_pixels)
 
 
 def _reason_text(failed: RowFailed) -> str:

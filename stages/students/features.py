@@ -29,7 +29,7 @@ from ...manifests.artifact.rows_by_id import ok_row_positions
 from ...manifests.artifact.tokens import Tokens
 from ...manifests.errors import ConfigError, InputError
 from ...manifests.files.sealed import Json
-from ...manifests.published.dataset import Labels
+from ...manifests.published.dataset import Dataset
 from ..vision.backbone import backbone_facts, find_device, load_backbone, training_size
 from ..vision.builtin import full_backbone_name
 from ..vision.computing import Extractor, fitting_batch
@@ -220,7 +220,7 @@ class Online:
         return found[name][:, : len(self.sight.blocks)] if name == "tokens" else found[name]
 
 
-def pictures_of_dataset(labels: Labels) -> PictureLoader:
+def pictures_of_dataset(labels: Dataset) -> PictureLoader:
     """The pictures of a published dataset, from wherever its labels find them."""
     places = {identifier: place for place, identifier in enumerate(labels.ids)}
 

@@ -12,7 +12,7 @@ from ...manifests.artifact.artifact import Artifact
 from ...manifests.classes import IGNORE
 from ...manifests.errors import InputError
 from ...manifests.files.sealed import Json
-from ...manifests.published.dataset import Labels, open_labels
+from ...manifests.published.dataset import Dataset, open_dataset
 from ...manifests.published.frames import frame_rows
 from ...manifests.published.schema import ground_truth_ids
 
@@ -21,7 +21,7 @@ class PublishedDataset:
     """The pictures that its quality rule has kept."""
 
     def __init__(self, dataset: Artifact) -> None:
-        self.labels: Labels = open_labels(dataset.place)
+        self.labels: Dataset = open_dataset(dataset.place)
         self.place = dataset.place
         self.places: Mapping[str, int] = {each: place for place, each in enumerate(self.labels.ids)}
         self.ground_truth = ground_truth_ids(dataset) & self.places.keys()  # whose masks are that

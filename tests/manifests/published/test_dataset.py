@@ -30,7 +30,7 @@ from maskmill.manifests.files.digests import FileDigest
 from maskmill.manifests.files.place import Place
 from maskmill.manifests.files.sealed import Json
 from maskmill.manifests.pictures.palette import encode_label_map
-from maskmill.manifests.published.dataset import Labels, open_labels
+from maskmill.manifests.published.dataset import Dataset, open_dataset
 from maskmill.manifests.published.schema import OLDER_OBJECT, frame_schema
 from maskmill.stages.manifest import stage as manifest
 
@@ -65,13 +65,13 @@ def upright(path: Path) -> np.ndarray:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
-def index_of(labels: Labels, identifier: str) -> int:
+def index_of(labels: Dataset, identifier: str) -> int:
     return next(index for index in range(len(labels)) if labels.row(index)["id"] == identifier)
 
 
 @pytest.mark.parametrize("name", ["dataset", "inside"])
 def test_a_picture_its_mask_and_what_is_known_of_it(home: Path, name: str) -> None:
-    labels, rows = maskmill.open_labels(home / name, keep="all"), rows_of(home / name)
+    labels, rows = maskmill.open_dataset(home / name, keep="all"), rows_of(home / name)
     assert len(labels) == len(GOOD)
     for identifier, (image, mask, row) in zip(GOOD, labels, strict=True):
         expected = upright(home / "pictures" / f"{identifier}.jpg")
@@ -91,17 +91,17 @@ def test_a_picture_its_mask_and_what_is_known_of_it(home: Path, name: str) -> No
 def test_what_the_rule_refused_is_left_out_or_not(home: Path) -> None:
     rows = rows_of(home / "dataset")
     kept = [identifier for identifier in GOOD if rows[identifier]["kept"]]
-    labels = open_labels(home / "dataset")
+    labels = open_dataset(home / "dataset")
     assert [row["id"] for _, _, row in labels] == kept
     assert 0 < len(kept) < len(GOOD)
-    assert {row["dropped"] for _, _, row in open_labels(home / "dataset", keep="all")} > {""}
+    assert {row["dropped"] for _, _, row in open_dataset(home / "dataset", keep="all")} > {""}
     assert labels.rows.num_rows == len(LABELS)
     assert labels.classes == {1: "cat", 2: "dog"}
     assert [step["kind"] for step in labels.provenance] == ["labels", "maps", "images"]
 
 
 def test_it_is_a_sequence(home: Path) -> None:
-    labels = open_labels(home / "dataset", keep="all")
+    labels = open_dataset(home / "dataset", keep="all")
     assert labels[-1][2] == labels[len(labels) - 1][2]
     assert labels.row(-1) == labels.row(len(labels) - 1)
     for beyond in (len(labels), -len(labels) - 1):
@@ -110,7 +110,7 @@ def test_it_is_a_sequence(home: Path) -> None:
 
 
 def test_it_can_be_sent(home: Path) -> None:
-    labels = open_labels(home / "dataset", keep="all")
+    labels = open_dataset(home / "dataset", keep="all")
     _ = labels[0]
     sent = pickle.dumps(labels)
     assert len(sent) < 20_000  # no file, no picture
@@ -129,7 +129,7 @@ def same(one: Any, other: Any) -> bool:
 )
 @pytest.mark.parametrize("name", ["dataset"])
 def test_loader_workers_give_the_same(home: Path, name: str, start: str, workers: int, persistent: bool) -> None:
-    labels = open_labels(home / name, keep="all")
+    labels = open_dataset(home / name, keep="all")
     wanted = list(labels)  # before they start: what is open here must not be read through there
     loader = DataLoader(
         labels,
@@ -150,11 +150,11 @@ def test_it_opens_without_dask_and_asking_for_it_costs_no_torch(home: Path) -> N
 import sys
 import maskmill
 assert "torch" not in sys.modules
-labels = maskmill.open_labels({str(home / "inside")!r})
+labels = maskmill.open_dataset({str(home / "inside")!r})
 assert labels[0][0].shape[0] == 3
 assert not {{"dask", "distributed", "click", "timm"}} & {{name.partition(".")[0] for name in sys.modules}}
 try:
-    maskmill.open_labels({str(home / "inside")!r}, keep="none")
+    maskmill.open_dataset({str(home / "inside")!r}, keep="none")
 except ValueError as error:
     assert str(error).endswith('and can be "kept" or "all"'), error
 """
@@ -178,7 +178,7 @@ def test_neighbours_are_decoded_together_and_a_file_is_hashed_once(own: Path, mo
     """Of three units with three rows, each one row group: rows with masks, and pictures, are read once."""
     read = counted(monkeypatch, pq.ParquetFile, "read_row_group")
     hashed = counted(monkeypatch, digests, "fault")
-    labels = open_labels(own / "inside", keep="all")
+    labels = open_dataset(own / "inside", keep="all")
     assert len(list(labels)) == len(GOOD)
     assert len(read) == 3 * 2
     assert len(list(labels)) == len(GOOD)
@@ -193,65 +193,65 @@ def test_a_row_group_is_read_and_not_the_file(home: Path, monkeypatch: pytest.Mo
     publish(home, str(tmp_path / "small"))
     monkeypatch.setattr("maskmill.manifests.published.frames.FRAME_ROW_GROUP", 1)
     read = counted(monkeypatch, pq.ParquetFile, "read_row_group")
-    labels = open_labels(tmp_path / "small", keep="all")
+    labels = open_dataset(tmp_path / "small", keep="all")
     assert labels.row(1)["id"] == "p1"
     assert read == [1]
 
 
 def test_pictures_inside_are_all_that_is_needed(own: Path, tmp_path: Path) -> None:
-    wanted = list(open_labels(own / "inside"))
+    wanted = list(open_dataset(own / "inside"))
     (own / "inside").rename(tmp_path / "alone")
     shutil.rmtree(own)
-    found = list(open_labels(tmp_path / "alone"))
+    found = list(open_dataset(tmp_path / "alone"))
     assert found
     assert all(map(same, found, wanted))
 
 
 def test_a_dataset_that_was_moved_with_what_it_was_made_of_leads_to_its_pictures(home: Path, own: Path) -> None:
     """The images artifact says where they lay; moved as well, they need a root."""
-    wanted = list(open_labels(home / "dataset"))
-    assert all(map(same, open_labels(own / "dataset"), wanted))
-    assert all(map(same, open_labels(own / "dataset", images_root=own / "pictures"), wanted))
+    wanted = list(open_dataset(home / "dataset"))
+    assert all(map(same, open_dataset(own / "dataset"), wanted))
+    assert all(map(same, open_dataset(own / "dataset", images_root=own / "pictures"), wanted))
 
 
 def test_without_its_pictures_labels_still_open(own: Path) -> None:
-    wanted = list(open_labels(own / "dataset"))
+    wanted = list(open_dataset(own / "dataset"))
     (own / "pictures").rename(own / "elsewhere")
     shutil.rmtree(own / "images")
-    labels = open_labels(own / "dataset")
+    labels = open_dataset(own / "dataset")
     assert [labels.row(index) for index in range(len(labels))] == [row for _, _, row in wanted]
     assert all(torch.equal(labels.mask(index), mask) for index, (_, mask, _) in enumerate(wanted))
     with pytest.raises(InputError, match=rf"{own}/dataset .*p1\.jpg.*'p1'.*images_root="):
         labels.image(index_of(labels, "p1"))
     with pytest.raises(InputError, match=rf"{own}/nowhere/p0\.jpg.*'p0'.*images_root="):
-        open_labels(own / "dataset", images_root=own / "nowhere")[0]
-    assert all(map(same, open_labels(own / "dataset", images_root=str(own / "elsewhere")), wanted))
+        open_dataset(own / "dataset", images_root=own / "nowhere")[0]
+    assert all(map(same, open_dataset(own / "dataset", images_root=str(own / "elsewhere")), wanted))
 
 
 def test_a_picture_with_other_bytes_is_refused(own: Path) -> None:
     path = own / "pictures" / "p1.jpg"
     was = hashlib.sha256(path.read_bytes()).hexdigest()
     Image.new("RGB", (40, 25)).save(path)
-    labels = open_labels(own / "dataset", images_root=own / "pictures")
+    labels = open_dataset(own / "dataset", images_root=own / "pictures")
     with pytest.raises(InputError, match=rf"{path} .*'p1'.*{was}"):
         labels[index_of(labels, "p1")]
     assert labels.mask(index_of(labels, "p1")).shape == (25, 40)
 
 
 def test_a_picture_larger_than_is_trusted_is_refused(home: Path) -> None:
-    labels = open_labels(home / "dataset", max_pixels=900)
+    labels = open_dataset(home / "dataset", max_pixels=900)
     with pytest.raises(InputError, match=r"'p0'.*40×24.*max_pixels="):
         labels[0]
     with pytest.raises(InputError, match="max_pixels="):
         labels.mask(0)
-    assert len(list(open_labels(home / "dataset", max_pixels=2000))) == len(labels)
+    assert len(list(open_dataset(home / "dataset", max_pixels=2000))) == len(labels)
 
 
 def test_what_is_no_dataset_is_named(home: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"labels\b.*dataset"):
-        open_labels(home / "labels")
+        open_dataset(home / "labels")
     with pytest.raises(MaskmillError, match=str(tmp_path)):
-        open_labels(tmp_path)
+        open_dataset(tmp_path)
 
 
 # What somebody may do to a dataset before it is shared, who knows how digests are made.
@@ -302,7 +302,7 @@ ESCAPES = {
 @pytest.mark.parametrize("uri", list(ESCAPES))
 def test_a_path_that_escapes_is_refused_with_its_row(own: Path, uri: str) -> None:
     rewritten(own / "dataset", set_in_first(uri=uri))
-    labels = open_labels(own / "dataset", images_root=own / "pictures", keep="all")
+    labels = open_dataset(own / "dataset", images_root=own / "pictures", keep="all")
     for reading in (labels.row, labels.image, labels.__getitem__):
         with pytest.raises(CorruptArtifact) as caught:
             reading(0)
@@ -313,14 +313,14 @@ def test_a_path_that_escapes_is_refused_with_its_row(own: Path, uri: str) -> Non
 def test_a_link_out_of_the_pictures_is_not_followed(own: Path) -> None:
     (own / "pictures" / "p0.jpg").rename(own / "secret.jpg")
     (own / "pictures" / "p0.jpg").symlink_to(own / "secret.jpg")
-    labels = open_labels(own / "dataset", images_root=own / "pictures", keep="all")
+    labels = open_dataset(own / "dataset", images_root=own / "pictures", keep="all")
     with pytest.raises(InputError, match=r"'p0\.jpg'.*link"):
         labels.image(0)
 
 
 def test_a_url_of_another_machine_is_no_escape(own: Path) -> None:
     rewritten(own / "dataset", set_in_first(uri="https://example.org/p0.jpg"))
-    assert open_labels(own / "dataset", keep="all").row(0)["uri"] == "https://example.org/p0.jpg"
+    assert open_dataset(own / "dataset", keep="all").row(0)["uri"] == "https://example.org/p0.jpg"
 
 
 def test_digests_of_pictures_that_were_swapped(own: Path) -> None:
@@ -330,7 +330,7 @@ def test_digests_of_pictures_that_were_swapped(own: Path) -> None:
     rewritten(own / "dataset", swap)
     rewritten(own / "inside", swap)
     for name in ("dataset", "inside"):
-        labels = open_labels(own / name, images_root=own / "pictures", keep="all")
+        labels = open_dataset(own / name, images_root=own / "pictures", keep="all")
         for index in (0, 1):
             with pytest.raises(InputError, match=f"'p{index}'"):
                 labels.image(index)
@@ -342,19 +342,19 @@ def test_files_that_were_swapped(own: Path) -> None:
     first, second = ((own / "dataset" / name).read_bytes() for name in names)
     (own / "dataset" / names[0]).write_bytes(second)
     with pytest.raises(CorruptArtifact, match=r"00000\.parquet"):
-        open_labels(own / "dataset", keep="all").row(0)
+        open_dataset(own / "dataset", keep="all").row(0)
     vouched(own / "dataset", names[0], second, 0)
     vouched(own / "dataset", names[1], first, 1)
     for index in range(len(GOOD)):
         if index < 5:  # rows of both files
             with pytest.raises(CorruptArtifact, match=r"row list.*'p[03]'"):
-                open_labels(own / "dataset", keep="all").row(index)
+                open_dataset(own / "dataset", keep="all").row(index)
 
 
 def test_rows_that_are_there_twice(own: Path) -> None:
     rewritten(own / "dataset", lambda rows: rows.__setitem__(1, rows[0]))
     with pytest.raises(CorruptArtifact, match=r"row list.*'p0'"):
-        open_labels(own / "dataset", keep="all").mask(0)
+        open_dataset(own / "dataset", keep="all").mask(0)
     table = pq.read_table(own / "inside" / "rows.parquet")
     rows = table.to_pylist()
     rows[1]["id"] = "p0"
@@ -363,19 +363,19 @@ def test_rows_that_are_there_twice(own: Path) -> None:
     digest = FileDigest.of(data).as_json()
     resealed(own / "inside" / "artifact.json", lambda summary: summary["files"].update({"rows.parquet": digest}))
     with pytest.raises(CorruptArtifact, match=r"two rows .*'p0'"):
-        open_labels(own / "inside")
+        open_dataset(own / "inside")
 
 
 def test_rows_that_are_missing(own: Path) -> None:
     rewritten(own / "dataset", lambda rows: rows.pop())
     with pytest.raises(CorruptArtifact, match=r"row list.*None"):
-        open_labels(own / "dataset", keep="all").row(0)
+        open_dataset(own / "dataset", keep="all").row(0)
 
 
 def test_columns_that_nobody_knows(own: Path) -> None:
     rewritten(own / "dataset", lambda rows: None, extra="novelty")
     with pytest.raises(CorruptArtifact, match=r"columns .*novelty"):
-        open_labels(own / "dataset", keep="all").row(0)
+        open_dataset(own / "dataset", keep="all").row(0)
 
 
 def test_a_dataset_from_before_method_agreement_is_read(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,14 +385,14 @@ def test_a_dataset_from_before_method_agreement_is_read(own: Path, monkeypatch: 
     monkeypatch.setattr(manifest, "frame_schema", lambda: older)
     publish(own, "older")
     assert "method_agreement" not in str(pq.read_schema(own / "older" / "data/000/00000.parquet"))
-    rows = [row for _, _, row in open_labels(own / "older", keep="all")]
+    rows = [row for _, _, row in open_dataset(own / "older", keep="all")]
     assert all("agreement" in each and "method_agreement" not in each for row in rows for each in row["objects"])
 
 
 def test_a_newer_format(own: Path) -> None:
     resealed(own / "dataset" / "plan.json", lambda plan: plan.update(format=FORMAT_VERSION + 1))
     with pytest.raises(StaleArtifact, match=rf"format\b.*{FORMAT_VERSION + 1}"):
-        open_labels(own / "dataset")
+        open_dataset(own / "dataset")
 
 
 def masks() -> Iterator[tuple[str, Any, str]]:
@@ -411,14 +411,14 @@ def masks() -> Iterator[tuple[str, Any, str]]:
 @pytest.mark.parametrize(("png", "named"), [each[1:] for each in masks()], ids=[each[0] for each in masks()])
 def test_a_mask_that_cannot_be_one(own: Path, png: bytes | None, named: str) -> None:
     rewritten(own / "dataset", set_in_first(mask={"bytes": png, "path": "p0.png"} if png else None))
-    labels = open_labels(own / "dataset", images_root=own / "pictures", keep="all")
+    labels = open_dataset(own / "dataset", images_root=own / "pictures", keep="all")
     with pytest.raises(CorruptArtifact, match=f"'p0' .*{named}"):
         labels[0]
 
 
 def test_a_flipped_bit_is_found_after_the_file_was_believed(own: Path) -> None:
     """The digest of a file is compared once per process, the checksum of a page at every reading."""
-    labels = open_labels(own / "inside", keep="all")
+    labels = open_dataset(own / "inside", keep="all")
     assert labels.row(0)["id"] == "p0"
     path = own / "inside" / "data/000/00000.parquet"
     group = pq.ParquetFile(path).metadata.row_group(0)
@@ -440,7 +440,7 @@ def test_a_dataset_that_has_grown(tmp_path: Path) -> None:
         table.writelines(f"q{number}.jpg,dog,train,\n" for number in range(4))
     make_labels(tmp_path)
     assert publish(tmp_path).units_run == 2
-    labels = open_labels(tmp_path / "dataset")
+    labels = open_dataset(tmp_path / "dataset")
     assert [row["id"] for _, _, row in labels] == [*GOOD, "q0", "q1", "q2", "q3"]
     assert torch.equal(labels[-1][0], labels[1][0])
     assert labels.row(-1)["sha256"] == labels.row(1)["sha256"]
@@ -452,9 +452,9 @@ def test_pictures_may_be_at_a_url(own: Path) -> None:
     memory = fsspec.filesystem("memory")
     for path in (own / "pictures").glob("*.jpg"):
         memory.pipe_file(f"/labels-test/{path.name}", path.read_bytes())
-    wanted = list(open_labels(own / "dataset"))
+    wanted = list(open_dataset(own / "dataset"))
     shutil.rmtree(own / "pictures")
-    found = open_labels(own / "dataset", images_root="memory://labels-test")
+    found = open_dataset(own / "dataset", images_root="memory://labels-test")
     assert all(map(same, found, wanted))
 
 
@@ -474,9 +474,9 @@ def test_pictures_in_a_tar(tmp_path: Path) -> None:
     publish(tmp_path)
     publish(tmp_path, "inside", embed_images=True)
     assert rows_of(tmp_path / "inside")["p0"]["image"]["path"] == "p0.jpg"
-    wanted = list(open_labels(tmp_path / "inside"))
-    assert all(map(same, open_labels(tmp_path / "dataset"), wanted))
+    wanted = list(open_dataset(tmp_path / "inside"))
+    assert all(map(same, open_dataset(tmp_path / "dataset"), wanted))
     (tmp_path / "pictures").rename(tmp_path / "moved")
     with pytest.raises(InputError, match=r"pictures/all\.tar::p0\.jpg.*'p0'"):
-        open_labels(tmp_path / "dataset").image(0)
-    assert all(map(same, open_labels(tmp_path / "dataset", images_root=tmp_path / "moved"), wanted))
+        open_dataset(tmp_path / "dataset").image(0)
+    assert all(map(same, open_dataset(tmp_path / "dataset", images_root=tmp_path / "moved"), wanted))

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from maskmill.cli.main import main
-from maskmill.manifests.artifact import store
+from maskmill.manifests.artifact import shards
 from maskmill.manifests.files.place import place
 from maskmill.pipeline.answers.doctor import Check, CheckStatus, examine, is_older, parse_requirement
 
@@ -71,8 +71,8 @@ def test_a_file_system_without_locks_fails(tmp_path, monkeypatch):
 
 
 def test_shards_that_read_back_differently_fail(tmp_path, monkeypatch):
-    read = store.read_slots
-    monkeypatch.setattr(store, "read_slots", lambda array, slots: read(array, slots) + 1)
+    read = shards.read_rows
+    monkeypatch.setattr(shards, "read_rows", lambda *arguments: read(*arguments) + 1)
     check = found(tmp_path)["shard"]
     assert check.status == CheckStatus.FAILED
     assert "reads back differently" in check.found

@@ -13,7 +13,7 @@ from PIL import Image
 from builders.chromium import complaints, headless, requested, width
 from builders.small_report import of_kind, reported
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.published.dataset import open_labels
+from maskmill.manifests.published.dataset import open_dataset
 
 # Of an image in the page, its pixels as they are drawn.
 PIXELS = """
@@ -96,7 +96,7 @@ def test_nothing_is_wider_than_the_window(browser: Any) -> None:
 
 
 def test_every_picture_has_its_own_mask_over_it(browser: Any, work: Path) -> None:
-    labels = open_labels(str(of_kind(work, "dataset")), keep="all")
+    labels = open_dataset(str(of_kind(work, "dataset")), keep="all")
     by_id = {labels.row(index)["id"]: index for index in range(len(labels))}
     tiles = {each.get_attribute("data-id"): each for each in all_of(browser, "#tiles > li")}
     assert len(tiles) == 9

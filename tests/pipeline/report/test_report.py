@@ -16,7 +16,7 @@ from builders.small_dataset import tree
 from builders.small_report import NAMES, copied, of_kind, pictures_in, reported
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.published.dataset import open_labels
+from maskmill.manifests.published.dataset import open_dataset
 from maskmill.pipeline.answers.verify import verify
 
 Capture = pytest.CaptureFixture[str]
@@ -94,7 +94,7 @@ def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
 
 
 def test_each_label_map_is_that_of_its_own_picture(page: str, work: Path) -> None:
-    labels = open_labels(work / of_kind(work, "dataset").name, keep="all")
+    labels = open_dataset(work / of_kind(work, "dataset").name, keep="all")
     pictures = pictures_in(page)
     differing = 0
     for index in range(len(labels)):
