@@ -40,9 +40,9 @@ from maskmill.stages.mask.config import MaskConfig
 from maskmill.stages.mask.stage import STAGE as MASK
 from maskmill.stages.refine.config import RefineConfig
 from maskmill.stages.refine.presets import REFINERS, Refiner, find_crf_preset
-from maskmill.stages.refine.refinement import refine_picture
 from maskmill.stages.refine.refiners import refinement_of
 from maskmill.stages.refine.stage import STAGE
+from single_refinement import refine_picture
 
 PAIRS = 3  # of some 30 s each
 PRESET = "weaktr-cam-voc"

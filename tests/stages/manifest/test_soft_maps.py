@@ -8,7 +8,8 @@ from hypothesis.extra.numpy import arrays
 from maskmill.stages.manifest.soft_maps import SoftMaps, labels_before_refining
 from maskmill.stages.maps.background_rules import RowThresholds, parse_background
 from maskmill.stages.maps.object_classes import KnownClasses
-from maskmill.stages.refine.refinement import Refinement, refine_objects, refine_picture
+from maskmill.stages.refine.refinement import Refinement
+from single_refinement import refine_objects, refine_picture
 
 SIZE = (3, 4)
 NO_PICTURE = np.zeros((*SIZE, 3), np.uint8)

@@ -31,8 +31,9 @@ from maskmill.stages.maps.object_classes import KnownClasses, object_labels
 from maskmill.stages.maps.upsampling import upsample_maps
 from maskmill.stages.refine.config import RefineConfig
 from maskmill.stages.refine.presets import SMOOTHERS, Refiner, find_crf_preset, find_par_preset, parse_guided
-from maskmill.stages.refine.refinement import Refinement, refine_picture
+from maskmill.stages.refine.refinement import Refinement
 from maskmill.stages.refine.stage import STAGE
+from single_refinement import refine_picture
 from small_dataset import tree, write_picture
 from small_tokens import CLASSES, PICTURES, Bench, bench_of
 

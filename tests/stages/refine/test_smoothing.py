@@ -18,16 +18,9 @@ from maskmill.stages.refine.batches import refine_in_batches
 from maskmill.stages.refine.guided import guided_filter
 from maskmill.stages.refine.par import pixel_adaptive_scores
 from maskmill.stages.refine.presets import MEASURED, GuidedPreset, Smoother, find_par_preset
-from maskmill.stages.refine.refinement import (
-    Refined,
-    Refinement,
-    Unrefined,
-    prepare_picture,
-    refine_batch,
-    refine_objects,
-    refine_picture,
-)
+from maskmill.stages.refine.refinement import Refined, Refinement, Unrefined, prepare_picture, refine_batch
 from maskmill.stages.refine.smoothing import smooth_scores
+from single_refinement import refine_objects, refine_picture
 
 PAR, GUIDED = find_par_preset("toco"), GuidedPreset(4, 1e-3)
 SIZE = (24, 31)
