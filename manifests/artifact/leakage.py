@@ -7,6 +7,7 @@ from ..errors import MaskmillError
 from ..files.sealed import Json
 from .artifact import Artifact, open_artifact
 from .checkpoints import ids_seen_in_training, training_ids
+from .facts import provenance_steps
 from .plan import Input
 
 _SEEN_NO_MASK = ("images", "tokens", "view")  # roles of what is made before any mask is looked at
@@ -22,8 +23,7 @@ class FittedOn:
 
 def find_training_ids(artifact: Artifact) -> FittedOn:
     """All the way up. A dataset's own account tells of what has gone whether it was fitted on anything."""
-    told = {step["digest"]: step for step in artifact.plan.facts.get("provenance", ())}
-    found = list(_checkpoints(artifact, told))
+    found = list(_checkpoints(artifact, provenance_steps(artifact.plan.facts)))
     checkpoints = [each for each in found if isinstance(each, Artifact)]
     return FittedOn(
         frozenset[str]().union(*map(ids_seen_in_training, checkpoints)),

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from ..artifact.facts import DatasetFacts
 from ..classes import BACKGROUND, IGNORE
 from ..files.sealed import Json
 from ..pictures.decoder import PictureFacts
@@ -101,8 +102,8 @@ class Export:
     @cached_property
     def licences(self) -> list[str]:
         """The dataset's own, and that of the weights it was made with."""
-        facts = self.labels.artifact.plan.facts
-        return [each for each in (facts["licence"], facts["weights"]["licence"]) if each not in ("", "none", None)]
+        facts = DatasetFacts.of(self.labels.artifact)
+        return [each for each in (facts.licence, facts.weights.licence) if each not in ("", "none", None)]
 
     def _picture(self, index: int) -> tuple[bytes, str]:
         """The picture's own file where it lies under the mask for whoever opens it, and else one that does."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..artifact.artifact import Artifact, open_artifact
+from ..artifact.facts import DatasetFacts, ImagesFacts, class_table
 from ..artifact.plan import read_plan
 from ..errors import ConfigError, CorruptArtifact, InputError, MaskmillError, Reason, RowFailed
 from ..files.place import Place, place
@@ -76,12 +77,12 @@ class Labels(Dataset[LabelExample]):
     @property
     def classes(self) -> dict[int, str]:
         """What the values of masks mean, besides 0 and 255."""
-        return class_names(self.artifact.plan.facts["classes"])
+        return class_names(class_table(self.artifact))
 
     @property
     def provenance(self) -> Sequence[Mapping[str, Json]]:
         """Every artifact that this one was made from, itself not: stage, config, versions, digests of its inputs."""
-        return self.artifact.plan.facts["provenance"]
+        return DatasetFacts.of(self.artifact).provenance
 
     @property
     def rows(self) -> pa.Table:
@@ -232,7 +233,7 @@ def _pictures_root(artifact: Artifact) -> str:
         images = read_plan(artifact.plan.input("images").place(artifact.place))
     except (MaskmillError, StopIteration):
         return ""
-    return str(images.facts.get("root", ""))
+    return ImagesFacts.from_json(images.facts).root
 
 
 def _first_duplicate(ids: pa.ChunkedArray) -> str:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from ..artifact.artifact import Artifact, open_artifact
 from ..artifact.plan import listing_batches
+from ..classes import ClassTable
 from ..errors import ConfigError, CorruptArtifact, InputError, MissingArtifact, StaleArtifact, UnfinishedArtifact
 from ..files.sealed import Json
 from ..pictures.sources import open_user_file
@@ -126,9 +127,9 @@ def _feature(kind: pa.DataType) -> Json:
     return {"dtype": names.get(kind, "string"), "_type": "Value"}
 
 
-def class_names(classes: Sequence[Mapping[str, Json]]) -> dict[int, str]:
+def class_names(classes: ClassTable) -> dict[int, str]:
     """Index → name, the one class of a dataset that names none included."""
-    return {int(each["index"]): str(each["name"]) for each in classes} or {1: "object"}
+    return classes.names or {1: "object"}
 
 
 def ground_truth_ids(dataset: Artifact) -> frozenset[str]:
@@ -137,15 +138,13 @@ def ground_truth_ids(dataset: Artifact) -> frozenset[str]:
     return frozenset(row["id"] for row in rows if row["is_truth"])
 
 
-def class_indices(named: Sequence[str], table: Sequence[Mapping[str, Json]], whose: str) -> list[int]:
-    """Of names or numbers the numbers; `whose` table it is, for the sentence that refuses one."""
-    by_name = {
-        **{str(each["index"]): each["index"] for each in table},
-        **{each["name"]: each["index"] for each in table},
-    }
+def class_indices(named: Sequence[str], table: ClassTable, whose: str) -> list[int]:
+    """The indices of classes given by name or number; `whose` table it is, for the sentence that refuses one."""
+    names = table.names
+    by_name = {**{str(index): index for index in names}, **{name: index for index, name in names.items()}}
     for name in named:
         if name not in by_name:
-            near = difflib.get_close_matches(name, [each["name"] for each in table], n=1)
+            near = difflib.get_close_matches(name, list(names.values()), n=1)
             meant = f"did you mean {near[0]}?" if near else "give names or numbers of its class table"
             raise ConfigError(f"classes names {name!r}, which {whose} do not have; {meant}")
     return sorted({by_name[name] for name in named})
