@@ -36,6 +36,11 @@ class ClassTable:
     def name_of(self, index: int) -> str:
         return self.rows[index - 1].name
 
+    @property
+    def names(self) -> dict[int, str]:
+        """Index → name."""
+        return {row.index: row.name for row in self.rows}
+
     def with_classes(self, classes: Iterable[tuple[str, str]]) -> "ClassTable":
         """This table with new (source id, name) pairs appended; known classes keep their index."""
         rows = list(self.rows)
@@ -56,4 +61,14 @@ class ClassTable:
 
     @classmethod
     def from_json(cls, rows: Sequence[dict[str, Any]]) -> "ClassTable":
-        return cls(tuple(ClassRow(int(row["index"]), str(row["name"]), str(row["source_id"])) for row in rows))
+        return cls(tuple(ClassRow(int(row["index"]), str(row["name"]), str(row.get("source_id", ""))) for row in rows))
+
+
+def refuse_other_class_table(
+    ours: ClassTable, theirs: ClassTable, where: tuple[object, object], remedy: str, error: type[Exception] = InputError
+) -> None:
+    """A class is a number, and both tables must mean the same by each number that they share."""
+    names, others = ours.names, theirs.names
+    for index in sorted(names.keys() & others.keys()):
+        if names[index] != others[index]:
+            raise error(f"class {index} is {names[index]} in {where[0]} and {others[index]} in {where[1]}; {remedy}")

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..manifests.artifact.artifact import Artifact
+from ..manifests.artifact.facts import ImagesFacts
 from ..manifests.artifact.fields import Field
 from ..manifests.artifact.layout import MAX_UNIT_BYTES, MAX_UNIT_ROWS, Unit
 from ..manifests.artifact.ledger import Record
@@ -36,7 +37,7 @@ class Known:
 
     @property
     def classes(self) -> ClassTable:
-        return ClassTable.from_json(self.facts.get("classes", ()))
+        return ImagesFacts.from_json(self.facts).classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +196,9 @@ class WholeStage(StageBase):
     takes_long: bool = False  # where its inputs have changed since, a run is refused rather than what was made lost
 
 
-def rows_of_input(inputs: Inputs, role: str, columns: Sequence[str] = ()) -> RowList:
-    """The commonest row list: one row per row of an input, in its order."""
+def rows_of_input(inputs: Inputs, role: str, facts: Mapping[str, Json] | None = None) -> RowList:
+    """The commonest row list: one row per row of an input, in its order, by default with the input's facts."""
     artifact = inputs[role]
-    kinds = {name: artifact.plan.columns[name] for name in columns}
-    names = ["id", *columns]
-    return RowList({"id": "string", **kinds}, iter(artifact.row_batches(names)), artifact.plan.facts)
+    return RowList(
+        {"id": "string"}, iter(artifact.row_batches(["id"])), artifact.plan.facts if facts is None else facts
+    )

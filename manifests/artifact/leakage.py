@@ -7,6 +7,7 @@ from ..errors import MaskmillError
 from ..files.sealed import Json
 from .artifact import Artifact, open_artifact
 from .checkpoints import ids_seen_in_training, training_ids
+from .facts import provenance_steps
 from .plan import Input
 
 _SEEN_NO_MASK = ("images", "tokens", "view")  # roles whose artifacts are made without masks
@@ -22,8 +23,7 @@ class FittedOn:
 
 def find_training_ids(artifact: Artifact) -> FittedOn:
     """Searches all inputs, recursively. For a missing input, a dataset's provenance says whether it was trained."""
-    steps = {step["digest"]: step for step in artifact.plan.facts.get("provenance", ())}
-    inputs = list(_checkpoints(artifact, steps))
+    inputs = list(_checkpoints(artifact, provenance_steps(artifact.plan.facts)))
     checkpoints = [item for item in inputs if isinstance(item, Artifact)]
     return FittedOn(
         frozenset[str]().union(*map(ids_seen_in_training, checkpoints)),

@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..files.place import Place
 from ..files.sealed import Json
 from .artifact import Artifact, open_artifact
+from .facts import TokensFacts
 from .quantized import dequantize, scale_name
 from .rows_by_id import ok_row_positions
 
@@ -35,6 +36,10 @@ class Tokens:
     def fields(self) -> tuple[str, ...]:
         specs = self.artifact.plan.fields
         return tuple(name for name in specs if not (name.endswith(scale_name("")) and specs[name].dtype == "float32"))
+
+    @property
+    def facts(self) -> TokensFacts:
+        return TokensFacts.of(self.artifact)
 
     @property
     def backbone(self) -> Mapping[str, Json]:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool
 from pycocotools import mask as coco_mask  # type: ignore[import-untyped]
 
+from ..artifact.facts import DatasetFacts
 from ..classes import IGNORE
 from ..files.atomic import HashingWriter
 from ..files.sealed import Json
@@ -64,9 +65,10 @@ def write(export: Export) -> None:
 def _head(export: Export) -> bytes:
     """The JSON without annotations, images and the closing bracket."""
     plan = export.labels.artifact.plan
-    source_ids = {row["index"]: row["source_id"] for row in plan.facts["classes"]}
+    facts = DatasetFacts.of(export.labels.artifact)
+    source_ids = {row.index: row.source_id for row in facts.classes.rows}
     head: dict[str, Json] = {
-        "info": {"description": plan.facts["title"], "version": plan.fingerprint},
+        "info": {"description": facts.title, "version": plan.fingerprint},
         "licenses": [{"id": number, "name": name} for number, name in enumerate(export.licences, 1)],
         "categories": [
             {"id": label, "name": name, "supercategory": "", "source_id": source_ids.get(label, "")}

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from ..artifact.facts import DatasetFacts
 from ..classes import BACKGROUND, IGNORE
 from ..files.sealed import Json
 from ..pictures.decoder import PictureFacts
@@ -105,8 +106,8 @@ class Export:
     @cached_property
     def licences(self) -> list[str]:
         """Licences of the dataset and of the weights it was made with."""
-        facts = self.labels.artifact.plan.facts
-        return [name for name in (facts["licence"], facts["weights"]["licence"]) if name not in ("", "none", None)]
+        facts = DatasetFacts.of(self.labels.artifact)
+        return [name for name in (facts.licence, facts.weights.licence) if name not in ("", "none", None)]
 
     def _picture(self, index: int) -> tuple[bytes, str]:
         """The original file if every reader shows it upright, else an upright PNG; with its extension."""

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..artifact.facts import DatasetFacts
 from ..classes import BACKGROUND, IGNORE
 from ..files.sealed import Json
 from ..pictures.palette import encode_label_map
@@ -108,13 +109,13 @@ def _split(name: str) -> str:
 
 
 def _card(export: Export, names: Mapping[int, str], splits: Sequence[str]) -> str:
-    facts = export.labels.artifact.plan.facts
+    title = one_line(DatasetFacts.of(export.labels.artifact).title)
     files = "".join(f"  - split: {split}\n    path: data/{split}-*.parquet\n" for split in splits)
     table = {BACKGROUND: "background", **names, IGNORE: "undecided"}
     classes = "".join(f"| {label} | {_cell(name)} |\n" for label, name in table.items())
     licences = "".join(f"- {_cell(name)}\n" for name in export.licences)
     return (
-        f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n# {one_line(facts['title'])}\n\n"
+        f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n# {title}\n\n"
         f"Values of `mask`:\n\n| value | class |\n|---|---|\n{classes}\n"
         + (f"Licences, of the dataset and of the weights that made the masks:\n\n{licences}" if licences else "")
     )

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from ..artifact.artifact import Artifact, open_artifact
+from ..artifact.facts import DatasetFacts, ImagesFacts, class_table
 from ..artifact.plan import read_plan
 from ..errors import ConfigError, CorruptArtifact, InputError, MaskmillError, Reason, RowFailed
 from ..files.place import Place, place
@@ -78,12 +79,12 @@ class Dataset(torch_data.Dataset[Example]):
     @property
     def classes(self) -> dict[int, str]:
         """Mask value → class name, without 0 and 255."""
-        return class_names(self.artifact.plan.facts["classes"])
+        return class_names(class_table(self.artifact))
 
     @property
     def provenance(self) -> Sequence[Mapping[str, Json]]:
         """Every artifact this one was made from: stage, config, versions, digests of inputs."""
-        return self.artifact.plan.facts["provenance"]
+        return DatasetFacts.of(self.artifact).provenance
 
     @property
     def rows(self) -> pa.Table:
@@ -247,7 +248,7 @@ def _pictures_root(artifact: Artifact) -> str:
         images = read_plan(artifact.plan.input("images").place(artifact.place))
     except (MaskmillError, StopIteration):
         return ""
-    return str(images.facts.get("root", ""))
+    return ImagesFacts.from_json(images.facts).root
 
 
 def _first_duplicate(ids: pa.ChunkedArray) -> str:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from ..artifact.artifact import Artifact, open_artifact
 from ..artifact.plan import listing_batches
+from ..classes import ClassTable
 from ..errors import ConfigError, CorruptArtifact, InputError, MissingArtifact, StaleArtifact, UnfinishedArtifact
 from ..files.sealed import Json
 from ..pictures.sources import open_user_file
@@ -125,9 +126,9 @@ def _feature(kind: pa.DataType) -> Json:
     return {"dtype": names.get(kind, "string"), "_type": "Value"}
 
 
-def class_names(classes: Sequence[Mapping[str, Json]]) -> dict[int, str]:
+def class_names(classes: ClassTable) -> dict[int, str]:
     """Index → name; {1: "object"} for a dataset without class names."""
-    return {int(row["index"]): str(row["name"]) for row in classes} or {1: "object"}
+    return classes.names or {1: "object"}
 
 
 def ground_truth_ids(dataset: Artifact) -> frozenset[str]:
@@ -136,12 +137,13 @@ def ground_truth_ids(dataset: Artifact) -> frozenset[str]:
     return frozenset(row["id"] for row in rows if row["is_truth"])
 
 
-def class_indices(named: Sequence[str], table: Sequence[Mapping[str, Json]], whose: str) -> list[int]:
+def class_indices(named: Sequence[str], table: ClassTable, whose: str) -> list[int]:
     """Class numbers of names or numbers; `whose` names the owner of the table in error messages."""
-    by_name = {str(row["index"]): row["index"] for row in table} | {row["name"]: row["index"] for row in table}
+    names = table.names
+    by_name = {**{str(index): index for index in names}, **{name: index for index, name in names.items()}}
     for name in named:
         if name not in by_name:
-            near = difflib.get_close_matches(name, [row["name"] for row in table], n=1)
+            near = difflib.get_close_matches(name, list(names.values()), n=1)
             meant = f"did you mean {near[0]}?" if near else "give names or numbers of its class table"
             raise ConfigError(f"classes names {name!r}, which {whose} do not have; {meant}")
     return sorted({by_name[name] for name in named})

@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from ...manifests.artifact.artifact import Artifact, open_artifact, source_of
-from ...manifests.classes import IGNORE
+from ...manifests.artifact.facts import class_table
+from ...manifests.classes import IGNORE, refuse_other_class_table
 from ...manifests.errors import InputError
 from ...manifests.published.schema import class_names
 from ...stages.evaluate.predictions import LabelMaps
@@ -148,7 +149,7 @@ def _add_picture(tally: _Tally, identifier: str, maps_a: LabelMaps, maps_b: Labe
 
 
 def _label_maps(artifact: Artifact, images: Artifact | None) -> LabelMaps:
-    num_classes = len(artifact.plan.facts["classes"])
+    num_classes = len(class_table(artifact))
     labels: dict[str, Sequence[int]] = {}
     if artifact.plan.kind == "maps" and _has_objects(artifact):
         known = images or open_artifact(source_of(artifact, "images"), "images")
@@ -171,14 +172,9 @@ def _has_objects(maps: Artifact) -> bool:
 
 def common_names(a: Artifact, b: Artifact) -> dict[int, str]:
     """A class is a number, and both must mean the same by it."""
-    ours, theirs = class_names(a.plan.facts["classes"]), class_names(b.plan.facts["classes"])
-    for label in sorted(ours.keys() & theirs.keys()):
-        if ours[label] != theirs[label]:
-            raise InputError(
-                f"class {label} is {ours[label]} in {a.place} and {theirs[label]} in {b.place}; "
-                "compare artifacts of one class table"
-            )
-    return theirs | ours
+    ours, theirs = class_table(a), class_table(b)
+    refuse_other_class_table(ours, theirs, (a.place, b.place), "compare artifacts of one class table")
+    return class_names(theirs) | class_names(ours)
 
 
 def _side(artifact: Artifact, maps: LabelMaps, failed: Mapping[str, int], alone: Sequence[str]) -> Side:

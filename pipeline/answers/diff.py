@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.facts import class_table
 from ...manifests.files.sealed import Json
 from ...manifests.published.dataset import Dataset, open_dataset
 from ...manifests.published.frames import frame_row
@@ -138,5 +139,5 @@ def _mask_change(before: _Rows, after: _Rows, identifier: str) -> tuple[list[Cha
 
 
 def _only_in(artifact: Artifact, other: Artifact) -> list[str]:
-    held = class_names(other.plan.facts["classes"]).values()
-    return [name for name in class_names(artifact.plan.facts["classes"]).values() if name not in held]
+    names = class_names(class_table(other)).values()
+    return [name for name in class_names(class_table(artifact)).values() if name not in names]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ...manifests.artifact import removal as gone
 from ...manifests.artifact.artifact import Artifact, open_artifact
+from ...manifests.artifact.facts import provenance_steps
 from ...manifests.artifact.plan import PLAN, Plan, read_plan
 from ...manifests.errors import ArtifactBusy, ConfigError, InputError, MaskmillError, UnfinishedArtifact
 from ...manifests.files import lock, sealed
@@ -157,7 +158,7 @@ def _above(reader: _Inspection, found: Mapping[str, _Inspection]) -> list[str]:
     places = [each.place(reader.at) for each in reader.plan.inputs]
     paths = {os.path.realpath(each.uri) for each in places if each.is_local}
     digests = {each.digest for each in reader.plan.inputs}
-    digests |= {str(step["digest"]) for step in reader.plan.facts.get("provenance", ())}
+    digests |= provenance_steps(reader.plan.facts).keys()
     return [
         at
         for at, each in found.items()

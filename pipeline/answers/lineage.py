@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.facts import provenance_steps
 from ...manifests.artifact.fingerprint import differences
 from ...manifests.files.sealed import Json
 from ...manifests.published.schema import provenance, shareable
@@ -33,8 +34,8 @@ def lineage_differences(a: Artifact, b: Artifact) -> list[LineageDifference]:
 def _steps(artifact: Artifact) -> dict[str, LineageStep]:
     """Everything that an artifact was made from, itself first, by what it is to the others. What has gone and is known
     from a dataset's own account is taken from there."""
-    told = artifact.plan.facts.get("provenance", ())
-    known: dict[str, LineageStep] = {step["digest"]: {**step, _TOLD: True} for step in told if "stage" in step}
+    steps = provenance_steps(artifact.plan.facts)
+    known: dict[str, LineageStep] = {key: {**step, _TOLD: True} for key, step in steps.items() if "stage" in step}
     known |= {step["digest"]: step for step in provenance([artifact], whole_paths=True) if "stage" in step}
     named: dict[str, LineageStep] = {}
     waiting = deque([(artifact.plan.kind, "", artifact.digest)])

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.facts import class_table
 from ...manifests.errors import MaskmillError
 from ...manifests.published.schema import class_names
 from .artifact_rows import KINDS, RANKED_BY, measures_of, rows_of
@@ -58,7 +59,7 @@ def figures(uris: Sequence[str], count: int) -> Figures:
         survey=surveyed,
         sample=sampled,
         ranked_by=ranked_by,
-        classes=class_names(head.plan.facts["classes"]) if head else {},
+        classes=class_names(class_table(head)) if head else {},
         scores=list(_scores(steps, remarks)),
         gains=list(_gains(steps)),
         trainings=list(_trainings(steps, remarks)),

@@ -11,12 +11,13 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.facts import MapsFacts, class_table
 from ...manifests.errors import MaskmillError, RowFailed
 from ...manifests.pictures.palette import decode_label_map
 from ...manifests.published.frames import frame_row
 from ...stages.evaluate.predictions import LabelMaps
+from ...stages.maps.cutting import maps_at_size
 from ...stages.maps.object_classes import NO_LABEL
-from ...stages.maps.upsampling import upsample_maps
 from .artifact_rows import ReportRow
 from .originals import Originals
 from .thumbnails import HEAT_PX, heat_url, mask_url, picture_url, small_size
@@ -169,7 +170,7 @@ def _image_labels(
 
 def _maps(number: int, artifact: Artifact, labels: Mapping[str, Sequence[int]]) -> _Maps:
     """A stage's maps, as they are and cut."""
-    stage, classes = artifact.plan.stage, artifact.plan.facts["classes"]
+    stage, classes = artifact.plan.stage, class_table(artifact)
     return _Maps(
         artifact,
         LabelMaps(artifact, labels, len(classes)),
@@ -203,12 +204,6 @@ def _heat(maps: _Maps, row: ReportRow) -> str | None:
     rows = maps.artifact.rows_at(positions, ["note", "box", "height", "width"]).to_pylist()
     if all(each["note"] == NO_LABEL for each in rows):
         return None
-    facts = maps.artifact.plan.facts
-    soft_Khw = upsample_maps(
-        maps.artifact.read("map", positions),
-        small_size((rows[0]["height"], rows[0]["width"]), HEAT_PX),
-        tuple(rows[0]["box"]),
-        tuple(facts["patch"]),
-        facts["align_corners"],
-    )
+    size = small_size((rows[0]["height"], rows[0]["width"]), HEAT_PX)
+    soft_Khw = maps_at_size(maps.artifact.read("map", positions), rows[0], MapsFacts.of(maps.artifact), size)
     return heat_url(soft_Khw.max(axis=0))

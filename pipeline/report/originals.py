@@ -3,18 +3,15 @@
 Letters: H W pixels.
 """
 
-import hashlib
 from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import UInt8
 
 from ...manifests.artifact.artifact import Artifact
-from ...manifests.artifact.config import config_from
 from ...manifests.errors import EnvironmentFault, InputError, MaskmillError, Reason, RowFailed
-from ...manifests.pictures.decoder import decode_picture
-from ...manifests.pictures.limits import DEFAULT_LIMITS, Limits
-from ...manifests.pictures.sources import read_source
+from ...manifests.pictures.indexed import IndexedPictures
+from ...manifests.pictures.limits import DEFAULT_LIMITS
 from ...manifests.published.dataset import Dataset, open_dataset
 from .artifact_rows import ReportRow
 
@@ -26,7 +23,7 @@ class Originals:
 
     def __init__(self, head: Artifact, images: Artifact | None, positions: Mapping[str, int], images_root: str) -> None:
         self._images, self._positions = images, positions
-        self._root = images_root or (str(images.plan.facts["root"]) if images else "")
+        self._indexed = IndexedPictures.of(images, images_root) if images else None
         self._dataset = _every_row(head, images_root) if head.plan.kind == "dataset" else None
         self._unreachable = ""
 
@@ -51,7 +48,7 @@ class Originals:
             return _reason_text(error.__cause__)
         if not isinstance(error, InputError):
             return f"no picture: {error}"
-        root = self._dataset.images_root if self._dataset else self._root
+        root = self._dataset.images_root if self._dataset else self._indexed and self._indexed.root
         return (
             _reason_text(RowFailed(Reason.CHANGED))
             if root
@@ -59,13 +56,10 @@ class Originals:
         )
 
     def _read_picture(self, identifier: str) -> Picture:
-        if self._images is None or identifier not in self._positions:
+        if self._images is None or self._indexed is None or identifier not in self._positions:
             raise RowFailed(Reason.MISSING)
         (row,) = self._images.rows_at([self._positions[identifier]], ["uri", "sha256"]).to_pylist()
-        data = read_source(self._root, row["uri"])
-        if row["sha256"] and hashlib.sha256(data).hexdigest() != row["sha256"]:
-            raise RowFailed(Reason.CHANGED)
-        return decode_picture(data, config_from(Limits, self._images.plan.config["limits"]))[0]
+        return self._indexed.load(row)
 
 
 def _every_row(dataset: Artifact, images_root: str) -> Dataset:

@@ -3,16 +3,15 @@
 Letters: K rows, H heads, R C rows and columns of patches, P Q of cells.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32
 from torch.nn.functional import interpolate
 
+from ...manifests.artifact.facts import MapsFacts
 from ...manifests.errors import ConfigError
-from ...manifests.files.sealed import Json
 from ..vision.fitting import Box, valid_patches
 
 
@@ -37,10 +36,10 @@ class Cells:
         return finer.numpy()
 
 
-def cells_of(facts: Mapping[str, Json], per_patch: int) -> Cells:
-    """Of maps with these facts."""
-    rows, columns = facts["grid"]
-    patch_rows, patch_columns = facts["patch"]
+def cells_of(facts: MapsFacts, per_patch: int) -> Cells:
+    """The cells of maps with these facts."""
+    rows, columns = facts.grid
+    patch_rows, patch_columns = facts.patch
     if patch_rows % per_patch or patch_columns % per_patch:
         raise ConfigError(f"patches of {patch_rows}×{patch_columns} pixels cannot have {per_patch} cells a side")
     return Cells(
@@ -48,15 +47,10 @@ def cells_of(facts: Mapping[str, Json], per_patch: int) -> Cells:
         (rows * per_patch, columns * per_patch),
         (patch_rows // per_patch, patch_columns // per_patch),
         (patch_rows, patch_columns),
-        facts["align_corners"],
+        facts.align_corners,
     )
 
 
-def enhancement_facts(cells: Cells) -> dict[str, Json]:
-    """What changes of the facts of maps. A cell is fitted to the truth within it, so its value stands at its centre."""
-    return {
-        "grid": list(cells.grid),
-        "patch": list(cells.size),
-        "score_kind": "probability",
-        "align_corners": False,
-    }
+def enhanced_facts(facts: MapsFacts, cells: Cells) -> MapsFacts:
+    """The facts of enhanced maps. A cell is fitted to the truth within it, so its value stands at its centre."""
+    return replace(facts, grid=cells.grid, patch=cells.size, score_kind="probability", align_corners=False)

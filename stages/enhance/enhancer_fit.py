@@ -8,6 +8,7 @@ from torch import nn
 
 from ...manifests.artifact.artifact import Artifact
 from ...manifests.artifact.checkpoints import SEEN, WEIGHTS, SeenByNetwork, networks_seen_json
+from ...manifests.artifact.facts import MapsFacts
 from ...manifests.artifact.underway import Underway
 from ...manifests.errors import ConfigError, InputError
 from ...manifests.files.sealed import Json
@@ -38,8 +39,9 @@ def reads(config: EnhancerConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]
 
 def compute(config: EnhancerConfig, inputs: Inputs, underway: Underway) -> Findings:
     maps, truth = inputs["maps"], GroundTruth(inputs["images"], "--images")
-    refuse_other_classes(maps, inputs["images"].plan.facts["classes"])
-    classes = class_indices(config.classes, maps.plan.facts["classes"], "the maps")
+    refuse_other_classes(maps, inputs["images"])
+    facts = MapsFacts.of(maps)
+    classes = class_indices(config.classes, facts.classes, "the maps")
     pictures = examples_by_id(maps, truth, classes)
     if not pictures:
         raise InputError(
@@ -47,10 +49,10 @@ def compute(config: EnhancerConfig, inputs: Inputs, underway: Underway) -> Findi
             f"{' and shows one of the classes named' if classes else ''}; index the pictures with their masks, or pass "
             "as --images those that have some"
         )
-    names = class_names(maps.plan.facts["classes"])
+    names = class_names(facts.classes)
     ids = draw_ids(config, pictures, truth, classes, names, underway)
     learned = cross_fit_folds(ids, config.cross_fit or 1)
-    cells = cells_of(maps.plan.facts, config.cells)
+    cells = cells_of(facts, config.cells)
     with one_thread():  # so that a checkpoint does not depend on the machine's threads
         best, lines = _fit_networks(config, maps, truth, pictures, learned, cells, underway)
         reported = _score_held_out(maps, truth, pictures, classes, learned, cells, best.networks)

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping
 
 from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.facts import MapsFacts
 from ...manifests.errors import ConfigError
 from ...manifests.files.sealed import Json
 from ..stage import Configs, Inputs
@@ -14,16 +15,16 @@ KIND = "enhancer"
 
 def maps_kind(maps: Artifact) -> dict[str, Json]:
     """`supports` 0 is a picture's own class query."""
-    config, facts = maps.plan.config, maps.plan.facts
+    config, facts = maps.plan.config, MapsFacts.of(maps)
     views = [each for each in maps.plan.inputs if each.role not in ("images", "model")]
     return {
         "method": config.get("method", maps.plan.stage),
         "supports": config.get("supports", ""),
-        "score_kind": facts["score_kind"],
+        "score_kind": facts.score_kind,
         "views": max(1, len(views)),
         "heads": maps.plan.fields[HEAD_MAPS].shape[0],
-        "backbone": facts["backbone"],
-        "weights_sha256": facts["weights"]["sha256"],
+        "backbone": facts.backbone,
+        "weights_sha256": facts.weights.sha256,
     }
 
 

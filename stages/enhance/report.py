@@ -3,7 +3,6 @@
 Letters: K rows of a picture, H heads, R C rows and columns of patches, P Q of cells, I J pixels.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,14 +11,15 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.facts import MapsFacts
 from ...manifests.classes import BACKGROUND, IGNORE
 from ...manifests.files.sealed import Json
 from ..maps.cutting import cut_maps
 from ..maps.object_classes import KnownClasses
-from ..scores.intervals import Interval, counts_interval, difference_interval
+from ..scores.intervals import counts_interval, difference_interval
 from ..scores.iou import Counts, mean_iou, pixel_counts, stack_counts
 from ..scores.truth import GroundTruth
-from .cells import Cells, enhancement_facts
+from .cells import Cells, enhanced_facts
 from .examples import MapExample, true_labels
 from .kinds import HEAD_MAPS
 
@@ -56,9 +56,9 @@ def before_after_scores(found: BeforeAfterCounts, seed: int) -> dict[str, Json]:
     miou = partial(mean_iou, with_background=True)
     return {
         "pictures": len(found.before),
-        "before": _interval(counts_interval(stack_counts(found.before), miou, seed=seed)),
-        "after": _interval(counts_interval(stack_counts(found.after), miou, seed=seed)),
-        "difference": _interval(difference_interval(found.before, found.after, miou, seed=seed)),
+        "before": counts_interval(stack_counts(found.before), miou, seed=seed).as_json(),
+        "after": counts_interval(stack_counts(found.after), miou, seed=seed).as_json(),
+        "difference": difference_interval(found.before, found.after, miou, seed=seed).as_json(),
     }
 
 
@@ -70,24 +70,19 @@ def _counts(
     cells: Cells,
     enhance: Enhance,
 ) -> Iterator[tuple[Counts, Counts]]:
-    facts = maps.plan.facts
+    facts = MapsFacts.of(maps)
     for identifier, examples in pictures.items():
         positions = [each.position for each in examples]
-        known = KnownClasses(num_classes=len(facts["classes"]), image_labels=truth.labels[identifier])
+        known = KnownClasses(num_classes=len(facts.classes), image_labels=truth.labels[identifier])
         true_IJ = _keep_classes(true_labels(truth, examples[0]), classes)
         as_it_was = [each.map_columns(each.threshold) for each in examples]
         before = cut_maps(maps.read("map", positions), as_it_was, facts, known)
         enhanced_KPQ = enhance(examples, maps.read(HEAD_MAPS, positions))
         at_half = [each.map_columns(THRESHOLD) for each in examples]
-        after = cut_maps(enhanced_KPQ, at_half, {**facts, **enhancement_facts(cells)}, known)
+        after = cut_maps(enhanced_KPQ, at_half, enhanced_facts(facts, cells), known)
         yield pixel_counts(true_IJ, before.label_HW), pixel_counts(true_IJ, after.label_HW)
 
 
 def _keep_classes(label_IJ: UInt8[np.ndarray, "I J"], classes: Sequence[int]) -> UInt8[np.ndarray, "I J"]:
     kept = np.isin(label_IJ, [*classes, IGNORE]) if classes else np.ones_like(label_IJ, bool)
     return np.where(kept, label_IJ, np.uint8(BACKGROUND))
-
-
-def _interval(found: Interval) -> dict[str, Json]:
-    kept = ("estimate", "low", "high", "level")
-    return {name: value for name, value in dataclasses.asdict(found).items() if name in kept}

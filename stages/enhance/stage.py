@@ -14,15 +14,17 @@ from torch import nn
 from ...manifests.artifact import tables
 from ...manifests.artifact.artifact import Artifact
 from ...manifests.artifact.checkpoints import SEEN, WEIGHTS, network_by_held_out_id
+from ...manifests.artifact.facts import MapsFacts
 from ...manifests.artifact.fields import Field
 from ...manifests.files.sealed import Json
+from ..maps.cutting import COLUMNS, CUT, KEY
 from ..maps.object_classes import NO_LABEL, NO_STRUCTURE
 from ..maps.row_thresholds import row_thresholds
 from ..maps.threshold_rules import ThresholdRule
 from ..maps.thresholds import foreground_share
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
 from .applying import enhance_map, load_networks
-from .cells import Cells, cells_of, enhancement_facts
+from .cells import Cells, cells_of, enhanced_facts
 from .config import ENHANCE, EnhanceConfig
 from .kinds import HEAD_MAPS, refuse_other_kind, refuse_without_heads, refuse_without_heads_in_recipe
 
@@ -34,35 +36,21 @@ LISTED: Mapping[str, str] = {
     "network": "int64",  # the one that has not seen the picture's mask; null: all of them, or all have
 }
 ROWS_AT_ONCE = 64  # whose heads are in memory
-KEY = ("id", "class", "instance")
-CUT = ("class", "instance", "threshold", "box", "height", "width", "note")
 
 
 def plan(config: EnhanceConfig, inputs: Inputs, known: Known) -> RowList:
     maps = inputs["maps"]
-    facts = {**maps.plan.facts, **enhancement_facts(_cells(inputs))}
+    facts = enhanced_facts(MapsFacts.of(maps), _cells(inputs)).as_json()
     return RowList(LISTED, _row_batches(maps, network_by_held_out_id(inputs["model"])), facts, KEY)
 
 
 def fields(config: EnhanceConfig, inputs: Inputs) -> Sequence[Field]:
     _refuse_unusable_maps(inputs)
-    return [
-        Field(name="map", kind="array", shape=_cells(inputs).grid, dtype="float32"),
-        Field(name="cut", kind="columns", columns=CUT),
-    ]
+    return [Field(name="map", kind="array", shape=_cells(inputs).grid, dtype="float32"), CUT]
 
 
 def columns(config: EnhanceConfig) -> Mapping[str, str]:
-    return {
-        "class": "int64",
-        "instance": "int64",
-        "threshold": "float64",
-        "foreground": "float64",  # share of the picture's patches above the threshold
-        "box": "ints",
-        "height": "int64",
-        "width": "int64",
-        "network": "int64",
-    }
+    return {**COLUMNS, "network": "int64"}
 
 
 def reads(config: EnhanceConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
@@ -121,7 +109,7 @@ def _refuse_unusable_maps(inputs: Inputs) -> None:
 
 
 def _cells(inputs: Inputs) -> Cells:
-    return cells_of(inputs["maps"].plan.facts, inputs["model"].summary.counts["cells"])
+    return cells_of(MapsFacts.of(inputs["maps"]), inputs["model"].summary.counts["cells"])
 
 
 def _row_batches(maps: Artifact, own: Mapping[str, int]) -> Iterator[pa.RecordBatch]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ...manifests.artifact import tables
 from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.facts import class_table
 from ...manifests.artifact.leakage import find_training_ids, leakage_warnings
 from ...manifests.artifact.tokens import Tokens, array_names
 from ...manifests.artifact.underway import Underway
@@ -22,6 +23,7 @@ from ..scores.few_shot import Answered
 from ..scores.truth import GroundTruth, refuse_other_classes
 from ..stage import Findings, Inputs, WholeStage
 from ..students.episodes import Episode
+from ..students.facts import student_facts
 from ..students.feature_names import SEVERAL
 from ..students.features import Cached, Features, Online, pictures_of_images, resolve_backbone
 from ..students.same_pictures import refuse_other_pictures
@@ -118,9 +120,9 @@ def reads(config: FewShotConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
 
 def _blocks_of(inputs: Inputs, tokens: Tokens) -> Mapping[str, str]:
     """What the learners look at, as `extract` is told it: what a file was trained on is not known, so all."""
-    known = [each.summary.counts.get("sight") for role, each in inputs.items() if role.startswith("checkpoint")]
-    blocks = next((list(sight["blocks"]) for sight in known if sight), [])
-    is_part = 0 < len(blocks) < int(tokens.backbone["depth"])
+    known = [student_facts(each).sight for role, each in inputs.items() if role.startswith("checkpoint")]
+    blocks = next((sight.blocks for sight in known if sight), ())
+    is_part = 0 < len(blocks) < tokens.facts.backbone.depth
     return dict.fromkeys(SEVERAL, "+".join(map(str, blocks)) if is_part else "all")
 
 
@@ -163,7 +165,7 @@ def _features(config: FewShotConfig, inputs: Inputs, learners: Sequence[TrainedL
     fields = fields_to_read(config.support_mask == "pseudo")
     if config.seeing is None:
         return Cached(Tokens(inputs["tokens"]), fields)
-    blocks = next((each.facts["sight"]["blocks"] for each in learners if "sight" in each.facts), ())
+    blocks = next((each.facts.sight.blocks for each in learners if each.facts.sight), ())
     return Online(config.seeing, fields, pictures_of_images(inputs["images"]), blocks)
 
 
@@ -179,8 +181,8 @@ def _masks(asked: _Asked, folds: Sequence[Fold]) -> list[Masks]:
     for number, fold in enumerate(folds):
         labels = _labels(asked, number)
         refuse_other_pictures(labels, asked.inputs["images"])
-        refuse_other_classes(labels, asked.inputs["images"].plan.facts["classes"])
-        maps = LabelMaps(labels, asked.truth.labels, len(labels.plan.facts["classes"]))
+        refuse_other_classes(labels, asked.inputs["images"])
+        maps = LabelMaps(labels, asked.truth.labels, len(class_table(labels)))
         refuse_without_maps(maps, _supports(fold), str(labels.place))
         found.append(label_map_masks(maps, sight))
     return found
@@ -235,7 +237,7 @@ def _score_fold(
     by_name: dict[str, Answered] = {LEARNER: collect_answers(episodes, rows, is_present)}
     for name, guess in guesses.items():
         by_name[name] = collect_floor_answers(episodes, guess, asked.truth, config.void, is_present)
-    names = class_names(asked.inputs["images"].plan.facts["classes"])
+    names = class_names(class_table(asked.inputs["images"]))
     said: dict[str, Json] = {
         "name": fold.name,
         "checkpoint": judged.where.rstrip("/").rpartition("/")[2],
@@ -245,7 +247,8 @@ def _score_fold(
         "queries": len({each.query for each in episodes}),
         "present": round(float(np.mean(is_present)), 4),
         "nearest_threshold": None if threshold is None or np.isinf(threshold) else threshold,
-        **{key: judged.facts[key] for key in ("supervision", "select") if key in judged.facts},
+        **({"supervision": judged.facts.supervision} if judged.facts.supervision else {}),
+        **({"select": judged.facts.select} if judged.facts.select else {}),
     }
     return FoldAnswers(said=said, answered=by_name)
 
@@ -267,7 +270,7 @@ def _threshold(asked: _Asked, fold: Fold) -> float | None:
 
 def _tables(asked: _Asked, folds: Sequence[Fold], found: Sequence[FoldAnswers]) -> tuple[dict[str, Json], bytes]:
     config = asked.config
-    names = class_names(asked.inputs["images"].plan.facts["classes"])
+    names = class_names(class_table(asked.inputs["images"]))
     mean = mean_table(found, config.seed, config.resamples)
     metrics: dict[str, Json] = {
         **{name: getattr(config, name) for name in ("protocol", "way", "shot", "void", "support_mask")},
@@ -287,7 +290,7 @@ def _warnings(asked: _Asked, learners: Sequence[TrainedLearner], folds: Sequence
     found = []
     for judged, fold in zip(learners, folds, strict=True):
         pictures = {each for episode in fold.episodes for each in episode_ids(episode)}
-        if judged.facts.get("select") == "upstream":
+        if judged.facts.select == "upstream":
             found.append(f"{judged.where} was chosen among its steps by test episodes, so {fold.name} flatters it")
         if both := pictures & judged.seen:
             found.append(f"{judged.where} has learned from {len(both)} pictures of {fold.name}, which may flatter it")

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from ...manifests.files.sealed import Json
 from ..scores.few_shot import Answered, few_shot_scores, mean_of_folds
-from ..scores.intervals import Interval
 from .published_scores import PublishedScores
 
 LEARNER = "learner"
@@ -25,7 +24,7 @@ def fold_table(fold: FoldAnswers, seed: int, num_resamples: int) -> dict[str, Js
     results = []
     for name, answered in fold.answered.items():
         found = few_shot_scores(answered, seed=seed, num_resamples=num_resamples)
-        results.append({"name": name, "miou": interval(found.miou), "exact_ratio": interval(found.exact_ratio)})
+        results.append({"name": name, "miou": found.miou.as_json(), "exact_ratio": found.exact_ratio.as_json()})
     return {**fold.said, "results": results}
 
 
@@ -51,7 +50,7 @@ def mean_table(folds: Sequence[FoldAnswers], seed: int, num_resamples: int) -> l
     for name in folds[0].answered:
         if all(name in fold.answered for fold in folds):
             miou, ratio = mean_of_folds([fold.answered[name] for fold in folds], seed=seed, num_resamples=num_resamples)
-            results.append({"name": name, "miou": interval(miou), "exact_ratio": interval(ratio)})
+            results.append({"name": name, "miou": miou.as_json(), "exact_ratio": ratio.as_json()})
     return results
 
 
@@ -67,7 +66,3 @@ def comparison(published: PublishedScores, mean: Sequence[Mapping[str, Json]]) -
         }
         for name, value in values.items()
     }
-
-
-def interval(found: Interval) -> dict[str, Json]:
-    return {"estimate": found.estimate, "low": found.low, "high": found.high, "level": found.level}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.facts import class_table
 from ...manifests.classes import BACKGROUND, IGNORE
 from ...manifests.datasets.benchmark_classes import COCO_CLASSES, VOC_CLASSES
 from ...manifests.datasets.fold_lists import Benchmark, FoldList
@@ -109,11 +110,11 @@ def _fold(name: str, pool: Pool, base: tuple[int, ...], way: int, shot: int, cou
 
 
 def _refuse_other_table(benchmark: Benchmark, images: Artifact) -> None:
-    held = {each["index"]: each["name"] for each in images.plan.facts["classes"]}
+    names = class_table(images).names
     layout = "voc" if benchmark == "pascal-5i" else "coco20i"
     for index, name in enumerate(TABLES[benchmark], 1):
-        if held.get(index) != name:
+        if names.get(index) != name:
             raise InputError(
-                f"class {index} is {held.get(index, 'not there')} in {images.place} and {name} in {benchmark}; give "
+                f"class {index} is {names.get(index, 'not there')} in {images.place} and {name} in {benchmark}; give "
                 f"images that `maskmill index {layout}` has made"
             )

@@ -14,7 +14,6 @@ from ..scores.floors import WHOLE, Ellipse, cell_counts, fit_ellipses, labels_to
 from ..scores.iou import Counts, as_foreground, pixel_counts
 from ..scores.truth import GroundTruth
 from .boundary import BoundaryScores, boundary_scores
-from .coverage import counts_without_labels
 from .predictions import Predicted
 from .threshold_sweep import sweep_counts
 
@@ -65,9 +64,10 @@ def score_pictures(found: Iterable[Predicted], truth: GroundTruth, view: Scoring
         classes = frozenset(np.unique(truth_HW).tolist()) - {0, 255}
         true_HW = view.relabel(truth_HW)
         if each.label_HW is None or not each.is_kept:
-            outcome, nothing = "failed" if each.label_HW is None else "dropped", counts_without_labels(true_HW)
-            boundary = boundary_scores(true_HW, np.zeros_like(true_HW)) if view.boundary else None
-            yield ScoredPicture(each.id, classes, outcome, nothing, nothing, boundary, None)
+            outcome, nothing_HW = "failed" if each.label_HW is None else "dropped", np.zeros_like(true_HW)
+            counts = pixel_counts(true_HW, nothing_HW)
+            boundary = boundary_scores(true_HW, nothing_HW) if view.boundary else None
+            yield ScoredPicture(each.id, classes, outcome, counts, counts, boundary, None)
             continue
         label_HW = view.relabel(each.label_HW)
         yield ScoredPicture(

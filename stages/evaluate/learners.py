@@ -10,13 +10,11 @@ from safetensors.torch import load
 from ...manifests.artifact.artifact import Artifact
 from ...manifests.artifact.checkpoints import WEIGHTS, training_ids
 from ...manifests.errors import ConfigError
-from ...manifests.files.sealed import Json
+from ..students.facts import STUDENT, StudentFacts, student_facts
 from ..students.features import Features
 from ..students.learner import Learner
 from ..students.official import learner_of
 from ..vision.checkpoints import read_state
-
-_BLOCK = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +23,21 @@ class TrainedLearner:
 
     learner: Learner
     where: str
-    facts: Mapping[str, Json]
+    facts: StudentFacts
     seen: frozenset[str]  # the pictures whose labels or masks it saw, and that it is not to be judged on
 
 
 def load_learner_checkpoint(checkpoint: Artifact) -> TrainedLearner:
-    facts = checkpoint.summary.counts
-    if (facts.get("kind"), facts.get("student")) != ("student", "cst"):
-        held = " ".join(str(facts[name]) for name in ("kind", "student") if name in facts)
+    facts = student_facts(checkpoint)
+    if (facts.kind, facts.student) != (STUDENT, "cst"):
+        kind = " ".join(filter(None, (facts.kind, facts.student)))
         raise ConfigError(
-            f"{checkpoint.place} is a checkpoint of kind {held} and a student cst is wanted; give one that "
+            f"{checkpoint.place} is a checkpoint of kind {kind} and a student cst is wanted; give one that "
             "`maskmill train --student cst` has made"
         )
     learner = learner_of(load(checkpoint.file(WEIGHTS)), str(checkpoint.place))
     # A step that was chosen on test episodes, as the original's, is judged on them again, and that is said.
-    purposes = ["fitting"] if facts.get("select") == "upstream" else ["fitting", "stopping"]
+    purposes = ["fitting"] if facts.select == "upstream" else ["fitting", "stopping"]
     seen = training_ids(checkpoint, "labels", purposes) | training_ids(checkpoint, "masks", purposes)
     return TrainedLearner(learner, str(checkpoint.place), facts, seen)
 
@@ -48,27 +46,23 @@ def load_learner_file(path: str, expected_sha256: str) -> TrainedLearner:
     if file_sha256(path) != expected_sha256:
         raise ConfigError(f"{path} has changed since it was looked at; run the same command again")
     state, _ = read_state(Path(path))
-    return TrainedLearner(learner_of(state, path), path, {}, frozenset())
+    return TrainedLearner(learner_of(state, path), path, StudentFacts(), frozenset())
 
 
 def file_sha256(path: str) -> str:
-    digest = hashlib.sha256()
     try:
         with Path(path).open("rb") as stream:
-            while block := stream.read(_BLOCK):
-                digest.update(block)
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise ConfigError(
             f"{path} is neither a checkpoint artifact nor a file that can be read ({error.strerror}); check the path"
         ) from error
-    return digest.hexdigest()
 
 
 def refuse_other_features(judged: TrainedLearner, features: Features) -> None:
     """A learner takes what it was trained on, and its first layer tells how many channels that had."""
-    sight = judged.facts.get("sight")
-    if isinstance(sight, Mapping):
-        features.sight.refuse_other(sight, features.where)
+    if judged.facts.sight is not None:
+        features.sight.refuse_other(judged.facts.sight, features.where)
     if judged.learner.channels != features.sight.channels:
         raise ConfigError(
             f"{judged.where} takes {judged.learner.channels} channels (blocks × heads) and {features.where} have "
@@ -80,6 +74,6 @@ def refuse_other_features(judged: TrainedLearner, features: Features) -> None:
 def training_classes(judged: TrainedLearner, names: Mapping[int, str]) -> tuple[int, ...]:
     """As the images number them, by their names: its dataset may have had another class table. Of a file that is not
     known."""
-    own = {each["index"]: each["name"] for each in judged.facts.get("class_table", ())}
-    learned = {own[index] for index in judged.facts.get("classes", ())}
+    own = judged.facts.class_table.names
+    learned = {own[index] for index in judged.facts.classes or ()}
     return tuple(index for index, name in names.items() if name in learned)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.facts import MapsFacts
 from ...manifests.classes import IGNORE
 from ...manifests.pictures.palette import decode_label_map
 from ...manifests.published.frames import frame_row
@@ -35,6 +36,7 @@ class LabelMaps:
 
     def __init__(self, artifact: Artifact, labels: Mapping[str, Sequence[int]], num_classes: int) -> None:
         self._artifact, self._labels, self._num_classes = artifact, labels, num_classes
+        self._facts = MapsFacts.of(artifact) if artifact.plan.kind == "maps" else None
         self._positions = artifact.positions_by_id()
         self._truth = ground_truth_ids(artifact) if artifact.plan.kind == "dataset" else frozenset()
 
@@ -57,23 +59,22 @@ class LabelMaps:
         positions = self._positions[identifier]
         if self.failure(identifier):
             return Predicted(identifier, None)
-        match self._artifact.plan.kind:
-            case "maps":
-                return self._prediction_from_maps(identifier, positions)
-            case "labels":
-                (png,) = self._artifact.cells("label", positions)
-                return Predicted(identifier, None if png is None else decode_label_map(png))
+        if self._facts is not None:
+            return self._prediction_from_maps(identifier, positions, self._facts)
+        if self._artifact.plan.kind == "labels":
+            (png,) = self._artifact.cells("label", positions)
+            return Predicted(identifier, None if png is None else decode_label_map(png))
         row = frame_row(self._artifact, positions[0], ["kept", "mask"])
         label_HW = decode_label_map(row["mask"]["bytes"])
         return Predicted(identifier, label_HW, bool(row["kept"]), identifier in self._truth)
 
-    def _prediction_from_maps(self, identifier: str, positions: Sequence[int]) -> Predicted:
+    def _prediction_from_maps(self, identifier: str, positions: Sequence[int], facts: MapsFacts) -> Predicted:
         columns = ["note", "class", "threshold", "box", "height", "width"]
         rows = self._artifact.rows_at(positions, columns).to_pylist()
         if all(row["note"] == NO_LABEL for row in rows):  # nothing was looked for
             return Predicted(identifier, np.full((rows[0]["height"], rows[0]["width"]), IGNORE, np.uint8))
         known = KnownClasses(num_classes=self._num_classes, image_labels=self._labels.get(identifier, ()))
-        cut = cut_maps(self._artifact.read("map", positions), rows, self._artifact.plan.facts, known)
+        cut = cut_maps(self._artifact.read("map", positions), rows, facts, known)
         return Predicted(identifier, cut.label_HW, soft_KHW=cut.soft_KHW, map_classes=cut.map_classes)
 
 

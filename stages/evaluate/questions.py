@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.facts import class_table
 from ...manifests.datasets.fold_lists import FoldList, read_fold
 from ...manifests.errors import ConfigError, InputError
 from ...manifests.files.sealed import digest_of
@@ -39,7 +40,7 @@ def make_folds(
 ) -> list[Fold]:
     """One for each learner, with everything that they ask for known to be there: a benchmark names its pictures, and of
     a split of classes those are asked about that are `usable`."""
-    names = class_names(images.plan.facts["classes"])
+    names = class_names(class_table(images))
     found = []
     for place, learner in enumerate(learners):
         fold = (
@@ -79,9 +80,8 @@ def _class_fold(
             f"no mask in {images.place} has a pixel of a class, of pictures that have features and that "
             f"{learner.where} has not seen; give it images with masks of others"
         )
-    table = images.plan.facts["classes"]
     judged = (
-        tuple(class_indices(config.classes[place], table, "the images"))
+        tuple(class_indices(config.classes[place], class_table(images), "the images"))
         if config.classes
         else tuple(sorted(occurring - set(learned)))
     )

@@ -1,6 +1,5 @@
 """What masks are worth: judged against ground truth, with floors, intervals and what was left out."""
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -9,12 +8,13 @@ import pyarrow as pa
 
 from ...manifests.artifact import tables
 from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.facts import class_table
 from ...manifests.artifact.leakage import FittedOn, find_training_ids, leakage_warnings
 from ...manifests.artifact.underway import Underway
 from ...manifests.errors import ConfigError, InputError
 from ...manifests.files.sealed import Json
 from ...manifests.published.schema import class_names
-from ..scores.intervals import Interval, bootstrap, counts_interval
+from ..scores.intervals import bootstrap, counts_interval
 from ..scores.iou import (
     Counts,
     class_iou,
@@ -42,14 +42,13 @@ def reads(config: EvaluateConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]
 
 def compute(config: EvaluateConfig, inputs: Inputs, underway: Underway) -> Findings:
     predicted, truth = inputs["predicted"], GroundTruth(inputs["images"])
-    classes = inputs["images"].plan.facts["classes"]
-    refuse_other_classes(predicted, classes)
+    refuse_other_classes(predicted, inputs["images"])
     view = ScoringOptions(config.class_agnostic, config.boundary, predicted.plan.kind == "maps")
     pictures, left_out = score_predictions(config, predicted, inputs["images"], truth, view)
     metrics, per_class = _tables(config, pictures, truth, view)
     metrics["judged"] = predicted.plan.kind
     metrics["rows_left_out"] = "none" if config.include_fitted else _note_left_out(left_out)
-    names = {1: "foreground"} if config.class_agnostic else class_names(classes)
+    names = {1: "foreground"} if config.class_agnostic else class_names(class_table(inputs["images"]))
     table = pa.Table.from_pylist(
         [{**row, "name": {0: "background", **names}.get(row["class"], "")} for row in per_class]
     )
@@ -66,7 +65,7 @@ def score_predictions(
     left_out = FittedOn(frozenset(), frozenset(), ()) if config.include_fitted else find_training_ids(predicted)
     found = (
         each
-        for each in predictions(predicted, truth.labels, len(images.plan.facts["classes"]))
+        for each in predictions(predicted, truth.labels, len(class_table(images)))
         if config.include_fitted or not (each.is_truth or each.id in left_out.ids)
     )
     pictures = list(score_pictures(found, truth, view))
@@ -116,8 +115,8 @@ def _line(
     line: dict[str, Json] = {
         "name": name,
         "pictures": len(counts),
-        "miou": _interval(counts_interval(images, partial(mean_iou, with_background=True), **drawn)),
-        "miou_foreground": _interval(counts_interval(images, partial(mean_iou, with_background=False), **drawn)),
+        "miou": counts_interval(images, partial(mean_iou, with_background=True), **drawn).as_json(),
+        "miou_foreground": counts_interval(images, partial(mean_iou, with_background=False), **drawn).as_json(),
     }
     if boundaries:
         classes, sums_NK2 = stack_boundaries(boundaries)
@@ -125,7 +124,7 @@ def _line(
         found = bootstrap(
             sums_NK2.reshape(len(sums_NK2), -1), lambda sums: mean_boundary_f(sums.reshape(shape)), **drawn
         )
-        line["boundary_f"] = _interval(found)
+        line["boundary_f"] = found.as_json()
     return line
 
 
@@ -164,11 +163,6 @@ def _sweep(swept: Sequence[Counts]) -> dict[str, Json]:
         "miou": [nan_to_none(value) for value in mean_iou(total, True)],
         "best": None if best is None else {"threshold": round(best.threshold, 2), "miou": best.miou},
     }
-
-
-def _interval(found: Interval) -> dict[str, Json]:
-    kept = ("estimate", "low", "high", "level")
-    return {name: value for name, value in dataclasses.asdict(found).items() if name in kept}
 
 
 def refuse(configs: Configs, given: Inputs) -> None:

@@ -6,17 +6,14 @@
 
 from collections.abc import Mapping, Sequence
 
+from ...manifests.artifact.facts import BackboneFacts
 from ...manifests.artifact.fields import Field
 from ...manifests.artifact.quantized import scale_name
 from ...manifests.errors import ConfigError
-from ..vision.backbone import Facts
 from ..vision.token_fields import FIELDS, LAST_ONLY, Wanted, field_shapes
 
-DTYPES = ("float16", "float32", "int8")
-DEFAULT_FIELDS = ("keys", "cls_query")
 
-
-def explicit_fields(asked: Sequence[str], facts: Facts) -> tuple[str, ...]:
+def explicit_fields(asked: Sequence[str], facts: BackboneFacts) -> tuple[str, ...]:
     """The same choice in the one way in which the configuration has it; raises ConfigError for what cannot be."""
     wanted = blocks_by_field(asked, facts.depth)
     field_shapes(facts, wanted)
@@ -55,7 +52,7 @@ def merge_existing_fields(asked: Sequence[str], held: Sequence[str], depth: int)
     return _format_fields({**wanted, **{name: there[name] for name in there if name not in wanted or is_held(name)}})
 
 
-def array_fields(facts: Facts, wanted: Wanted, dtype: str) -> list[Field]:
+def array_fields(facts: BackboneFacts, wanted: Wanted, dtype: str) -> list[Field]:
     """The arrays of the store; signed bytes have the scales of their tokens beside them."""
     stored = []
     for name, shape in field_shapes(facts, wanted).items():

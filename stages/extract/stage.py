@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
+from ...manifests.artifact.facts import BackboneFacts, TokensFacts, WeightsFacts
 from ...manifests.artifact.fields import Field
 from ...manifests.artifact.quantized import quantize, scale_name
 from ...manifests.errors import Reason
 from ...manifests.files.sealed import Json
 from ..stage import Inputs, Known, Probe, RowList, RowResult, Stage, UnitResult, Work, rows_of_input
-from ..vision.backbone import Facts, backbone_facts, find_device, load_backbone, training_size
+from ..vision.backbone import backbone_facts, find_device, load_backbone, training_size
 from ..vision.builtin import full_backbone_name
 from ..vision.computing import Extractor, HostFields, Launched, fetch_one_behind, fitting_batch
 from ..vision.pictures import ViewSpec, load_ahead, load_first, stack_pictures
@@ -57,17 +58,9 @@ def resolve(config: ExtractConfig, inputs: Inputs) -> ExtractConfig:
 
 
 def plan(config: ExtractConfig, inputs: Inputs, known: Known) -> RowList:
-    rows = rows_of_input(inputs, "images")
     weights = weights_of(config.backbone, config.weights, config.weights_sha256)
-    described: dict[str, Json] = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in dataclasses.asdict(_facts(config)).items()
-    }
-    facts = {
-        "backbone": described,
-        "weights": {"source": weights.source, "sha256": weights.sha256, "licence": weights.licence},
-    }
-    return dataclasses.replace(rows, facts=facts)
+    described = WeightsFacts(weights.source, weights.sha256, weights.licence)
+    return rows_of_input(inputs, "images", TokensFacts(_facts(config), described).as_json())
 
 
 def fields(config: ExtractConfig, inputs: Inputs) -> Sequence[Field]:
@@ -159,12 +152,12 @@ def _run_probe(config: ExtractConfig, inputs: Inputs, extractor: Extractor, want
     return len(loaded)
 
 
-def _view(config: ExtractConfig, facts: Facts) -> ViewSpec:
+def _view(config: ExtractConfig, facts: BackboneFacts) -> ViewSpec:
     rows_px, columns_px = config.image_size
     return ViewSpec(rows_px=rows_px, columns_px=columns_px, fit=config.fit, flip=config.flip, mean=facts.mean)
 
 
-def _facts(config: ExtractConfig) -> Facts:
+def _facts(config: ExtractConfig) -> BackboneFacts:
     return backbone_facts(config.backbone, *config.image_size)
 
 

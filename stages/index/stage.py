@@ -7,7 +7,6 @@ only decoding shows fails at the first stage that decodes. A mask is read in ful
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -15,9 +14,9 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from ...manifests.artifact import tables
+from ...manifests.artifact.facts import ImagesFacts
 from ...manifests.artifact.fields import Field
 from ...manifests.artifact.ledger import Record
-from ...manifests.classes import ClassTable
 from ...manifests.datasets.listing import PictureEntry
 from ...manifests.datasets.readers import list_dataset
 from ...manifests.errors import RowFailed
@@ -25,6 +24,7 @@ from ...manifests.files.sealed import Json
 from ...manifests.pictures.decoder import inspect_picture
 from ...manifests.pictures.limits import Limits
 from ...manifests.pictures.sources import read_source, stat_source
+from ..read_ahead import read_ahead
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
 from .config import INDEX, IndexConfig
 from .masks import label_map
@@ -55,8 +55,8 @@ class Indexed:
 
 def plan(config: IndexConfig, inputs: Inputs, known: Known) -> RowList:
     listing = list_dataset(config.source, known.classes)
-    facts = {"root": listing.root, "classes": listing.classes.as_json(), "mask_kind": listing.mask_kind}
-    return RowList(LISTED, _batches(listing.entries), facts)
+    facts = ImagesFacts(listing.root, listing.classes, listing.mask_kind)
+    return RowList(LISTED, _batches(listing.entries), facts.as_json())
 
 
 def fields(config: IndexConfig, inputs: Inputs) -> Sequence[Field]:
@@ -85,7 +85,7 @@ def columns(config: IndexConfig) -> Mapping[str, str]:
 
 
 def run_unit(work: Work, config: IndexConfig, prepared: Any) -> UnitResult:
-    facts = _Facts.from_work(work)
+    facts = ImagesFacts.from_json(work.facts)
     rows = work.listing.to_pylist()
     found = _map_in_threads(lambda row: _index_row(row, config.limits, facts), rows, facts.root)
     return UnitResult(
@@ -97,7 +97,7 @@ def run_unit(work: Work, config: IndexConfig, prepared: Any) -> UnitResult:
 
 def observe(work: Work, config: IndexConfig, record: Record | None, since: float) -> Sequence[str]:
     """What reading every row's sources would show now; given a record to trust, untouched sources are not read."""
-    root = _Facts.from_work(work).root
+    root = ImagesFacts.from_json(work.facts).root
     rows = work.listing.to_pylist()
 
     def observe_row(position: int) -> str:
@@ -119,12 +119,11 @@ def _map_in_threads(function: Callable[[T], R], values: Sequence[T], root: str) 
     num_threads = REMOTE_THREADS if "://" in root else THREADS
     stretch = -(-len(values) // num_threads)
     stretches = [values[start : start + stretch] for start in range(0, len(values), stretch)]
-    with ThreadPoolExecutor(num_threads) as threads:
-        done = threads.map(lambda part: [function(value) for value in part], stretches)
-        return [result for part in done for result in part]
+    done = read_ahead(lambda part: [function(value) for value in part], stretches, len(stretches), num_threads)
+    return [result for part in done for result in part]
 
 
-def _index_row(row: Mapping[str, Json], limits: Limits, facts: "_Facts") -> Indexed:
+def _index_row(row: Mapping[str, Json], limits: Limits, facts: ImagesFacts) -> Indexed:
     """One picture; whatever is wrong with it is its own row's."""
     try:
         picture = read_source(facts.root, row["uri"])
@@ -177,20 +176,6 @@ def _is_unchanged(root: str, uri: str, size: int | None, since: float) -> bool:
     """Whether a source has the size it had, where that is kept, and has not been written since."""
     found = stat_source(root, uri)
     return found is not None and found.modified <= since and (size is None or found.size == size)
-
-
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """What planning found out about the dataset as a whole."""
-
-    root: str
-    classes: ClassTable
-    mask_kind: str
-
-    @classmethod
-    def from_work(cls, work: Work) -> "_Facts":
-        facts = work.facts
-        return cls(facts["root"], ClassTable.from_json(facts["classes"]), facts["mask_kind"])
 
 
 def _batches(entries: Iterable[PictureEntry]) -> Iterator[pa.RecordBatch]:

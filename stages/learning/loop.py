@@ -3,19 +3,20 @@
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...manifests.artifact.underway import Underway
 from ...manifests.errors import Diverged, EnvironmentFault, Terminated
 from ...manifests.files import torchrun
-from .gradients import Averaging
+from ..read_ahead import read_ahead
 from .lesson import Batch, Lesson
-from .processes import OthersLost, broadcast_bytes, gather_all, gather_texts, process_group
+from .processes import OthersLost, average_gradients, broadcast_bytes, gather_all, gather_texts, process_group
 from .state import TrainingProgress, restore_lesson, state_bytes
 from .stopping import Stops, catch_stops
 
@@ -57,13 +58,13 @@ def _run_steps(lesson: Lesson, course: Course, underway: Underway, stops: Stops)
         underway.show(step, values)
 
     reached: TrainingProgress | None = begun  # from which one could go on; None while weights change
-    keeper, rates, averaging = _Keeper(lesson, underway), _Rates(underway, course), _averaging(lesson)
+    keeper, rates = _Keeper(lesson, underway), _Rates(underway, course)
     try:
         if begun.unwatched and not (lines and json.loads(lines[-1])["step"] == begun.step - 1):
             with stops.raise_at_once():
                 add_line(begun.step - 1, _add_watched_values(lesson, begun.step - 1, json.loads(begun.unwatched)))
         for step, batch in _batches(lesson, range(begun.step, course.steps), rates):
-            values, stop = _compute_losses(lesson, course, step, batch, averaging, stops)
+            values, stop = _compute_losses(lesson, course, step, batch, stops)
             reached = None
             _update(lesson, step, batch)
             if course.ends_epoch(step):
@@ -89,10 +90,6 @@ def _run_steps(lesson: Lesson, course: Course, underway: Underway, stops: Stops)
             f"{lesson.device} has no room for a step; choose a smaller batch, fewer or smaller views, or less precision"
         ) from error
     return lines
-
-
-def _averaging(lesson: Lesson) -> Averaging:
-    return Averaging([each for group in lesson.optimiser.param_groups for each in group["params"]])
 
 
 def _add_watched_values(lesson: Lesson, step: int, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -133,7 +130,7 @@ class _Keeper:
 
 
 def _compute_losses(
-    lesson: Lesson, course: Course, step: int, batch: Batch, averaging: Averaging, stops: Stops
+    lesson: Lesson, course: Course, step: int, batch: Batch, stops: Stops
 ) -> tuple[dict[str, Any], int]:
     """The losses, with gradients where they are to be, of all processes; and the signal that any of them has heard.
     Nothing that a checkpoint holds has changed."""
@@ -143,8 +140,8 @@ def _compute_losses(
     with torch.autocast(lesson.device.type, lesson.autocast, enabled=lesson.autocast is not None):
         losses = lesson.losses(step, batch)
     lesson.optimiser.zero_grad(set_to_none=True)
-    with averaging.over_processes():
-        losses.total.backward()  # type: ignore[no-untyped-call]
+    losses.total.backward()  # type: ignore[no-untyped-call]
+    average_gradients(_parameters(lesson))
     own_V = torch.stack([value.detach().float() for value in (losses.total, *losses.parts.values())])
     every_PV = gather_all(torch.cat([own_V, own_V.new_tensor([stops.noted])])).cpu()
     is_finite_P = every_PV[:, 0].isfinite()
@@ -157,9 +154,7 @@ def _compute_losses(
 
 def _update(lesson: Lesson, step: int, batch: Batch) -> None:
     """Clips each parameter's gradient by its own norm (DINO and MC-SSL, utils.py clip_gradients), and goes a step."""
-    gradients = [
-        each.grad for group in lesson.optimiser.param_groups for each in group["params"] if each.grad is not None
-    ]
+    gradients = [each.grad for each in _parameters(lesson) if each.grad is not None]
     norms = torch.stack([torch.linalg.vector_norm(each) for each in gradients])
     if not norms.isfinite().all():
         raise _divergence_error(f"a gradient at step {step} is not finite", batch, [True] * torchrun.num_processes())
@@ -168,6 +163,10 @@ def _update(lesson: Lesson, step: int, batch: Batch) -> None:
             each.mul_(share)
     lesson.optimiser.step()
     lesson.after(step)
+
+
+def _parameters(lesson: Lesson) -> list[Tensor]:
+    return [each for group in lesson.optimiser.param_groups for each in group["params"]]
 
 
 def _divergence_error(what: str, batch: Batch, is_concerned: Sequence[bool]) -> Diverged:
@@ -224,13 +223,10 @@ class _Rates:
 
 
 def _batches(lesson: Lesson, steps: range, rates: _Rates) -> Iterator[tuple[int, Batch]]:
-    """Each batch, of which the next is made meanwhile."""
-    with ThreadPoolExecutor(1, "maskmill-batch") as reader:
-        coming: Future[Batch] | None = reader.submit(lesson.batch, steps[0]) if steps else None
+    """Each batch; a thread makes the next one meanwhile."""
+    with closing(read_ahead(lesson.batch, steps)) as batches:
         for step in steps:
-            assert coming is not None
             began = time.monotonic()
-            batch = coming.result()
+            batch = next(batches)
             rates.waited_s += time.monotonic() - began
-            coming = reader.submit(lesson.batch, step + 1) if step + 1 < steps.stop else None
             yield step, batch

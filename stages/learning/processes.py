@@ -9,7 +9,7 @@ Letters: P processes, B rows of this process's part of a batch, W rows that a pr
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -87,6 +87,24 @@ def detect_lost_processes() -> Iterator[None]:
             f"process {torchrun.number()} of {torchrun.num_processes()} lost the others: one of them ended, or was not "
             f"heard of for {torchrun.WAIT_S / 60:.0f} minutes; see what it says, and start the same command again"
         ) from error
+
+
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Makes every gradient the mean of those of all processes, in one message after the backward pass.
+
+    DistributedDataParallel wants one call of one module per step whose parameters always take part; a lesson calls a
+    network part by part, freezes some of it for an epoch, and leaves heads out. Which parameters have a gradient is
+    the same for all processes.
+    """
+    gradients = [each.grad for each in parameters if each.grad is not None]
+    if not (gradients and distributed.is_initialized()):
+        return
+    together = torch.cat([each.flatten() for each in gradients])
+    with detect_lost_processes():
+        distributed.all_reduce(together)
+    together.div_(distributed.get_world_size())
+    for gradient, mean in zip(gradients, torch.split(together, [each.numel() for each in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def gather_all(own: Tensor) -> Tensor:

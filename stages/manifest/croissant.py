@@ -6,8 +6,9 @@ There is no date in it: equal datasets are described in equal bytes.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from ...manifests.artifact.facts import DatasetFacts
 from ...manifests.artifact.plan import Plan
 from ...manifests.files.digests import FileDigest
 from ...manifests.files.sealed import Json
@@ -51,21 +52,10 @@ _PREFIXES = {
     "sc": "https://schema.org/",
 }
 _CROISSANT_TERMS = (
-    *("arrayShape", "citeAs", "column", "containedIn", "equivalentProperty", "extract", "field", "fileProperty"),
-    *(
-        "fileObject",
-        "fileSet",
-        "format",
-        "includes",
-        "isArray",
-        "isLiveDataset",
-        "jsonPath",
-        "key",
-        "md5",
-        "parentField",
-    ),
-    *("path", "recordSet", "references", "regex", "repeated", "replace", "samplingRate", "separator", "source"),
-    *("subField", "transform"),
+    *("arrayShape", "citeAs", "column", "containedIn", "equivalentProperty", "extract", "field"),
+    *("fileProperty", "fileObject", "fileSet", "format", "includes", "isArray", "isLiveDataset", "jsonPath"),
+    *("key", "md5", "parentField", "path", "recordSet", "references", "regex", "repeated", "replace"),
+    *("samplingRate", "separator", "source", "subField", "transform"),
 )
 _CONTEXT: Mapping[str, Json] = {
     "@language": "en",
@@ -83,53 +73,53 @@ _CONTEXT: Mapping[str, Json] = {
 
 def croissant_json(plan: Plan, counts: Mapping[str, Json], files: Mapping[str, FileDigest]) -> dict[str, bytes]:
     """The description of a finished dataset, from its plan, the counts of its rows, and the digests of its files."""
-    steps = plan.facts["provenance"]
+    facts = DatasetFacts.from_json(plan.facts)
     described: dict[str, Json] = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"],
-        "name": plan.facts["title"],
-        "description": _description(plan, counts),
+        "name": facts.title,
+        "description": _description(facts, counts),
         "identifier": f"maskmill:{plan.fingerprint}",
         "keywords": ["semantic segmentation", "pseudo-labels"],
-        **({"license": licences} if (licences := _licences(plan)) else {}),
-        "prov:wasDerivedFrom": [_entity(step) for step in steps],
+        **({"license": licences} if (licences := _licences(facts)) else {}),
+        "prov:wasDerivedFrom": [_entity(step) for step in facts.provenance],
         "prov:wasGeneratedBy": _activity(plan.stage, plan.code_version, plan.config),
         "rai:dataAnnotationProtocol": _PROTOCOL,
         "rai:dataLimitations": _LIMITATIONS,
-        "rai:machineAnnotationTools": _tools(plan, steps),
+        "rai:machineAnnotationTools": _tools(facts),
         "distribution": [*(_file(name, files[name]) for name in sorted(files)), _file_set()],
-        "recordSet": [_images(plan), _classes(plan)],
+        "recordSet": [_images(plan, facts), _classes(facts)],
     }
     return {NAME: json.dumps(described, ensure_ascii=False, indent=1).encode() + b"\n"}
 
 
-def _description(plan: Plan, counts: Mapping[str, Json]) -> str:
-    names = class_names(plan.facts["classes"])
+def _description(facts: DatasetFacts, counts: Mapping[str, Json]) -> str:
+    names = class_names(facts.classes)
     listed = ", ".join(f"{index} {name}" for index, name in names.items())
     failed = int(counts["rows"]) - int(counts["ok"])
     without = f", {failed} more have none and say why" if failed else ""
     return (
         f"Segmentation masks of {counts['ok']} pictures{without}. {len(names)} classes: {listed}. Made with "
-        f"{plan.facts['backbone']}, weights {plan.facts['weights']['source']}."
+        f"{facts.backbone}, weights {facts.weights.source}."
     )
 
 
-def _licences(plan: Plan) -> list[Json]:
+def _licences(facts: DatasetFacts) -> list[Json]:
     """The dataset's own, if it was given, and that of the weights, whose terms may reach what is made with them."""
-    weights = plan.facts["weights"]
+    weights = facts.weights
     carried = {
         "@type": "sc:CreativeWork",
-        "name": weights["licence"],
-        "description": f"The licence of the weights that the masks were made with, {weights['source']}.",
+        "name": weights.licence,
+        "description": f"The licence of the weights that the masks were made with, {weights.source}.",
     }
-    return [*filter(None, [plan.facts["licence"]]), *([carried] if weights["licence"] != "none" else [])]
+    return [*filter(None, [facts.licence]), *([carried] if weights.licence != "none" else [])]
 
 
-def _tools(plan: Plan, steps: Sequence[Mapping[str, Json]]) -> list[str]:
-    weights = plan.facts["weights"]
-    stages = [f"maskmill {step['stage']}, code version {step['code_version']}" for step in steps if "stage" in step]
-    return [f"{plan.facts['backbone']}, weights {weights['source']} (sha256 {weights['sha256']})", *stages]
+def _tools(facts: DatasetFacts) -> list[str]:
+    known = [step for step in facts.provenance if "stage" in step]
+    stages = [f"maskmill {step['stage']}, code version {step['code_version']}" for step in known]
+    return [f"{facts.backbone}, weights {facts.weights.source} (sha256 {facts.weights.sha256})", *stages]
 
 
 def _entity(step: Mapping[str, Json]) -> dict[str, Json]:
@@ -177,13 +167,13 @@ def _file_set() -> dict[str, Json]:
     return {"@type": "cr:FileSet", "@id": FILES, "encodingFormat": _PARQUET, "includes": f"{FRAME}/*/*.parquet"}
 
 
-def _images(plan: Plan) -> dict[str, Json]:
+def _images(plan: Plan, facts: DatasetFacts) -> dict[str, Json]:
     """One record per picture."""
     fields = {
         name: _field(name, text) for name, text in _DESCRIBED.items() if name != "image" or plan.config["embed_images"]
     }
     digests = {each.role: each.digest for each in plan.inputs}
-    labelled = next(step for step in plan.facts["provenance"] if step["digest"] == digests["labels"])
+    labelled = next(step for step in facts.provenance if step["digest"] == digests["labels"])
     fields["mask"]["prov:wasDerivedFrom"] = {"@id": _urn(labelled["digest"])}
     if "compared" in digests:  # the labels that method_agreement is an agreement with
         fields["objects"]["prov:wasDerivedFrom"] = {"@id": _urn(digests["compared"])}
@@ -215,9 +205,9 @@ def _column(name: str, inner: str = "") -> dict[str, Json]:
     return source | ({"transform": {"jsonPath": inner}} if inner else {})
 
 
-def _classes(plan: Plan) -> dict[str, Json]:
+def _classes(facts: DatasetFacts) -> dict[str, Json]:
     """What a value in a mask means."""
-    names = class_names(plan.facts["classes"])
+    names = class_names(facts.classes)
     return {
         "@type": "cr:RecordSet",
         "@id": CLASSES,

@@ -3,21 +3,22 @@
 Letters: K soft maps of a picture, H W its pixels.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import UInt8
 
+from ...manifests.artifact.facts import DatasetFacts, MapsFacts
 from ...manifests.classes import BACKGROUND, IGNORE
 from ...manifests.errors import Reason, RowFailed
 from ...manifests.files.sealed import Json
+from ...manifests.pictures.indexed import IndexedPictures
 from ...manifests.pictures.palette import decode_label_map
-from ...manifests.pictures.sources import TAR_SCHEME, read_source
+from ...manifests.pictures.sources import TAR_SCHEME
 from ...manifests.published.schema import class_names
 from ..maps.background_rules import BackgroundRule, parse_background
-from ..maps.upsampling import upsample_maps
+from ..maps.cutting import maps_at_size
 from ..stage import Work
 from .quality import measure_quality
 from .quality_rules import Quality, Rule
@@ -34,6 +35,7 @@ class _Unit:
     work: Work
     rule: Rule
     embed_images: bool
+    pictures: IndexedPictures
     names: Mapping[int, str]
     images: Sequence[Mapping[str, Json]]
     labels: Sequence[Mapping[str, Json]]
@@ -52,7 +54,8 @@ def dataset_rows(work: Work, rule: Rule, embed_images: bool) -> Iterator[dict[st
         work=work,
         rule=rule,
         embed_images=embed_images,
-        names=class_names(work.facts["classes"]),
+        pictures=IndexedPictures.of(work.inputs["images"]),
+        names=class_names(DatasetFacts.from_json(work.facts).classes),
         images=work.upstream["images"].to_pylist(),
         labels=work.upstream["labels"].to_pylist(),
         maps=[rows.to_pylist() for rows in work.gather_rows("maps")],
@@ -94,7 +97,7 @@ def _row_with_labels(unit: _Unit, index: int, is_truth: bool) -> dict[str, Json]
         "reason": "",
         "kept": not dropped,
         "dropped": dropped,
-        "image": {"bytes": _picture(unit.work, row), "path": _file_name(row["uri"])} if unit.embed_images else None,
+        "image": {"bytes": unit.pictures.read(row), "path": _file_name(row["uri"])} if unit.embed_images else None,
         "mask": {"bytes": png, "path": f"{unit.work.ids[index]}.png"},
         "height": size[0],
         "width": size[1],
@@ -147,13 +150,8 @@ def _soft_maps(unit: _Unit, index: int) -> SoftMaps | None:
     if not rows:
         return None
     maps = unit.work.inputs["maps"]
-    maps_KHW = upsample_maps(
-        maps.read("map", unit.work.listing.column("maps")[index].as_py()),
-        (rows[0]["height"], rows[0]["width"]),
-        tuple(rows[0]["box"]),
-        tuple(maps.plan.facts["patch"]),
-        maps.plan.facts["align_corners"],
-    )
+    positions = unit.work.listing.column("maps")[index].as_py()
+    maps_KHW = maps_at_size(maps.read("map", positions), rows[0], MapsFacts.of(maps))
     thresholds = [row["threshold"] if unit.threshold is None else unit.threshold for row in rows]
     return SoftMaps(maps_KHW, np.array(thresholds, np.float64), [row["class"] for row in rows])
 
@@ -169,13 +167,6 @@ def _refusal(rule: Rule, objects: Sequence[Mapping[str, Json]]) -> str:
         if why:
             return f"{each['name']}: {why}"
     return ""
-
-
-def _picture(work: Work, row: Mapping[str, Json]) -> bytes:
-    data = read_source(work.inputs["images"].plan.facts["root"], row["uri"])
-    if hashlib.sha256(data).hexdigest() != row["sha256"]:
-        raise RowFailed(Reason.CHANGED)
-    return data
 
 
 def _file_name(uri: str) -> str:

@@ -8,10 +8,12 @@ import pyarrow as pa
 from ...manifests.artifact import tables
 from ...manifests.artifact.artifact import Artifact
 from ...manifests.artifact.checkpoints import training_ids
+from ...manifests.artifact.facts import DatasetFacts, LabelsFacts, class_table
 from ...manifests.artifact.fields import Field
+from ...manifests.classes import refuse_other_class_table
 from ...manifests.errors import InputError, Reason, StaleArtifact
 from ...manifests.files.sealed import Json
-from ...manifests.published.schema import FRAME, class_names, frame_schema, provenance
+from ...manifests.published.schema import FRAME, frame_schema, provenance
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
 from .config import MANIFEST, ManifestConfig
 from .croissant import croissant_json
@@ -29,13 +31,16 @@ def plan(config: ManifestConfig, inputs: Inputs, known: Known) -> RowList:
     if "compared" in inputs:
         _refuse_nothing_to_compare(labels, inputs["compared"])
     truth = _ground_truth_ids(config, inputs)
-    facts: dict[str, Json] = {
-        **{name: labels.plan.facts[name] for name in ("classes", "weights", "backbone")},
-        "provenance": provenance(list(inputs.values())),
-        "title": config.title or "pseudo-masks",
-        "licence": config.licence,
-    }
-    return RowList(LISTED, _row_batches(labels, maps, inputs.get("compared"), truth), facts)
+    described = LabelsFacts.of(labels)
+    facts = DatasetFacts(
+        classes=described.classes,
+        weights=described.weights,
+        backbone=described.backbone,
+        provenance=tuple(provenance(list(inputs.values()))),
+        title=config.title or "pseudo-masks",
+        licence=config.licence,
+    )
+    return RowList(LISTED, _row_batches(labels, maps, inputs.get("compared"), truth), facts.as_json())
 
 
 def fields(config: ManifestConfig, inputs: Inputs) -> Sequence[Field]:
@@ -94,13 +99,8 @@ def _refuse_nothing_to_compare(labels: Artifact, other: Artifact) -> None:
             f"{other.place} is what is published, and agrees with itself; "
             "pass as --compare-with labels of another method"
         )
-    held, found = (class_names(artifact.plan.facts["classes"]) for artifact in (labels, other))
-    for index in sorted(held.keys() & found.keys()):
-        if held[index] != found[index]:
-            raise InputError(
-                f"class {index} is {held[index]} in {labels.place} and {found[index]} in {other.place}; "
-                "pass as --compare-with labels of the same class table"
-            )
+    remedy = "pass as --compare-with labels of the same class table"
+    refuse_other_class_table(class_table(labels), class_table(other), (labels.place, other.place), remedy)
     if _ids(labels).isdisjoint(_ids(other)):
         raise InputError(
             f"{other.place} has no picture of {labels.place}; pass as --compare-with labels of the same pictures"

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from ...manifests.artifact.facts import MapsFacts
+from ...manifests.artifact.fields import Field
 from ...manifests.files.sealed import Json
 from .background_rules import RowThresholds
 from .backgrounds import PictureMaps, hard_labels
@@ -17,6 +19,18 @@ from .object_classes import KnownClasses, object_labels
 from .upsampling import upsample_maps
 
 _OBJECT = 1
+KEY = ("id", "class", "instance")  # what tells rows of maps apart
+COLUMNS: Mapping[str, str] = {  # of a maps artifact
+    "class": "int64",
+    "instance": "int64",
+    "threshold": "float64",
+    "foreground": "float64",  # share of the picture's patches above the threshold
+    "box": "ints",  # of the picture in the view, in pixels: top, left, bottom, right
+    "height": "int64",  # of the picture
+    "width": "int64",
+}
+# What else is needed to make a label of a map.
+CUT = Field(name="cut", kind="columns", columns=("class", "instance", "threshold", "box", "height", "width", "note"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,21 +40,25 @@ class CutMaps:
     map_classes: Sequence[int]
 
 
+def maps_at_size(
+    maps_KRC: Float32[np.ndarray, "K R C"],
+    row: Mapping[str, Json],
+    facts: MapsFacts,
+    size: tuple[int, int] | None = None,
+) -> Float32[np.ndarray, "K H W"]:
+    """The maps of one picture at `size`, by default its own; `row` has the box, height and width that they share."""
+    size = size or (row["height"], row["width"])
+    return upsample_maps(maps_KRC, size, tuple(row["box"]), facts.patch, facts.align_corners)
+
+
 def cut_maps(
     maps_KRC: Float32[np.ndarray, "K R C"],
     rows: Sequence[Mapping[str, Json]],
-    facts: Mapping[str, Json],
+    facts: MapsFacts,
     known: KnownClasses,
 ) -> CutMaps:
     """`rows` have class, threshold, box, height and width of each map; `facts` are those of its artifact."""
-    first = rows[0]
-    maps_KHW = upsample_maps(
-        maps_KRC,
-        (first["height"], first["width"]),
-        tuple(first["box"]),
-        tuple(facts["patch"]),
-        facts["align_corners"],
-    )
+    maps_KHW = maps_at_size(maps_KRC, rows[0], facts)
     classes = [_OBJECT if row["class"] is None else row["class"] for row in rows]
     local = local_classes(classes)
     thresholds = np.array([row["threshold"] for row in rows])

@@ -4,7 +4,6 @@ Letters: R rows, T patches, H heads, E width of a head.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from ..maps.object_classes import NO_LABEL, NO_STRUCTURE
 from ..maps.row_thresholds import row_thresholds
 from ..maps.threshold_rules import ThresholdRule
 from ..maps.thresholds import foreground_share
+from ..read_ahead import read_ahead
 from ..stage import Work
 from ..vision.fitting import Box
 from .merging import merge_maps, mirror_patches, resample_to_lattices, valid_patch_masks
@@ -101,17 +101,9 @@ def batch_rows(rows: Sequence[MapRow]) -> Iterator[list[MapRow]]:
         yield some
 
 
-def read_ahead(masker: Masker, rows: Sequence[MapRow]) -> Iterator[tuple[list[MapRow], Sequence[Fields]]]:
-    """Stretches of rows with every view's fields, of which the next are read and verified by a thread meanwhile."""
-    with ThreadPoolExecutor(1, "maskmill-read") as reader:
-        before: tuple[list[MapRow], Future[Sequence[Fields]]] | None = None
-        for some in batch_rows(rows):
-            coming = some, reader.submit(_fields_of_views, masker, some)
-            if before is not None:
-                yield before[0], before[1].result()
-            before = coming
-        if before is not None:
-            yield before[0], before[1].result()
+def rows_with_fields(masker: Masker, rows: Sequence[MapRow]) -> Iterator[tuple[list[MapRow], Sequence[Fields]]]:
+    """Stretches of rows with every view's fields; a thread reads and verifies the next stretch meanwhile."""
+    return read_ahead(lambda some: (some, _fields_of_views(masker, some)), batch_rows(rows))
 
 
 def compute_maps(masker: Masker, rows: Sequence[MapRow], fields: Sequence[Fields]) -> Masked:

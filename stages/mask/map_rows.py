@@ -27,7 +27,6 @@ LISTED: Mapping[str, str] = {
     "supports": "ints",  # positions in the tokens' row list; none where they are all of the class
     "supports_sha256": "string",
 }
-KEY = ("id", "class", "instance")
 
 
 def object_rows(views: Sequence[Artifact], images: Artifact, instances: int) -> Iterator[pa.RecordBatch]:

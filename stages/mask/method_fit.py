@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ...manifests.artifact.artifact import Artifact
-from ...manifests.artifact.tokens import Tokens, array_names
+from ...manifests.artifact.facts import TokensFacts
+from ...manifests.artifact.tokens import array_names
 from ...manifests.artifact.underway import Underway
 from ...manifests.errors import ConfigError
 from ..stage import Findings, Inputs, WholeStage
@@ -56,7 +57,8 @@ def refuse_other_checkpoint(method: Method, tokens: Artifact, checkpoint: Artifa
 
 
 def _weights(tokens: Artifact) -> dict[str, str]:
-    return {"weights": Tokens(tokens).weights["source"], "weights_sha256": Tokens(tokens).weights["sha256"]}
+    weights = TokensFacts.of(tokens).weights
+    return {"weights": weights.source, "weights_sha256": weights.sha256}
 
 
 FIT = WholeStage(

@@ -6,17 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
+from ...manifests.artifact.facts import MapsFacts, TokensFacts, class_table
 from ...manifests.artifact.fields import Field
 from ...manifests.artifact.layout import MAX_UNIT_ROWS
 from ...manifests.artifact.tokens import Tokens, array_names
 from ...manifests.errors import ConfigError
 from ...manifests.files.sealed import Json
+from ..maps.cutting import COLUMNS, CUT, KEY
 from ..maps.object_classes import NO_LABEL, NO_STRUCTURE
 from ..maps.threshold_rules import PAPER_THRESHOLD, PAPER_WEIGHTS, ThresholdRule, is_paper_weights, parse_threshold
 from ..stage import Configs, Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
-from .computing import NO_INSTANCE, Masker, compute_head_maps, compute_maps, read_ahead, rows_to_do
+from .computing import NO_INSTANCE, Masker, compute_head_maps, compute_maps, rows_to_do, rows_with_fields
 from .config import ALL, MASK, OWN, TOKENS, MaskConfig
-from .map_rows import KEY, LISTED, class_groups, class_rows, object_rows
+from .map_rows import LISTED, class_groups, class_rows, object_rows
 from .method_fit import refuse_other_checkpoint, refuse_wrong_fit
 from .methods import METHODS, Method, find_method, resolve_instances, resolve_tau
 from .views import load_views, refuse_several_views, refuse_strange_views, upright_box, view_roles, views_of
@@ -44,7 +46,7 @@ def resolve(config: MaskConfig, inputs: Inputs) -> MaskConfig:
 
 
 def _own_threshold(method: Method, inputs: Inputs) -> ThresholdRule:
-    if method.name == "cst" and TOKENS in inputs and is_paper_weights(Tokens(inputs[TOKENS]).weights["source"]):
+    if method.name == "cst" and TOKENS in inputs and is_paper_weights(TokensFacts.of(inputs[TOKENS]).weights.source):
         return PAPER_THRESHOLD
     return parse_threshold(method.threshold)
 
@@ -68,47 +70,35 @@ def plan(config: MaskConfig, inputs: Inputs, known: Known) -> RowList:
     method = find_method(config.method)
     refuse_strange_views(method, views)
     refuse_other_checkpoint(method, tokens, inputs.get("model"))
-    described = Tokens(tokens).backbone
-    facts: dict[str, Json] = {
-        "classes": images.plan.facts["classes"],
-        "grid": described["grid"],
-        "patch": described["patch"],
-        "score_kind": method.score_kind,
-        "align_corners": method.align_corners,
-        "weights": dict(Tokens(tokens).weights),
-        "backbone": described["name"],
-    }
+    described = TokensFacts.of(tokens)
+    facts = MapsFacts(
+        classes=class_table(images),
+        grid=described.backbone.grid,
+        patch=described.backbone.patch,
+        score_kind=method.score_kind,
+        align_corners=method.align_corners,
+        weights=described.weights,
+        backbone=described.backbone.name,
+    )
     batches = (
         class_rows(views, images, config.supports, config.seed)
         if _is_by_class(config, method)
         else object_rows(views, images, config.instances)
     )
-    return RowList(LISTED, batches, facts, KEY)
+    return RowList(LISTED, batches, facts.as_json(), KEY)
 
 
 def fields(config: MaskConfig, inputs: Inputs) -> Sequence[Field]:
-    described = Tokens(inputs["tokens"]).backbone
-    rows, columns = described["grid"]
-    cut = ("class", "instance", "threshold", "box", "height", "width", "note")
-    stored = [
-        Field(name="map", kind="array", shape=(rows, columns), dtype="float32"),
-        Field(name="cut", kind="columns", columns=cut),  # what else is needed to make a label of a map
-    ]
+    backbone = TokensFacts.of(inputs["tokens"]).backbone
+    rows, columns = backbone.grid
+    stored = [Field(name="map", kind="array", shape=(rows, columns), dtype="float32"), CUT]
     if config.per_head:  # float32: float16 has steps of 5e-4 where cosines lie, and would save little beside the keys
-        stored.append(Field(name=HEAD_MAPS, kind="array", shape=(described["heads"], rows, columns), dtype="float32"))
+        stored.append(Field(name=HEAD_MAPS, kind="array", shape=(backbone.heads, rows, columns), dtype="float32"))
     return stored
 
 
 def columns(config: MaskConfig) -> Mapping[str, str]:
-    return {
-        "class": "int64",
-        "instance": "int64",
-        "threshold": "float64",
-        "foreground": "float64",  # share of the picture's patches above the threshold
-        "box": "ints",  # of the picture in the view, in pixels: top, left, bottom, right
-        "height": "int64",  # of the picture
-        "width": "int64",
-    }
+    return COLUMNS
 
 
 def reads(config: MaskConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
@@ -136,11 +126,11 @@ def prepare(config: MaskConfig, inputs: Inputs) -> Masker:
 def run_unit(work: Work, config: MaskConfig, masker: Masker) -> UnitResult:
     """The maps, those of the heads, or both: heads that are asked for later are computed alone."""
     grid = masker.views[0].grid
-    shapes = {"map": grid, HEAD_MAPS: (masker.views[0].tokens.backbone["heads"], *grid)}
+    shapes = {"map": grid, HEAD_MAPS: (masker.views[0].tokens.facts.backbone.heads, *grid)}
     arrays = {name: np.zeros((len(work.ids), *shapes[name]), np.float32) for name in shapes if name in work.fields}
     placed = _picture_boxes(work)
     results = [RowResult({**scalars, "threshold": 0.0, "foreground": 0.0}) for scalars in placed]
-    for rows, fields_of_rows in read_ahead(masker, rows_to_do(work)):
+    for rows, fields_of_rows in rows_with_fields(masker, rows_to_do(work)):
         places = [row.index for row in rows]
         if HEAD_MAPS in arrays:
             arrays[HEAD_MAPS][places] = compute_head_maps(masker, rows, fields_of_rows).reshape(-1, *shapes[HEAD_MAPS])
@@ -163,7 +153,7 @@ def warn(config: MaskConfig, facts: Mapping[str, Json], batches: Iterator[pa.Rec
     """A threshold that suits nothing shows in masks that are nearly everything or nearly nothing, a tau in graphs that
     cannot be cut."""
     warnings = []
-    source = facts["weights"]["source"]
+    source = MapsFacts.from_json(facts).weights.source
     if config.method == "cst" and config.threshold == PAPER_THRESHOLD and not is_paper_weights(source):
         warnings.append(
             f"threshold 0.4 belongs to {PAPER_WEIGHTS}.pth (DINO's ViT-S/8 of 300 epochs, which CST used) and these "

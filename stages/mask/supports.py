@@ -75,7 +75,7 @@ class ClassQueryCache:
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
-        self._heads = int(tokens.backbone["heads"])
+        self._heads = tokens.facts.backbone.heads
         plan = tokens.artifact.plan
         units = list(plan.layout(plan.group_of("cls_query")).units())
         self._bounds = np.array([*(unit.start for unit in units), plan.num_rows])

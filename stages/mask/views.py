@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.facts import TokensFacts
 from ...manifests.artifact.tokens import Tokens
 from ...manifests.errors import ConfigError
 from ...manifests.files.sealed import Json
@@ -63,8 +64,8 @@ def upright_box(box: Sequence[int], view: Artifact) -> Box:
     top, left, bottom, right = box
     if not view.plan.config["flip"]:
         return top, left, bottom, right
-    described = Tokens(view).backbone
-    width_px = described["grid"][1] * described["patch"][1]
+    backbone = TokensFacts.of(view).backbone
+    width_px = backbone.grid[1] * backbone.patch[1]
     return top, width_px - right, bottom, width_px - left
 
 
@@ -111,8 +112,8 @@ def _load_view(
     sums = queries.sums({key: positions_N.tolist() for key, positions_N in positions.items()}) if queries else {}
     return TokenView(
         tokens=tokens,
-        grid=(tokens.backbone["grid"][0], tokens.backbone["grid"][1]),
-        patch=(tokens.backbone["patch"][0], tokens.backbone["patch"][1]),
+        grid=tokens.facts.backbone.grid,
+        patch=tokens.facts.backbone.patch,
         is_flipped=artifact.plan.config["flip"],
         places_N=places_N,
         queries=queries,
@@ -127,6 +128,6 @@ def _places(first: Artifact, view: Artifact) -> Int64[np.ndarray, " N"]:
 
 def _origin(view: Artifact) -> dict[str, tuple[Json, str]]:
     """What all views have alike: what is compared, and how it is told."""
-    name, weights = Tokens(view).backbone["name"], Tokens(view).weights
-    source, digest = weights["source"], weights["sha256"]
-    return {"backbone": (name, name), "weights": (digest, f"{source} (sha256 {digest[:12]})")}
+    facts = TokensFacts.of(view)
+    name, weights = facts.backbone.name, facts.weights
+    return {"backbone": (name, name), "weights": (weights.sha256, f"{weights.source} (sha256 {weights.sha256[:12]})")}

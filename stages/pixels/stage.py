@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ PROBE_ROWS = 64  # measured for `plan`
 
 
 def plan(config: PixelsConfig, inputs: Inputs, known: Known) -> RowList:
-    return replace(rows_of_input(inputs, "images"), facts={})
+    return rows_of_input(inputs, "images", facts={})
 
 
 def fields(config: PixelsConfig, inputs: Inputs) -> Sequence[Field]:

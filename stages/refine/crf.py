@@ -87,20 +87,6 @@ class PictureCrf:
         return label_N.reshape(self._picture.shape[:2])
 
 
-def crf_labels(
-    picture: UInt8[np.ndarray, "H W 3"], label_HW: UInt8[np.ndarray, "H W"], num_labels: int, preset: CrfPreset
-) -> UInt8[np.ndarray, "H W"]:
-    """One hard label map, refined; see PictureCrf.from_labels."""
-    return PictureCrf(picture, num_labels, preset).from_labels(label_HW)
-
-
-def crf_scores(
-    picture: UInt8[np.ndarray, "H W 3"], score_LHW: Float32[np.ndarray, "L H W"], preset: CrfPreset
-) -> UInt8[np.ndarray, "H W"]:
-    """The label map of one score per label, refined; see PictureCrf.from_scores."""
-    return PictureCrf(picture, len(score_LHW), preset).from_scores(score_LHW)
-
-
 def _pydensecrf(module: str) -> ModuleType:
     try:
         return import_module(f"pydensecrf.{module}")

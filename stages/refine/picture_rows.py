@@ -6,6 +6,8 @@ import pyarrow as pa
 
 from ...manifests.artifact import tables
 from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.facts import class_table
+from ...manifests.classes import refuse_other_class_table
 from ...manifests.errors import ConfigError
 
 LISTED: Mapping[str, str] = {"id": "string", "maps": "ints", "class_maps": "ints"}  # positions in their row lists
@@ -42,13 +44,5 @@ def _refuse_other_pictures(maps: Artifact, images: Artifact, identifiers: Sequen
 
 
 def _refuse_other_classes(maps: Artifact, other: Artifact) -> None:
-    """A class is a number, and every input must mean the same by it."""
-    held, found = (
-        {each["index"]: each["name"] for each in artifact.plan.facts["classes"]} for artifact in (maps, other)
-    )
-    for index in sorted(held.keys() & found.keys()):
-        if held[index] != found[index]:
-            raise ConfigError(
-                f"class {index} is {held[index]} in {maps.place} and {found[index]} in {other.place}; "
-                "give artifacts of one class table"
-            )
+    where, remedy = (maps.place, other.place), "give artifacts of one class table"
+    refuse_other_class_table(class_table(maps), class_table(other), where, remedy, ConfigError)

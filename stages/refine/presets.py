@@ -10,7 +10,7 @@ a network's predictions leave out classes which it nowhere predicts, here a meth
 import math
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ...manifests.errors import ConfigError
 from ..maps.background_rules import BackgroundRule, ConstantScore, OwnRow, PowerOfRest, TwoScores
@@ -75,144 +75,121 @@ class GuidedPreset:
 Smoother = ParPreset | GuidedPreset
 Preset = CrfPreset | Smoother
 
+
+def _crf(gaussian: tuple[float, float], bilateral: tuple[float, float, float], **more: Any) -> CrfPreset:
+    """`gaussian` is (sxy, compat), `bilateral` (sxy, srgb, compat)."""
+    return CrfPreset(
+        gaussian_sxy=gaussian[0],
+        gaussian_compat=gaussian[1],
+        bilateral_sxy=bilateral[0],
+        bilateral_srgb=bilateral[1],
+        bilateral_compat=bilateral[2],
+        **more,
+    )
+
+
 PRESETS: tuple[CrfPreset, ...] = (
-    CrfPreset(
+    _crf(
         name="irn",
         # `crf_inference_label` in each one's utils/dcrf.py; they call it with background scores of their own.
         aliases=("afa", "toco", "weclip", "weclip+", "dupl", "seco", "more", "excel"),
         unary="labels",
-        gaussian_sxy=3.0,
-        gaussian_compat=3.0,
-        bilateral_sxy=50.0,
-        bilateral_srgb=5.0,
-        bilateral_compat=10.0,
+        gaussian=(3.0, 3.0),
+        bilateral=(50.0, 5.0, 10.0),
         background=TwoScores(0.05, 0.3),
         source="irn, misc/imutils.py:156-166 and step/cam_to_ir_label.py:26-40",
     ),
-    CrfPreset(
+    _crf(
         name="psa",
         aliases=("mctformer-psa",),
         unary="softmax",
-        gaussian_sxy=3.0,
-        gaussian_compat=3.0,
-        bilateral_sxy=80.0,
-        bilateral_srgb=13.0,
-        bilateral_compat=10.0,
+        gaussian=(3.0, 3.0),
+        bilateral=(80.0, 13.0, 10.0),
         background=PowerOfRest(4.0),  # its low alpha; the high one is 32
         source="MCTformer, psa/tool/imutils.py:209-214; psa, infer_cls.py",
     ),
-    CrfPreset(
+    _crf(
         name="mctformer-seg",
         unary="softmax",
-        gaussian_sxy=4.0,
-        gaussian_compat=3.0,
-        bilateral_sxy=83.0,
-        bilateral_srgb=5.0,
-        bilateral_compat=3.0,
+        gaussian=(4.0, 3.0),
+        bilateral=(83.0, 5.0, 3.0),
         background=OwnRow(),
         source="MCTformer, seg/tool/imutils.py:12-19",
     ),
-    CrfPreset(
+    _crf(
         name="afa-seg",
         aliases=("weclip-seg", "weclip+-seg"),
         unary="softmax",
-        gaussian_sxy=3.0,
-        gaussian_compat=3.0,
-        bilateral_sxy=64.0,
-        bilateral_srgb=5.0,
-        bilateral_compat=4.0,
+        gaussian=(3.0, 3.0),
+        bilateral=(64.0, 5.0, 4.0),
         background=OwnRow(),
         source="afa, scripts/test_msc_flip.py:107-112; WeCLIP, test_msc_flip_voc.py",
     ),
-    CrfPreset(
+    _crf(
         name="toco-cam",
         unary="softmax",
         softens=True,
-        gaussian_sxy=3.0,
-        gaussian_compat=3.0,
-        bilateral_sxy=36.0,
-        bilateral_srgb=3.0,
-        bilateral_compat=4.0,
+        gaussian=(3.0, 3.0),
+        bilateral=(36.0, 3.0, 4.0),
         background=TwoScores(0.25, 0.7),
         source="ToCo, tools/infer_cam_crf_label.py:48-53 and what follows",
     ),
-    CrfPreset(
+    _crf(
         name="toco-seg",
         aliases=("dupl-seg", "seco-seg"),
         unary="softmax",
-        gaussian_sxy=1.0,
-        gaussian_compat=1.0,
-        bilateral_sxy=121.0,
-        bilateral_srgb=5.0,
-        bilateral_compat=4.0,
+        gaussian=(1.0, 1.0),
+        bilateral=(121.0, 5.0, 4.0),
         background=OwnRow(),
         source="ToCo, tools/infer_seg_voc.py:93; DuPL and SeCo, eval_seg_voc.py",
     ),
-    CrfPreset(
+    _crf(
         name="clip-es",
         unary="softmax",  # of scores that do not sum to 1, as it feeds them; but for the clipping that changes nothing
-        gaussian_sxy=1.0,
-        gaussian_compat=3.0,
-        bilateral_sxy=67.0,
-        bilateral_srgb=3.0,
-        bilateral_compat=4.0,
+        gaussian=(1.0, 3.0),
+        bilateral=(67.0, 3.0, 4.0),
         ignore_below=0.95,
         background=PowerOfRest(1.0),
         source="CLIP-ES, eval_cam_with_crf.py:87 and 110-124",
     ),
-    CrfPreset(
+    _crf(
         name="more-lam",
         unary="softmax",
-        gaussian_sxy=1.0,
-        gaussian_compat=3.0,
-        bilateral_sxy=67.0,
-        bilateral_srgb=3.0,
-        bilateral_compat=4.0,
+        gaussian=(1.0, 3.0),
+        bilateral=(67.0, 3.0, 4.0),
         background=PowerOfRest(1.0),
         source="MoRe, tools/infer_lam.py:216",
     ),
-    CrfPreset(
+    _crf(
         name="weaktr-cam-voc",
         unary="labels",
-        gaussian_sxy=4.0,
-        gaussian_compat=3.0,
-        bilateral_sxy=83.0,
-        bilateral_srgb=5.0,
-        bilateral_compat=3.0,
+        gaussian=(4.0, 3.0),
+        bilateral=(83.0, 5.0, 3.0),
         background=ConstantScore(0.43),
         source="WeakTr, tool/imutils.py:4-38 and docs/Training.md:45",
     ),
-    CrfPreset(
+    _crf(
         name="weaktr-cam-coco",
         unary="labels",
-        gaussian_sxy=3.0,
-        gaussian_compat=3.0,
-        bilateral_sxy=50.0,
-        bilateral_srgb=5.0,
-        bilateral_compat=10.0,
+        gaussian=(3.0, 3.0),
+        bilateral=(50.0, 5.0, 10.0),
         background=ConstantScore(0.42),
         source="WeakTr, tool/imutils.py:4-38 and docs/Training.md:82",
     ),
-    CrfPreset(
+    _crf(
         name="weaktr-seg-voc",
         unary="softmax",
-        gaussian_sxy=3.0,
-        gaussian_compat=3.0,
-        bilateral_sxy=83.0,
-        bilateral_srgb=5.0,
-        bilateral_compat=3.0,
+        gaussian=(3.0, 3.0),
+        bilateral=(83.0, 5.0, 3.0),
         background=OwnRow(),
         source="WeakTr, segm/eval/densecrf.py:4-70",
     ),
-    CrfPreset(
+    _crf(
         name="weaktr-seg-coco",
         aliases=("vit-pcm", "excel-lam"),  # whose scores include the background's too
         unary="softmax",
-        gaussian_sxy=1.0,
-        gaussian_compat=3.0,
-        bilateral_sxy=67.0,
-        bilateral_srgb=3.0,
-        bilateral_compat=4.0,
+        gaussian=(1.0, 3.0),
+        bilateral=(67.0, 3.0, 4.0),
         background=OwnRow(),
         source="WeakTr, segm/eval/densecrf.py:4-70; ViT-PCM, configs/voc12.yaml:66-72; ExCEL, tools/infer_lam.py",
     ),

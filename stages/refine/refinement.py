@@ -109,31 +109,6 @@ def refine_batch(pictures: Sequence[Unrefined], refinement: Refinement) -> list[
     ]
 
 
-def refine_picture(
-    picture: UInt8[np.ndarray, "H W 3"],
-    maps_KHW: Float32[np.ndarray, "K H W"],
-    thresholds_K: Float64[np.ndarray, " K"],
-    row_classes: Sequence[int],
-    refinement: Refinement,
-) -> Refined:
-    """One picture, of rows that have a class each."""
-    asked = prepare_picture(picture, maps_KHW, thresholds_K, row_classes, refinement.background)
-    return refine_batch([asked], refinement)[0]
-
-
-def refine_objects(
-    picture: UInt8[np.ndarray, "H W 3"],
-    maps_KHW: Float32[np.ndarray, "K H W"],
-    thresholds_K: Float64[np.ndarray, " K"],
-    known: KnownClasses,
-    refinement: Refinement,
-) -> Refined:
-    """One picture, of rows without class: refined as one object, which is then given its classes. Scores are the
-    object's, as that is what the rows say."""
-    asked = prepare_objects(picture, maps_KHW, thresholds_K, known, refinement.background)
-    return refine_batch([asked], refinement)[0]
-
-
 def _local_labels(asked: Unrefined, refinement: Refinement) -> UInt8[np.ndarray, "H W"]:
     """Local ones, without a smoother."""
     rows, num_classes, preset = asked.rows, len(asked.classes.classes), refinement.crf

@@ -3,7 +3,6 @@
 Letters: K soft maps of a picture, R C rows and columns of patches, H W its pixels.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice
@@ -13,18 +12,15 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from ...manifests.artifact.artifact import Artifact
-from ...manifests.artifact.config import config_from
+from ...manifests.artifact.facts import LabelsFacts, MapsFacts
 from ...manifests.artifact.fields import Field
 from ...manifests.classes import IGNORE
 from ...manifests.errors import Reason, RowFailed
 from ...manifests.files.sealed import Json
-from ...manifests.pictures.careful import decode_carefully
-from ...manifests.pictures.decoder import decode_picture
-from ...manifests.pictures.limits import Limits
+from ...manifests.pictures.indexed import IndexedPictures
 from ...manifests.pictures.palette import encode_label_map
-from ...manifests.pictures.sources import read_source
+from ..maps.cutting import maps_at_size
 from ..maps.object_classes import NO_LABEL, KnownClasses
-from ..maps.upsampling import upsample_maps
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
 from .batches import refine_in_batches
 from .config import REFINE, RefineConfig
@@ -51,8 +47,8 @@ def plan(config: RefineConfig, inputs: Inputs, known: Known) -> RowList:
     if config.refiner == "crf":
         require_crf()
     maps = inputs["maps"]
-    facts = {name: maps.plan.facts[name] for name in ("classes", "weights", "backbone")}
-    return RowList(LISTED, picture_rows(maps, inputs["images"], inputs.get("class_maps")), facts)
+    rows = picture_rows(maps, inputs["images"], inputs.get("class_maps"))
+    return RowList(LISTED, rows, LabelsFacts.of(maps).as_json())
 
 
 def fields(config: RefineConfig, inputs: Inputs) -> Sequence[Field]:
@@ -165,7 +161,7 @@ def _row_result(found: Refined) -> RowResult:
 def _read_known_classes(work: Work, index: int, class_soft: Soft, size: tuple[int, int]) -> KnownClasses:
     """What tells the classes of objects that were found without one."""
     labels = work.upstream["images"].column("labels")[index].as_py() or []
-    known = KnownClasses(num_classes=len(work.facts["classes"]), image_labels=labels)
+    known = KnownClasses(num_classes=len(LabelsFacts.from_json(work.facts).classes), image_labels=labels)
     places = [place for place, row in enumerate(class_soft.rows) if row["class"] is not None]
     if not places:
         return known
@@ -175,21 +171,16 @@ def _read_known_classes(work: Work, index: int, class_soft: Soft, size: tuple[in
 
 
 def _maps_at_size(maps: Artifact, soft: Soft, size: tuple[int, int]) -> Float32[np.ndarray, "K H W"]:
-    first, facts = soft.rows[0], maps.plan.facts
+    first = soft.rows[0]
     if (first["height"], first["width"]) != size:
         raise RowFailed(Reason.CHANGED, "maps and class maps are of pictures of different sizes")
     assert soft.maps_KRC is not None
-    return upsample_maps(soft.maps_KRC, size, tuple(first["box"]), tuple(facts["patch"]), facts["align_corners"])
+    return maps_at_size(soft.maps_KRC, first, MapsFacts.of(maps))
 
 
 def _read_picture(work: Work, index: int, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
-    images = work.inputs["images"].plan
     row = {name: work.upstream["images"].column(name)[index].as_py() for name in ("uri", "sha256")}
-    data = read_source(images.facts["root"], row["uri"])
-    if hashlib.sha256(data).hexdigest() != row["sha256"]:
-        raise RowFailed(Reason.CHANGED)
-    limits = config_from(Limits, images.config["limits"])
-    picture_HW3 = decode_carefully(data, limits) if work.careful else decode_picture(data, limits)[0]
+    picture_HW3 = IndexedPictures.of(work.inputs["images"]).load(row, work.careful)
     if picture_HW3.shape[:2] != size:
         raise RowFailed(Reason.CHANGED)
     return picture_HW3

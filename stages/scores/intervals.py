@@ -32,6 +32,9 @@ class Interval:
     num_resamples: int
     num_undefined: int  # resamples that are left out, since the statistic is NaN on them
 
+    def as_json(self) -> dict[str, float | None]:
+        return {"estimate": self.estimate, "low": self.low, "high": self.high, "level": self.level}
+
 
 def bootstrap(
     columns_NM: Float64[np.ndarray, "N M"],

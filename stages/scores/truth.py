@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.facts import class_table
+from ...manifests.classes import refuse_other_class_table
 from ...manifests.errors import InputError
-from ...manifests.files.sealed import Json
 from ...manifests.pictures.palette import decode_label_map
 
 
@@ -48,14 +49,8 @@ class GroundTruth:
         return found
 
 
-def refuse_other_classes(predicted: Artifact, classes: Sequence[Mapping[str, Json]]) -> None:
-    """Numbers in a label map mean what the class table says, and both must have the same."""
-    held = {each["index"]: each["name"] for each in predicted.plan.facts["classes"]}
-    truth = {each["index"]: each["name"] for each in classes}
-    differing = [index for index in held if index in truth and truth[index] != held[index]]
-    if differing:
-        index = differing[0]
-        raise InputError(
-            f"class {index} is {held[index]} in {predicted.place} and {truth[index]} in the ground truth; "
-            "index both with the same class table"
-        )
+def refuse_other_classes(predicted: Artifact, images: Artifact) -> None:
+    """What is judged and its ground truth must have the same class table."""
+    where = (predicted.place, "the ground truth")
+    remedy = "index both with the same class table"
+    refuse_other_class_table(class_table(predicted), class_table(images), where, remedy)

@@ -15,7 +15,6 @@ support as it is, so padded tokens are refused for them.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -25,16 +24,18 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.facts import BackboneFacts, Facts
 from ...manifests.artifact.rows_by_id import ok_row_positions
 from ...manifests.artifact.tokens import Tokens
 from ...manifests.errors import ConfigError, InputError
-from ...manifests.files.sealed import Json
+from ...manifests.pictures.indexed import IndexedPictures
 from ...manifests.published.dataset import Dataset
+from ..read_ahead import read_ahead
 from ..vision.backbone import backbone_facts, find_device, load_backbone, training_size
 from ..vision.builtin import full_backbone_name
 from ..vision.computing import Extractor, fitting_batch
 from ..vision.fitting import Box, fit_picture
-from ..vision.pictures import MAX_DECODERS, ViewSpec, limits_of, load_picture
+from ..vision.pictures import MAX_DECODERS, ViewSpec, load_picture
 from ..vision.token_fields import LAST_ONLY, Wanted, refuse_unavailable
 from ..vision.weights import read_weights, weights_of
 from .backbone_config import BackboneConfig
@@ -46,7 +47,7 @@ Size = tuple[int, int]  # rows and columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureSpec:
+class FeatureSpec(Facts):
     """What a student sees with; it knows nothing of features of another kind."""
 
     backbone: str
@@ -64,18 +65,32 @@ class FeatureSpec:
     def channels(self) -> int:
         return self.heads * len(self.blocks)
 
-    def as_json(self) -> dict[str, Json]:
-        values = {name: getattr(self, name) for name in self.__slots__}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-
-    def refuse_other(self, held: Mapping[str, Json], where: str) -> None:
-        """`held` is the sight of a checkpoint, `where` what this one is of."""
+    def refuse_other(self, trained: "FeatureSpec", where: str) -> None:
+        """`trained` is what a checkpoint was trained on, `where` what this one is of."""
+        expected = trained.as_json()
         for name, value in self.as_json().items():
-            if held.get(name) != value:
+            if expected[name] != value:
                 raise ConfigError(
-                    f"the checkpoint was trained on {name} {held.get(name)} and {where} have {name} {value}; give "
+                    f"the checkpoint was trained on {name} {expected[name]} and {where} have {name} {value}; give "
                     "features of what it was trained on"
                 )
+
+
+def _feature_spec(
+    backbone: BackboneFacts, weights_sha256: str, positions: str, fit: str, blocks: tuple[int, ...]
+) -> FeatureSpec:
+    return FeatureSpec(
+        backbone=backbone.name,
+        weights_sha256=weights_sha256,
+        positions=positions,
+        size_px=(backbone.rows_px, backbone.columns_px),
+        fit=fit,
+        blocks=blocks,
+        heads=backbone.heads,
+        width=backbone.width,
+        grid=backbone.grid,
+        patch=backbone.patch,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,25 +125,14 @@ class Cached:
         """`fields` are all that will be read; raises ConfigError, with a command, where they are not there."""
         self._tokens = tokens
         blocks = _blocks_to_read(tokens, fields)
-        facts, config = tokens.backbone, tokens.artifact.plan.config
+        facts, config = tokens.facts, tokens.artifact.plan.config
         self.where = f"tokens of {tokens.artifact.place}"
         if config["flip"]:
             unflipped = tokens.command(_fields_to_extract(fields), "unflipped", flip=False)
             raise ConfigError(f"{tokens.artifact.place} is a mirrored view; extract one that is not with `{unflipped}`")
         squashed = tokens.command(_fields_to_extract(fields), "squash", fit="squash", flip=False)
         _refuse_padding(config["fit"], fields, f"{tokens.artifact.place} is", f"extract one with `{squashed}`")
-        self.sight = FeatureSpec(
-            backbone=facts["name"],
-            weights_sha256=tokens.weights["sha256"],
-            positions=config["positions"],
-            size_px=(facts["rows_px"], facts["columns_px"]),
-            fit=config["fit"],
-            blocks=blocks,
-            heads=facts["heads"],
-            width=facts["width"],
-            grid=(facts["grid"][0], facts["grid"][1]),
-            patch=(facts["patch"][0], facts["patch"][1]),
-        )
+        self.sight = _feature_spec(facts.backbone, facts.weights.sha256, config["positions"], config["fit"], blocks)
 
     def require(self, ids: Sequence[str]) -> None:
         ok_row_positions(self._tokens.artifact, ids, "tokens")
@@ -142,7 +146,7 @@ class Cached:
     def _values(self, name: str, positions: Sequence[int]) -> np.ndarray:
         if name != LAST:
             return self._tokens.at(name, positions)
-        last = self._tokens.blocks("tokens").index(self._tokens.backbone["depth"] - 1)
+        last = self._tokens.blocks("tokens").index(self._tokens.facts.backbone.depth - 1)
         return self._tokens.at("tokens", positions)[:, last]
 
 
@@ -182,18 +186,7 @@ class Online:
         _refuse_padding(seeing.fit, fields, "the view is", "choose one with --fit squash")
         several = tuple(blocks or range(facts.depth)) if set(SEVERAL) & set(fields) else (facts.depth - 1,)
         refuse_unavailable(facts, _blocks_by_field(fields, several, facts.depth))
-        self.sight = FeatureSpec(
-            backbone=facts.name,
-            weights_sha256=seeing.weights_sha256,
-            positions=seeing.positions,
-            size_px=seeing.image_size,
-            fit=seeing.fit,
-            blocks=several,
-            heads=facts.heads,
-            width=facts.width,
-            grid=facts.grid,
-            patch=facts.patch,
-        )
+        self.sight = _feature_spec(facts, seeing.weights_sha256, seeing.positions, seeing.fit, several)
         rows_px, columns_px = seeing.image_size
         self._view = ViewSpec(rows_px=rows_px, columns_px=columns_px, fit=seeing.fit, flip=False, mean=facts.mean)
         self._pictures, self._depth = pictures, facts.depth
@@ -206,8 +199,7 @@ class Online:
 
     def read(self, ids: Sequence[str], fields: Sequence[str]) -> FeatureBatch:
         threads = max(1, min(MAX_DECODERS, torch.get_num_threads(), len(ids)))
-        with ThreadPoolExecutor(threads, "maskmill-decode") as pool:
-            loaded = list(pool.map(lambda identifier: self._pictures(identifier, self._view), ids))
+        loaded = list(read_ahead(lambda each: self._pictures(each, self._view), ids, len(ids), threads))
         wanted = _blocks_by_field(fields, self.sight.blocks, self._depth)
         launched = self._extractor.launch(np.stack([pixels for pixels, _ in loaded]), wanted)
         found = {name: torch.from_numpy(values) for name, values in launched.fetch().items()}
@@ -235,12 +227,12 @@ def pictures_of_dataset(labels: Dataset) -> PictureLoader:
 
 def pictures_of_images(images: Artifact) -> PictureLoader:
     """The pictures of an images artifact, from where they were indexed."""
-    root, limits = images.plan.facts["root"], limits_of(images)
+    indexed = IndexedPictures.of(images)
 
     def picture(identifier: str, view: ViewSpec) -> tuple[np.ndarray, Box]:
         (position,) = ok_row_positions(images, [identifier], "picture")
         (row,) = images.rows_at([position], ["uri", "sha256"]).to_pylist()
-        loaded = load_picture(root, row, limits, view)
+        loaded = load_picture(indexed, row, view)
         if loaded.pixels is None:
             raise InputError(
                 f"the picture of {identifier!r} in {images.place} cannot be used ({loaded.result.reason}); restore it, "
@@ -254,7 +246,7 @@ def pictures_of_images(images: Artifact) -> PictureLoader:
 
 def _blocks_to_read(tokens: Tokens, fields: Sequence[str]) -> tuple[int, ...]:
     """Those of the tokens that students of pairs read; else the last."""
-    last, where = int(tokens.backbone["depth"]) - 1, tokens.artifact.place
+    last, where = tokens.facts.backbone.depth - 1, tokens.artifact.place
     is_of_pairs = bool(set(SEVERAL) & set(fields))
     held = [tokens.blocks(name) for name in SEVERAL if name in tokens.fields]
     some = "+".join(map(str, held[0])) if held and len(held[0]) <= last else ""

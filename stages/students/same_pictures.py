@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from ...manifests.artifact.artifact import Artifact, open_artifact
+from ...manifests.artifact.facts import provenance_steps
 from ...manifests.errors import InputError, MaskmillError, StaleArtifact
 from ...manifests.published.schema import FRAME
 
@@ -31,7 +32,7 @@ def _images_of(artifact: Artifact) -> frozenset[str]:
     against, is in a dataset's provenance too and may be of others."""
     if artifact.plan.kind == "images":
         return frozenset((artifact.digest,))
-    steps = {each["digest"]: each for each in artifact.plan.facts.get("provenance", ())}
+    steps = provenance_steps(artifact.plan.facts)
     found, ahead = set[str](), [(each.role, each.digest) for each in artifact.plan.inputs]
     while ahead:
         role, digest = ahead.pop()

@@ -6,6 +6,7 @@ How long it was trained was not to be found.
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -58,11 +59,9 @@ def train_learner(config: TrainConfig, given: TrainingData, underway: Underway) 
     return Findings(
         files={**checkpoint_files(official_state(chosen), lines), SEEN: _make_seen_file(config, given, drawn, fitted)},
         facts={
-            **checkpoint_facts(config, given),
+            **replace(checkpoint_facts(config, given), classes=drawn.pool.classes, select=config.select).as_json(),
             "channels": given.features.sight.channels,
-            "classes": list(drawn.pool.classes),
             "fitting": len(drawn.fitting),
-            "select": config.select,
             **({"chosen_on": CHOSEN_ON[config.select]} if config.select != "last" else {}),
             "kept_step": config.steps if config.select == "last" else int(kept.step) + 1,
             "undecided_share": _share_of_undecided(lines, config.batch),

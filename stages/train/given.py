@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ...manifests.artifact.artifact import Artifact
 from ...manifests.artifact.checkpoints import WEIGHTS
-from ...manifests.files.sealed import Json
 from ..scores.truth import GroundTruth
+from ..students.facts import STUDENT, StudentFacts
 from ..students.features import Features
 from .config import TrainConfig
 from .published import PublishedDataset
@@ -30,12 +30,12 @@ def checkpoint_files(state: Mapping[str, Tensor], lines: Sequence[str]) -> dict[
     return {WEIGHTS: save(weights), METRICS: "".join(line + "\n" for line in lines).encode()}
 
 
-def checkpoint_facts(config: TrainConfig, given: TrainingData) -> dict[str, Json]:
-    return {
-        "kind": "student",
-        "student": config.student,
-        "supervision": config.supervision,
-        "sight": given.features.sight.as_json(),
-        "class_table": given.published.table,
-        "steps": config.steps,
-    }
+def checkpoint_facts(config: TrainConfig, given: TrainingData) -> StudentFacts:
+    return StudentFacts(
+        kind=STUDENT,
+        student=config.student,
+        supervision=config.supervision,
+        sight=given.features.sight,
+        class_table=given.published.table,
+        steps=config.steps,
+    )

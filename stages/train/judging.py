@@ -6,8 +6,7 @@ Pictures are held out for each class by the hash of their id, of those with grou
 Where the dataset has no classes, foreground is judged.
 """
 
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -97,9 +96,8 @@ def score_summary(lines: Sequence[NamedCounts], seed: int) -> dict[str, Json]:
 def _line(name: str, counts: Sequence[Counts], seed: int) -> dict[str, Json]:
     found: dict[str, Json] = {"name": name}
     for key, with_background in {"miou": True, "miou_foreground": False}.items():
-        interval = counts_interval(stack_counts(counts), partial(mean_iou, with_background=with_background), seed=seed)
-        values: Mapping[str, Json] = dataclasses.asdict(interval)
-        found[key] = {each: values[each] for each in ("estimate", "low", "high", "level")}
+        statistic = partial(mean_iou, with_background=with_background)
+        found[key] = counts_interval(stack_counts(counts), statistic, seed=seed).as_json()
     return found
 
 

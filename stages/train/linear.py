@@ -49,7 +49,7 @@ def train_classifier(config: TrainConfig, given: TrainingData, underway: Underwa
             SEEN: training_ids_json(fitting, [], sorted(published.ground_truth), []),
         },
         facts={
-            **checkpoint_facts(config, given),
+            **checkpoint_facts(config, given).as_json(),
             "hidden": config.hidden,
             "num_classes": published.num_classes,
             "fitting": len(fitting),

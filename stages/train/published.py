@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ...manifests.artifact.artifact import Artifact
+from ...manifests.artifact.facts import class_table
 from ...manifests.classes import IGNORE
 from ...manifests.errors import InputError
-from ...manifests.files.sealed import Json
 from ...manifests.published.dataset import Dataset, open_dataset
 from ...manifests.published.frames import frame_rows
 from ...manifests.published.schema import ground_truth_ids
@@ -25,7 +25,7 @@ class PublishedDataset:
         self.place = dataset.place
         self.places: Mapping[str, int] = {each: place for place, each in enumerate(self.labels.ids)}
         self.ground_truth = ground_truth_ids(dataset) & self.places.keys()  # whose masks are that
-        self.table: Sequence[Mapping[str, Json]] = dataset.plan.facts["classes"]
+        self.table = class_table(dataset)
         if not self.places:
             raise InputError(f"{dataset.place} has no picture that is kept; publish it with a milder --min-score")
 

@@ -103,7 +103,7 @@ def _truth(inputs: Inputs) -> GroundTruth | None:
     if not _has_masks(inputs):
         return None
     refuse_other_pictures(inputs["images"], inputs["dataset"])
-    refuse_other_classes(inputs["dataset"], inputs["images"].plan.facts["classes"])
+    refuse_other_classes(inputs["dataset"], inputs["images"])
     return GroundTruth(inputs["images"], "--images")
 
 

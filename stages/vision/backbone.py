@@ -10,50 +10,26 @@ import torch
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
+from ...manifests.artifact.facts import BackboneFacts
 from ...manifests.errors import ConfigError
 from ..choices import Positions
 from . import builtin as builtin  # so that timm knows it
 from .architecture import load_state
 from .capture import Captured, watch_blocks
 from .checkpoints import StateDict
-from .fitting import Colour
 
 _NEEDED = ("blocks", "patch_embed", "num_prefix_tokens", "forward_features")
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What is known of a backbone at one size without its weights."""
-
-    name: str
-    rows_px: int
-    columns_px: int
-    patch: tuple[int, int]  # rows and columns, in pixels
-    grid: tuple[int, int]  # rows and columns of patches
-    width: int  # of a token
-    depth: int  # blocks
-    heads: int
-    key_width: int  # of a key, all heads together; most often the width
-    num_prefix: int  # tokens before the patches: class, distillation, registers
-    has_class_token: bool  # the first of them, where there is one
-    unreadable: tuple[int, ...]  # blocks whose queries and keys cannot be read
-    mean: Colour
-    std: Colour
-
-    @property
-    def num_patches(self) -> int:
-        return self.grid[0] * self.grid[1]
-
-
-@dataclass(frozen=True, slots=True)
 class Backbone:
     model: nn.Module  # float32, frozen, in evaluation mode
-    facts: Facts
+    facts: BackboneFacts
     norm: nn.Module  # the last, which is applied to tokens of every block
     device: torch.device
 
 
-def backbone_facts(name: str, rows_px: int, columns_px: int) -> Facts:
+def backbone_facts(name: str, rows_px: int, columns_px: int) -> BackboneFacts:
     """Found on a model without numbers, in about a second; raises ConfigError for what is no vision transformer here,
     or a size that its patches do not fill."""
     return _facts(name, rows_px, columns_px)
@@ -99,7 +75,7 @@ def find_device(device: str) -> torch.device:
 
 
 @lru_cache(maxsize=64)
-def _facts(name: str, rows_px: int, columns_px: int) -> Facts:
+def _facts(name: str, rows_px: int, columns_px: int) -> BackboneFacts:
     patch, _ = _patch_and_size(name)
     _refuse_size(name, patch, rows_px, columns_px)
     grid = (rows_px // patch[0], columns_px // patch[1])
@@ -112,7 +88,7 @@ def _facts(name: str, rows_px: int, columns_px: int) -> Facts:
         raise _unreadable_error(name, f"its blocks give {num_tokens} tokens for {grid[0]}×{grid[1]} patches")
     _, heads, _, head_width = found.attended[last].key.shape if last in found.attended else (1, 1, 1, width)
     data: dict[str, Any] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
-    return Facts(
+    return BackboneFacts(
         name=name,
         rows_px=rows_px,
         columns_px=columns_px,

@@ -43,24 +43,6 @@ class _Enough(Exception):
     """Everything that was wanted has been computed; what comes after need not run."""
 
 
-def capture_blocks(
-    model: nn.Module,
-    images: Float[Tensor, "B 3 rows columns"],
-    attention: Collection[int] = (),
-    tokens: Collection[int] = (),
-) -> Captured:
-    """Everything that the blocks in `attention` attend with, and the tokens after those in `tokens`."""
-    found = Captured()
-    unreadable = watch_blocks(
-        model,
-        images,
-        {number: partial(found.attended.__setitem__, number) for number in attention},
-        {number: partial(found.tokens.__setitem__, number) for number in tokens},
-    )
-    refuse_unreadable(type(model).__name__, unreadable)
-    return found
-
-
 def refuse_unreadable(model_name: str, unreadable: Collection[int]) -> None:
     if unreadable:
         raise ConfigError(

@@ -3,25 +3,21 @@
 Letters: B pictures of a batch.
 """
 
-import hashlib
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 
 from ...manifests.artifact.artifact import Artifact
-from ...manifests.artifact.config import config_from
-from ...manifests.errors import ConfigError, Reason, RowFailed
+from ...manifests.errors import ConfigError, RowFailed
 from ...manifests.files.sealed import Json
-from ...manifests.pictures.careful import decode_carefully
-from ...manifests.pictures.decoder import decode_picture
-from ...manifests.pictures.limits import Limits
-from ...manifests.pictures.sources import read_source
+from ...manifests.pictures.indexed import IndexedPictures
 from ..choices import FitOrCrop
+from ..read_ahead import read_ahead
 from ..stage import RowResult, Work
 from .fitting import Colour, fit_picture
 
@@ -48,13 +44,10 @@ class Loaded:
     result: RowResult
 
 
-def load_picture(root: str, row: Mapping[str, Json], limits: Limits, view: ViewSpec, careful: bool = False) -> Loaded:
+def load_picture(indexed: IndexedPictures, row: Mapping[str, Json], view: ViewSpec, careful: bool = False) -> Loaded:
     """One picture; whatever is wrong with it is its own row's."""
     try:
-        data = read_source(root, row["uri"])
-        if hashlib.sha256(data).hexdigest() != row["sha256"]:
-            raise RowFailed(Reason.CHANGED)
-        picture_HW3 = decode_carefully(data, limits) if careful else decode_picture(data, limits)[0]
+        picture_HW3 = indexed.load(row, careful)
     except RowFailed as failed:
         return Loaded(None, RowResult(reason=failed.reason))
     pixels, box = fit_picture(picture_HW3, view.rows_px, view.columns_px, view.fit, view.mean)
@@ -68,13 +61,12 @@ def load_picture(root: str, row: Mapping[str, Json], limits: Limits, view: ViewS
 def load_ahead(work: Work, view: ViewSpec, batch: int) -> Iterator[tuple[int, list[Loaded]]]:
     """The pictures of a unit of a stage that reads `images`, in batches, each with its first row; none is opened whose
     row failed upstream."""
-    images = work.inputs["images"].plan
-    limits, listed = limits_of(work.inputs["images"]), work.upstream["images"].to_pylist()
+    indexed, listed = IndexedPictures.of(work.inputs["images"]), work.upstream["images"].to_pylist()
 
     def load_one(index: int) -> Loaded:
         if work.blocked[index]:
             return Loaded(None, RowResult())
-        return load_picture(images.facts["root"], listed[index], limits, view, work.careful)
+        return load_picture(indexed, listed[index], view, work.careful)
 
     threads = max(1, min(MAX_DECODERS, torch.get_num_threads()))
     return batches_ahead(load_one, len(listed), batch, threads)
@@ -84,25 +76,14 @@ def batches_ahead(
     load_one: Callable[[int], Loaded], num_rows: int, batch: int, threads: int
 ) -> Iterator[tuple[int, list[Loaded]]]:
     """Every batch with its first row, in order; no more than BATCHES_AHEAD are decoded before they are asked for."""
-    with ThreadPoolExecutor(threads, "maskmill-decode") as pool:
-        waiting: deque[tuple[int, list[Future[Loaded]]]] = deque()
-        try:
-            for start in range(0, num_rows, batch):
-                rows = range(start, min(start + batch, num_rows))
-                waiting.append((start, [pool.submit(load_one, row) for row in rows]))
-                if len(waiting) > BATCHES_AHEAD:
-                    yield _wait_for_batch(*waiting.popleft())
-            while waiting:
-                yield _wait_for_batch(*waiting.popleft())
-        finally:
-            for _, futures in waiting:
-                for future in futures:
-                    future.cancel()
+    with closing(read_ahead(load_one, range(num_rows), BATCHES_AHEAD * batch, threads)) as loaded:
+        for start in range(0, num_rows, batch):
+            yield start, list(islice(loaded, batch))
 
 
 def load_first(images: Artifact, view: ViewSpec, count: int) -> list[Loaded]:
     """The first pictures that can be loaded, to measure with: one at least, or it raises ConfigError."""
-    limits = limits_of(images)
+    indexed = IndexedPictures.of(images)
     good = (
         row
         for batch in images.row_batches(["uri", "sha256", "status"])
@@ -111,7 +92,7 @@ def load_first(images: Artifact, view: ViewSpec, count: int) -> list[Loaded]:
     )
     loaded: list[Loaded] = []
     for row in good:
-        each = load_picture(images.plan.facts["root"], row, limits, view)
+        each = load_picture(indexed, row, view)
         loaded += [each] if each.pixels is not None else []
         if len(loaded) == count:
             break
@@ -127,12 +108,3 @@ def stack_pictures(loaded: list[Loaded], view: ViewSpec) -> UInt8[np.ndarray, "B
         if each.pixels is not None:
             pixels[index] = each.pixels
     return pixels
-
-
-def limits_of(images: Artifact) -> Limits:
-    """Those that the pictures were indexed under."""
-    return config_from(Limits, images.plan.config["limits"])
-
-
-def _wait_for_batch(start: int, futures: list[Future[Loaded]]) -> tuple[int, list[Loaded]]:
-    return start, [future.result() for future in futures]

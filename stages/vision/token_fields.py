@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ...manifests.artifact.facts import BackboneFacts
 from ...manifests.errors import ConfigError
-from .backbone import Backbone, Facts
+from .backbone import Backbone
 from .capture import Attended, refuse_unreadable, watch_blocks
 
 FIELDS = ("keys", "cls_query", "cls_attention", "tokens", "support_tokens")
@@ -26,7 +27,7 @@ SUPPORT_GRID = (12, 12)  # CST: (400 // 8) // 4 on each side
 Wanted = Mapping[str, Sequence[int]]  # field → blocks, counted from 0, in the order in which they are stored
 
 
-def field_shapes(facts: Facts, wanted: Wanted) -> dict[str, tuple[int, ...]]:
+def field_shapes(facts: BackboneFacts, wanted: Wanted) -> dict[str, tuple[int, ...]]:
     """Of each field, the shape of one picture's values; raises ConfigError for what the backbone cannot give."""
     refuse_unavailable(facts, wanted)
     patches, width = facts.num_patches, facts.width
@@ -43,7 +44,7 @@ def field_shapes(facts: Facts, wanted: Wanted) -> dict[str, tuple[int, ...]]:
     }
 
 
-def refuse_unavailable(facts: Facts, wanted: Wanted) -> None:
+def refuse_unavailable(facts: BackboneFacts, wanted: Wanted) -> None:
     for field, blocks in wanted.items():
         if field not in FIELDS:
             raise ConfigError(f"there is no field {field}; choose among {', '.join(FIELDS)}")
@@ -120,7 +121,7 @@ def _all_blocks(wanted: Wanted) -> list[int]:
 
 
 def _note_attended(
-    facts: Facts, found: dict[str, dict[int, Tensor]], wanted: Wanted, number: int, attended: Attended
+    facts: BackboneFacts, found: dict[str, dict[int, Tensor]], wanted: Wanted, number: int, attended: Attended
 ) -> None:
     if number in wanted.get("keys", ()):
         found["keys"][number] = patch_keys(attended.key, facts.num_prefix).float()

@@ -20,7 +20,6 @@ from . import builtin as builtin  # so that timm knows it
 from .checkpoints import StateDict, read_checkpoint
 
 _RANDOM = "random:"
-_BLOCK = 2**20
 _HUB = ("huggingface.co", 443)
 
 
@@ -151,11 +150,8 @@ def _bytes_of(tensor: Tensor) -> bytes:
 
 
 def _file_digest(path: Path) -> str:
-    running = hashlib.sha256()
     try:
         with path.open("rb") as stream:
-            while block := stream.read(_BLOCK):
-                running.update(block)
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise ConfigError(f"weights {path} cannot be read ({error.strerror}); give a readable file") from error
-    return running.hexdigest()

@@ -26,6 +26,7 @@ import numpy as np
 
 from benchmarks.paired import ratios, seconds, show, write_photos
 from builders.configs import make_config
+from builders.single_refinement import refine_picture
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.datasets.layouts import FolderSource
 from maskmill.manifests.pictures.decoder import decode_picture
@@ -40,7 +41,6 @@ from maskmill.stages.mask.config import MaskConfig
 from maskmill.stages.mask.stage import STAGE as MASK
 from maskmill.stages.refine.config import RefineConfig
 from maskmill.stages.refine.presets import REFINERS, Refiner, find_crf_preset
-from maskmill.stages.refine.refinement import refine_picture
 from maskmill.stages.refine.refiners import refinement_of
 from maskmill.stages.refine.stage import STAGE
 

@@ -119,7 +119,7 @@ def _difference_lines(
         )
         for with_background in BOTH.values()
     ]
-    miou, foreground = ({name: getattr(each, name) for name in ("estimate", "low", "high", "level")} for each in found)
+    miou, foreground = (each.as_json() for each in found)
     return len(ids), miou, foreground
 
 

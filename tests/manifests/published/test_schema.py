@@ -7,6 +7,7 @@ import pytest
 
 from builders.small_labels import MAPS, OPTIONS, MapsConfig, make_labels
 from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.classes import ClassTable
 from maskmill.manifests.errors import InputError
 from maskmill.manifests.published.schema import OBJECT, class_names, frame_schema, provenance, read_id_list
 from maskmill.pipeline.running.run import run
@@ -28,8 +29,8 @@ def test_masks_and_pictures_are_image_columns_to_hugging_face() -> None:
 
 
 def test_a_dataset_without_classes_has_one() -> None:
-    assert class_names([]) == {1: "object"}
-    assert class_names([{"index": 1, "name": "cat"}, {"index": 2, "name": "dog"}]) == {1: "cat", 2: "dog"}
+    assert class_names(ClassTable()) == {1: "object"}
+    assert class_names(ClassTable().with_classes([("7", "cat"), ("9", "dog")])) == {1: "cat", 2: "dog"}
 
 
 def test_provenance_leads_to_the_pictures(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from builders.small_heads import (
 )
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.artifact.checkpoints import network_by_held_out_id, training_ids
+from maskmill.manifests.artifact.facts import MapsFacts
 from maskmill.manifests.datasets.layouts import TableSource
 from maskmill.manifests.errors import ConfigError, InputError, MaskmillError, StaleArtifact
 from maskmill.pipeline.answers.verify import verify
@@ -267,7 +268,7 @@ def test_cross_fitted_pictures_are_scored_by_who_has_not_seen_them(home: Path) -
 
 def alone_maps(home: Path, number: int) -> np.ndarray:
     maps = open_artifact(str(home / "maps"))
-    network, cells = load_networks(opened(home, "crossed"))[number], cells_of(maps.plan.facts, 1)
+    network, cells = load_networks(opened(home, "crossed"))[number], cells_of(MapsFacts.of(maps), 1)
     heads = maps.read("head_maps", range(maps.plan.num_rows))
     boxes = maps.rows(["box"]).column("box").to_pylist()
     return np.stack([enhance_map([network], each, tuple(box), cells) for each, box in zip(heads, boxes, strict=True)])

@@ -3,6 +3,8 @@
 import numpy as np
 from hypothesis import given, strategies as st
 
+from maskmill.manifests.artifact.facts import MapsFacts, WeightsFacts
+from maskmill.manifests.classes import ClassTable
 from maskmill.stages.enhance.cells import cells_of
 from maskmill.stages.enhance.examples import cell_shares
 
@@ -28,7 +30,9 @@ def test_a_picture_larger_than_its_box_keeps_its_area() -> None:
 
 
 def test_cells_are_patches_or_lie_within_them() -> None:
-    facts = {"grid": [2, 3], "patch": [4, 4], "align_corners": True}
+    weights = WeightsFacts("", "", "")
+    grid, patch = (2, 3), (4, 4)
+    facts = MapsFacts(classes=ClassTable(), weights=weights, backbone="", grid=grid, patch=patch, align_corners=True)
     maps = np.random.default_rng(0).random((2, 3, 2, 3)).astype(np.float32)
     patches, halves = cells_of(facts, 1), cells_of(facts, 2)
     assert patches.upsample(maps) is maps

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 import pytest
 from hypothesis import example, given, strategies as st
 
+from maskmill.manifests.artifact.facts import BackboneFacts
 from maskmill.manifests.errors import ConfigError
 from maskmill.stages.extract.fields import array_fields, blocks_by_field, explicit_fields, fields_in_group
-from maskmill.stages.vision.backbone import Facts, backbone_facts
+from maskmill.stages.vision.backbone import backbone_facts
 from maskmill.stages.vision.token_fields import FIELDS, LAST_ONLY
 
 DEPTH = 6
 
 
-def facts(name: str = "test_vit.r160_in1k") -> Facts:
+def facts(name: str = "test_vit.r160_in1k") -> BackboneFacts:
     return backbone_facts(name, 32, 48)
 
 

@@ -8,11 +8,11 @@ import torch
 
 from maskmill.manifests.errors import EnvironmentFault, Terminated
 from maskmill.manifests.files import torchrun
-from maskmill.stages.learning.gradients import Averaging
 from maskmill.stages.learning.processes import (
     WHOLE,
     BatchSlice,
     OthersLost,
+    average_gradients,
     broadcast_bytes,
     detect_lost_processes,
     exchange_rows,
@@ -46,11 +46,10 @@ def test_one_process_has_all_and_asks_nobody() -> None:
     assert broadcast_bytes(b"data") == b"data"
     assert gather_texts("text") == ["text"]
     weight = torch.ones(2, requires_grad=True)
-    with Averaging([weight]).over_processes():
-        weight.sum().backward()
+    weight.sum().backward()
+    average_gradients([weight])
     assert weight.grad is not None
     assert torch.equal(weight.grad, torch.ones(2))
-    assert not weight._post_accumulate_grad_hooks
 
 
 @pytest.mark.usefixtures("second_of_two")

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
+from builders.single_refinement import refine_objects, refine_picture
 from maskmill.stages.manifest.soft_maps import SoftMaps, labels_before_refining
 from maskmill.stages.maps.background_rules import RowThresholds, parse_background
 from maskmill.stages.maps.object_classes import KnownClasses
-from maskmill.stages.refine.refinement import Refinement, refine_objects, refine_picture
+from maskmill.stages.refine.refinement import Refinement
 
 SIZE = (3, 4)
 NO_PICTURE = np.zeros((*SIZE, 3), np.uint8)

@@ -12,6 +12,7 @@ from builders.small_dataset import tree, write_picture
 from builders.small_pixels import COLUMNS_PX, ROWS_PX, Bench, everything
 from maskmill.manifests.artifact.pixels import Pixels, open_pixels
 from maskmill.manifests.errors import ConfigError, InputError, Reason, RowFailed
+from maskmill.manifests.pictures import indexed
 from maskmill.manifests.pictures.decoder import decode_picture
 from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.running.options import RunOptions
@@ -19,7 +20,6 @@ from maskmill.pipeline.running.run import finish_parts, retry
 from maskmill.stages.pixels.config import PixelsConfig
 from maskmill.stages.pixels.stage import STAGE
 from maskmill.stages.stage import UnitResult, Work
-from maskmill.stages.vision import pictures
 
 BILINEAR = Image.Resampling.BILINEAR
 
@@ -104,7 +104,7 @@ def test_added_pictures_are_a_unit_of_their_own(own_bench: Bench, monkeypatch: p
         opened.append(uri)
         return Path(root, uri).read_bytes()
 
-    monkeypatch.setattr(pictures, "read_source", read_source)
+    monkeypatch.setattr(indexed, "read_source", read_source)
     outcome = own_bench.run(out)
     assert (outcome.units_run, outcome.units_skipped) == (1, 3)
     assert opened == ["ant/0.png"]
@@ -167,8 +167,8 @@ def test_on_the_last_try_a_picture_is_decoded_in_a_child(bench: Bench, monkeypat
         return STAGE.run_unit(replace(work, careful=True), config, prepared)
 
     wanted = everything(bench.make())
-    monkeypatch.setattr(pictures, "decode_carefully", in_a_child)
-    monkeypatch.setattr(pictures, "decode_picture", None)
+    monkeypatch.setattr(indexed, "decode_carefully", in_a_child)
+    monkeypatch.setattr(indexed, "decode_picture", None)
     pixels = bench.make(stage=replace(STAGE, run_unit=on_the_last_try))
     assert reasons(pixels) == {"cat/10": "crashed", "cat/4": "crashed"}
     ok = pixels.ok_positions()

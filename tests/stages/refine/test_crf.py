@@ -5,14 +5,16 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from builders.single_refinement import crf_labels, crf_scores
 from maskmill.manifests.errors import ConfigError
 from maskmill.stages.refine import crf as crf_module
-from maskmill.stages.refine.crf import PictureCrf, crf_labels, crf_scores, require_crf
+from maskmill.stages.refine.crf import PictureCrf, require_crf
 from maskmill.stages.refine.presets import CrfPreset, find_crf_preset
 
 densecrf: Any = pytest.importorskip("pydensecrf.densecrf", exc_type=ImportError)
@@ -224,7 +226,8 @@ def test_the_same_comes_out_whatever_the_number_of_threads() -> None:
     here = digest()
     assert digest() == here
     program = (
-        f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_crf; print(test_crf.digest())"
+        f"import sys; sys.path[:0] = {[str(each) for each in Path(__file__).parents[:3]]!r}; "
+        "import test_crf; print(test_crf.digest())"
     )
     for threads in ("1", "3"):
         surroundings = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from builders.configs import make_config
+from builders.single_refinement import refine_picture
 from builders.small_dataset import tree, write_picture
 from builders.small_tokens import CLASSES, PICTURES, Bench, bench_of
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
@@ -33,7 +34,7 @@ from maskmill.stages.maps.object_classes import KnownClasses, object_labels
 from maskmill.stages.maps.upsampling import upsample_maps
 from maskmill.stages.refine.config import RefineConfig
 from maskmill.stages.refine.presets import SMOOTHERS, Refiner, find_crf_preset, find_par_preset, parse_guided
-from maskmill.stages.refine.refinement import Refinement, refine_picture
+from maskmill.stages.refine.refinement import Refinement
 from maskmill.stages.refine.stage import STAGE
 
 BLOCKED = {"broken": "truncated", "changed": "changed"}

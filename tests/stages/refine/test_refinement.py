@@ -10,13 +10,13 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
 
+from builders.single_refinement import crf_labels, crf_scores, refine_objects, refine_picture
 from maskmill.manifests.errors import Reason, RowFailed
 from maskmill.stages.maps.background_rules import ConstantScore, OwnRow, RowThresholds, TwoScores, parse_background
 from maskmill.stages.maps.backgrounds import PictureMaps, hard_labels, soft_scores
 from maskmill.stages.maps.object_classes import KnownClasses
-from maskmill.stages.refine.crf import crf_labels, crf_scores
 from maskmill.stages.refine.presets import find_crf_preset
-from maskmill.stages.refine.refinement import Refined, RefinedClass, Refinement, refine_objects, refine_picture
+from maskmill.stages.refine.refinement import Refined, RefinedClass, Refinement
 
 PLAIN = Refinement(background=RowThresholds())
 IRN, CLIP_ES, TOCO_CAM = find_crf_preset("irn"), find_crf_preset("clip-es"), find_crf_preset("toco-cam")

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
 
+from builders.single_refinement import refine_objects, refine_picture
 from maskmill.manifests.errors import EnvironmentFault, Reason, RowFailed
 from maskmill.stages.maps.background_rules import ConstantScore, OwnRow, RowThresholds, TwoScores, parse_background
 from maskmill.stages.maps.backgrounds import PictureMaps, soft_scores
@@ -18,15 +19,7 @@ from maskmill.stages.refine.batches import refine_in_batches
 from maskmill.stages.refine.guided import guided_filter
 from maskmill.stages.refine.par import pixel_adaptive_scores
 from maskmill.stages.refine.presets import MEASURED, GuidedPreset, Smoother, find_par_preset
-from maskmill.stages.refine.refinement import (
-    Refined,
-    Refinement,
-    Unrefined,
-    prepare_picture,
-    refine_batch,
-    refine_objects,
-    refine_picture,
-)
+from maskmill.stages.refine.refinement import Refined, Refinement, Unrefined, prepare_picture, refine_batch
 from maskmill.stages.refine.smoothing import smooth_scores
 
 PAR, GUIDED = find_par_preset("toco"), GuidedPreset(4, 1e-3)

@@ -134,9 +134,9 @@ def test_what_cannot_be_read_is_said(bench: Bench) -> None:
 
 def test_a_checkpoint_of_another_sight_is_refused(bench: Bench) -> None:
     sight, other = online(bench).sight, online(bench, blocks=(1,)).sight
-    sight.refuse_other(sight.as_json(), "these")
+    sight.refuse_other(sight, "these")
     with pytest.raises(ConfigError, match=r"\[1\].*tokens.*\[0, 1,"):
-        sight.refuse_other(other.as_json(), "tokens of x")
+        sight.refuse_other(other, "tokens of x")
 
 
 def test_other_pictures_are_refused(tmp_path: Path) -> None:

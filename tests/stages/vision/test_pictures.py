@@ -12,9 +12,10 @@ import pytest
 
 from builders.small_dataset import write_picture
 from maskmill.manifests.errors import EnvironmentFault, Reason, RowFailed
+from maskmill.manifests.pictures import indexed
+from maskmill.manifests.pictures.indexed import IndexedPictures
 from maskmill.manifests.pictures.limits import DEFAULT_LIMITS, Limits
 from maskmill.stages.stage import RowResult
-from maskmill.stages.vision import pictures
 from maskmill.stages.vision.pictures import BATCHES_AHEAD, Loaded, ViewSpec, batches_ahead, load_picture, stack_pictures
 
 VIEW = ViewSpec(rows_px=32, columns_px=48, fit="pad", flip=False, mean=(0.5, 0.5, 0.5))
@@ -27,7 +28,7 @@ def row_of(root: Path, uri: str = "a.png") -> dict[str, Any]:
 @pytest.mark.parametrize("careful", [False, True])
 def test_a_picture_is_fitted_and_says_where_it_lies(tmp_path: Path, careful: bool) -> None:
     write_picture(tmp_path / "a.png", 1, (20, 16))
-    loaded = load_picture(str(tmp_path), row_of(tmp_path), DEFAULT_LIMITS, VIEW, careful)
+    loaded = load_picture(IndexedPictures(str(tmp_path), DEFAULT_LIMITS), row_of(tmp_path), VIEW, careful)
     assert loaded.result == RowResult({"box": [0, 0, 32, 40], "height": 16, "width": 20})
     assert loaded.pixels is not None
     assert loaded.pixels.shape == (32, 48, 3)
@@ -49,7 +50,9 @@ def test_what_is_wrong_with_a_picture_is_its_rows(
     write_picture(tmp_path / "a.png", 1)
     row = row_of(tmp_path)
     spoil(tmp_path / "a.png")
-    assert load_picture(str(tmp_path), row, limits, VIEW, careful) == Loaded(None, RowResult(reason=reason))
+    assert load_picture(IndexedPictures(str(tmp_path), limits), row, VIEW, careful) == Loaded(
+        None, RowResult(reason=reason)
+    )
 
 
 def test_a_picture_is_decoded_in_a_child_only_where_that_is_asked(
@@ -60,9 +63,10 @@ def test_a_picture_is_decoded_in_a_child_only_where_that_is_asked(
     def crash(*given: Any) -> Any:
         raise RowFailed(Reason.CRASHED)
 
-    monkeypatch.setattr(pictures, "decode_carefully", crash)
-    assert load_picture(str(tmp_path), row_of(tmp_path), DEFAULT_LIMITS, VIEW).result.reason is None
-    assert load_picture(str(tmp_path), row_of(tmp_path), DEFAULT_LIMITS, VIEW, True).result.reason is Reason.CRASHED
+    monkeypatch.setattr(indexed, "decode_carefully", crash)
+    own = IndexedPictures(str(tmp_path), DEFAULT_LIMITS)
+    assert load_picture(own, row_of(tmp_path), VIEW).result.reason is None
+    assert load_picture(own, row_of(tmp_path), VIEW, careful=True).result.reason is Reason.CRASHED
 
 
 def numbered(index: int) -> Loaded:
@@ -95,7 +99,7 @@ def test_no_more_than_two_batches_wait_beside_the_one_that_is_computed() -> None
         assert len(begun) == 4 * (number + 1 + BATCHES_AHEAD)
     batches.close()  # type: ignore[attr-defined]
     assert len(begun) < 100
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("maskmill-decode")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("maskmill-read")]
 
 
 def test_what_is_wrong_with_the_machine_ends_it_all() -> None:

@@ -1,6 +1,6 @@
 """What is captured against timm's own unfused attention and its own intermediate tokens, for every family of ViT."""
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -292,8 +292,11 @@ def test_what_a_backbone_cannot_give_is_refused_by_name(name, size, wanted, said
 def test_attention_that_is_not_fused_is_refused_by_name():
     model: Any = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=2, img_size=32).eval()
     model.blocks[1].attn.fused_attn = False
+    attended: dict[int, Any] = {}
+    note = {number: partial(attended.__setitem__, number) for number in (0, 1)}
+    unreadable = capturing.watch_blocks(model, torch.zeros(1, 3, 32, 32), note, {})
     with pytest.raises(ConfigError, match=r"blocks \[1\] of VisionTransformer"):
-        capturing.capture_blocks(model, torch.zeros(1, 3, 32, 32), attention=(0, 1))
+        capturing.refuse_unreadable("VisionTransformer", unreadable)
     assert hooks_left(model) == 0
 
 
