@@ -1,4 +1,4 @@
-"""Pictures on their way to one size: read, checked, decoded and fitted by threads while others are computed.
+"""Reads, checks, decodes and fits pictures in threads while others are computed.
 
 Letters: B pictures of a batch.
 """
@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -25,13 +26,13 @@ from ..choices import FitOrCrop
 from ..stage import RowResult, Work
 from .fitting import Colour, fit_picture
 
-BATCHES_AHEAD = 2  # decoded and waiting, besides the one that is computed
-MAX_DECODERS = 8  # threads; more wait for the interpreter
+BATCHES_AHEAD = 2  # decoded in advance of the one being computed
+MAX_DECODERS = 8  # threads; more would wait for the interpreter lock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewSpec:
-    """How a picture is brought to the one size."""
+    """How a picture is fitted to the view."""
 
     rows_px: int
     columns_px: int
@@ -42,14 +43,14 @@ class ViewSpec:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A picture as its view has it, and what the row says of it; no pixels where it has failed."""
+    """The view of a picture, and the result of its row."""
 
-    pixels: UInt8[np.ndarray, "rows columns 3"] | None
+    pixels: UInt8[np.ndarray, "rows columns 3"] | None  # None if the row failed
     result: RowResult
 
 
 def load_picture(root: str, row: Mapping[str, Json], limits: Limits, view: ViewSpec, careful: bool = False) -> Loaded:
-    """One picture; whatever is wrong with it is its own row's."""
+    """Loads one picture; errors become the row's failure reason."""
     try:
         data = read_source(root, row["uri"])
         if hashlib.sha256(data).hexdigest() != row["sha256"]:
@@ -66,24 +67,23 @@ def load_picture(root: str, row: Mapping[str, Json], limits: Limits, view: ViewS
 
 
 def load_ahead(work: Work, view: ViewSpec, batch: int) -> Iterator[tuple[int, list[Loaded]]]:
-    """The pictures of a unit of a stage that reads `images`, in batches, each with its first row; none is opened whose
-    row failed upstream."""
+    """The pictures of a unit in batches, each with its first row. Rows that failed upstream are not opened."""
     images = work.inputs["images"].plan
-    limits, listed = limits_of(work.inputs["images"]), work.upstream["images"].to_pylist()
+    limits, rows = limits_of(work.inputs["images"]), work.upstream["images"].to_pylist()
 
     def load_one(index: int) -> Loaded:
         if work.blocked[index]:
             return Loaded(None, RowResult())
-        return load_picture(images.facts["root"], listed[index], limits, view, work.careful)
+        return load_picture(images.facts["root"], rows[index], limits, view, work.careful)
 
     threads = max(1, min(MAX_DECODERS, torch.get_num_threads()))
-    return batches_ahead(load_one, len(listed), batch, threads)
+    return batches_ahead(load_one, len(rows), batch, threads)
 
 
 def batches_ahead(
     load_one: Callable[[int], Loaded], num_rows: int, batch: int, threads: int
 ) -> Iterator[tuple[int, list[Loaded]]]:
-    """Every batch with its first row, in order; no more than BATCHES_AHEAD are decoded before they are asked for."""
+    """Every batch with its first row, in order, with at most BATCHES_AHEAD batches decoded in advance."""
     with ThreadPoolExecutor(threads, "maskmill-decode") as pool:
         waiting: deque[tuple[int, list[Future[Loaded]]]] = deque()
         try:
@@ -101,23 +101,14 @@ def batches_ahead(
 
 
 def load_first(images: Artifact, view: ViewSpec, count: int) -> list[Loaded]:
-    """The first pictures that can be loaded, to measure with: one at least, or it raises ConfigError."""
+    """The first `count` loadable pictures, for measuring; raises ConfigError if there is none."""
     limits = limits_of(images)
-    good = (
-        row
-        for batch in images.row_batches(["uri", "sha256", "status"])
-        for row in batch.to_pylist()
-        if row["status"] == "ok"
-    )
-    loaded: list[Loaded] = []
-    for row in good:
-        each = load_picture(images.plan.facts["root"], row, limits, view)
-        loaded += [each] if each.pixels is not None else []
-        if len(loaded) == count:
-            break
-    if not loaded:
+    rows = (row for batch in images.row_batches(["uri", "sha256", "status"]) for row in batch.to_pylist())
+    loaded = (load_picture(images.plan.facts["root"], row, limits, view) for row in rows if row["status"] == "ok")
+    first = list(islice((picture for picture in loaded if picture.pixels is not None), count))
+    if not first:
         raise ConfigError(f"{images.place} has no picture that could be measured; see `maskmill status {images.place}`")
-    return loaded
+    return first
 
 
 def stack_pictures(loaded: list[Loaded], view: ViewSpec) -> UInt8[np.ndarray, "B rows columns 3"]:
@@ -130,7 +121,7 @@ def stack_pictures(loaded: list[Loaded], view: ViewSpec) -> UInt8[np.ndarray, "B
 
 
 def limits_of(images: Artifact) -> Limits:
-    """Those that the pictures were indexed under."""
+    """The limits that the pictures were indexed with."""
     return config_from(Limits, images.plan.config["limits"])
 
 
