@@ -8,6 +8,7 @@ from ...manifests.artifact.quantized import scale_name
 from ...manifests.artifact.shards import checking_s
 from ...manifests.errors import ConfigError
 from ...stages.stage import Known, Probe, Stage
+from ..running.job import make_reproducible
 from ..running.making import Order
 from ..running.options import RunOptions
 from ..running.planning import ask, row_bytes, unit_rows_for
@@ -51,6 +52,7 @@ def estimate(order: Order, options: RunOptions) -> Estimate:
     stage, config = order.stage, order.config
     if not isinstance(stage, Stage):
         raise ConfigError(f"{stage.name} makes its result in one go, and has no units to plan")
+    make_reproducible(stage, config)
     asked = ask(stage, config, order.inputs)
     rows = sum(batch.num_rows for batch in stage.plan(config, asked.inputs, Known()).batches)
     stored = [field for field in asked.fields if field.kind != "columns"]

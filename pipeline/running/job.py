@@ -13,6 +13,7 @@ from ...manifests.errors import MaskmillError
 from ...manifests.files.place import Place
 from ...manifests.files.sealed import digest_of
 from ...stages.stage import Stage, WholeStage
+from ...stages.vision.summation import fix_summation_order
 
 T = TypeVar("T")
 
@@ -84,6 +85,7 @@ def _open(job: Job) -> OpenJob:
 
 
 def _prepare(job: Job) -> Any:
+    make_reproducible(job.stage, job.config)
     if job.stage.prepare is None:
         return None
     try:
@@ -97,6 +99,12 @@ def _prepare(job: Job) -> Any:
 def libraries_of(stage: Stage | WholeStage, config: Any) -> tuple[str, ...]:
     """Those whose versions change what the stage computes."""
     return tuple(stage.libraries(config) if callable(stage.libraries) else stage.libraries)
+
+
+def make_reproducible(stage: Stage | WholeStage, config: Any) -> None:
+    """Call before the stage computes: makes its numbers independent of the number of threads."""
+    if "torch" in libraries_of(stage, config):
+        fix_summation_order()
 
 
 def software(libraries: tuple[str, ...] = ()) -> dict[str, str]:

@@ -19,7 +19,7 @@ from ...stages.registry import find_unit_stage
 from ...stages.stage import Stage
 from .executors import Executor, executor_for
 from .finishing import finish
-from .job import Job
+from .job import Job, make_reproducible
 from .options import RunOptions
 from .planning import Request, ask, merge_existing_fields, update_plan
 from .progress import RunProgress
@@ -48,6 +48,7 @@ def run(stage: Stage, config: Any, inputs: Mapping[str, str], out: str, options:
     """Makes an artifact, or goes on with it, or finds that it is done."""
     options = options or RunOptions()
     at = place(out)
+    make_reproducible(stage, config)
     asked = ask(
         stage, config, {role: open_artifact(uri, stage.command.role(role).kind) for role, uri in inputs.items()}
     )

@@ -11,6 +11,7 @@ from ...manifests.artifact.artifact import open_artifact
 from ...manifests.artifact.underway import Show, SilentUnderway, no_progress
 from ...manifests.files.torchrun import number
 from ...stages.stage import WholeStage
+from .job import make_reproducible
 from .run import Outcome
 from .whole import run_whole
 
@@ -26,6 +27,7 @@ def run_together(
     """What `run_whole` gives, to the first process alone."""
     if number() == 0:
         return run_whole(stage, config, inputs, out, break_lock, show)
+    make_reproducible(stage, config)
     stage.compute(
         config,
         {role: open_artifact(uri, stage.command.role(role).kind) for role, uri in inputs.items()},

@@ -25,6 +25,7 @@ from ...manifests.files.sealed import Json
 from ...stages.stage import WholeStage
 from .executors.attempts import close_log, log
 from .finishing import valid_summary
+from .job import make_reproducible
 from .planning import header_of, input_digest, inputs_of, is_as_read, refuse_other_header
 from .run import Outcome, leave_nothing, refuse_strangers
 
@@ -39,6 +40,7 @@ def run_whole(
 ) -> Outcome:
     began = time.monotonic()
     at = place(out)
+    make_reproducible(stage, config)
     read = {role: open_artifact(uri, stage.command.role(role).kind) for role, uri in inputs.items()}
     header = header_of(stage, config, read)
     refuse_strangers(at)

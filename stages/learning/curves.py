@@ -1,4 +1,4 @@
-"""Metric lines as curves in TensorBoard, for whoever asks for them. No artifact holds or knows of them."""
+"""Optional TensorBoard curves of the metric lines. They are not part of any artifact."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,32 +7,32 @@ from typing import Any
 from ...manifests.artifact.underway import Show, no_progress
 from ...manifests.errors import ConfigError, EnvironmentFault
 
-_FLUSH_S = 30  # a killed run loses what came after
+_FLUSH_S = 30  # a killed run loses at most this much
 
 
 @contextmanager
 def open_curves(directory: str) -> Iterator[Show]:
-    """What shows the values of a step; without a directory, nothing."""
+    """Gives a function that draws the values of a step; it does nothing without a directory."""
     if not directory:
         yield no_progress
         return
-    drawn = _Curves(directory)
+    curves = _Curves(directory)
     try:
-        yield drawn.show
+        yield curves.show
     finally:
-        drawn.close()
+        curves.close()
 
 
 class _Curves:
-    """Its file begins with the first step that is shown, so that a run with nothing to do leaves none."""
+    """Creates its file at the first step shown, so that a run with nothing to do leaves none."""
 
     def __init__(self, directory: str) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ConfigError(
-                "--tensorboard needs the package tensorboard, which is not installed; install it with "
-                "`pip install 'maskmill[tensorboard]'`, or leave the option out"
+                "--tensorboard needs the package tensorboard, which is not installed; run "
+                "`pip install 'maskmill[tensorboard]'`, or omit the option"
             ) from error
         self._open, self._directory = SummaryWriter, directory
         self._writer: Any = None
@@ -40,11 +40,11 @@ class _Curves:
     def show(self, step: int, values: Mapping[str, object]) -> None:
         with self._catch_write_errors():
             if self._writer is None:
-                # From this step on an earlier run may have drawn what was lost when it was killed: not shown twice.
+                # Purges steps that a killed run drew after its last checkpoint.
                 self._writer = self._open(self._directory, purge_step=step, flush_secs=_FLUSH_S)
             for name, value in values.items():
                 if isinstance(value, int | float):
-                    self._writer.add_scalar(name.replace(" ", "/"), value, step)  # a tag takes no space
+                    self._writer.add_scalar(name.replace(" ", "/"), value, step)  # tags cannot contain spaces
 
     def close(self) -> None:
         if self._writer is not None:

@@ -1,7 +1,4 @@
-"""Pictures drawn for each class.
-
-A picture's place in the order is a hash of seed and id, so that a picture that is added moves no other.
-"""
+"""Draws pictures per class, ordered by a hash of seed and id, so that adding a picture does not reorder the others."""
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping
@@ -15,13 +12,13 @@ def order_by_hash(ids: Collection[str], seed: int) -> list[str]:
 
 
 def draw_per_class(classes: Mapping[str, Collection[int]], wanted: Callable[[int], int], seed: int) -> list[str]:
-    """Of `classes` (id → those that it shows) so many pictures for each class as `wanted` says of their number.
+    """Draws `wanted(count)` of the `count` pictures of each class, from `classes` (id → its classes).
 
-    One that is drawn for a class serves the others that it shows, so there may be fewer in all.
+    A picture may be drawn for several classes, so the total may be smaller.
     """
-    of_class: dict[int, list[str]] = {}
+    ids_by_class: dict[int, list[str]] = {}
     for identifier in order_by_hash(classes, seed):
         for index in classes[identifier]:
-            of_class.setdefault(index, []).append(identifier)
-    chosen = {identifier for ids in of_class.values() for identifier in ids[: wanted(len(ids))]}
+            ids_by_class.setdefault(index, []).append(identifier)
+    chosen = {identifier for ids in ids_by_class.values() for identifier in ids[: wanted(len(ids))]}
     return order_by_hash(chosen, seed)

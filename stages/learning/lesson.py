@@ -1,4 +1,4 @@
-"""What is learned, as the loop sees it."""
+"""The interface between the training loop and what is trained."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,17 +12,15 @@ from .schedules import Schedule
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one step looks at."""
-
     rows: int
     tensors: Mapping[str, Tensor]
-    ids: Callable[[], Sequence[str]]  # of its rows, asked for when a loss is no number
+    ids: Callable[[], Sequence[str]]  # of its rows; called only if a loss is not finite
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    total: Tensor  # the one that is learned from
-    parts: Mapping[str, Tensor]  # what it is made of, for the metric lines
+    total: Tensor  # optimised
+    parts: Mapping[str, Tensor]  # components of the total, for the metric lines
 
 
 def no_follow_up(step: int) -> None: ...
@@ -34,14 +32,14 @@ def no_metrics(step: int) -> Mapping[str, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesson:
-    modules: Mapping[str, nn.Module]  # all that has state: with the optimiser's this is what a checkpoint holds
+    modules: Mapping[str, nn.Module]  # everything with state; a checkpoint holds these and the optimiser
     optimiser: torch.optim.Optimizer
-    batch: Callable[[int], Batch]  # of a step; called in a thread, ahead
+    batch: Callable[[int], Batch]  # loads the batch of a step; called ahead in a thread
     losses: Callable[[int, Batch], Losses]
-    after: Callable[[int], None] = no_follow_up  # once the weights have changed: the teacher follows
-    watch: Callable[[int], Mapping[str, Any]] = no_metrics  # at the end of an epoch
+    after: Callable[[int], None] = no_follow_up  # called after the update, such as to update the teacher
+    watch: Callable[[int], Mapping[str, Any]] = no_metrics  # more metrics at the end of an epoch
     learning_rate: Schedule
-    weight_decay: Schedule | None = None  # of the parameter groups that have any
-    clip: float = 0.0  # the largest norm of a gradient; 0: any
+    weight_decay: Schedule | None = None  # for parameter groups with weight decay
+    clip: float = 0.0  # largest norm of a gradient; 0 disables clipping
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     autocast: torch.dtype | None = None

@@ -1,4 +1,4 @@
-"""The training loop: one step after the other, from where the last checkpoint was."""
+"""The training loop, which resumes from the last checkpoint."""
 
 import json
 import time
@@ -20,7 +20,7 @@ from .processes import OthersLost, average_gradients, broadcast_bytes, gather_al
 from .state import TrainingProgress, restore_lesson, state_bytes
 from .stopping import Stops, catch_stops
 
-KEEP_EVERY_S = 60.0  # or more rarely, where a checkpoint takes long to write; stopped, a training keeps where it is
+KEEP_EVERY_S = 60.0  # less often if checkpoints take long to write; a stopped training also writes one
 MOST_LINES = 50_000
 LOG_EVERY_S = 10.0
 _ROWS_NAMED = 8
@@ -28,8 +28,6 @@ _ROWS_NAMED = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """How long, and from which seed."""
-
     steps: int
     steps_per_epoch: int
     seed: int
@@ -38,13 +36,13 @@ class Course:
         return (step + 1) % self.steps_per_epoch == 0 or step + 1 == self.steps
 
     def has_line(self, step: int) -> bool:
-        """The end of every epoch, and of the other steps so many that the lines stay few."""
+        """At the end of every epoch, and at other steps so that there are about MOST_LINES lines at most."""
         return self.ends_epoch(step) or step % -(-self.steps // MOST_LINES) == 0
 
 
 def train(lesson: Lesson, course: Course, underway: Underway) -> list[str]:
-    """The metric lines. Losses and what is watched are in them; rates are in the log alone, so that the lines of a
-    training that was stopped are those of one that was not. Of several processes the first alone watches and keeps."""
+    """Trains, and gives the metric lines: losses and watched metrics. Throughput goes to the log only, so that a
+    resumed training has the same lines. Only the first process watches and writes checkpoints."""
     with process_group(lesson.device), catch_stops() as stops:
         return _run_steps(lesson, course, underway, stops)
 
@@ -81,24 +79,25 @@ def _run_steps(lesson: Lesson, course: Course, underway: Underway, stops: Stops)
     except (KeyboardInterrupt, Terminated, OthersLost) as error:
         if reached is not None:
             keeper.keep(reached)
-        if isinstance(error, OthersLost):  # who may have heard of the signal earlier
+        if isinstance(error, OthersLost):  # they may have received the signal earlier
             underway.log({"event": "others lost", "error": str(error.__cause__)})
             stops.raise_for(stops.noted)
         raise
     except torch.OutOfMemoryError as error:
         raise EnvironmentFault(
-            f"{lesson.device} has no room for a step; choose a smaller batch, fewer or smaller views, or less precision"
+            f"{lesson.device} is out of memory for one step; choose a smaller batch, fewer or smaller views, or a "
+            "lower precision"
         ) from error
     return lines
 
 
 def _add_watched_values(lesson: Lesson, step: int, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """By the first process, while others wait for its part of the next step."""
+    """The first process does this while the others wait in the next step."""
     return {**values, **lesson.watch(step)} if torchrun.number() == 0 else values
 
 
 def _resume_progress(lesson: Lesson, underway: Underway) -> TrainingProgress:
-    """What the first process has kept, or begins with, is what all go on from."""
+    """All processes start from the first process's checkpoint or initial state."""
     progress = TrainingProgress(0, [])
     for _, data in underway.latest():
         progress = restore_lesson(lesson, data)
@@ -112,7 +111,7 @@ def _resume_progress(lesson: Lesson, underway: Underway) -> TrainingProgress:
 
 
 class _Keeper:
-    """Writes checkpoints, seldom enough that writing takes a twentieth of the time."""
+    """Writes checkpoints, at most a twentieth of the time."""
 
     def __init__(self, lesson: Lesson, underway: Underway) -> None:
         self._lesson, self._underway = lesson, underway
@@ -132,9 +131,9 @@ class _Keeper:
 def _compute_losses(
     lesson: Lesson, course: Course, step: int, batch: Batch, stops: Stops
 ) -> tuple[dict[str, Any], int]:
-    """The losses, with gradients where they are to be, of all processes; and the signal that any of them has heard.
-    Nothing that a checkpoint holds has changed."""
-    # Of dropped paths and the like, whatever came before; mixed, because torch reads the low 32 bits of a seed only.
+    """Computes gradients; gives the losses averaged over processes, and a signal that any of them has received. Changes
+    nothing that a checkpoint holds."""
+    # Seeds dropped paths and the like; mixed, because torch reads the low 32 bits of a seed only.
     torch.manual_seed(int(np.random.SeedSequence((course.seed, step)).generate_state(1)[0]))
     _set_rates(lesson, step)
     with torch.autocast(lesson.device.type, lesson.autocast, enabled=lesson.autocast is not None):
@@ -159,8 +158,8 @@ def _update(lesson: Lesson, step: int, batch: Batch) -> None:
     if not norms.isfinite().all():
         raise _divergence_error(f"a gradient at step {step} is not finite", batch, [True] * torchrun.num_processes())
     if lesson.clip:
-        for each, share in zip(gradients, (lesson.clip / (norms + 1e-6)).clamp_max(1), strict=True):
-            each.mul_(share)
+        for gradient, share in zip(gradients, (lesson.clip / (norms + 1e-6)).clamp_max(1), strict=True):
+            gradient.mul_(share)
     lesson.optimiser.step()
     lesson.after(step)
 
@@ -170,12 +169,12 @@ def _parameters(lesson: Lesson) -> list[Tensor]:
 
 
 def _divergence_error(what: str, batch: Batch, is_concerned: Sequence[bool]) -> Diverged:
-    """All processes come here together; the rows are those of the ones that it concerns."""
-    of_each = [json.loads(text) for text in gather_texts(json.dumps(list(batch.ids()[: _ROWS_NAMED + 1])))]
-    ids = [name for names, is_named in zip(of_each, is_concerned, strict=True) for name in names if is_named]
+    """Called by all processes together; names rows of the processes concerned."""
+    ids_by_process = [json.loads(text) for text in gather_texts(json.dumps(list(batch.ids()[: _ROWS_NAMED + 1])))]
+    ids = [name for names, is_named in zip(ids_by_process, is_concerned, strict=True) for name in names if is_named]
     named = ", ".join(ids[:_ROWS_NAMED]) + (" …" if len(ids) > _ROWS_NAMED else "")
     return Diverged(
-        f"{what}, over {named}; nothing was updated with it. Choose a lower learning rate, or look at these pictures"
+        f"{what}, over {named}; nothing was updated with it. Choose a lower learning rate, or check these pictures"
     )
 
 
@@ -187,7 +186,7 @@ def _set_rates(lesson: Lesson, step: int) -> None:
 
 
 class _Rates:
-    """Pictures a second, the share of time that was spent waiting for them, and how long it will take."""
+    """Reports rows per second, the share of time spent waiting for batches, and the time left."""
 
     def __init__(self, underway: Underway, course: Course) -> None:
         self._underway, self._course = underway, course
@@ -212,12 +211,12 @@ class _Rates:
 
     def _report_epoch(self, step: int, passed: float, values: Mapping[str, Any]) -> None:
         course = self._course
-        told = ", ".join(
+        metrics = ", ".join(
             f"{n} {value:.3g}" for n, value in values.items() if n != "step" and not isinstance(value, str)
         )
         left_min = (course.steps - step - 1) * passed / self._epoch_steps / 60
         self._underway.say(
-            f"epoch {(step + 1) // course.steps_per_epoch} of {course.steps // course.steps_per_epoch}: {told}; "
+            f"epoch {(step + 1) // course.steps_per_epoch} of {course.steps // course.steps_per_epoch}: {metrics}; "
             f"{self._epoch_rows / passed:.0f} rows/s, {left_min:.0f} min left"
         )
 

@@ -1,11 +1,11 @@
-"""Several processes at one training: each has its part of every batch, and together they compute what one process would
-with the whole batch, to rounding.
+"""Data-parallel training: each process has its slice of every batch, and together they compute what one process would
+compute with the whole batch, up to rounding.
 
-Gradients are averaged; what is looked at across a batch is gathered; random numbers are drawn for the whole batch by
-every process, which keeps those of its own rows. All hold the same weights at every step. Without torchrun everything
-here is of one process and changes no byte.
+Gradients are averaged, and values needed across a batch are gathered. Every process draws the random numbers of the
+whole batch and keeps those of its own rows. All processes hold the same weights at every step. Without torchrun there
+is one process, and nothing here changes a byte.
 
-Letters: P processes, B rows of this process's part of a batch, W rows that a process wants.
+Letters: P processes, B rows of this process's slice of a batch, W rows that a process needs.
 """
 
 import os
@@ -24,18 +24,18 @@ from ...manifests.files import torchrun
 
 
 class OthersLost(EnvironmentFault):
-    """Those that this process computed with are there no more, or do not answer in time."""
+    """The other processes have ended or do not answer in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchSlice:
-    """Which rows of every batch are this process's: of `count` runs of the same length the one of this index."""
+    """The rows of every batch that belong to this process: run number `index` of `count` equal runs."""
 
     index: int = 0
     count: int = 1
 
     def take(self, rows: Tensor, dim: int = 0) -> Tensor:
-        """Of something that was made for the whole batch, what belongs to this process."""
+        """This process's part of a tensor of the whole batch."""
         return rows if self.count == 1 else rows.chunk(self.count, dim)[self.index]
 
 
@@ -47,14 +47,14 @@ def own_batch_slice() -> BatchSlice:
 
 
 def own_device(device: str) -> str:
-    """Of several processes on a machine each takes the CUDA device of its number there."""
+    """With several processes, the CUDA device of this process's local rank."""
     several = torchrun.num_processes() > 1
     return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and several else device
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """The processes that torchrun started as one group: gloo's for what is on the CPU, NCCL's on CUDA."""
+    """Joins the processes that torchrun started into a group: gloo on the CPU, NCCL on CUDA."""
     if torchrun.num_processes() == 1:
         yield
         return
@@ -77,7 +77,7 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def detect_lost_processes() -> Iterator[None]:
-    """Around whatever waits for the other processes."""
+    """Wraps every wait for the other processes."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -85,7 +85,7 @@ def detect_lost_processes() -> Iterator[None]:
     except RuntimeError as error:
         raise OthersLost(
             f"process {torchrun.number()} of {torchrun.num_processes()} lost the others: one of them ended, or was not "
-            f"heard of for {torchrun.WAIT_S / 60:.0f} minutes; see what it says, and start the same command again"
+            f"heard of for {torchrun.WAIT_S / 60:.0f} minutes; see its message, then run the same command again"
         ) from error
 
 
@@ -108,59 +108,59 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 def gather_all(own: Tensor) -> Tensor:
-    """[…] of each process as [P, …], the same for all of them. No gradient passes."""
+    """Stacks […] of every process to [P, …], on all of them. Carries no gradient."""
     own = own.detach().contiguous()
     if not distributed.is_initialized():
         return own[None]
-    every = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
+    gathered = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
     with detect_lost_processes():
-        distributed.all_gather(every, own)
-    return torch.stack(every)
+        distributed.all_gather(gathered, own)
+    return torch.stack(gathered)
 
 
 def gather_self(own: Tensor) -> Tensor:
-    """In the place of `gather_all`, where the first process computes something that the others do not."""
+    """Replaces `gather_all` where the first process computes alone."""
     return own.detach()[None]
 
 
 def exchange_rows(own: Tensor, wanted: Sequence[Int64[Tensor, " _"]], part: BatchSlice) -> Tensor:
-    """Of a batch of which each process has its part, the rows that this one wants, whoever has them. All know what
-    each of them wants: `wanted` has for every process the numbers of rows in the whole batch."""
+    """Gives the rows that this process needs of a batch that is split over the processes. `wanted` holds, for every
+    process, the row numbers in the whole batch; it is the same on all of them."""
     mine_W = wanted[part.index]
     if part.count == 1:
         return own[mine_W.to(own.device)]
     first, stop = part.index * len(own), (part.index + 1) * len(own)
-    sent = [each[(each >= first) & (each < stop)] - first for each in wanted]
+    sent = [rows[(rows >= first) & (rows < stop)] - first for rows in wanted]
     holder_W = mine_W // len(own)
-    order_W = holder_W.argsort(stable=True)  # as they come: from the first process first
-    come = torch.empty(len(mine_W), *own.shape[1:], dtype=own.dtype, device=own.device)
+    order_W = holder_W.argsort(stable=True)  # received in the order of the processes
+    received = torch.empty(len(mine_W), *own.shape[1:], dtype=own.dtype, device=own.device)
     with detect_lost_processes():
         distributed.all_to_all_single(
-            come,
+            received,
             own[torch.cat(sent).to(own.device)].contiguous(),
             output_split_sizes=torch.bincount(holder_W, minlength=part.count).tolist(),
-            input_split_sizes=[len(each) for each in sent],
+            input_split_sizes=[len(rows) for rows in sent],
         )
-    return come[order_W.argsort().to(own.device)]
+    return received[order_W.argsort().to(own.device)]
 
 
 def broadcast_bytes(data: bytes) -> bytes:
-    """What the first process gives, whatever the others do."""
+    """The first process's data, on all processes."""
     if not distributed.is_initialized():
         return data
     is_first = torchrun.number() == 0
     size = torch.tensor(len(data))
     with detect_lost_processes():
         distributed.broadcast(size, src=0)
-        held = torch.frombuffer(bytearray(data), dtype=torch.uint8) if is_first else torch.empty(int(size)).byte()
-        distributed.broadcast(held, src=0)
-    return held.numpy().tobytes()
+        buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8) if is_first else torch.empty(int(size)).byte()
+        distributed.broadcast(buffer, src=0)
+    return buffer.numpy().tobytes()
 
 
 def gather_texts(own: str) -> list[str]:
-    """A text of each process, in their order."""
+    """The text of every process, in order."""
     data = own.encode()
     sizes_P = gather_all(torch.tensor(len(data)))
     padded = data.ljust(int(sizes_P.max()) + 1)  # never empty
-    every = gather_all(torch.frombuffer(bytearray(padded), dtype=torch.uint8))
-    return [each.numpy().tobytes()[:size].decode() for each, size in zip(every, sizes_P.tolist(), strict=True)]
+    gathered = gather_all(torch.frombuffer(bytearray(padded), dtype=torch.uint8))
+    return [text.numpy().tobytes()[:size].decode() for text, size in zip(gathered, sizes_P.tolist(), strict=True)]

@@ -1,4 +1,4 @@
-"""Numbers that change as a training goes on: learning rate, weight decay, momentum, temperature."""
+"""Schedules of learning rate, weight decay, momentum and temperature."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """From `start` to `end` over so many steps, after a linear rise from `first` in the warm-up steps."""
+    """From `start` to `end` over `steps`, after a linear warm-up from `first`."""
 
     start: float
     end: float
@@ -17,7 +17,7 @@ class Schedule:
     first: float = 0.0
 
     def at(self, step: int) -> float:
-        """Step 0 has the first value, the last step nearly the end's, as DINO's tables have it."""
+        """The last step has nearly the value of `end`, as in DINO's tables."""
         if step < self.warmup:
             return self.first + (self.start - self.first) * step / max(1, self.warmup - 1)
         share = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))

@@ -1,4 +1,4 @@
-"""Everything a training has come to, as one safetensors file: modules, optimiser, and the metric lines so far."""
+"""The state of a training as one safetensors file: modules, optimiser, and the metric lines so far."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,15 +15,13 @@ _STEP, _LINES, _UNWATCHED = "step", "lines", "unwatched"
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """How far a training has come."""
-
     step: int  # the next one
     lines: list[str]  # metric lines
-    unwatched: str = ""  # the values of the step before, where what is watched is still to be added to them
+    unwatched: str = ""  # values of the previous step, if its watched metrics are still missing
 
 
 def state_bytes(lesson: Lesson, progress: TrainingProgress) -> bytes:
-    """What `restore_lesson` goes on from."""
+    """A checkpoint for `restore_lesson`."""
     tensors = {_STEP: torch.tensor(progress.step), _UNWATCHED: _text(progress.unwatched)}
     tensors[_LINES] = _text("\n".join(progress.lines))
     for name, module in lesson.modules.items():
@@ -36,7 +34,6 @@ def state_bytes(lesson: Lesson, progress: TrainingProgress) -> bytes:
 
 
 def restore_lesson(lesson: Lesson, data: bytes) -> TrainingProgress:
-    """Puts a lesson where it was."""
     tensors = load(data)
     for name, module in lesson.modules.items():
         module.load_state_dict(_select_prefix(tensors, f"{_MODULE}/{name}/"))

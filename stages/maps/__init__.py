@@ -1,1 +1,1 @@
-"""What several stages need to turn stored tokens into soft maps: CST's maps, kept mass, thresholds, upsampling."""
+"""Soft maps from stored tokens, shared by several stages: CST's maps, kept mass, thresholds, upsampling."""

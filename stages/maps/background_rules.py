@@ -1,7 +1,4 @@
-"""How background comes into a picture's soft maps: the rules that a user can name.
-
-The background has a threshold of each map, a score to beat, two scores, or a map of its own.
-"""
+"""Background rules by the names that users write: thresholds per map, one score, two scores, or a background map."""
 
 import math
 from dataclasses import dataclass
@@ -13,9 +10,9 @@ BACKGROUND_FORMS = "rows (each map's own threshold), map, constant:SCORE, power:
 
 @dataclass(frozen=True, slots=True)
 class RowThresholds:
-    """Each row has its threshold: a pixel may be of the class where the map is above it, and of these the highest score
-    wins. The scores are compared as they are, not by how far they are above their thresholds: a pixel's best class does
-    not depend on where another class was cut."""
+    """Each row has its own threshold. Among the classes whose map exceeds its threshold at a pixel, the highest score
+    wins. Raw scores are compared, not their distances to the thresholds, so that a pixel's best class does not depend
+    on where another class was cut."""
 
     def __str__(self) -> str:
         return "rows"
@@ -23,7 +20,7 @@ class RowThresholds:
 
 @dataclass(frozen=True, slots=True)
 class OwnRow:
-    """The background has a map of its own, the row of class 0, as of a network that predicts it among the classes."""
+    """The background has its own map, the row of class 0, from a network that predicts background as a class."""
 
     def __str__(self) -> str:
         return "map"
@@ -37,7 +34,9 @@ class ConstantScore:
 
     def __post_init__(self) -> None:
         if not 0 <= self.score <= 1:
-            raise ConfigError(f"the background rule is {self}, and its score must be from 0 to 1, as in constant:0.4")
+            raise ConfigError(
+                f"background rule {self} has a score outside 0 to 1; choose one inside, such as constant:0.4"
+            )
 
     def __str__(self) -> str:
         return f"constant:{self.score!r}"
@@ -51,7 +50,7 @@ class PowerOfRest:
 
     def __post_init__(self) -> None:
         if not 0 < self.exponent < math.inf:
-            raise ConfigError(f"the background rule is {self}, and its exponent must be above 0, as in power:1")
+            raise ConfigError(f"background rule {self} does not have an exponent above 0; choose one, such as power:1")
 
     def __str__(self) -> str:
         return f"power:{self.exponent!r}"
@@ -59,7 +58,7 @@ class PowerOfRest:
 
 @dataclass(frozen=True, slots=True)
 class TwoScores:
-    """Foreground is what beats the high score, background what does not even beat the low one, the rest 255 (IRN)."""
+    """Pixels above the high score are foreground, pixels not above the low one background, the rest 255 (IRN)."""
 
     low: float
     high: float
@@ -67,8 +66,8 @@ class TwoScores:
     def __post_init__(self) -> None:
         if not 0 <= self.low < self.high <= 1:
             raise ConfigError(
-                f"the background rule is {self}, and its scores must be from 0 to 1, "
-                "the lower one first, as in two:0.05,0.3"
+                f"background rule {self} does not have two rising scores from 0 to 1; choose such scores, for example "
+                "two:0.05,0.3"
             )
 
     def __str__(self) -> str:
@@ -79,7 +78,7 @@ BackgroundRule = RowThresholds | OwnRow | ConstantScore | PowerOfRest | TwoScore
 
 
 def parse_background(text: str) -> BackgroundRule:
-    """The rule that a user wrote; `str` of a rule is such a text."""
+    """The inverse of `str(rule)`."""
     name, colon, rest = text.strip().partition(":")
     numbers = _numbers(rest) if colon else ()
     match name, numbers:
@@ -94,7 +93,7 @@ def parse_background(text: str) -> BackgroundRule:
         case "two", (low, high):
             return TwoScores(low, high)
     raise ConfigError(
-        f"the background rule is {text!r}, and must be {BACKGROUND_FORMS}, for example constant:0.4 or two:0.05,0.3"
+        f"{text!r} is not a background rule; choose {BACKGROUND_FORMS}, for example constant:0.4 or two:0.05,0.3"
     )
 
 

@@ -1,10 +1,9 @@
-"""How background comes into a picture's soft maps: as thresholds of the rows, as a score to beat, or as two scores.
+"""Label maps and score stacks from a picture's soft maps and a background rule.
 
 Letters: K rows (soft maps) of one picture, H W pixels.
 
-A label here is local to the picture: 0 background, 1 2 … its classes in order of their index, 255 ignore.
-The sources decide ties by the order of their arrays; here a tie of two classes is 255, and a class must beat the
-background, not equal it.
+Labels here are local to the picture: 0 background, 1 2 … its classes by ascending index, 255 ignore. The sources break
+ties by array order; here a tie of two classes is 255, and a class must exceed the background.
 """
 
 from dataclasses import dataclass
@@ -19,22 +18,22 @@ from .background_rules import BackgroundRule, ConstantScore, OwnRow, PowerOfRest
 
 @dataclass(frozen=True, slots=True)
 class PictureMaps:
-    """The soft maps of one picture; several may be of one class, which then has the highest of them."""
+    """The soft maps of one picture. A class with several maps takes their maximum."""
 
     maps_KHW: Float32[np.ndarray, "K H W"]
     thresholds_K: Float64[np.ndarray, " K"]
-    labels_K: UInt8[np.ndarray, " K"]  # local ones: 0 for the background's own row
+    labels_K: UInt8[np.ndarray, " K"]  # local labels; 0 marks the background's own row
 
 
 def levels(background: BackgroundRule) -> tuple[BackgroundRule, ...]:
-    """The rules to label by, one after the other; where there are two, `join_levels` joins what they gave."""
+    """The rules to label by, one after the other; `join_levels` joins the label maps of two."""
     if isinstance(background, TwoScores):
         return ConstantScore(background.high), ConstantScore(background.low)
     return (background,)
 
 
 def join_levels(high_HW: UInt8[np.ndarray, "H W"], low_HW: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
-    """The foreground of the high background score, background where both are background, else 255
+    """Foreground of the high background score; background where both label maps have it; else 255
     (irn, step/cam_to_ir_label.py:36-40)."""
     joined_HW = np.where(high_HW == BACKGROUND, np.uint8(IGNORE), high_HW)
     joined_HW[(high_HW == BACKGROUND) & (low_HW == BACKGROUND)] = BACKGROUND
@@ -42,7 +41,7 @@ def join_levels(high_HW: UInt8[np.ndarray, "H W"], low_HW: UInt8[np.ndarray, "H 
 
 
 def hard_labels(rows: PictureMaps, background: BackgroundRule) -> UInt8[np.ndarray, "H W"]:
-    """The label map of the rule alone."""
+    """The label map by the rule alone, without a refiner."""
     if isinstance(background, TwoScores):
         high, low = levels(background)
         return join_levels(hard_labels(rows, high), hard_labels(rows, low))
@@ -56,11 +55,10 @@ def hard_labels(rows: PictureMaps, background: BackgroundRule) -> UInt8[np.ndarr
 
 
 def soft_scores(rows: PictureMaps, background: BackgroundRule) -> Float32[np.ndarray, "labels H W"]:
-    """One score per local label, the background's first, for a refiner that weighs scores. Not for `two`, whose levels
-    have scores of their own.
+    """One score per local label, background first, for refiners that weigh scores. Not for `two`: call it per level.
 
-    No source weighs thresholded rows; this is our own: every map is stretched, linearly on either side, so that its
-    threshold lies at 0.5, and the background has 1 − the highest.
+    Our own, for thresholded rows, which no source weighs: each map is stretched linearly on either side of its
+    threshold so that the threshold maps to 0.5; the background has 1 − the highest.
     """
     background_HW, classes = _score_background(rows, background)
     num_labels = 1 + int(classes.labels_K.max(initial=0))
@@ -72,12 +70,12 @@ def soft_scores(rows: PictureMaps, background: BackgroundRule) -> Float32[np.nda
 
 
 def highest_labels(scores_LHW: Float32[np.ndarray, "labels H W"]) -> UInt8[np.ndarray, "H W"]:
-    """The label map of scores such as `soft_scores` gives, by the same rule as `hard_labels`."""
+    """The label map of the scores of `soft_scores`, by the rule of `hard_labels`."""
     return _highest(scores_LHW[BACKGROUND], scores_LHW[1:], np.arange(1, len(scores_LHW), dtype=np.uint8))
 
 
 def _score_background(rows: PictureMaps, background: BackgroundRule) -> tuple[Float32[np.ndarray, "H W"], PictureMaps]:
-    """The background's score, and the rows of classes on the same scale."""
+    """The background's score, and the class rows on the same scale."""
     if isinstance(background, OwnRow):
         return _own_row(rows)
     rows = _classes_only(rows, background)
@@ -86,7 +84,7 @@ def _score_background(rows: PictureMaps, background: BackgroundRule) -> tuple[Fl
         case ConstantScore(score):
             return np.full(size, score, np.float32), rows
         case PowerOfRest(exponent):
-            # Clipped, because a score above 1 would have no power.
+            # Clipped: above 1 the base would be negative.
             rest_HW = 1 - np.clip(rows.maps_KHW.max(axis=0, initial=0), 0, 1)
             return np.power(rest_HW, np.float32(exponent)), rows
         case RowThresholds():
@@ -101,8 +99,8 @@ def _own_row(rows: PictureMaps) -> tuple[Float32[np.ndarray, "H W"], PictureMaps
     is_background_K = rows.labels_K == BACKGROUND
     if not is_background_K.any():
         raise ConfigError(
-            "the background rule is map, and the maps have no row of class 0; "
-            "choose another rule, for example rows, or maps of a method that predicts background"
+            "background rule map needs a background map, and the maps have no row of class 0; choose another rule, "
+            "such as rows, or maps of a method that predicts background"
         )
     kept = ~is_background_K
     classes = PictureMaps(rows.maps_KHW[kept], rows.thresholds_K[kept], rows.labels_K[kept])
@@ -112,8 +110,8 @@ def _own_row(rows: PictureMaps) -> tuple[Float32[np.ndarray, "H W"], PictureMaps
 def _classes_only(rows: PictureMaps, background: BackgroundRule) -> PictureMaps:
     if (rows.labels_K == BACKGROUND).any():
         raise ConfigError(
-            f"the background rule is {background}, and the maps bring a background of their own (class 0); "
-            "choose the rule map, which reads it"
+            f"background rule {background} ignores the maps' own background (class 0); choose the rule map, which "
+            "reads it"
         )
     return rows
 
@@ -121,7 +119,7 @@ def _classes_only(rows: PictureMaps, background: BackgroundRule) -> PictureMaps:
 def _stretch_maps(
     maps_KHW: Float32[np.ndarray, "K H W"], thresholds_K: Float64[np.ndarray, " K"]
 ) -> Float32[np.ndarray, "K H W"]:
-    """0 to 0, the threshold to 0.5, 1 to 1; a map that leaves this range is stretched from its own ends."""
+    """Maps 0 to 0, the threshold to 0.5 and 1 to 1. A map that leaves [0, 1] is stretched from its own ends."""
     tiny = np.finfo(np.float32).tiny
     stretched_KHW = np.empty_like(maps_KHW)
     for map_HW, threshold, out_HW in zip(maps_KHW, thresholds_K, stretched_KHW, strict=True):

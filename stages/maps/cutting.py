@@ -1,4 +1,4 @@
-"""The maps of a picture at its size, cut at their own thresholds as refine does without a refiner.
+"""Upsamples the maps of a picture and cuts them at their own thresholds, as refine does without a refiner.
 
 Letters: K soft maps of a picture, R C rows and columns of patches, H W its pixels.
 """
@@ -36,7 +36,7 @@ CUT = Field(name="cut", kind="columns", columns=("class", "instance", "threshold
 @dataclass(frozen=True, slots=True)
 class CutMaps:
     label_HW: UInt8[np.ndarray, "H W"]
-    soft_KHW: Float32[np.ndarray, "K H W"] | None  # where each map is known to be of a class
+    soft_KHW: Float32[np.ndarray, "K H W"] | None  # None if the maps have no known class
     map_classes: Sequence[int]
 
 
@@ -65,6 +65,8 @@ def cut_maps(
     label_HW = local.to_class_indices(hard_labels(PictureMaps(maps_KHW, thresholds, local.labels_K), RowThresholds()))
     if any(row["class"] is not None for row in rows):
         return CutMaps(label_HW, maps_KHW, classes)
-    only = list(known.image_labels) if len(known.image_labels) == 1 else [_OBJECT] if not known.num_classes else []
+    only_class = (
+        list(known.image_labels) if len(known.image_labels) == 1 else [_OBJECT] if not known.num_classes else []
+    )
     label_HW = object_labels(label_HW == _OBJECT, known)
-    return CutMaps(label_HW, maps_KHW if only else None, only * len(rows))
+    return CutMaps(label_HW, maps_KHW if only_class else None, only_class * len(rows))

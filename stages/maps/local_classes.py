@@ -1,4 +1,4 @@
-"""The classes of one picture by their place among them, as the background rules count them, and back.
+"""Converts class indices to labels local to one picture, as the background rules use them, and back.
 
 Letters: K rows (soft maps) of the picture, H W pixels.
 """
@@ -14,19 +14,18 @@ from ...manifests.classes import BACKGROUND, IGNORE, MAX_CLASSES
 
 @dataclass(frozen=True, slots=True)
 class LocalClasses:
-    classes: tuple[int, ...]  # in order of their index; the first is label 1
-    labels_K: UInt8[np.ndarray, " K"]  # of the rows; the background's is 0
+    classes: tuple[int, ...]  # ascending; the first has label 1
+    labels_K: UInt8[np.ndarray, " K"]  # one per row; 0 is background
 
     def to_class_indices(self, local_HW: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
-        """A map of local labels with the classes' own indices."""
-        class_of = np.full(256, IGNORE, np.uint8)
-        class_of[: len(self.classes) + 1] = [BACKGROUND, *self.classes]
-        named_HW: UInt8[np.ndarray, "H W"] = class_of[local_HW]
-        return named_HW
+        """The class indices of a map of local labels."""
+        class_table = np.full(256, IGNORE, np.uint8)
+        class_table[: len(self.classes) + 1] = [BACKGROUND, *self.classes]
+        return np.asarray(class_table[local_HW])
 
 
 def local_classes(row_classes: Sequence[int]) -> LocalClasses:
-    """Of rows that have a class each, 0 for the background's own."""
+    """`row_classes` holds the class of each row; 0 is background."""
     assert all(BACKGROUND <= index <= MAX_CLASSES for index in row_classes), row_classes
     classes = sorted(set(row_classes) - {BACKGROUND})
     places = {BACKGROUND: BACKGROUND} | {index: place for place, index in enumerate(classes, start=1)}

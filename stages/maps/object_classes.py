@@ -1,4 +1,4 @@
-"""Which class an object has that was found without one.
+"""Assigns classes to objects that were found without a class.
 
 Letters: H W pixels, K class maps.
 """
@@ -12,26 +12,26 @@ from skimage.measure import label as numbered_segments
 
 from ...manifests.classes import IGNORE
 
-NO_LABEL = "no_label"  # the note of a row of which no class was known to look for
-NO_STRUCTURE = "no_structure"  # of a row whose map has one value
-_ONLY_CLASS = 1  # of a dataset that names none: object
+NO_LABEL = "no_label"  # note of a row without a known class to search for
+NO_STRUCTURE = "no_structure"  # note of a row whose map is constant
+_ONLY_CLASS = 1  # "object", in a dataset without classes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownClasses:
-    """What else is known of the classes of a picture."""
+    """What else is known about the classes of a picture."""
 
     num_classes: int  # of the dataset
     image_labels: Sequence[int]
-    maps_KHW: Float32[np.ndarray, "K H W"] | None = None  # of a method that tells classes apart, at the picture's size
+    maps_KHW: Float32[np.ndarray, "K H W"] | None = None  # of a class-specific method, at picture size
     map_classes: Sequence[int] = ()
 
 
 def object_labels(is_object_HW: Bool[np.ndarray, "H W"], known: KnownClasses) -> UInt8[np.ndarray, "H W"]:
-    """The label map of an object mask: the picture's only class, or 1 where the dataset names no classes, or else for
-    each segment, of pixels that touch by side or corner, the class whose map is highest in it on average.
+    """The label map of an object mask: 1 if the dataset has no classes, or the picture's only class.
 
-    Without maps, and where two classes are equally high, it is 255.
+    With several classes each segment (8-connected pixels) gets the class whose map has the highest mean in it. Without
+    maps, and on a tie, it is 255.
     """
     if known.num_classes == 0:
         return np.where(is_object_HW, np.uint8(_ONLY_CLASS), np.uint8(0))
@@ -46,7 +46,7 @@ def object_labels(is_object_HW: Bool[np.ndarray, "H W"], known: KnownClasses) ->
 def _best_classes(
     segment_HW: np.ndarray, class_maps_KHW: Float32[np.ndarray, "K H W"], map_classes: Sequence[int]
 ) -> UInt8[np.ndarray, " segments"]:
-    """One class per number; number 0 is no segment and has 0. Sums rank as means do: one segment, one area."""
+    """One class per segment number; number 0 is background. Sums rank like means, since a segment has one area."""
     segment_N = segment_HW.ravel()
     sums_KS = np.array([np.bincount(segment_N, weights=map_HW.ravel()) for map_HW in class_maps_KHW])
     best_S = np.asarray(map_classes, np.uint8)[sums_KS.argmax(axis=0)]

@@ -1,4 +1,4 @@
-"""Torch on one thread for a while."""
+"""Limits torch to one thread."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +8,9 @@ import torch
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """For work in blocks of a cache's size: one thread is as fast as reading them, and where other programs run, each
-    block would wait until a second thread has its turn (measured: thirty times as long). And for what would give other
-    bytes with another number of threads; `--workers` is for that."""
+    """For work in cache-sized blocks, where one thread already saturates memory and a second one makes each block wait
+    if other programs run (measured: thirty times as long); and for work whose bytes depend on the number of threads.
+    Use `--workers` for parallelism."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -16,7 +16,7 @@ from .thresholds import otsu
 def row_thresholds(
     rule: ThresholdRule, map_RT: Float32[np.ndarray, "R T"], valid: Bool[np.ndarray, "R T"]
 ) -> tuple[Float32[np.ndarray, " R"], Bool[np.ndarray, " R"]]:
-    """Of maps that are finite; and which of them have one value only."""
+    """The threshold of each finite map, and which maps are constant."""
     match rule:
         case Otsu():
             return otsu(map_RT, valid)

@@ -1,11 +1,11 @@
-"""How a row's threshold is chosen: a number, Otsu's, or the kept mass. What a user writes, and nothing heavy."""
+"""Threshold rules as users write them: a number, otsu, or kept-mass. Imports nothing heavy."""
 
 from dataclasses import dataclass
 
 from ...manifests.errors import ConfigError
 
 THRESHOLD_FORMS = "otsu, a number from 0 to 1, or kept-mass:SHARE"
-PAPER_WEIGHTS = "dino_deitsmall8_300ep_pretrain"  # the name of DINO's file that CST's threshold belongs to
+PAPER_WEIGHTS = "dino_deitsmall8_300ep_pretrain"  # DINO's file that CST's threshold was chosen for
 _KEPT = "kept-mass:"
 
 
@@ -36,7 +36,7 @@ PAPER_THRESHOLD = Constant(0.4)
 
 
 def parse_threshold(text: str) -> ThresholdRule:
-    """The rule that a user wrote; `str` of a rule is such a text. Numbers have six digits, as the text has."""
+    """The inverse of `str(rule)`. Numbers are rounded to six digits, as in the text."""
     if text == "otsu":
         return Otsu()
     try:
@@ -45,7 +45,7 @@ def parse_threshold(text: str) -> ThresholdRule:
         value = -1.0
     is_kept = text.startswith(_KEPT)
     if not 0 <= value <= 1 or (is_kept and not value):
-        raise ConfigError(f"threshold is {text!r} and must be {THRESHOLD_FORMS} with a share above 0")
+        raise ConfigError(f"threshold {text!r} is not a rule; choose {THRESHOLD_FORMS} with a share above 0")
     return KeptMass(value) if is_kept else Constant(value)
 
 

@@ -1,4 +1,4 @@
-"""A soft map of a view's patches at the size of the picture in it.
+"""Upsamples soft maps from a view's patches to the picture's pixels.
 
 Letters: R C rows and columns of patches, I J pixels of the picture.
 """
@@ -16,15 +16,15 @@ def upsample_maps(
     patch: tuple[int, int],
     align_corners: bool,
 ) -> Float32[np.ndarray, "*maps I J"]:
-    """Bilinear, to `size` (I, J) of the picture that lies in the box of the view. Leading axes share a picture.
+    """Bilinear, to `size` (I, J) of the picture that fills the box of the view. Leading axes share a picture.
 
-    Not aligned: a patch's value stands at its centre, and each pixel takes the value at the place of its own centre in
-    the view. Aligned, as CST upsamples: the values of the first and last patch stand at the centres of the view's first
-    and last pixel, those between at equal steps, and the first and last pixel of the picture are those of the box. Over
-    the whole view both are torch's interpolate; what a smaller box means where corners are aligned is this project's.
+    Not aligned: a patch's value is at its centre, and a pixel is sampled at its own centre in the view. Aligned, as in
+    CST: the first and last patch are at the centres of the view's first and last pixel, the others at equal steps
+    between, and the picture's first and last pixel are those of the box. For a box that fills the view both equal
+    torch's interpolate; aligned corners in a smaller box are this project's definition.
 
-    Beyond the outermost valid patches their values go on: patches that are not valid have no share in any pixel. No
-    pixel leaves the range of the valid patches' values, by rounding either.
+    Invalid patches contribute to no pixel: the outermost valid values continue to the border. No pixel leaves the range
+    of the valid values, not even by rounding.
     """
     grid = (maps.shape[-2], maps.shape[-1])
     assert 0 <= box[0] < box[2] <= grid[0] * patch[0], f"rows {box[0]} to {box[2]} are not in the view"
@@ -40,7 +40,7 @@ def upsample_maps(
 
 
 def span(is_valid: Bool[np.ndarray, " patches"]) -> slice:
-    """From the first valid to the last."""
+    """From the first valid patch to the last."""
     places = np.flatnonzero(is_valid)
     return slice(int(places[0]), int(places[-1]) + 1)
 
@@ -48,7 +48,7 @@ def span(is_valid: Bool[np.ndarray, " patches"]) -> slice:
 def _weights(
     num_pixels: int, inside: tuple[int, int], patch_px: int, num_patches: int, valid: slice, align_corners: bool
 ) -> Float32[np.ndarray, "pixels patches"]:
-    """How each pixel along one axis is made of the valid patches."""
+    """The weights of the valid patches in each pixel along one axis."""
     start, stop = inside
     pixels = np.arange(num_pixels)
     if align_corners:

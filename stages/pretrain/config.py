@@ -1,5 +1,5 @@
-"""What `pretrain` asks for. The defaults are MC-SSL's (main_MCSSL.py), the closest public code of MaskCluster's
-authors; the paper's own values were not to be found."""
+"""Options of `pretrain`. The defaults are MC-SSL's (main_MCSSL.py), the closest public code by MaskCluster's authors;
+the paper's own values are not published."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +9,7 @@ from ...manifests.errors import ConfigError
 from ..choices import DEVICE_HELP, SEED_HELP
 from ..command import IMAGES, Command, Role
 
-MOST_WARMUP = 10  # epochs: MC-SSL's, of 800; of fewer than 100 epochs a tenth
+MOST_WARMUP = 10  # epochs: MC-SSL's, of 800; a tenth below 100 epochs
 LOSSES = ("cls", "patch", "reconstruction", "contrastive")
 Avoidance = Literal["centering", "sinkhorn", "me-max", "sinkhorn+me-max"]
 
@@ -35,8 +35,8 @@ def parse_losses(text: str) -> LossWeights:
             weight = -1.0
         if name not in LOSSES or name in weights or not 0 <= weight < float("inf"):
             raise ConfigError(
-                f"losses are {text!r}, and must be names of {', '.join(LOSSES)}, each once and with a weight from 0, "
-                "as in cls,patch:0.5"
+                f"{text!r} is not a list of losses; choose among {', '.join(LOSSES)}, each once and with a weight of "
+                "at least 0, such as cls,patch:0.5"
             )
         weights[name] = weight
     kept = tuple((name, weights[name]) for name in LOSSES if weights.get(name))
@@ -66,7 +66,7 @@ class PretrainConfig:
     hidden: int = option(2048, "Width of the heads.", at_least=1)
     epochs: int = option(100, "Epochs.", at_least=1)
     warmup: int = option(None, f"Warm-up epochs; a tenth of all, at most {MOST_WARMUP}, by default.", at_least=0)
-    # Of a batch of one nothing could be replaced by parts of another.
+    # Masking replaces parts by those of another picture in the batch.
     batch: int = option(64, "Pictures in a step.", at_least=2)
     learning_rate: float = option(5e-4, "Learning rate for a batch of 256.", above=0, below=float("inf"))
     momentum: float = option(0.996, "Momentum of the teacher, which rises to 1.", at_least=0, at_most=1)
@@ -81,23 +81,23 @@ class PretrainConfig:
             object.__setattr__(self, "warmup", min(MOST_WARMUP, self.epochs // 10))
         if self.warmup and self.warmup >= self.epochs:
             raise ConfigError(
-                f"warmup is {self.warmup} and there are {self.epochs} epochs: the learning rate would never fall; "
-                "choose fewer epochs of warm-up"
+                f"--warmup {self.warmup} leaves none of the --epochs {self.epochs} for the learning rate to fall; "
+                "choose fewer warm-up epochs"
             )
 
     @property
     def weights(self) -> dict[str, float]:
-        """Loss → weight, of those that are learned from."""
+        """Loss → weight."""
         return dict(self.losses.weights)
 
     @property
     def clustering_losses(self) -> tuple[str, ...]:
-        """The tokens whose clusters are learned."""
+        """The losses that learn clusters."""
         return tuple(name for name in ("cls", "patch") if name in self.weights)
 
     @property
     def smaller_views(self) -> int:
-        """Only the class token's clusters look at them."""
+        """Number of local views; only the cls loss uses them."""
         return self.local_views if "cls" in self.weights else 0
 
 

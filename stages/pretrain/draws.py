@@ -1,7 +1,5 @@
-"""Random numbers for whole batches, from one generator each.
-
-They are drawn on the generator's device and then moved, so that a generator of the CPU gives a GPU the same numbers.
-"""
+"""Random numbers for whole batches from one generator. They are drawn on its device and then moved, so that a CPU
+generator gives a GPU the same numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,37 +14,37 @@ from ..learning.processes import WHOLE, BatchSlice
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """A generator, and which rows of a batch its numbers are for: they are drawn for the whole batch, so that what a
-    row gets does not depend on which process has it."""
+    """A generator, and the rows of a batch to keep numbers for. Numbers are drawn for the whole batch, so that a row's
+    numbers do not depend on the process that has it."""
 
     generator: torch.Generator
     part: BatchSlice = WHOLE
 
 
 def draws_at(seed: int, *place: int, part: BatchSlice = WHOLE) -> Draws:
-    """For one place of a run, such as a step: the same numbers whenever the run comes there.
+    """A generator for one place of a run, such as a step, independent of what came before.
 
-    The places are mixed before seeding, because torch's generator of the CPU reads the low 32 bits of a seed only.
+    Seed and place are mixed, because torch's CPU generator reads only the low 32 bits of a seed.
     """
     mixed = np.random.SeedSequence(seed, spawn_key=place).generate_state(1)
     return Draws(torch.Generator().manual_seed(int(mixed[0])), part)
 
 
 def draw_shares(draws: Draws, shape: Sequence[int], device: torch.device, rows: int = 0) -> Float32[Tensor, "..."]:
-    """Each from [0, 1). The axis of this number is that of the batch's rows."""
+    """Uniform in [0, 1). `rows` is the batch axis."""
     whole = [size * draws.part.count if axis == rows else size for axis, size in enumerate(shape)]
     drawn = torch.rand(*whole, generator=draws.generator, device=draws.generator.device)
     return draws.part.take(drawn, rows).to(device)
 
 
 def draw_noise(draws: Draws, like: Float32[Tensor, "B *N"]) -> Float32[Tensor, "B *N"]:
-    """Normal, of mean 0 and deviation 1."""
+    """Standard normal numbers."""
     shape = (len(like) * draws.part.count, *like.shape[1:])
     return draws.part.take(torch.randn(shape, generator=draws.generator, device=draws.generator.device)).to(like)
 
 
 def draw_order(draws: Draws, count: int) -> list[int]:
-    """Of so many things, the same for all rows."""
+    """A permutation of `count` items, the same for all rows."""
     return torch.randperm(count, generator=draws.generator, device=draws.generator.device).tolist()
 
 
@@ -57,10 +55,10 @@ def draw_uniform(
 
 
 def draw_bernoulli(draws: Draws, shape: Sequence[int], probability: float, device: torch.device) -> Bool[Tensor, "..."]:
-    """Each true with this probability; always at 1 and never at 0."""
+    """True with this probability; always at 1 and never at 0."""
     return draw_shares(draws, shape, device) < probability
 
 
 def whole_below(share: Float32[Tensor, "*shape"], limit: Int64[Tensor, "..."] | int) -> Int64[Tensor, "*shape"]:
-    """A share of [0, 1) as one of 0, 1 … limit − 1."""
+    """Maps a share in [0, 1) to an integer from 0 to limit − 1."""
     return (share * limit).long()

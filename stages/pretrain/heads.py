@@ -1,9 +1,9 @@
-"""The heads that a student and its teacher have while they are pretrained, and lose afterwards.
+"""The heads of student and teacher during pretraining; the checkpoint does not keep them.
 
 Letters: B pictures, M class token and patches, T patches, D width of a token, E width before the prototypes,
 K clusters, R C rows and columns of patches, p pixels of a patch.
 
-Source: MC-SSL, vision_transformer.py:248-317. First weights come from torch's own generator.
+Source: MC-SSL, vision_transformer.py:248-317. Initial weights come from torch's global generator.
 """
 
 from itertools import pairwise
@@ -15,10 +15,10 @@ from torch.nn.functional import linear, normalize
 
 
 class Prototypes(nn.Module):
-    """One direction per cluster; of length 1, whatever the parameter's own.
+    """One direction per cluster, normalised to length 1.
 
-    It is weight norm without bias whose g is 1 and never trained (DINO, vision_transformer.py DINOHead), with nothing
-    frozen among the parameters.
+    Equals weight norm without bias and with g fixed at 1 (DINO, vision_transformer.py DINOHead), without a frozen
+    parameter.
     """
 
     def __init__(self, width: int, num_clusters: int) -> None:
@@ -26,13 +26,13 @@ class Prototypes(nn.Module):
         self.directions = nn.Parameter(nn.Linear(width, num_clusters, bias=False).weight.detach())
 
     def forward(self, features: Float[Tensor, "*N E"]) -> Float[Tensor, "*N K"]:
-        with torch.autocast(features.device.type, enabled=False):  # a cosine of 8 bits over 0.04 is no logit
+        with torch.autocast(features.device.type, enabled=False):  # bfloat16 is too coarse for a cosine divided by 0.04
             return linear(features.float(), normalize(self.directions, dim=-1))
 
 
 class ProjectionHead(nn.Module):
-    """Logits of clusters, each the cosine of a token and a prototype. One MLP serves class token and patches, which
-    have prototypes of their own."""
+    """Cluster logits, the cosines of tokens and prototypes. Class token and patches share an MLP and have separate
+    prototypes."""
 
     def __init__(self, width: int, num_clusters: int, hidden: int = 2048, bottleneck: int = 256) -> None:
         super().__init__()
@@ -41,14 +41,14 @@ class ProjectionHead(nn.Module):
         self.patch_prototypes = Prototypes(bottleneck, num_clusters)
 
     def forward(self, tokens: Float[Tensor, "B M D"]) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B T K"]]:
-        """Of the class token, which is the first, and of the patches after it; of local views give the first alone."""
+        """Logits of the class token (first) and of the patches after it. For local views, pass the class token only."""
         features_BME = normalize(self.mlp(tokens), dim=-1)
         return self.cls_prototypes(features_BME[:, 0]), self.patch_prototypes(features_BME[:, 1:])
 
 
 class ReconstructionHead(nn.Module):
-    """Pixels of each patch. As a linear layer it is the published transposed convolution whose kernel and stride are
-    the patch, but with a bias per pixel rather than per channel."""
+    """Predicts the pixels of each patch: the published transposed convolution (kernel and stride of one patch) as a
+    linear layer, with a bias per pixel instead of per channel."""
 
     def __init__(self, width: int, patch_px: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class ReconstructionHead(nn.Module):
 
 
 def _mlp(*widths: int) -> nn.Sequential:
-    """Linear layers with GELU between them; weights begin normal with deviation 0.02, biases at 0."""
+    """Linear layers with GELU between them, initialised normally with deviation 0.02 and biases of 0."""
     layers: list[nn.Module] = []
     for width, following in pairwise(widths):
         layer = nn.Linear(width, following)

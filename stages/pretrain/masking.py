@@ -1,11 +1,11 @@
-"""Group masking: rectangles of a picture are dropped, or replaced by those of another picture, until an area is gone.
+"""Group masking: drops rectangles of a picture, or replaces them by another picture's, until an area is covered.
 
 Letters: B pictures, H W pixels, R C cells of the alignment along rows and columns, c words of 64 of them, T patches row
 by row, G rectangles.
 
 Source: GMML (Sara-Ahmed/GMML, datasets/datasets_utils.py:120-165), with MC-SSL's defaults (main_MCSSL.py:36-41,
-datasets_utils.py:130-175). Our own, where the published code does otherwise by an off-by-one or by chance: a rectangle
-may begin at the last aligned position too, and no picture is replaced by itself.
+datasets_utils.py:130-175). Unlike the published code, a rectangle may begin at the last aligned position, and no
+picture is replaced by itself.
 """
 
 from dataclasses import dataclass
@@ -20,20 +20,20 @@ from ...manifests.errors import ConfigError
 from ..learning.processes import exchange_rows, gather_all
 from .draws import Draws, draw_bernoulli, draw_noise, draw_shares, whole_below
 
-_AT_ONCE = 8  # rectangles drawn between two questions to all processes whether every picture has had enough
+_AT_ONCE = 8  # rectangles drawn before the processes check whether every picture is done
 CPU = torch.device("cpu")
-_MOST = 0.9  # of a picture: more is not reached in good time, since few rectangles lie over the upper left corner
+_MOST = 0.9  # share of a picture; more takes too long, since few rectangles cover the upper left corner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Masking:
-    """The area is drawn from [min(½, largest), largest] for each picture, so that MC-SSL's are always ½ and 0.3."""
+    """Each picture's area is drawn from [min(½, largest), largest], so that MC-SSL's values give exactly ½ and 0.3."""
 
     largest_dropped: float = 0.5  # share of a picture; GMML has 0.75
     largest_replaced: float = 0.3
-    replaced: float = 0.5  # probability that a picture has parts of another instead of dropped ones; 0 for GMML
-    fill: Literal["zeros", "noise"] = "zeros"  # of dropped parts: 0, the mean colour, or normal noise (GMML)
-    align_px: int = 1  # corners of rectangles lie on multiples of it; the patch size masks whole patches
+    replaced: float = 0.5  # probability that parts are replaced instead of dropped; GMML has 0
+    fill: Literal["zeros", "noise"] = "zeros"  # for dropped parts: 0 (the mean colour), or normal noise (GMML)
+    align_px: int = 1  # alignment of corners; the patch size masks whole patches
     longest_side: float = 0.3  # of the picture's side
 
     def __post_init__(self) -> None:
@@ -42,8 +42,8 @@ class Masking:
                 raise ConfigError(f"{name} is {getattr(self, name)}; choose a value from 0 to {limit}")
         if self.align_px < 1 or not 0 < self.longest_side <= 1:
             raise ConfigError(
-                f"align_px is {self.align_px} and longest_side {self.longest_side}; choose one or more pixels, and a "
-                "share above 0, at most 1"
+                f"align_px is {self.align_px} and longest_side {self.longest_side}; choose at least 1 pixel, and a "
+                "share above 0 and at most 1"
             )
 
 
@@ -55,12 +55,12 @@ class Corrupted:
 
 
 def corrupt_pictures(pictures: Float[Tensor, "B 3 H W"], masking: Masking, patch_px: int, draws: Draws) -> Corrupted:
-    """Normalised pictures with parts dropped or replaced; the given ones stay as they are."""
+    """Drops or replaces parts of normalised pictures; the input stays unchanged."""
     batch, _, height, width = pictures.shape
     for step in (patch_px, masking.align_px):
         if height % step or width % step:
-            raise ConfigError(f"pictures of {height}x{width} are not whole steps of {step} pixels; choose another size")
-    whole, part = Draws(draws.generator), draws.part  # what others have replaced is asked for, too
+            raise ConfigError(f"picture size {height}x{width} is not a multiple of {step} pixels; choose another size")
+    whole, part = Draws(draws.generator), draws.part  # this process must know what the others need
     is_replaced = draw_bernoulli(whole, (batch * part.count,), masking.replaced, CPU)
     largest_B = torch.where(part.take(is_replaced), masking.largest_replaced, masking.largest_dropped)
     share_B = largest_B + (largest_B.clamp_max(0.5) - largest_B) * draw_shares(draws, (batch,), CPU)
@@ -71,26 +71,28 @@ def corrupt_pictures(pictures: Float[Tensor, "B 3 H W"], masking: Masking, patch
         corrupted = pictures.masked_fill(is_corrupted_BHW[:, None], 0)
     if masking.replaced > 0:
         others = _draw_other_pictures(len(is_replaced), whole)
-        wanted = [of[some] for of, some in zip(others.chunk(part.count), is_replaced.chunk(part.count), strict=True)]
+        wanted = [
+            rows[mask] for rows, mask in zip(others.chunk(part.count), is_replaced.chunk(part.count), strict=True)
+        ]
         rows = part.take(is_replaced).nonzero()[:, 0].to(pictures.device)
-        come = exchange_rows(pictures, wanted, part)
-        corrupted[rows] = torch.where(is_corrupted_BHW[rows][:, None], come, pictures[rows])
+        replacements = exchange_rows(pictures, wanted, part)
+        corrupted[rows] = torch.where(is_corrupted_BHW[rows][:, None], replacements, pictures[rows])
     return Corrupted(corrupted, is_corrupted_BHW, patch_mask(is_corrupted_BHW, patch_px))
 
 
 def group_mask(
     share: Float32[Tensor, " B"], size: tuple[int, int], masking: Masking, draws: Draws
 ) -> Bool[Tensor, "B H W"]:
-    """Rectangles over each picture until their union is at least this share of it; the last one may lead beyond.
+    """Draws rectangles until their union covers at least this share of each picture.
 
-    On the CPU, with a bit per cell: so counting what is covered costs little, and no device is waited for.
+    Runs on the CPU with one bit per cell, so that counting is cheap and no device is waited for.
     """
     align, batch = masking.align_px, len(share)
     rows, columns = size[0] // align, size[1] // align
     row_R, column_C = np.arange(rows), np.arange(-(-columns // 64) * 64)
     covered_BRc = np.zeros((batch, rows, len(column_C) // 64), np.uint64)
     wanted_B, count_B = (share * (rows * columns)).numpy(), np.zeros(batch, np.int64)
-    while bool(gather_all(torch.tensor(bool((count_B < wanted_B).any()))).any()):  # so that draws stay in step
+    while bool(gather_all(torch.tensor(bool((count_B < wanted_B).any()))).any()):  # keeps the draws in step
         top_BG, bottom_BG = _draw_sides(size[0], batch, masking, draws)
         left_BG, right_BG = _draw_sides(size[1], batch, masking, draws)
         is_row_BGR = (row_R >= top_BG[..., None]) & (row_R < bottom_BG[..., None])
@@ -105,8 +107,8 @@ def group_mask(
 
 
 def patch_mask(is_corrupted: Bool[Tensor, "B H W"], patch_px: int) -> Bool[Tensor, "B T"]:
-    """A patch counts as masked when more than half of its pixels are corrupted. Unaligned masks cut through patches;
-    MC-SSL needs no such rule, since its loss is over all patches."""
+    """A patch is masked if more than half of its pixels are corrupted: unaligned masks cut through patches. MC-SSL
+    needs no such rule, since its loss covers all patches."""
     batch, height, width = is_corrupted.shape
     pixels = is_corrupted.view(batch, height // patch_px, patch_px, width // patch_px, patch_px)
     corrupted_BRC = pixels.sum(dim=(2, 4))
@@ -116,22 +118,22 @@ def patch_mask(is_corrupted: Bool[Tensor, "B H W"], patch_px: int) -> Bool[Tenso
 def _draw_sides(
     length_px: int, batch: int, masking: Masking, draws: Draws
 ) -> tuple[Int64[np.ndarray, "B G"], Int64[np.ndarray, "B G"]]:
-    """First cell and the one after the last, along one axis. A side is drawn in pixels, then rounded to the alignment,
-    so that of the snapped sides the shortest and the longest are the rarer ones, as published."""
+    """First cell and the one after the last, along one axis. Sides are drawn in pixels, then rounded to the alignment,
+    so that the shortest and longest are rarer, as published."""
     align = masking.align_px
     longest_px = max(align, int(masking.longest_side * length_px))
     length_BG, start_BG = draw_shares(draws, (2, batch, _AT_ONCE), CPU, rows=1)
     side_BG = align + whole_below(length_BG, longest_px - align + 1)
     first_BG = whole_below(start_BG, length_px // align)
-    stop_BG = first_BG + (side_BG + align // 2) // align  # what lies beyond the border covers nothing
+    stop_BG = first_BG + (side_BG + align // 2) // align  # cells beyond the border do not count
     return first_BG.numpy(), stop_BG.numpy()
 
 
 def _draw_other_pictures(batch: int, draws: Draws) -> Int64[Tensor, " B"]:
-    """For each picture another one of the batch, all equally likely."""
+    """For each picture, a different one of the batch, uniformly."""
     if batch < 2:
         raise ConfigError(
-            "a batch of one picture has no other to replace parts with; choose replaced=0 or a larger one"
+            "a batch of one picture has no other to replace parts with; choose replaced=0 or a larger batch"
         )
     step_B = 1 + whole_below(draw_shares(draws, (batch,), CPU), batch - 1)
     return (torch.arange(batch) + step_B) % batch

@@ -1,4 +1,4 @@
-"""A backbone with the heads that it learns by; the student's, and the teacher's that follows it.
+"""The network of student and teacher: a backbone with pretraining heads.
 
 Letters: B pictures, or views of them, M class token and patches, T patches, D width of a token.
 """
@@ -20,10 +20,8 @@ from .heads import ProjectionHead, ReconstructionHead
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What a network is made of."""
-
     backbone: str  # timm's name
-    size_px: int  # of the larger views, whose positions it learns
+    size_px: int  # of the global views, whose positions are learned
     num_clusters: int
     hidden: int
     drop_path: float
@@ -39,13 +37,13 @@ class Network(nn.Module):
         self.reconstruction = ReconstructionHead(width, self.patch_px)
 
     def tokens(self, pictures: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B M D"]:
-        """The class token and the patches, after the last norm; registers left out."""
+        """The class token and the patches after the last norm, without registers."""
         tokens = self.backbone.forward_features(pictures)
         return torch.cat([tokens[:, :1], tokens[:, self.backbone.num_prefix_tokens :]], dim=1)
 
 
 def make_backbone(shape: Shape) -> Any:
-    """With first weights from torch's own generator, and for views of any size."""
+    """A backbone for views of any size, initialised from torch's global generator."""
     try:
         model: Any = timm.create_model(
             shape.backbone,
@@ -56,8 +54,8 @@ def make_backbone(shape: Shape) -> Any:
         )
     except TypeError as error:
         raise ConfigError(
-            f"backbone {shape.backbone} takes no pictures of several sizes, which pretraining needs ({error}); choose "
-            "a plain vision transformer such as vit_small_patch16_224"
+            f"backbone {shape.backbone} does not take pictures of several sizes, which pretraining needs ({error}); "
+            "choose a plain vision transformer such as vit_small_patch16_224"
         ) from error
     if not getattr(model, "num_prefix_tokens", 0) or getattr(model, "cls_token", None) is None:
         raise ConfigError(
@@ -66,14 +64,15 @@ def make_backbone(shape: Shape) -> Any:
         )
     if isinstance(model.norm, nn.Identity):
         raise ConfigError(
-            f"backbone {shape.backbone} has no norm after its last block, and extract would give tokens that nothing "
-            "was learned with; choose another, such as vit_small_patch16_224"
+            f"backbone {shape.backbone} has no norm after its last block, so extract could not give the tokens that "
+            "were trained; choose another, such as vit_small_patch16_224"
         )
     return model
 
 
 class PartOfDropPath(DropPath):
-    """timm's, drawn for the whole batch. Its rows are of this process's part: a view of each picture, then the next."""
+    """timm's DropPath, drawn for the whole batch. Rows are one view of each picture of this process, then the next
+    view."""
 
     def __init__(self, rate: float, part: BatchSlice, pictures: int) -> None:
         super().__init__(rate)
@@ -89,28 +88,27 @@ class PartOfDropPath(DropPath):
 
 
 def replace_drop_paths(backbone: nn.Module, part: BatchSlice, pictures: int) -> None:
-    """Of a process that has so many pictures of each batch."""
+    """`pictures`: how many of each batch this process has."""
     for name, module in list(backbone.named_modules()):
         if isinstance(module, DropPath):
             backbone.set_submodule(name, PartOfDropPath(module.drop_prob, part, pictures))
 
 
 def copy_as_teacher(student: Network) -> Network:
-    """The same weights, never trained; paths are not dropped in it."""
+    """A frozen copy in evaluation mode."""
     return copy.deepcopy(student).eval().requires_grad_(False)
 
 
 @torch.no_grad()
 def update_moving_average(teacher: Network, student: Network, momentum: float) -> None:
-    """An exponential moving average of parameters."""
     for slow, fast in zip(teacher.parameters(), student.parameters(), strict=True):
         slow.lerp_(fast, 1 - momentum)
 
 
 def parameter_groups(student: Network, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; biases, norms and other vectors do not (DINO, utils.py get_params_groups)."""
-    parameters = [each for each in student.parameters() if each.requires_grad]
+    """Weight decay for matrices only, not for biases, norms and other vectors (DINO, utils.py get_params_groups)."""
+    parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
     return [
-        {"params": [each for each in parameters if each.ndim > 1], "weight_decay": weight_decay},
-        {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": 0.0},
+        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
     ]

@@ -1,9 +1,9 @@
-"""The losses of pretraining. Each is one number; MC-SSL adds the first three with weight 1 (main_MCSSL.py:254).
+"""The pretraining losses, each a scalar. MC-SSL adds the first three with weight 1 (main_MCSSL.py:254).
 
 Letters: G global views, V student views, B pictures, T patches, K clusters, E width of an embedding, H W pixels.
 
-A mean is over the pictures of this process. Processes have equally many, so that gradients averaged over them are those
-of all pictures together; where that takes what the others have, `gather` gives it (see `processes`).
+Means are over the pictures of this process. All processes have equally many, so that averaged gradients are those of
+the whole batch. `gather` collects tensors of the other processes (see `processes`).
 """
 
 from typing import Literal
@@ -23,15 +23,15 @@ Scalar = Float32[Tensor, ""]
 def cls_loss(
     targets: Float[Tensor, "G B K"], student_logits: Float[Tensor, "V B K"], student_temperature: float = 0.1
 ) -> Scalar:
-    """Every view of the student against the teacher's of every other, averaged over the pairs.
+    """Cross-entropy of every student view against every other teacher view, averaged over pairs.
 
-    The first G views are the crops that the teacher saw, in its order; no view is asked for its own (DINO; MC-SSL,
-    losses.py:36-45). One view alone has no pair.
+    The first G student views are the teacher's crops in the same order; pairs of the same crop are left out (DINO;
+    MC-SSL, losses.py:36-45).
     """
     pairs = [(g, v) for g in range(len(targets)) for v in range(len(student_logits)) if g != v]
     assert pairs, "a teacher's and a student's view of the same crop make no pair"
-    of_pairs = [cross_entropy(targets[g], student_logits[v], student_temperature).mean() for g, v in pairs]
-    return torch.stack(of_pairs).mean()
+    pair_losses = [cross_entropy(targets[g], student_logits[v], student_temperature).mean() for g, v in pairs]
+    return torch.stack(pair_losses).mean()
 
 
 def patch_loss(
@@ -40,17 +40,17 @@ def patch_loss(
     student_temperature: float = 0.1,
     is_counted: Bool[Tensor, "B T"] | None = None,
 ) -> Scalar:
-    """The student's patches of corrupted crops against the teacher's of the same crops when they were clean: all of
-    them (MC-SSL, losses.py:49-59), or those counted, such as the masked ones (iBOT, main_ibot.py iBOTLoss).
+    """The student's patches of corrupted crops against the teacher's patches of the clean crops: all of them (MC-SSL,
+    losses.py:49-59), or those in `is_counted`, such as the masked ones (iBOT, main_ibot.py iBOTLoss).
 
-    As in iBOT a picture is the mean over its counted patches, so that pictures weigh alike: where many patches are
-    masked, each weighs less. A picture without any gives 0 and is still among those averaged.
+    As in iBOT, counted patches are averaged per picture first, so that pictures have equal weight. A picture without
+    counted patches adds a 0 to the mean.
     """
-    of_patch_BT = cross_entropy(targets, student_logits, student_temperature)
+    loss_BT = cross_entropy(targets, student_logits, student_temperature)
     if is_counted is None:
-        return of_patch_BT.mean()
-    of_picture_B = of_patch_BT.where(is_counted, 0).sum(dim=1) / is_counted.sum(dim=1).clamp_min(1)
-    return of_picture_B.mean()
+        return loss_BT.mean()
+    loss_B = loss_BT.where(is_counted, 0).sum(dim=1) / is_counted.sum(dim=1).clamp_min(1)
+    return loss_B.mean()
 
 
 def reconstruction_loss(
@@ -60,12 +60,12 @@ def reconstruction_loss(
     kind: Literal["mse", "l1"] = "mse",
     gather: Gather = gather_all,
 ) -> Scalar:
-    """Over corrupted pixels alone, each of the whole batch with the same weight; 0 where there are none. MSE is
-    MC-SSL's (main_MCSSL.py:243-244), L1 is GMML's and SiT's."""
+    """The mean error over the corrupted pixels of the whole batch; 0 if there are none. MSE is MC-SSL's
+    (main_MCSSL.py:243-244), L1 is GMML's and SiT's."""
     difference = reconstructed.float() - clean.detach().float()
-    of_pixel = difference.square() if kind == "mse" else difference.abs()
+    error = difference.square() if kind == "mse" else difference.abs()
     counts_P = gather(3 * is_corrupted.sum())
-    return of_pixel.where(is_corrupted[:, None], 0).sum() * len(counts_P) / counts_P.sum().clamp_min(1)
+    return error.where(is_corrupted[:, None], 0).sum() * len(counts_P) / counts_P.sum().clamp_min(1)
 
 
 def contrastive_loss(
@@ -75,14 +75,14 @@ def contrastive_loss(
     gather: Gather = gather_all,
     part: BatchSlice = WHOLE,
 ) -> Scalar:
-    """Each student's embedding is to find the teacher's of the same picture's other view among those of the whole
-    batch, not of one process's part as published.
+    """Each student embedding should match the teacher's embedding of the picture's other view among the whole batch;
+    the published code compares within one process.
 
-    Embeddings are normalised here. Cross-entropy of the cosines over the temperature, times twice the temperature so
-    that the size of gradients depends on it little; both directions added (SiT as published with GMML, class SimCLR).
+    Normalises embeddings, then adds the cross-entropies of cosine / temperature of both directions, times twice the
+    temperature so that the gradient scale depends little on it (SiT as published with GMML, class SimCLR).
     """
     other_2BE = gather(normalize(teacher.detach().float(), dim=-1).flip(0)).transpose(0, 1).flatten(1, 2)
-    with torch.autocast(student.device.type, enabled=False):  # as of prototypes
+    with torch.autocast(student.device.type, enabled=False):  # as for prototypes
         logits_2BB = normalize(student.float(), dim=-1) @ other_2BE.mT / temperature
     own_B = part.take(torch.arange(other_2BE.shape[1], device=student.device))
     first, second = (functional.cross_entropy(logits_BB, own_B) for logits_BB in logits_2BB)

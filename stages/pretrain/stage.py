@@ -1,4 +1,4 @@
-"""Self-supervised pretraining of a vision transformer on stored pictures: masked image modelling, clustering, contrast.
+"""Self-supervised pretraining of a vision transformer: masked image modelling, clustering, contrast.
 
 Letters: N pictures, B of a batch.
 """
@@ -53,11 +53,12 @@ def compute(config: PretrainConfig, inputs: Inputs, underway: Underway) -> Findi
 
     def watch(step: int) -> Mapping[str, Any]:
         values = measure_teacher(teaching, pixels, watched, facts.mean, facts.std)
-        sentence = collapse_warning(config, values)
-        if sentence:
-            underway.log({"event": "collapse", "step": step, "warning": sentence})
-            underway.say(f"after step {step}, {sentence}")
-        return {**values, **({"warning": sentence} if sentence else {})}
+        warning = collapse_warning(config, values)
+        if not warning:
+            return values
+        underway.log({"event": "collapse", "step": step, "warning": warning})
+        underway.say(f"after step {step}, {warning}")
+        return {**values, "warning": warning}
 
     lesson = make_lesson(config, teaching, course, batches(config, pixels, positions, epoch_steps), watch)
     lines = train(lesson, course, underway)
@@ -65,9 +66,9 @@ def compute(config: PretrainConfig, inputs: Inputs, underway: Underway) -> Findi
     state = {name: value.cpu().contiguous() for name, value in teaching.teacher.backbone.state_dict().items()}
     return Findings(
         files={
-            WEIGHTS: save(state, {"licence": config.licence}),  # what whoever trained them says
+            WEIGHTS: save(state, {"licence": config.licence}),
             METRICS: "".join(line + "\n" for line in lines).encode(),
-            SEEN: training_ids_json([], [], [], []),  # labels are looked at, and nothing is chosen by them
+            SEEN: training_ids_json([], [], [], []),  # labels are used for metrics only
         },
         facts={"kind": "backbone", "backbone": config.backbone, "pictures": len(positions), "steps": course.steps},
         warnings=[last["warning"]] if "warning" in last else [],
@@ -75,55 +76,56 @@ def compute(config: PretrainConfig, inputs: Inputs, underway: Underway) -> Findi
 
 
 def refuse_unworkable_settings(config: PretrainConfig, pixels: Pixels, count: int) -> None:
-    """Before anything is computed, in the words of the options."""
+    """Checks the options against the input before anything is computed."""
     patch_rows, patch_columns = backbone_facts(config.backbone, config.global_size, config.global_size).patch
     rows_px, columns_px = pixels.size
     if rows_px != columns_px:
         raise ConfigError(
-            f"{pixels.artifact.place} holds pictures of {rows_px}x{columns_px} and square ones are wanted; make them "
-            f"with `maskmill pixels --image-size {min(rows_px, columns_px)}`"
+            f"{pixels.artifact.place} holds pictures of {rows_px}x{columns_px}, expected square ones; make them with "
+            f"`maskmill pixels --image-size {min(rows_px, columns_px)}`"
         )
     if patch_rows != patch_columns:
-        raise ConfigError(f"backbone {config.backbone} has patches of {patch_rows}x{patch_columns}; choose square ones")
+        raise ConfigError(
+            f"--backbone {config.backbone} has patches of {patch_rows}x{patch_columns}; choose one with square patches"
+        )
     if config.smaller_views and config.local_size % patch_rows:
         raise ConfigError(
-            f"--local-size is {config.local_size} and the patches of {config.backbone} are of {patch_rows} pixels; "
-            f"choose a multiple of {patch_rows}"
+            f"--local-size {config.local_size} is not a multiple of {config.backbone}'s patch size; choose a multiple "
+            f"of {patch_rows}"
         )
     if config.align and config.global_size % config.align:
         raise ConfigError(
-            f"--align is {config.align} and views are of {config.global_size} pixels; choose one that divides them, "
-            "or 0 for the patch"
+            f"--align {config.align} does not divide --global-size {config.global_size}; choose a divisor, or 0 for "
+            "the patch size"
         )
-    sizes = {
-        "--global-size": config.global_size,
-        **({"--local-size": config.local_size} if config.smaller_views else {}),
-    }
-    for option, size in sizes.items():
-        if size > rows_px:
+    for option, size, is_used in (
+        ("--global-size", config.global_size, True),
+        ("--local-size", config.local_size, config.smaller_views > 0),
+    ):
+        if is_used and size > rows_px:
             raise ConfigError(
-                f"{option} is {size} and the pictures of {pixels.artifact.place} are of {rows_px} pixels; choose a "
+                f"{option} {size} exceeds the {rows_px} pixels of the pictures in {pixels.artifact.place}; choose a "
                 f"smaller view, or make larger pictures with `maskmill pixels --image-size {size}`"
             )
     if config.batch % num_processes():
         raise ConfigError(
-            f"--batch is {config.batch} and torchrun started {num_processes()} processes, of which each has the same "
-            f"number of pictures; choose a multiple of {num_processes()}"
+            f"--batch {config.batch} does not divide evenly over the {num_processes()} processes of torchrun; choose a "
+            f"multiple of {num_processes()}"
         )
     if num_processes() > 1 and config.device.startswith("cuda:"):
         raise ConfigError(
-            f"--device is {config.device} and torchrun started {num_processes()} processes; choose cuda, of which each "
-            "process takes one"
+            f"--device {config.device} is one device, and torchrun started {num_processes()} processes; choose cuda, "
+            "so that each process takes its own"
         )
     if count < config.batch:
         raise ConfigError(
-            f"{pixels.artifact.place} holds {count} whole pictures and a batch is {config.batch}; choose a smaller "
-            "--batch, or index more"
+            f"{pixels.artifact.place} holds {count} usable pictures, fewer than --batch {config.batch}; choose a "
+            "smaller --batch, or index more pictures"
         )
 
 
 def make_teaching(config: PretrainConfig, mean: Any, std: Any, epoch_steps: int) -> Teaching:
-    """Touches no random numbers of the caller's."""
+    """Leaves torch's global random state unchanged."""
     shape = Shape(
         backbone=config.backbone,
         size_px=config.global_size,
@@ -155,7 +157,7 @@ def make_lesson(
         modules={"student": teaching.student, "teacher": teaching.teacher, "centres": teaching.centres},
         optimiser=torch.optim.AdamW(parameter_groups(teaching.student, WEIGHT_DECAY[0])),
         batch=batch,
-        losses=lambda step, found: teaching.losses(step, found.tensors["pictures"].to(device, non_blocking=True)),
+        losses=lambda step, loaded: teaching.losses(step, loaded.tensors["pictures"].to(device, non_blocking=True)),
         after=lambda step: teaching.update_teacher(momentum.at(step)),
         watch=watch,
         learning_rate=Schedule(
@@ -174,8 +176,8 @@ def make_lesson(
 def batches(
     config: PretrainConfig, pixels: Pixels, positions: Int64[np.ndarray, " N"], epoch_steps: int
 ) -> Callable[[int], Batch]:
-    """Every picture once in an epoch, in an order of its own, but for those that fill no batch; of each batch this
-    process's part."""
+    """This process's slice of each batch. An epoch has its own order, and drops the pictures that do not fill a
+    batch."""
     part = own_batch_slice()
 
     @lru_cache(maxsize=2)
@@ -185,7 +187,9 @@ def batches(
     def batch(step: int) -> Batch:
         epoch, place = divmod(step, epoch_steps)
         drawn = order(epoch)[place * config.batch : (place + 1) * config.batch]
-        chosen = np.split(np.sort(positions[drawn]), part.count)[part.index]  # neighbours are read together
+        chosen = np.split(np.sort(positions[drawn]), part.count)[
+            part.index
+        ]  # sorted, so that neighbours are read together
         pictures = torch.from_numpy(pixels.at(chosen)).permute(0, 3, 1, 2).contiguous()
         return Batch(len(chosen), {"pictures": pictures}, lambda: pixels.ids_at(chosen))
 

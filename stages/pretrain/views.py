@@ -1,13 +1,13 @@
-"""Several random views of each picture: crops of two sizes, flipped and with other colours, made on the device.
+"""Random views of pictures, made on the device: crops of two sizes, flips and colour distortions.
 
 Letters: B pictures, S pixels of a side as stored, O pixels of a side of a view, A tries.
 
-A picture is resampled by two matrices of its own, one per axis, that hold Pillow's antialiased bicubic weights of its
-crop: so a batch of different crops is two products, and each view what cropping and resizing that picture alone gives,
-to rounding. grid_sample would not antialias where a crop shrinks.
+Each picture is resampled by one matrix per axis with Pillow's antialiased bicubic weights of its crop. So a batch of
+different crops takes two products, and equals cropping and resizing each picture, up to rounding. grid_sample does not
+antialias.
 
-Sources: crops as torchvision's RandomResizedCrop; the order of steps, sizes and strengths as DINO's and MC-SSL's
-(datasets_utils.py:152-196). Their colour jitter shuffles its four steps per picture, here per batch.
+Sources: crops as in torchvision's RandomResizedCrop; order of steps, sizes and strengths as in DINO and MC-SSL
+(datasets_utils.py:152-196). Their colour jitter shuffles its four steps per picture, this one per batch.
 """
 
 import math
@@ -33,7 +33,7 @@ from .colours import (
 )
 from .draws import Draws, draw_bernoulli, draw_order, draw_shares, draw_uniform, whole_below
 
-_TRIES = 10  # torchvision's, before it takes the whole picture
+_TRIES = 10  # as in torchvision, before the fallback to the largest central crop
 Range = tuple[float, float]
 RowIndices = Int64[Tensor, " rows"]
 CPU = torch.device("cpu")
@@ -41,14 +41,14 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strengths:
-    """How one view is made. Fields without a unit are probabilities."""
+    """The parameters of one view. Fields without a comment or unit are probabilities."""
 
     size_px: int
     scale: Range  # the crop's share of the picture's area
     ratio: Range = (3 / 4, 4 / 3)  # the crop's width over its height
     flipped: float = 0.5
     jittered: float = 0.8
-    brightness: float = 0.4  # factors are drawn from 1 − x to 1 + x
+    brightness: float = 0.4  # factors from 1 − x to 1 + x, as for contrast and saturation
     contrast: float = 0.4
     saturation: float = 0.2
     hue: float = 0.1  # share of the colour circle, either way
@@ -63,13 +63,12 @@ class Strengths:
                 raise ConfigError(f"{name} is {getattr(self, name)}; choose a value from 0 to 1")
         if not 0 < self.scale[0] <= self.scale[1] <= 1 or not 0 < self.ratio[0] <= self.ratio[1]:
             raise ConfigError(
-                f"scale is {self.scale} and ratio {self.ratio}; choose a lower and an upper value above 0, of scale at "
-                "most 1"
+                f"scale is {self.scale} and ratio {self.ratio}; choose rising values above 0, and at most 1 for scale"
             )
         if self.size_px < 1 or not 0 <= self.hue <= 0.5 or not 0 <= self.sigma_px[0] <= self.sigma_px[1]:
             raise ConfigError(
-                f"size_px is {self.size_px}, hue {self.hue} and sigma_px {self.sigma_px}; choose one or more pixels, "
-                "from 0 to 0.5, and a lower and an upper value from 0"
+                f"size_px is {self.size_px}, hue {self.hue} and sigma_px {self.sigma_px}; choose size_px from 1, hue "
+                "from 0 to 0.5, and rising values from 0 for sigma_px"
             )
 
 
@@ -85,7 +84,7 @@ def draw_views(
     std: Colour,
     draws: Draws,
 ) -> list[Float32[Tensor, "B 3 _ _"]]:
-    """A view of the whole batch for each of the strengths, normalised; a function of the state of the draws alone."""
+    """One normalised view of the batch per entry of `strengths`; depends only on the state of `draws`."""
     shift, width = (torch.tensor(values, device=pictures.device).view(3, 1, 1) for values in (mean, std))
     values = pictures.float().div_(255)
     return [_augment_pictures(values, kind, draws).sub_(shift).div_(width) for kind in strengths]
@@ -103,22 +102,25 @@ def _augment_pictures(
     device = pictures.device
     box_B4 = draw_boxes(batch, side, kind, draws, device)
     is_flipped_B = draw_bernoulli(draws, (batch,), kind.flipped, CPU)
-    of_rows = resampling_weights(box_B4[:, 0], box_B4[:, 2], side, kind.size_px)
-    of_columns = resampling_weights(box_B4[:, 1], box_B4[:, 3], side, kind.size_px)
-    _change_rows(of_columns, is_flipped_B, lambda some, _: some.flip(1))
-    view = apply_axis_weights(pictures, of_rows, of_columns).clamp_(0, 1)  # bicubic overshoots
+    row_weights = resampling_weights(box_B4[:, 0], box_B4[:, 2], side, kind.size_px)
+    column_weights = resampling_weights(box_B4[:, 1], box_B4[:, 3], side, kind.size_px)
+    _change_rows(column_weights, is_flipped_B, lambda chosen, _: chosen.flip(1))
+    view = apply_axis_weights(pictures, row_weights, column_weights).clamp_(0, 1)  # bicubic overshoots
     _jitter_colours(view, kind, draws)
-    _change_rows(view, draw_bernoulli(draws, (batch,), kind.grey, CPU), lambda some, _: grey(some).expand_as(some))
+    _change_rows(
+        view, draw_bernoulli(draws, (batch,), kind.grey, CPU), lambda chosen, _: grey(chosen).expand_as(chosen)
+    )
     sigma_B = draw_uniform(draws, (batch,), *kind.sigma_px, device)
     is_blurred_B = draw_bernoulli(draws, (batch,), kind.blurred, CPU)
-    _change_rows(view, is_blurred_B, lambda some, rows: blur_pictures(some, sigma_B[rows]).clamp_(0, 1))
-    _change_rows(view, draw_bernoulli(draws, (batch,), kind.solarised, CPU), lambda some, _: solarise_pictures(some))
+    _change_rows(view, is_blurred_B, lambda chosen, rows: blur_pictures(chosen, sigma_B[rows]).clamp_(0, 1))
+    is_solarised_B = draw_bernoulli(draws, (batch,), kind.solarised, CPU)
+    _change_rows(view, is_solarised_B, lambda chosen, _: solarise_pictures(chosen))
     return view
 
 
 def draw_boxes(batch: int, side: int, kind: Strengths, draws: Draws, device: torch.device) -> Int64[Tensor, "B 4"]:
-    """Top, left, rows and columns of a crop per picture, whole pixels: the first of ten tries that lies within the
-    picture, or else the largest in the middle whose ratio is allowed."""
+    """Top, left, rows and columns of a crop per picture, in pixels: the first of ten tries that fits in the picture, or
+    else the largest central crop of an allowed ratio."""
     area_BA = side**2 * draw_uniform(draws, (batch, _TRIES), *kind.scale, device)
     narrowest, widest = map(math.log, kind.ratio)
     ratio_BA = draw_uniform(draws, (batch, _TRIES), narrowest, widest, device).exp()
@@ -136,8 +138,8 @@ def draw_boxes(batch: int, side: int, kind: Strengths, draws: Draws, device: tor
 def resampling_weights(
     start: Int64[Tensor, " B"], length: Int64[Tensor, " B"], side: int, size_px: int
 ) -> Float32[Tensor, "B O S"]:
-    """Weights of a side's pixels in each of the `size_px` that start … start + length become: the bicubic filter
-    (a = −½), widened where a crop shrinks, over pixels of the crop alone."""
+    """The weights of a side's pixels in each of the `size_px` output pixels of the crop from start to start + length:
+    the bicubic filter (a = −½), widened if the crop shrinks, over pixels of the crop only."""
     shrink_B = length / size_px
     centre_BO = (torch.arange(size_px, device=start.device) + 0.5) * shrink_B[:, None]
     at_BS = torch.arange(side, device=start.device) - start[:, None]
@@ -148,8 +150,8 @@ def resampling_weights(
 
 
 def _bicubic(distance: Tensor) -> Tensor:
-    """Keys' filter with a = −½, as Pillow and torch's antialiased resizing have it."""
-    x = distance.abs().clamp_max_(2)  # where it is 0, and stays so
+    """Keys' filter with a = −½, as in Pillow and torch's antialiased resizing."""
+    x = distance.abs().clamp_max_(2)  # the filter is 0 from 2 on
     near = (1.5 * x).sub_(2.5).mul_(x).mul_(x).add_(1)
     far = (-0.5 * x).add_(2.5).mul_(x).sub_(4).mul_(x).add_(2)
     is_near = (x < 1).float()
@@ -170,17 +172,16 @@ def _jitter_colours(view: PictureBatch, kind: Strengths, draws: Draws) -> None:
         step, middle, reach = steps[number]
         drawn.append((step, draw_uniform(draws, (batch,), middle - reach, middle + reach, device), reach))
 
-    def distort_colours(some: PictureBatch, rows: RowIndices) -> PictureBatch:
+    def distort_colours(chosen: PictureBatch, rows: RowIndices) -> PictureBatch:
         for step, strength_B, reach in drawn:
-            some = step(some, strength_B[rows]) if reach > 0 else some
-        return some
+            chosen = step(chosen, strength_B[rows]) if reach > 0 else chosen
+        return chosen
 
     _change_rows(view, is_jittered_B, distort_colours)
 
 
 def _change_rows(values: Tensor, is_chosen: Bool[Tensor, " B"], change: Callable[[Tensor, RowIndices], Tensor]) -> None:
-    """Changes the rows that were chosen, and computes nothing of the others. The choice is known to the CPU, so no
-    device is waited for."""
+    """Changes only the chosen rows. The choice is on the CPU, so no device is waited for."""
     rows = is_chosen.nonzero()[:, 0].to(values.device)
     if len(rows):
         values[rows] = change(values[rows], rows)

@@ -1,1 +1,1 @@
-"""What label maps are worth against ground truth, how sure that is, and what a blind guess would have got."""
+"""Scores of label maps against ground truth, their confidence intervals, and baselines that see no picture."""

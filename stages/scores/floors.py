@@ -1,12 +1,11 @@
-"""What guesses score that look at no picture, painted with the image's own label: the whole picture, and an ellipse.
+"""Baselines that see no picture and paint the image's label over the whole picture or over an ellipse.
 
 Letters: H W pixels, G cells along each side of a picture in normalised coordinates, N images, M ellipses tried,
 U groups of images.
 
-The rules are this project's own. The best fixed ellipse is fitted by leaving a class out: an image painted with class c
-gets the ellipse that does best on the images that have no c. So nothing of the judged class is used. Where no image is
-without c (a single class), images are halved by the hash of their id, and each half has the other's ellipse; where that
-half is empty too, nothing is left to fit on and the ellipse is the whole picture.
+The rules are this project's own. The ellipse is fitted with leave-one-class-out: an image painted with class c gets the
+ellipse that scores best on images without c. If every image has c, images are split in two halves by the hash of their
+id, and each half gets the other's ellipse. If that half is empty, the ellipse is the whole picture.
 """
 
 import hashlib
@@ -21,7 +20,7 @@ from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from ...manifests.classes import BACKGROUND, IGNORE
 
 GRID = 64  # cells along a side
-ImagePositions = tuple[int, ...]  # positions of images
+ImagePositions = tuple[int, ...]
 _CENTRES = tuple(0.3 + 0.1 * step for step in range(5))
 _RADII = tuple(0.1 + 0.05 * step for step in range(14))  # up to 0.75, which covers a picture from its centre
 
@@ -36,26 +35,26 @@ class Ellipse:
     column_radius: float
 
 
-WHOLE = Ellipse(0.5, 0.5, 0.75, 0.75)  # every pixel: the floor called all-foreground
+WHOLE = Ellipse(0.5, 0.5, 0.75, 0.75)  # every pixel: the all-foreground baseline
 
 
 def labels_to_paint(labels: Sequence[Collection[int]]) -> list[int]:
-    """The one label that each image is painted with: its own, or of several the one that most images have.
+    """The label each image is painted with: its most common one over all images, the lowest on a tie.
 
-    Of equally common ones the lowest; an image without labels stays background. Of several labels the others are missed
-    by any floor: where that matters, scores without classes (`as_foreground`) are the fair ones.
+    An image without labels stays background. An image's other labels are missed by every baseline; class-agnostic
+    scores (`as_foreground`) avoid that.
     """
     common = Counter(label for own in labels for label in set(own))
     return [max(own, key=lambda label: (common[label], -label)) if own else BACKGROUND for own in labels]
 
 
 def paint_ellipse(size: tuple[int, int], label: int, ellipse: Ellipse = WHOLE) -> UInt8[np.ndarray, "H W"]:
-    """A label map of (height, width) pixels; a pixel belongs to the ellipse if its centre does."""
+    """A label map of (height, width) pixels. A pixel belongs to the ellipse if its centre does."""
     return np.where(_inside(size, ellipse), label, BACKGROUND).astype(np.uint8)
 
 
 def cell_counts(truth_HW: UInt8[np.ndarray, "H W"]) -> Float32[np.ndarray, "2 G G"]:
-    """Pixels of any class, and pixels that are not 255, in each cell that the picture is divided into."""
+    """Foreground pixels, and pixels that are not 255, in each cell of the picture."""
     height, width = truth_HW.shape
     row_cells, column_cells = _cells_of(height), _cells_of(width)
     cell_HW = row_cells[:, None] * GRID + column_cells[None, :]
@@ -67,25 +66,25 @@ def cell_counts(truth_HW: UInt8[np.ndarray, "H W"]) -> Float32[np.ndarray, "2 G 
 def fit_ellipses(
     ids: Sequence[str], labels: Sequence[Collection[int]], cells: Float32[np.ndarray, "N 2 G G"]
 ) -> list[Ellipse]:
-    """The ellipse of each image, fitted on images that have nothing of the class it is painted with.
+    """The ellipse of each image, fitted on images without the class that it is painted with.
 
-    `labels` name every class of an image's truth, `cells` are its `cell_counts`. The best ellipse has the highest IoU
-    with foreground of any class, averaged over the labels that images are painted with, so that classes weigh alike.
+    `labels` holds all classes of each image's truth, `cells` its `cell_counts`. The best ellipse has the highest IoU
+    with foreground, averaged over painted labels, so that classes have equal weight.
     """
     painted_N = np.array(labels_to_paint(labels), np.int64)
-    judged = list(_folds(ids, labels, painted_N))
-    best = _best_ellipses([_group_by_label(used_N, painted_N) for _, used_N in judged], cells)
-    found = [WHOLE] * len(ids)
-    for (judged_N, _), ellipse in zip(judged, best, strict=True):
+    folds = list(_folds(ids, labels, painted_N))
+    best = _best_ellipses([_group_by_label(fitted_N, painted_N) for _, fitted_N in folds], cells)
+    ellipses = [WHOLE] * len(ids)
+    for (judged_N, _), ellipse in zip(folds, best, strict=True):
         for row in np.flatnonzero(judged_N):
-            found[row] = ellipse
-    return found
+            ellipses[row] = ellipse
+    return ellipses
 
 
 def _folds(
     ids: Sequence[str], labels: Sequence[Collection[int]], painted_N: Int64[np.ndarray, " N"]
 ) -> Iterator[tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " N"]]]:
-    """Which images are judged with one ellipse, and which it is fitted on."""
+    """The images that share one ellipse, and the images it is fitted on."""
     half_N = np.array([hashlib.sha256(image_id.encode()).digest()[0] % 2 for image_id in ids], np.int64)
     for label in np.unique(painted_N[painted_N != BACKGROUND]):
         judged_N = painted_N == label
@@ -102,7 +101,7 @@ def _group_by_label(used_N: Bool[np.ndarray, " N"], painted_N: Int64[np.ndarray,
 
 
 def _best_ellipses(fits: Sequence[Sequence[ImagePositions]], cells: Float32[np.ndarray, "N 2 G G"]) -> list[Ellipse]:
-    """Per fit the first of the best by mean IoU over its groups of images; a group in several fits is summed once."""
+    """Per fit, the first ellipse of highest mean IoU over its groups of images. Each distinct group is summed once."""
     flat = cells.reshape(len(cells), 2, GRID * GRID)
     sums = {rows: flat[list(rows)].sum(axis=0, dtype=np.float64) for fit in fits for rows in fit}
     position = {rows: at for at, rows in enumerate(rows for rows, sum_ in sums.items() if sum_[0].any())}
@@ -115,18 +114,18 @@ def _best_ellipses(fits: Sequence[Sequence[ImagePositions]], cells: Float32[np.n
 
 
 def _iou_of_candidates(sums_U2G: Float64[np.ndarray, "U 2 cells"]) -> Float64[np.ndarray, "M U"]:
-    """Sums of whole numbers below 2⁵³: exact, so that no number of threads changes which is best."""
+    """Exact, since sums are integers below 2⁵³; so the best ellipse does not depend on the number of threads."""
     foreground_U = sums_U2G[:, 0].sum(axis=1)
-    found = []
+    ious = []
     for ellipses in _candidates():
         masks = np.stack([_inside((GRID, GRID), ellipse).ravel() for ellipse in ellipses]).astype(np.float64)
         both = masks @ sums_U2G[:, 0].T
-        found.append(both / (masks @ sums_U2G[:, 1].T + foreground_U - both))
-    return np.concatenate(found)
+        ious.append(both / (masks @ sums_U2G[:, 1].T + foreground_U - both))
+    return np.concatenate(ious)
 
 
 def _candidates() -> Iterator[list[Ellipse]]:
-    """Those of one centre at a time."""
+    """The candidates, one centre at a time."""
     for row, column in product(_CENTRES, _CENTRES):
         yield [Ellipse(row, column, *radii) for radii in product(_RADII, _RADII)]
 

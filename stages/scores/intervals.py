@@ -1,10 +1,10 @@
-"""How sure a score is: percentile bootstrap over images.
+"""Confidence intervals of scores by percentile bootstrap over images.
 
 Letters: N images, M columns that are summed over images, R resamples drawn at a time, K classes.
 
-A resample draws as many images as there are, with replacement, and computes the statistic anew from its sums. Efron &
-Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. Images are sorted by their columns before any is drawn,
-so the interval depends on the set of images and the seed, never on the order in which they were read.
+A resample draws as many images as there are, with replacement, and recomputes the statistic from its sums (Efron &
+Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). Images are sorted by their columns first, so that the
+interval does not depend on the order in which they were read.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,22 +15,22 @@ from jaxtyping import Float64, Int64
 
 from .iou import Counts, nan_to_none, stack_counts
 
-_DRAWN_AT_A_TIME = 50  # weights of 100,000 images stay below 50 MB
+_DRAWN_AT_A_TIME = 50  # keeps the weights of 100,000 images below 50 MB
 
 Statistic = Callable[[Float64[np.ndarray, "R M"]], Float64[np.ndarray, " R"]]
-BootstrapGroup = tuple[Float64[np.ndarray, "_ _"], Statistic]  # columns "N M" of its own N images and M columns
+BootstrapGroup = tuple[Float64[np.ndarray, "_ _"], Statistic]  # columns "N M" of the group, and their statistic
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """None where the statistic is not defined: on all the images, or on no resample at all."""
+    """`estimate` is None if undefined on all images, `low` and `high` if undefined on every resample."""
 
     estimate: float | None
     low: float | None
     high: float | None
     level: float
     num_resamples: int
-    num_undefined: int  # resamples that are left out, since the statistic is NaN on them
+    num_undefined: int  # resamples left out because their statistic is NaN
 
     def as_json(self) -> dict[str, float | None]:
         return {"estimate": self.estimate, "low": self.low, "high": self.high, "level": self.level}
@@ -44,9 +44,9 @@ def bootstrap(
     num_resamples: int = 1000,
     level: float = 0.95,
 ) -> Interval:
-    """The interval of a function of sums over images, NaN where it is not defined.
+    """The interval of a statistic of sums over images, which is NaN where undefined.
 
-    The difference of two methods on the same images is such a function too, of both methods' columns side by side.
+    For the difference of two methods on the same images, put the columns of both side by side.
     """
     assert 0 < level < 1, level
     assert num_resamples >= 1, num_resamples
@@ -64,15 +64,15 @@ def bootstrap_mean(
     num_resamples: int = 1000,
     level: float = 0.95,
 ) -> Interval:
-    """The interval of the mean of several groups' statistics, such as the folds of a benchmark. Images are drawn within
-    their group; where one group's statistic is not defined, neither is the mean."""
-    assert groups, "there is no mean of nothing"
+    """The interval of the mean over groups, such as the folds of a benchmark. Images are drawn within their group. The
+    mean is undefined if one group's statistic is."""
+    assert groups, "a mean needs at least one group"
     if not all(columns_NM.size for columns_NM, _ in groups):
         return Interval(None, None, None, level, num_resamples, num_resamples)
     generator = np.random.default_rng(seed)
-    found = [_resample_statistic(columns_NM, statistic, generator, num_resamples) for columns_NM, statistic in groups]
-    values = np.mean([values for _, values in found], axis=0)
-    return _interval(float(np.mean([estimate for estimate, _ in found])), values, level)
+    results = [_resample_statistic(columns_NM, statistic, generator, num_resamples) for columns_NM, statistic in groups]
+    values = np.mean([values for _, values in results], axis=0)
+    return _interval(float(np.mean([estimate for estimate, _ in results])), values, level)
 
 
 def counts_interval(
@@ -84,18 +84,17 @@ def counts_interval(
     level: float = 0.95,
 ) -> Interval:
     """The interval of a score of stacked images, such as `partial(mean_iou, with_background=True)`."""
-    columns_NM, of_sums = count_columns(images, statistic)
-    return bootstrap(columns_NM, of_sums, seed=seed, num_resamples=num_resamples, level=level)
+    return bootstrap(*count_columns(images, statistic), seed=seed, num_resamples=num_resamples, level=level)
 
 
 def count_columns(
     images: Counts, statistic: Callable[[Counts], Float64[np.ndarray, "*sets"]]
 ) -> tuple[Float64[np.ndarray, "N M"], Statistic]:
-    """A score of stacked images as `bootstrap` and `bootstrap_mean` take it."""
+    """A score of stacked images in the form that `bootstrap` and `bootstrap_mean` take."""
     pixels_NK3: Int64[np.ndarray, "N K 3"] = images.pixels
 
     def of_sums(sums_RM: Float64[np.ndarray, "R M"]) -> Float64[np.ndarray, " R"]:
-        # Sums of whole numbers are exact up to 2⁵³ pixels.
+        # The sums are exact up to 2⁵³ pixels.
         return statistic(Counts(images.classes, sums_RM.astype(np.int64).reshape(-1, *pixels_NK3.shape[1:])))
 
     return pixels_NK3.reshape(len(pixels_NK3), pixels_NK3.shape[1] * 3).astype(np.float64), of_sums
@@ -115,7 +114,7 @@ def _resample_statistic(
 
 def _interval(estimate: float, values: Float64[np.ndarray, " resamples"], level: float) -> Interval:
     known = values[~np.isnan(values)]
-    low, high = _interval_ends(known, level)
+    low, high = (None, None) if not len(known) else np.quantile(known, [(1 - level) / 2, (1 + level) / 2]).tolist()
     return Interval(nan_to_none(estimate), low, high, level, len(values), len(values) - len(known))
 
 
@@ -128,27 +127,20 @@ def difference_interval(
     num_resamples: int = 1000,
     level: float = 0.95,
 ) -> Interval:
-    """The interval of after − before, of the same images in the same order: both are drawn together."""
+    """The interval of after − before on the same images in the same order, which are drawn in pairs."""
     both = stack_counts([*before, *after])
     columns_NM = both.pixels.reshape(len(both.pixels), -1).astype(np.float64)
     columns_NM = np.concatenate([columns_NM[: len(before)], columns_NM[len(before) :]], axis=1)
 
     def of_sums(sums_RM: Float64[np.ndarray, "R M"]) -> Float64[np.ndarray, " R"]:
         pixels = sums_RM.astype(np.int64).reshape(len(sums_RM), 2, -1, 3)
-        found_R2 = statistic(Counts(both.classes, pixels))
-        return found_R2[:, 1] - found_R2[:, 0]
+        scores_R2 = statistic(Counts(both.classes, pixels))
+        return scores_R2[:, 1] - scores_R2[:, 0]
 
     return bootstrap(columns_NM, of_sums, seed=seed, num_resamples=num_resamples, level=level)
 
 
 def _weights(generator: np.random.Generator, num_resamples: int, num_images: int) -> Float64[np.ndarray, "R N"]:
-    """How often each image is drawn: multinomial, as counts of uniform indices, which is faster for many images."""
+    """Draw counts per image: multinomial, as counts of uniform indices, which is faster for many images."""
     drawn_RN = generator.integers(num_images, size=(num_resamples, num_images))
     return np.stack([np.bincount(row, minlength=num_images) for row in drawn_RN]).astype(np.float64)
-
-
-def _interval_ends(values: Float64[np.ndarray, " R"], level: float) -> tuple[float | None, float | None]:
-    if not len(values):
-        return None, None
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

@@ -1,11 +1,11 @@
-"""Intersection over union of label maps, from the pixels that each image adds to each class.
+"""Intersection over union of label maps, from pixel counts per image and class.
 
-Letters: H W pixels, K classes that occur (ascending, background among them), sets the images, resamples or thresholds
+Letters: H W pixels, K classes that occur (ascending, including background), sets the images, resamples or thresholds
 counted side by side, T P classes of truth and of prediction.
 
-The mean is the field's (the `nanmean` of ToCo's and WeakTr's evaluation): pixels are summed over all images first, and
-a class counts that occurs in truth or in a prediction, so that a class predicted where there is none adds a zero.
-Truth that is 255 is excluded everywhere.
+The mean is the usual one (the `nanmean` of ToCo's and WeakTr's evaluation): pixels are summed over all images first,
+and a class counts if it occurs in truth or in a prediction, so that a class predicted without truth adds a zero. Truth
+of 255 is always excluded.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,22 +17,22 @@ from jaxtyping import Float64, Int64, UInt8
 
 from ...manifests.classes import BACKGROUND, IGNORE
 
-# A prediction of 255: "error" leaves the pixel to the truth, where nobody finds it; "excluded" takes it from both
-# sides, as ToCo's pseudo_scores does.
+# A predicted 255: "error" counts the pixel as a false negative of its true class; "excluded" drops it from truth too,
+# as ToCo's pseudo_scores does.
 Undecided = Literal["error", "excluded"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Counts:
-    """Pixels per class: of one image or a sum ("K 3"), or of several ("N K 3")."""
+    """Pixels per class: of one image or a sum ("K 3"), or of several images ("N K 3")."""
 
     classes: UInt8[np.ndarray, " K"]
-    pixels: Int64[np.ndarray, "*sets K 3"]  # in both, predicted, true
+    pixels: Int64[np.ndarray, "*sets K 3"]  # intersection, predicted, true
 
 
 @dataclass(frozen=True, slots=True)
 class ClassScores:
-    """None where the class is nowhere to divide by: not in truth (recall), not predicted (precision), neither (IoU)."""
+    """None where the denominator is 0: not in truth (recall), not predicted (precision), neither (IoU)."""
 
     label: int
     iou: float | None
@@ -50,7 +50,7 @@ class IouScores:
 def pixel_counts(
     truth_HW: UInt8[np.ndarray, "H W"], predicted_HW: UInt8[np.ndarray, "H W"], undecided: Undecided = "error"
 ) -> Counts:
-    """What one image adds to each class that occurs in it."""
+    """The pixel counts of one image."""
     assert truth_HW.shape == predicted_HW.shape, f"{predicted_HW.shape} judged by {truth_HW.shape}"
     pairs = truth_HW.astype(np.intp) * 256 + predicted_HW
     joint_TP = np.bincount(pairs.ravel(), minlength=256 * 256).reshape(256, 256)[:IGNORE]
@@ -61,18 +61,18 @@ def pixel_counts(
 
 
 def as_foreground(label_HW: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
-    """Every class as class 1, for scores that do not ask which class it is; 255 stays."""
+    """Every class as class 1, for class-agnostic scores; 255 stays."""
     table = np.ones(256, np.uint8)
     table[BACKGROUND], table[IGNORE] = BACKGROUND, IGNORE
     return table[label_HW]
 
 
 def sum_counts(counts: Iterable[Counts]) -> Counts:
-    """The sum over images. Of images with several sets, each set is summed by itself."""
+    """The sum over images, set by set."""
     total = np.zeros((IGNORE, 3), np.int64)
-    for one in counts:
-        added = np.zeros((*one.pixels.shape[:-2], IGNORE, 3), np.int64)
-        added[..., one.classes, :] = one.pixels
+    for image in counts:
+        added = np.zeros((*image.pixels.shape[:-2], IGNORE, 3), np.int64)
+        added[..., image.classes, :] = image.pixels
         total = total + added
     return _drop_absent_classes(total)
 
@@ -80,13 +80,13 @@ def sum_counts(counts: Iterable[Counts]) -> Counts:
 def stack_counts(counts: Sequence[Counts]) -> Counts:
     """Images side by side ("N K 3"), over the classes that occur in any of them."""
     occurs = np.zeros(IGNORE, bool)
-    for one in counts:
-        occurs[one.classes] = True
+    for image in counts:
+        occurs[image.classes] = True
     classes = np.flatnonzero(occurs).astype(np.uint8)
     position = np.cumsum(occurs) - 1
     pixels_NK3 = np.zeros((len(counts), len(classes), 3), np.int64)
-    for row_K3, one in zip(pixels_NK3, counts, strict=True):
-        row_K3[position[one.classes]] = one.pixels
+    for row_K3, image in zip(pixels_NK3, counts, strict=True):
+        row_K3[position[image.classes]] = image.pixels
     return Counts(classes, pixels_NK3)
 
 
@@ -97,29 +97,29 @@ def class_iou(pixels: Int64[np.ndarray, "*sets K 3"]) -> Float64[np.ndarray, "*s
 
 
 def class_precision(pixels: Int64[np.ndarray, "*sets K 3"]) -> Float64[np.ndarray, "*sets K"]:
-    """NaN where a class is predicted nowhere."""
+    """NaN where a class is never predicted."""
     return _share(pixels[..., 0], pixels[..., 1])
 
 
 def class_recall(pixels: Int64[np.ndarray, "*sets K 3"]) -> Float64[np.ndarray, "*sets K"]:
-    """NaN where a class is nowhere in the truth."""
+    """NaN where a class is not in the truth."""
     return _share(pixels[..., 0], pixels[..., 2])
 
 
 def mean_iou(counts: Counts, with_background: bool) -> Float64[np.ndarray, "*sets"]:
-    """Of each set, the mean over the classes that occur in it; NaN where none does."""
+    """The mean over the classes that occur in each set; NaN without any."""
     used = slice(None) if with_background else counts.classes != BACKGROUND
     return mean_of_known(class_iou(counts.pixels[..., used, :]))
 
 
 def mean_of_known(values: Float64[np.ndarray, "*sets K"]) -> Float64[np.ndarray, "*sets"]:
-    """The mean without NaN; of nothing it is NaN."""
+    """The mean without NaN; NaN if there are no other values."""
     is_known = ~np.isnan(values)
     return _share(np.asarray(np.where(is_known, values, 0).sum(axis=-1)), np.asarray(is_known.sum(axis=-1)))
 
 
 def iou_scores(counts: Counts) -> IouScores:
-    """Of one image or of a sum."""
+    """The scores of one image or of a sum."""
     columns = (class_iou(counts.pixels), class_precision(counts.pixels), class_recall(counts.pixels))
     rows = zip(counts.classes, *columns, strict=True)
     return IouScores(

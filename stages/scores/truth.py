@@ -17,11 +17,11 @@ from ...manifests.pictures.palette import decode_label_map
 
 class GroundTruth:
     def __init__(self, images: Artifact, option: str = "--against") -> None:
-        """`option`: by which the command is given the images."""
+        """`option`: the command's option for the images."""
         if "mask" not in images.plan.fields:
             raise InputError(
-                f"{images.place} holds no masks; index the pictures with their masks (`maskmill index folder --masks "
-                f"DIR` and the like) and pass those as {option}"
+                f"{images.place} holds no masks; index the pictures with masks, such as with `maskmill index folder "
+                f"--masks DIR`, and pass the result as {option}"
             )
         self._images = images
         rows = images.rows(["id", "labels", "mask_sha256"]).to_pylist()
@@ -30,23 +30,23 @@ class GroundTruth:
 
     @property
     def ids(self) -> Collection[str]:
-        """Of the pictures that have a mask."""
+        """The ids of the pictures that have a mask."""
         return self._positions.keys()
 
     def __len__(self) -> int:
         return len(self._positions)
 
     def get(self, identifier: str) -> UInt8[np.ndarray, "H W"] | None:
-        """None where the picture has no mask."""
+        """None if the picture has no mask."""
         if identifier not in self._positions:
             return None
         (png,) = self._images.cells("mask", [self._positions[identifier]])
         return None if png is None else decode_label_map(png)
 
     def mask(self, identifier: str) -> UInt8[np.ndarray, "H W"]:
-        found = self.get(identifier)
-        assert found is not None, identifier
-        return found
+        label_HW = self.get(identifier)
+        assert label_HW is not None, identifier
+        return label_HW
 
 
 def refuse_other_classes(predicted: Artifact, images: Artifact) -> None:

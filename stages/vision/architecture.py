@@ -1,4 +1,4 @@
-"""Weights made to fit a model: other people's names and sizes turned into timm's, or refused with what differs.
+"""Fits weights to a model: converts published names and sizes to timm's, or refuses them and lists the differences.
 
 Letters: P positions, D model width.
 """
@@ -17,7 +17,7 @@ from ..choices import Positions
 from .checkpoints import StateDict
 from .positions import num_prefix_positions, resample_as_dino
 
-# What stands beside a backbone in a file and is not part of it.
+# Prefixes of tensors in a file that are not part of the backbone.
 _HEADS = (
     *("head.", "head_dist.", "heads.", "fc.", "classifier.", "projector.", "predictor.", "prototypes."),
     *("dino_head.", "ibot_head.", "lm_head.", "pre_logits.", "attn_pool."),
@@ -27,23 +27,22 @@ _SHOWN = 3
 
 
 def load_state(model: Any, backbone: str, state: StateDict, grid: tuple[int, int], positions: Positions) -> None:
-    """Loads every tensor of the model; raises ConfigError with what is missing, too much, or of another shape or type.
+    """Loads every tensor of the model; raises ConfigError for missing or unexpected tensors, shapes or types.
 
-    Floats of any length are taken; torch by itself would take whole numbers for them too.
+    Accepts any float type, but no integers, which torch would accept.
     """
     renamed = _as_timm(model, backbone, dict(state), grid, positions)
-    _refuse_others(backbone, model.state_dict(), renamed)
+    _refuse_differences(backbone, model.state_dict(), renamed)
     model.load_state_dict(renamed, strict=True)
 
 
 def _as_timm(model: Any, backbone: str, state: StateDict, grid: tuple[int, int], positions: Positions) -> StateDict:
-    if any(name.startswith("decoder") for name in state):  # MAE's; timm takes a mask token for a sign of DINOv2
+    if any(name.startswith("decoder") for name in state):  # MAE's; timm would detect DINOv2 by the mask token
         state = {name: tensor for name, tensor in state.items() if not name.startswith(_DECODERS)}
     if positions == "dino" and "pos_embed" in state:
         table_1PD = state["pos_embed"]
-        resampled = resample_as_dino(table_1PD.float(), grid, num_prefix_positions(table_1PD.shape[1]))
-        state["pos_embed"] = resampled
-        # timm takes a table for one of its own training size where the counts allow it; this says it is not.
+        state["pos_embed"] = resample_as_dino(table_1PD.float(), grid, num_prefix_positions(table_1PD.shape[1]))
+        # Otherwise timm may assume that the table has the training size.
         model.pretrained_model_args = {"img_size": _size_px(model, grid)}
     known = set(model.state_dict())
     if "blocks.0.ls1.gamma" in known:
@@ -51,8 +50,8 @@ def _as_timm(model: Any, backbone: str, state: StateDict, grid: tuple[int, int],
     try:
         state = _filter_of(backbone)(state, model)
     except (RuntimeError, KeyError, ValueError, AttributeError) as error:
-        shown = (str(error).splitlines() or [""])[0][:160]
-        raise ConfigError(f"weights do not fit {backbone} ({shown}); give weights of that architecture") from error
+        reason = (str(error).splitlines() or [""])[0][:160]
+        raise ConfigError(f"weights do not fit {backbone} ({reason}); give weights of that architecture") from error
     state = _rename_norm(state, known)
     return {name: t for name, t in state.items() if name in known or not name.startswith((*_HEADS, *_DECODERS))}
 
@@ -63,32 +62,31 @@ def _size_px(model: Any, grid: tuple[int, int]) -> tuple[int, int]:
 
 
 def _filter_of(backbone: str) -> Callable[[StateDict, nn.Module], StateDict]:
-    """timm's own way to read the official files of a family of models."""
+    """timm's converter for the official files of a model family."""
     module = sys.modules[model_entrypoint(backbone.partition(".")[0]).__module__]
-    found: Callable[[StateDict, nn.Module], StateDict] | None = getattr(module, "checkpoint_filter_fn", None)
-    return found or (lambda state, model: state)
+    return getattr(module, "checkpoint_filter_fn", lambda state, model: state)
 
 
 def _rename_norm(state: StateDict, known: set[str]) -> StateDict:
-    """timm keeps the last norm as `norm` before, or `fc_norm` after pooling; files of one model may have either."""
+    """timm calls the last norm `norm` (before pooling) or `fc_norm` (after it); files may use either name."""
     for ours, theirs in (("norm.", "fc_norm."), ("fc_norm.", "norm.")):
         if f"{ours}weight" in known and f"{ours}weight" not in state and f"{theirs}weight" not in known:
             state = {ours + n.removeprefix(theirs) if n.startswith(theirs) else n: t for n, t in state.items()}
     return state
 
 
-def _refuse_others(backbone: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    both = [(name, expected[name], found[name]) for name in expected if name in found]
-    differing = [f"{name} {tuple(got.shape)} for {tuple(t.shape)}" for name, t, got in both if got.shape != t.shape]
+def _refuse_differences(backbone: str, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    both = [(name, expected[name], given[name]) for name in expected if name in given]
+    other_shapes = [f"{name} {tuple(got.shape)} for {tuple(t.shape)}" for name, t, got in both if got.shape != t.shape]
     no_floats = [
         f"{name} {str(got.dtype).removeprefix('torch.')}"
         for name, t, got in both
         if t.is_floating_point() and not got.is_floating_point()
     ]
     faults = [
-        _list_names("missing", [name for name in expected if name not in found]),
-        _list_names("unexpected", [name for name in found if name not in expected]),
-        _list_names("of another shape", differing),
+        _list_names("missing", [name for name in expected if name not in given]),
+        _list_names("unexpected", [name for name in given if name not in expected]),
+        _list_names("of another shape", other_shapes),
         _list_names("not of floats", no_floats),
     ]
     if any(faults):

@@ -1,4 +1,4 @@
-"""A vision transformer of timm at one size: what is known of it before it is made, and the model itself."""
+"""A vision transformer of timm at one size: its facts, and the model itself."""
 
 import difflib
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch import nn
 from ...manifests.artifact.facts import BackboneFacts
 from ...manifests.errors import ConfigError
 from ..choices import Positions
-from . import builtin as builtin  # so that timm knows it
+from . import builtin as builtin  # registers it with timm
 from .architecture import load_state
 from .capture import Captured, watch_blocks
 from .checkpoints import StateDict
@@ -36,14 +36,14 @@ def backbone_facts(name: str, rows_px: int, columns_px: int) -> BackboneFacts:
 
 
 def training_size(name: str) -> tuple[int, int]:
-    """Rows and columns of the pictures that timm's variant of the backbone was trained on."""
+    """Rows and columns of the pictures that timm's variant was trained on."""
     return _patch_and_size(name)[1]
 
 
 def load_backbone(
     name: str, state: StateDict, rows_px: int, columns_px: int, positions: Positions, device: str = "cpu"
 ) -> Backbone:
-    """The backbone with these weights. Touches no random numbers of the caller's."""
+    """The backbone with these weights. Leaves torch's global random state unchanged."""
     where = find_device(device)
     facts = backbone_facts(name, rows_px, columns_px)
     with torch.random.fork_rng(devices=[]):
@@ -54,23 +54,25 @@ def load_backbone(
 
 
 def final_norm(model: Any) -> nn.Module:
-    """The norm after the last block. Models that pool an average have it as `fc_norm`, after the pooling; applied to
-    each token it is the nearest there is. The few models without any give tokens as they leave a block."""
-    for found in (getattr(model, "norm", None), getattr(model, "fc_norm", None)):
-        if isinstance(found, nn.Module) and not isinstance(found, nn.Identity):
-            return found
+    """The norm after the last block. For models that pool an average it is `fc_norm`, here applied to each token, which
+    is the closest available. The few models without a norm give raw tokens."""
+    for norm in (getattr(model, "norm", None), getattr(model, "fc_norm", None)):
+        if isinstance(norm, nn.Module) and not isinstance(norm, nn.Identity):
+            return norm
     return nn.Identity()
 
 
 def find_device(device: str) -> torch.device:
-    """ "cpu", "cuda", or one of several such as "cuda:1"; raises ConfigError where it is not there."""
+    """Parses "cpu", "cuda" or "cuda:1"; raises ConfigError if the device does not exist."""
     kind, _, number = device.partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdecimal()) or (kind == "cpu" and number):
-        raise ConfigError(f"device is {device} and must be cpu, cuda or cuda:NUMBER")
+        raise ConfigError(f"--device {device} is not a device; it must be cpu, cuda or cuda:NUMBER")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device is cuda, and torch sees no CUDA device here; choose --device cpu")
+        raise ConfigError("--device is cuda, and torch finds no CUDA device here; choose --device cpu")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device is {device}, and there are {torch.cuda.device_count()} here, counted from cuda:0")
+        raise ConfigError(
+            f"--device is {device}, and there are {torch.cuda.device_count()}, counted from cuda:0; choose one of them"
+        )
     return torch.device(device)
 
 
@@ -81,12 +83,12 @@ def _facts(name: str, rows_px: int, columns_px: int) -> BackboneFacts:
     grid = (rows_px // patch[0], columns_px // patch[1])
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.inference_mode():
         model: Any = timm.create_model(name, pretrained=False, num_classes=0, img_size=(rows_px, columns_px)).eval()
-        found, unreadable = _trace_blocks(name, model, torch.zeros(1, 3, rows_px, columns_px))
+        captured, unreadable = _trace_blocks(name, model, torch.zeros(1, 3, rows_px, columns_px))
     last = len(model.blocks) - 1
-    _, num_tokens, width = found.tokens[last].shape
+    _, num_tokens, width = captured.tokens[last].shape
     if num_tokens != model.num_prefix_tokens + grid[0] * grid[1]:
         raise _unreadable_error(name, f"its blocks give {num_tokens} tokens for {grid[0]}×{grid[1]} patches")
-    _, heads, _, head_width = found.attended[last].key.shape if last in found.attended else (1, 1, 1, width)
+    _, heads, _, head_width = captured.attended[last].key.shape if last in captured.attended else (1, 1, 1, width)
     data: dict[str, Any] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
     return BackboneFacts(
         name=name,
@@ -107,29 +109,29 @@ def _facts(name: str, rows_px: int, columns_px: int) -> BackboneFacts:
 
 
 def _trace_blocks(name: str, model: Any, images: torch.Tensor) -> tuple[Captured, list[int]]:
-    """Every block's shapes, and the blocks whose queries and keys cannot be read."""
-    found = Captured()
+    """Every block's values on the meta device, and the blocks whose queries and keys cannot be read."""
+    captured = Captured()
     blocks = range(len(model.blocks))
     try:
         unreadable = watch_blocks(
             model,
             images,
-            {number: partial(found.attended.__setitem__, number) for number in blocks},
-            {number: partial(found.tokens.__setitem__, number) for number in blocks},
+            {number: partial(captured.attended.__setitem__, number) for number in blocks},
+            {number: partial(captured.tokens.__setitem__, number) for number in blocks},
         )
     except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
-        # What timm's networks raise that want more than pictures, or another size of them.
+        # timm's networks raise these if they need more inputs, or another size.
         raise _unreadable_error(name, f"it does not take a batch of pictures alone: {str(error)[:80]}") from error
     for number in unreadable:
-        found.attended.pop(number, None)
-    if any(not isinstance(tokens, torch.Tensor) or tokens.ndim != 3 for tokens in found.tokens.values()):
+        captured.attended.pop(number, None)
+    if any(not isinstance(tokens, torch.Tensor) or tokens.ndim != 3 for tokens in captured.tokens.values()):
         raise _unreadable_error(name, "its blocks do not give a row of tokens")
-    return found, unreadable
+    return captured, unreadable
 
 
 @lru_cache(maxsize=64)
 def _patch_and_size(name: str) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Rows and columns of pixels in a patch, and in a picture; raises ConfigError for what is no vision transformer."""
+    """Rows and columns of pixels in a patch, and in a picture; raises ConfigError for an unsupported backbone."""
     _refuse_unknown(name)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model: Any = timm.create_model(name, pretrained=False, num_classes=0)
@@ -145,7 +147,7 @@ def _patch_and_size(name: str) -> tuple[tuple[int, int], tuple[int, int]]:
 
 def _unreadable_error(name: str, why: str) -> ConfigError:
     return ConfigError(
-        f"backbone {name} is no vision transformer that can be read here ({why}); choose a plain one such as "
+        f"backbone {name} is not a supported vision transformer ({why}); choose a plain one such as "
         "vit_small_patch8_224.dino"
     )
 
@@ -154,9 +156,9 @@ def _refuse_unknown(name: str) -> None:
     plain, variants = timm.list_models(), timm.list_pretrained()
     if name in plain or name in variants:
         return
-    near = difflib.get_close_matches(name, [*plain, *variants], n=3, cutoff=0.5)
-    meant = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists them"
-    raise ConfigError(f"timm {timm.__version__} has no backbone {name}; {meant}")
+    close = difflib.get_close_matches(name, [*plain, *variants], n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() lists them"
+    raise ConfigError(f"timm {timm.__version__} has no backbone {name}; {hint}")
 
 
 def _refuse_size(name: str, patch: tuple[int, int], rows_px: int, columns_px: int) -> None:
@@ -164,8 +166,8 @@ def _refuse_size(name: str, patch: tuple[int, int], rows_px: int, columns_px: in
         return
     low = (max(rows_px // patch[0], 1) * patch[0], max(columns_px // patch[1], 1) * patch[1])
     high = (max(-(-rows_px // patch[0]), 1) * patch[0], max(-(-columns_px // patch[1]), 1) * patch[1])
-    fitting = " or ".join(f"{rows}x{columns}" for rows, columns in dict.fromkeys((low, high)))
+    sizes = " or ".join(f"{rows}x{columns}" for rows, columns in dict.fromkeys((low, high)))
     raise ConfigError(
         f"image size {rows_px}x{columns_px} is not whole patches of {patch[0]}x{patch[1]} pixels, as {name} has; "
-        f"choose {fitting}"
+        f"choose {sizes}"
     )

@@ -1,10 +1,10 @@
-"""What a vision transformer computes on the way: what chosen blocks attend with, and the tokens after them.
+"""Captures intermediate values of a vision transformer: queries and keys of chosen blocks, and tokens after them.
 
 Letters: B pictures, N all tokens (prefix and patches), D model width, H heads, E width of a head.
 
-timm's blocks give out neither queries nor keys. A hook on a block's qkv projection would miss the blocks that add the
-bias apart, normalise or rotate afterwards, or have three projections. What reaches `scaled_dot_product_attention` is
-what the block attends with, whatever it did before, and fused attention stays on.
+timm's blocks do not return queries or keys. A hook on the qkv projection would miss blocks that add the bias
+separately, normalise or rotate afterwards, or have three projections. The arguments of `scaled_dot_product_attention`
+are what a block really attends with, and fused attention stays enabled.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -23,31 +23,31 @@ from ...manifests.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Attended:
-    """What one block attends with. Its attention is softmax(scale · query keyᵀ + bias); nothing here is scaled yet."""
+    """What one block attends with: its attention is softmax(scale · query keyᵀ + bias)."""
 
     query: Float[Tensor, "B H N E"]
-    key: Float[Tensor, "B H N E"]  # repeated, where several heads share one
+    key: Float[Tensor, "B H N E"]  # repeated if heads share keys
     scale: float
-    cls_bias: Float[Tensor, "..."] | None  # the first token's row of a bias or mask, broadcast over "B H 1 N"
+    cls_bias: Float[Tensor, "..."] | None  # the first token's row of the bias or mask; broadcasts to "B H 1 N"
 
 
 @dataclass(slots=True)
 class Captured:
-    """By block, counted from 0."""
+    """Values by block, counted from 0."""
 
     attended: dict[int, Attended] = field(default_factory=dict)
     tokens: dict[int, Float[Tensor, "B N D"]] = field(default_factory=dict)  # before the final norm
 
 
 class _Enough(Exception):
-    """Everything that was wanted has been computed; what comes after need not run."""
+    """Ends a forward pass once everything needed is computed."""
 
 
 def refuse_unreadable(model_name: str, unreadable: Collection[int]) -> None:
     if unreadable:
         raise ConfigError(
-            f"blocks {sorted(unreadable)} of {model_name} do not attend by one scaled_dot_product_attention of all "
-            "tokens to all, so their queries and keys cannot be read; choose another backbone, or other fields"
+            f"blocks {sorted(unreadable)} of {model_name} do not compute one scaled_dot_product_attention over all "
+            "tokens, so their queries and keys cannot be read; choose another backbone, or other fields"
         )
 
 
@@ -57,22 +57,22 @@ def watch_blocks(
     attention: Mapping[int, Callable[[Attended], None]],
     tokens: Mapping[int, Callable[[Tensor], None]],
 ) -> list[int]:
-    """Calls each block's function with what the block computes, as it does; what comes after the last does not run.
+    """Runs the model up to the last block needed, and calls each block's function with its values.
 
-    Where nothing else is wanted of the last block than what it attends with, it neither attends nor goes on.
-    Gives the blocks that are in `attention` and attend in another way, for whose functions no call may be right.
+    If only queries and keys of the last block are needed, the run stops before its attention. Returns the blocks of
+    `attention` whose attention cannot be read; ignore what their functions received.
     """
     blocks: Any = model.blocks
     last = max([*attention, *tokens])
     seen: dict[int, int] = {}
     with ExitStack() as stack:
-        for number, tell in attention.items():
+        for number, callback in attention.items():
             ends_here = number == last and number not in tokens
-            reader = partial(_Reader, tell, partial(_count, seen, number), ends_here)
-            # Blocks that compute attention and MLP side by side have no module for the one.
+            reader = partial(_Reader, callback, partial(_count, seen, number), ends_here)
+            # Blocks that compute attention and MLP in parallel have no attention module.
             stack.enter_context(_while_running(getattr(blocks[number], "attn", blocks[number]), reader))
-        for number, tell_tokens in tokens.items():
-            stack.enter_context(_hook_output(blocks[number], tell_tokens, number == last))
+        for number, token_callback in tokens.items():
+            stack.enter_context(_hook_output(blocks[number], token_callback, number == last))
         with suppress(_Enough):
             model.forward_features(images)  # type: ignore[operator]
     return sorted(number for number in attention if seen.get(number) != 1)
@@ -84,7 +84,7 @@ def _count(seen: dict[int, int], number: int, is_readable: bool) -> None:
 
 @contextmanager
 def _while_running(attend: nn.Module, reader: Callable[[], TorchFunctionMode]) -> Iterator[None]:
-    """A new reader is entered whenever the module's forward runs."""
+    """Enters a new reader for each forward pass of the module."""
     running: list[Any] = []
 
     def before(module: nn.Module, args: Any) -> None:
@@ -98,16 +98,16 @@ def _while_running(attend: nn.Module, reader: Callable[[], TorchFunctionMode]) -
     try:
         yield
     finally:
-        while running:  # the module was left in the middle
+        while running:  # the forward pass ended early
             running.pop().__exit__(None, None, None)
         for handle in handles:
             handle.remove()
 
 
 @contextmanager
-def _hook_output(block: nn.Module, tell: Callable[[Tensor], None], ends_here: bool) -> Iterator[None]:
+def _hook_output(block: nn.Module, callback: Callable[[Tensor], None], ends_here: bool) -> Iterator[None]:
     def after(module: nn.Module, args: Any, output: Tensor) -> None:
-        tell(output)
+        callback(output)
         if ends_here:
             raise _Enough
 
@@ -119,11 +119,11 @@ def _hook_output(block: nn.Module, tell: Callable[[Tensor], None], ends_here: bo
 
 
 class _Reader(TorchFunctionMode):
-    """Sees every torch call while it is entered, and tells what one attention is computed from."""
+    """Intercepts torch calls, and passes the inputs of attention to `callback`."""
 
-    def __init__(self, tell: Callable[[Attended], None], count: Callable[[bool], None], ends_here: bool) -> None:
+    def __init__(self, callback: Callable[[Attended], None], count: Callable[[bool], None], ends_here: bool) -> None:
         super().__init__()
-        self._tell, self._count, self._ends_here = tell, count, ends_here
+        self._callback, self._count, self._ends_here = callback, count, ends_here
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -132,7 +132,7 @@ class _Reader(TorchFunctionMode):
             attended = _read_attention(*args, **(kwargs or {}))
             self._count(attended is not None)
             if attended is not None:
-                self._tell(attended)
+                self._callback(attended)
             if self._ends_here:
                 raise _Enough
         return function(*args, **(kwargs or {}))
@@ -148,10 +148,10 @@ def _read_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Attended | None:
-    """From the arguments of scaled_dot_product_attention; None for another attention than all tokens over all."""
+    """Takes the arguments of scaled_dot_product_attention; None if not all tokens attend to all."""
     if query.ndim != 4 or query.shape[2] != key.shape[2] or is_causal:
         return None
-    if key.shape[1] != query.shape[1]:  # several heads share a key
+    if key.shape[1] != query.shape[1]:  # heads share keys
         key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
     return Attended(query, key, query.shape[-1] ** -0.5 if scale is None else scale, _cls_bias(attn_mask, query))
 
@@ -162,4 +162,4 @@ def _cls_bias(mask: Tensor | None, query: Tensor) -> Tensor | None:
     row = mask[..., :1, :]
     if mask.dtype == torch_bool:
         return query.new_zeros(row.shape).masked_fill(~row, float("-inf"))
-    return row.clone()  # a view would keep the N×N of every block
+    return row.clone()  # a view would keep the whole N×N bias alive

@@ -1,4 +1,4 @@
-"""Batches through the backbone, and their fields back on the host while the next batch is computed.
+"""Runs batches through the backbone, and copies their fields to the host while the next batch is computed.
 
 Letters: B pictures of a batch.
 """
@@ -6,7 +6,7 @@ Letters: B pictures of a batch.
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,31 +14,31 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from ...manifests.errors import EnvironmentFault
+from ..choices import Autocast
 from .backbone import Backbone
 from .fitting import as_input
 from .token_fields import Wanted, token_fields
 
-# A thread that is given fewer than six rows of a product rounds them otherwise (measured with MKL, 1 to 128 threads).
+# A thread with fewer than six rows of a product rounds them differently (measured with MKL, 1 to 128 threads).
 ROWS_PER_THREAD = 16
-# What a layer makes of so many tokens stays in a core's cache: ViT-S/8 at 224 takes a quarter less time than in batches
-# of 16, ViT-B/16 a sixth less (2 cores).
+# A layer's output for this many tokens fits a core's cache: ViT-S/8 at 224 takes a quarter less time than in batches of
+# 16, ViT-B/16 a sixth less (2 cores).
 TOKENS_PER_THREAD = 800
 
-Autocast = Literal["off", "bfloat16", "float16"]
 HostFields = dict[str, np.ndarray]
 
 
 @dataclass(slots=True)
 class Extractor:
-    """A loaded backbone, and the largest batch that has fitted its memory."""
+    """A loaded backbone, and the largest batch that fits its memory."""
 
     backbone: Backbone
     autocast: Autocast
-    dtype: torch.dtype  # of the fields as they leave the device
+    dtype: torch.dtype  # of the fields when they leave the device
     micro_batch: int  # pictures
 
     def launch(self, pixels: UInt8[np.ndarray, "B rows columns 3"], wanted: Wanted) -> "Launched":
-        """Starts a batch. On CUDA it returns before anything is computed."""
+        """Starts a batch; asynchronous on CUDA."""
         pictures = torch.from_numpy(pixels)
         if self.backbone.device.type == "cuda":
             pictures = pictures.pin_memory()
@@ -57,12 +57,12 @@ class Extractor:
         lower = getattr(torch, self.autocast) if self.autocast != "off" else None
         tokens = len(pictures) * (facts.num_prefix + facts.num_patches)
         with torch.autocast(device.type, lower) if lower else nullcontext(), _limit_threads(tokens):
-            found = token_fields(self.backbone, images, wanted)
-        return {name: value.to(self.dtype) for name, value in found.items()}
+            fields = token_fields(self.backbone, images, wanted)
+        return {name: value.to(self.dtype) for name, value in fields.items()}
 
     def _shrink(self, batch: int, error: torch.OutOfMemoryError) -> None:
-        """Half the batch from now on. In float32 a picture's numbers do not depend on its neighbours; in the shorter
-        types they do, and then the batch is the user's to choose."""
+        """Halves the batch from now on, in float32. With autocast a picture's numbers depend on the batch size, so the
+        user must choose it."""
         tried = min(self.micro_batch, batch)
         if tried == 1:
             raise EnvironmentFault(
@@ -71,16 +71,17 @@ class Extractor:
             ) from error
         if self.autocast != "off":
             raise EnvironmentFault(
-                f"{self.backbone.device} has no room for a batch of {tried}, and under --autocast {self.autocast} "
-                f"another batch would change bytes; choose --batch {tried // 2} with another --out, or --autocast off"
+                f"{self.backbone.device} has no room for a batch of {tried}, and with --autocast {self.autocast} "
+                f"another batch size would change bytes; choose --batch {tried // 2} with another --out, or --autocast "
+                "off"
             ) from error
         self.micro_batch = tried // 2
         torch.cuda.empty_cache()
 
 
 def fitting_batch(backbone: Backbone, autocast: Autocast, batch: int) -> int:
-    """How many pictures of a batch go through the backbone at once: all of them on a GPU, and in the shorter types,
-    where bytes depend on it."""
+    """The number of pictures computed at once: the whole batch on a GPU, and with autocast, where bytes depend on
+    it."""
     if autocast != "off" or backbone.device.type != "cpu":
         return batch
     tokens = backbone.facts.num_prefix + backbone.facts.num_patches
@@ -89,10 +90,10 @@ def fitting_batch(backbone: Backbone, autocast: Autocast, batch: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """Fields that are being computed and copied."""
+    """Fields that may still be computed and copied."""
 
     fields: dict[str, Tensor]
-    ready: Any  # a CUDA event, or None on a CPU, where they are there already
+    ready: Any  # a CUDA event; None on a CPU, where the fields are complete
 
     def fetch(self) -> HostFields:
         if self.ready is not None:
@@ -101,19 +102,19 @@ class Launched:
 
 
 def fetch_one_behind(launches: Iterable[tuple[int, Launched]]) -> Iterator[tuple[int, HostFields]]:
-    """Each batch's fields, fetched after the next batch has been launched, so that a device does not wait for it."""
-    before: tuple[int, Launched] | None = None
+    """Fetches each batch's fields after the next batch is launched, so that the device stays busy."""
+    previous: tuple[int, Launched] | None = None
     for start, launched in launches:
-        if before is not None:
-            yield before[0], before[1].fetch()
-        before = start, launched
-    if before is not None:
-        yield before[0], before[1].fetch()
+        if previous is not None:
+            yield previous[0], previous[1].fetch()
+        previous = start, launched
+    if previous is not None:
+        yield previous[0], previous[1].fetch()
 
 
 @contextmanager
 def _limit_threads(rows: int) -> Iterator[None]:
-    """As many threads as there are, or fewer where those would change bytes."""
+    """Uses fewer threads where all of them would change bytes."""
     before = torch.get_num_threads()
     fitting = max(1, min(before, rows // ROWS_PER_THREAD))
     if fitting < before:

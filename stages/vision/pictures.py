@@ -1,4 +1,4 @@
-"""Pictures on their way to one size: read, checked, decoded and fitted by threads while others are computed.
+"""Reads, checks, decodes and fits pictures in threads while others are computed.
 
 Letters: B pictures of a batch.
 """
@@ -21,13 +21,13 @@ from ..read_ahead import read_ahead
 from ..stage import RowResult, Work
 from .fitting import Colour, fit_picture
 
-BATCHES_AHEAD = 2  # decoded and waiting, besides the one that is computed
-MAX_DECODERS = 8  # threads; more wait for the interpreter
+BATCHES_AHEAD = 2  # decoded in advance of the one being computed
+MAX_DECODERS = 8  # threads; more would wait for the interpreter lock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewSpec:
-    """How a picture is brought to the one size."""
+    """How a picture is fitted to the view."""
 
     rows_px: int
     columns_px: int
@@ -38,14 +38,14 @@ class ViewSpec:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A picture as its view has it, and what the row says of it; no pixels where it has failed."""
+    """The view of a picture, and the result of its row."""
 
-    pixels: UInt8[np.ndarray, "rows columns 3"] | None
+    pixels: UInt8[np.ndarray, "rows columns 3"] | None  # None if the row failed
     result: RowResult
 
 
 def load_picture(indexed: IndexedPictures, row: Mapping[str, Json], view: ViewSpec, careful: bool = False) -> Loaded:
-    """One picture; whatever is wrong with it is its own row's."""
+    """Loads one picture; errors become the row's failure reason."""
     try:
         picture_HW3 = indexed.load(row, careful)
     except RowFailed as failed:
@@ -59,46 +59,36 @@ def load_picture(indexed: IndexedPictures, row: Mapping[str, Json], view: ViewSp
 
 
 def load_ahead(work: Work, view: ViewSpec, batch: int) -> Iterator[tuple[int, list[Loaded]]]:
-    """The pictures of a unit of a stage that reads `images`, in batches, each with its first row; none is opened whose
-    row failed upstream."""
-    indexed, listed = IndexedPictures.of(work.inputs["images"]), work.upstream["images"].to_pylist()
+    """The pictures of a unit in batches, each with its first row. Rows that failed upstream are not opened."""
+    indexed, rows = IndexedPictures.of(work.inputs["images"]), work.upstream["images"].to_pylist()
 
     def load_one(index: int) -> Loaded:
         if work.blocked[index]:
             return Loaded(None, RowResult())
-        return load_picture(indexed, listed[index], view, work.careful)
+        return load_picture(indexed, rows[index], view, work.careful)
 
     threads = max(1, min(MAX_DECODERS, torch.get_num_threads()))
-    return batches_ahead(load_one, len(listed), batch, threads)
+    return batches_ahead(load_one, len(rows), batch, threads)
 
 
 def batches_ahead(
     load_one: Callable[[int], Loaded], num_rows: int, batch: int, threads: int
 ) -> Iterator[tuple[int, list[Loaded]]]:
-    """Every batch with its first row, in order; no more than BATCHES_AHEAD are decoded before they are asked for."""
+    """Every batch with its first row, in order, with at most BATCHES_AHEAD batches decoded in advance."""
     with closing(read_ahead(load_one, range(num_rows), BATCHES_AHEAD * batch, threads)) as loaded:
         for start in range(0, num_rows, batch):
             yield start, list(islice(loaded, batch))
 
 
 def load_first(images: Artifact, view: ViewSpec, count: int) -> list[Loaded]:
-    """The first pictures that can be loaded, to measure with: one at least, or it raises ConfigError."""
+    """The first `count` loadable pictures, for measuring; raises ConfigError if there is none."""
     indexed = IndexedPictures.of(images)
-    good = (
-        row
-        for batch in images.row_batches(["uri", "sha256", "status"])
-        for row in batch.to_pylist()
-        if row["status"] == "ok"
-    )
-    loaded: list[Loaded] = []
-    for row in good:
-        each = load_picture(indexed, row, view)
-        loaded += [each] if each.pixels is not None else []
-        if len(loaded) == count:
-            break
-    if not loaded:
+    rows = (row for batch in images.row_batches(["uri", "sha256", "status"]) for row in batch.to_pylist())
+    loaded = (load_picture(indexed, row, view) for row in rows if row["status"] == "ok")
+    first = list(islice((picture for picture in loaded if picture.pixels is not None), count))
+    if not first:
         raise ConfigError(f"{images.place} has no picture that could be measured; see `maskmill status {images.place}`")
-    return loaded
+    return first
 
 
 def stack_pictures(loaded: list[Loaded], view: ViewSpec) -> UInt8[np.ndarray, "B rows columns 3"]:

@@ -1,12 +1,11 @@
-"""Position embeddings at other sizes than they were trained at: DINO's own way, and timm's.
+"""Resamples position embeddings to other sizes, as DINO's code or as timm does.
 
 Letters: P positions (prefix first), P2 resampled ones, D model width.
 
-The two differ in the last digits of every token, so which one was used stands in the fingerprint.
+The two differ in the last digits of every token, so the choice is part of the fingerprint.
 """
 
 import math
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -16,16 +15,15 @@ from torch.nn.functional import interpolate
 
 from ...manifests.errors import ConfigError
 
-Positions = Literal["dino", "timm"]
 _MOST_PREFIX = 16  # class, distillation and register tokens
 
 
 def num_prefix_positions(num_positions: int) -> int:
-    """How many positions are no patch's, where the patches were a square; raises ConfigError where they were not."""
+    """The number of positions before a square grid of patches; raises ConfigError if the grid is not square."""
     num_prefix = num_positions - math.isqrt(num_positions) ** 2
     if num_prefix > _MOST_PREFIX:
         raise ConfigError(
-            f"{num_positions} position embeddings are no square grid of patches, which DINO's resampling needs; "
+            f"{num_positions} position embeddings are not a square grid of patches, which DINO's resampling needs; "
             "choose positions = timm"
         )
     return num_prefix
@@ -34,8 +32,8 @@ def num_prefix_positions(num_positions: int) -> int:
 def resample_as_dino(
     positions: Float[Tensor, "1 P D"], grid: tuple[int, int], num_prefix: int
 ) -> Float[Tensor, "1 P2 D"]:
-    """Bicubic by a scale factor with 0.1 added to the grid, against rounding (facebookresearch/dino,
-    vision_transformer.py, interpolate_pos_encoding); unchanged where the grid is the one of training."""
+    """Bicubic by a scale factor, with 0.1 added to the grid against rounding (facebookresearch/dino,
+    vision_transformer.py, interpolate_pos_encoding); unchanged for the training grid."""
     prefix_1PD, patches_1PD = positions[:, :num_prefix], positions[:, num_prefix:]
     side = math.isqrt(patches_1PD.shape[1])
     if grid == (side, side):
@@ -49,5 +47,5 @@ def resample_as_dino(
 def resample_as_timm(
     positions: Float[Tensor, "1 P D"], grid: tuple[int, int], num_prefix: int
 ) -> Float[Tensor, "1 P2 D"]:
-    """Bicubic to the size of the grid, antialiased where that is smaller."""
+    """Bicubic to the grid's size, antialiased when shrinking."""
     return resample_abs_pos_embed(positions, list(grid), num_prefix_tokens=num_prefix)

@@ -11,12 +11,11 @@ import huggingface_hub
 import timm
 import torch
 from timm.models import PretrainedCfg
-from torch import Tensor
 
 from ...manifests.artifact.artifact import open_artifact
 from ...manifests.artifact.checkpoints import WEIGHTS
 from ...manifests.errors import ConfigError
-from . import builtin as builtin  # so that timm knows it
+from . import builtin as builtin  # registers it with timm
 from .checkpoints import StateDict, read_checkpoint
 
 _RANDOM = "random:"
@@ -25,12 +24,10 @@ _HUB = ("huggingface.co", 443)
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Where weights come from, and what they are."""
-
-    source: str  # a file's name, timm's hub id, or random:SEED
-    sha256: str  # of the file; of the tensors where there is none
-    licence: str  # "unknown" for a file that does not say, "none" for random ones
-    is_dino: bool  # made by DINO's own code, whose way with position embeddings is its own
+    source: str  # file name, timm's hub id, or random:SEED
+    sha256: str  # of the file; of the tensors if random
+    licence: str  # "unknown" if the file has none, "none" if random
+    is_dino: bool  # by DINO's code, which resamples position embeddings in its own way
 
 
 def weights_of(backbone: str, weights: str, expected_sha256: str = "") -> Weights:
@@ -38,10 +35,10 @@ def weights_of(backbone: str, weights: str, expected_sha256: str = "") -> Weight
 
 
 def read_weights(backbone: str, weights: str, expected_sha256: str = "") -> tuple[Weights, StateDict]:
-    """The weights and their tensors as trained, before they are made to fit a size.
+    """The weights and their tensors as trained, before they are fitted to a size.
 
-    `weights` is a file, a checkpoint artifact, "random:SEED", or "" for timm's own. A file that has not the expected
-    sha256 is not opened.
+    `weights` is a file, a checkpoint artifact, "random:SEED", or "" for timm's own. A file with another sha256 than
+    expected is not opened.
     """
     if weights.startswith(_RANDOM):
         state = _random_state(backbone, weights.removeprefix(_RANDOM))
@@ -52,18 +49,18 @@ def read_weights(backbone: str, weights: str, expected_sha256: str = "") -> tupl
     if weights:
         return _from_file(Path(weights), Path(weights).name, backbone, expected_sha256)
     config = timm.get_pretrained_cfg(backbone)
-    if config is not None and config.file:  # carried by a package
+    if config is not None and config.file:  # part of a package
         return _from_file(Path(config.file), backbone, backbone, expected_sha256, config.license or "unknown")
     path, source = _timm_file(backbone, config)
     return _from_file(path, source, backbone, expected_sha256, (config and config.license) or "unknown")
 
 
 def _from_checkpoint(path: str, backbone: str, expected_sha256: str) -> tuple[Weights, StateDict]:
-    """A backbone that this package has trained."""
+    """A backbone trained by this package."""
     checkpoint = open_artifact(path, "checkpoint")
     kind = checkpoint.summary.counts.get("kind")
     if kind != "backbone":
-        raise ConfigError(f"{path} is a checkpoint of kind {kind} and a backbone is wanted; give one of that kind")
+        raise ConfigError(f"{path} is a checkpoint of kind {kind}, expected backbone; give one of that kind")
     checkpoint.file(WEIGHTS)  # checks its digest
     return _from_file(Path(path, WEIGHTS), f"checkpoint {checkpoint.plan.fingerprint[:12]}", backbone, expected_sha256)
 
@@ -72,54 +69,58 @@ def _from_file(
     path: Path, source: str, backbone: str, expected_sha256: str, licence: str = "unknown"
 ) -> tuple[Weights, StateDict]:
     if not path.is_file():
-        raise ConfigError(f"weights {path} are no file; give one, random:SEED, or nothing for timm's own")
+        raise ConfigError(f"weights {path} are not a file; give one, random:SEED, or nothing for timm's own")
     digest = _file_digest(path)
     _check_digest(str(path), digest, expected_sha256)
     state, metadata = read_checkpoint(path)
     is_dino = (
         metadata.get("family") == "dino"
         or backbone.partition(".")[2] == "dino"
-        or path.name.startswith("dino_")  # as DINO's own released files are called; DINOv2's begin otherwise
+        or path.name.startswith("dino_")  # the names of DINO's released files; DINOv2's differ
     )
-    said = metadata.get("license") or metadata.get("licence") or licence
-    return Weights(source, digest, said, is_dino), state
+    licence = metadata.get("license") or metadata.get("licence") or licence
+    return Weights(source, digest, licence, is_dino), state
 
 
-def _check_digest(what: str, found: str, expected: str) -> None:
-    if expected and found != expected:
+def _check_digest(what: str, digest: str, expected: str) -> None:
+    if expected and digest != expected:
         raise ConfigError(
-            f"weights {what} have sha256 {found[:12]}… where {expected[:12]}… is expected; "
+            f"weights {what} have sha256 {digest[:12]}… where {expected[:12]}… is expected; "
             "give the file that was used before, or choose another --out"
         )
 
 
 def _timm_file(backbone: str, config: PretrainedCfg | None) -> tuple[Path, str]:
-    """timm's own weights on this machine, downloaded where they are not there yet, and where they come from."""
+    """The file of timm's own weights, downloaded if it is not cached, and its source."""
     remedy = "download it elsewhere and pass it as --weights FILE, or set HF_HOME to a cache that holds it"
     if config is None or not config.has_weights:
         raise ConfigError(f"timm has no weights for {backbone}; pass --weights FILE, or name a variant that has some")
     hub_id = config.hf_hub_id
     if not hub_id:
-        raise ConfigError(f"timm's weights for {backbone} lie at {config.url}; download that file, pass --weights FILE")
+        raise ConfigError(
+            f"timm's weights for {backbone} are at {config.url}; download that file and pass --weights FILE"
+        )
     name = config.hf_hub_filename or "model.safetensors"
     cached = huggingface_hub.try_to_load_from_cache(hub_id, name)
     if isinstance(cached, str):
         return Path(cached), hub_id
     if not _hub_answers():
-        raise ConfigError(f"{name} of https://huggingface.co/{hub_id} is not on this machine and offline; {remedy}")
+        raise ConfigError(
+            f"{name} of https://huggingface.co/{hub_id} is not on this machine, which is offline; {remedy}"
+        )
     try:
         return Path(huggingface_hub.hf_hub_download(hub_id, name)), hub_id
     except OSError as error:
         first = (str(error).splitlines() or [""])[0]
-        raise ConfigError(f"{name} of https://huggingface.co/{hub_id} cannot be had ({first}); {remedy}") from error
+        raise ConfigError(f"cannot download {name} of https://huggingface.co/{hub_id} ({first}); {remedy}") from error
 
 
 def _hub_answers() -> bool:
-    """Whether trying is any use: without a network the hub's client tries for most of a minute."""
+    """A quick check, because the hub's client retries for most of a minute without a network."""
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         return False
     if urllib.request.getproxies() or not huggingface_hub.constants.ENDPOINT.endswith(_HUB[0]):
-        return True  # another way than straight there, so that only trying tells
+        return True  # not a direct connection, so only a download can tell
     try:
         socket.create_connection(_HUB, timeout=5).close()
     except OSError:
@@ -128,25 +129,21 @@ def _hub_answers() -> bool:
 
 
 def _random_state(backbone: str, seed: str) -> StateDict:
-    """As timm initialises the backbone at its own size, so that weights are the same for every size."""
+    """timm's initialisation at the backbone's own size, so that weights are the same for every image size."""
     if not seed.isascii() or not seed.isdigit() or int(seed) >= 2**63:
-        raise ConfigError(f"weights {_RANDOM}{seed} name no seed; write {_RANDOM}0, or another whole number")
+        raise ConfigError(f"weights {_RANDOM}{seed} have no valid seed; write {_RANDOM}0, or another whole number")
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(seed))  # torch.manual_seed would reach every device's
+        torch.default_generator.manual_seed(int(seed))  # torch.manual_seed would also seed the devices
         return dict(timm.create_model(backbone, pretrained=False, num_classes=0).state_dict())
 
 
 def _digest(state: StateDict) -> str:
-    """Of name, type, shape and bytes of every tensor, by name."""
-    running = hashlib.sha256()
+    """Hashes name, type, shape and bytes of every tensor, sorted by name."""
+    digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
-        running.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        running.update(_bytes_of(tensor))
-    return running.hexdigest()
-
-
-def _bytes_of(tensor: Tensor) -> bytes:
-    return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _file_digest(path: Path) -> str:

@@ -1,8 +1,5 @@
-"""The backbone that comes with the package, so that everything runs where nothing can be downloaded. Its model card,
-beside it, says how it was made and what it is worth.
-
-It is registered with timm as any of timm's own, weights and all; `builtin` is another word for it.
-"""
+"""The package's own backbone, registered with timm, so that everything runs offline. `builtin` is its alias. See
+MODEL_CARD.md for its training and scores."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ BUILTIN = "builtin"
 NAME = "maskmill_vit_d6_patch8_64.caltech128"
 WEIGHTS_FILE = Path(__file__).with_name("weights.safetensors")
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as usual
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 
 default_cfgs = generate_default_cfgs(
     {
@@ -49,11 +46,11 @@ def maskmill_vit_d6_patch8_64(pretrained: bool = False, **options: Any) -> Any:
         VisionTransformer,
         "maskmill_vit_d6_patch8_64",
         pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,  # also what fits any weights to it, found by this name
+        pretrained_filter_fn=checkpoint_filter_fn,  # timm finds it by this name for other weights too
         **(shape | options),
     )
 
 
 def full_backbone_name(backbone: str) -> str:
-    """What timm calls it."""
+    """timm's name of a backbone."""
     return NAME if backbone == BUILTIN else backbone
