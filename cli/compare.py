@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .answers import echo_json, print_table, show_differences
+from .answers import echo_json, show_differences
+from .tables import NOTHING, print_table
 
 if TYPE_CHECKING:
     from ..pipeline.answers.compare import ClassComparison, Comparison, Side
@@ -25,47 +26,48 @@ def compare(a: str, b: str, worst: int, images: str, as_json: bool) -> int:
     from ..pipeline.answers.compare import KINDS, compare as compared
 
     known = open_artifact(images, "images") if images else None
-    found = compared(open_artifact(a, KINDS), open_artifact(b, KINDS), worst, known)
+    comparison = compared(open_artifact(a, KINDS), open_artifact(b, KINDS), worst, known)
     if as_json:
-        echo_json(dataclasses.asdict(found))
+        echo_json(dataclasses.asdict(comparison))
         return 0
-    _show(found)
+    _show(comparison)
     return 0
 
 
-def _show(found: "Comparison") -> None:
-    click.echo(f"{found.compared} pictures compared, pixels the same: {_share(found.agreement)}")
-    click.echo(f"  A: {_side(found.a)}, undecided: {_share(found.undecided_a)} of pixels")
-    click.echo(
-        f"  B: {_side(found.b)}, undecided: {_share(found.undecided_b)} ({_share(found.undecided_both)} in both)"
-    )
-    if found.other_size:
-        ids = ", ".join(found.other_size_ids)
-        click.echo(f"  {found.other_size} have label maps of different sizes and are not compared: {ids}")
-    click.echo(f"  mIoU {_share(found.miou)}, without background {_share(found.miou_foreground)}\n")
+def _show(comparison: "Comparison") -> None:
+    click.echo(f"{comparison.compared} pictures compared, pixels the same: {_share(comparison.agreement)}")
+    click.echo(f"  A: {_side(comparison.a)}, undecided: {_share(comparison.undecided_a)} of pixels")
+    both = _share(comparison.undecided_both)
+    click.echo(f"  B: {_side(comparison.b)}, undecided: {_share(comparison.undecided_b)} ({both} in both)")
+    if comparison.other_size:
+        ids = ", ".join(comparison.other_size_ids)
+        click.echo(f"  {comparison.other_size} have label maps of different sizes and are not compared: {ids}")
+    click.echo(f"  mIoU {_share(comparison.miou)}, without background {_share(comparison.miou_foreground)}\n")
     header = ("class", "IoU", "of A's, in B", "of B's, in A", "pixels in A", "pixels in B")
-    print_table(header, [_class_row(each) for each in found.classes])
-    if found.worst:
-        rows = [(each.id, _share(each.iou), _share(each.agreement)) for each in found.worst]
+    print_table(header, [_class_row(row) for row in comparison.classes])
+    if comparison.worst:
+        click.echo("")
+        rows = [(picture.id, _share(picture.iou), _share(picture.agreement)) for picture in comparison.worst]
         print_table(("pictures that differ most", "IoU", "pixels the same"), rows)
-    show_differences(found.differences)
+    click.echo("")
+    show_differences(comparison.differences)
 
 
-def _class_row(found: "ClassComparison") -> list[str]:
-    shares = (found.iou, found.kept_of_a, found.kept_of_b)
-    return [found.name or str(found.label), *map(_share, shares), f"{found.pixels_a:,}", f"{found.pixels_b:,}"]
+def _class_row(row: "ClassComparison") -> list[str]:
+    shares = (row.iou, row.kept_of_a, row.kept_of_b)
+    return [row.name or str(row.label), *map(_share, shares), f"{row.pixels_a:,}", f"{row.pixels_b:,}"]
 
 
 def _side(side: "Side") -> str:
-    said = f"{side.kind} {side.at}: {side.pictures} pictures"
+    text = f"{side.kind} {side.at}: {side.pictures} pictures"
     if side.failed:
         reasons = ", ".join(f"{count} {reason}" for reason, count in side.failed.items())
-        said += f", {sum(side.failed.values())} of those in both failed ({reasons})"
+        text += f", {sum(side.failed.values())} of those in both failed ({reasons})"
     if side.alone:
         more = ", …" if side.alone > len(side.alone_ids) else ""
-        said += f", {side.alone} only here ({', '.join(side.alone_ids)}{more})"
-    return said
+        text += f", {side.alone} only here ({', '.join(side.alone_ids)}{more})"
+    return text
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    return NOTHING if value is None else f"{value:.3f}"

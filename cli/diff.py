@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .answers import echo_json, print_table, show_differences
+from .answers import echo_json, show_differences
+from .tables import print_table
 
 if TYPE_CHECKING:
     from ..pipeline.answers.diff import Change, ChangedRow, Diff
@@ -22,43 +23,46 @@ def diff(a: str, b: str, as_json: bool) -> int:
     """List what was added, removed and relabelled from dataset A to B. Reads files only."""
     from ..pipeline.answers.diff import diff_datasets
 
-    found = diff_datasets(a, b)
+    result = diff_datasets(a, b)
     if as_json:
-        echo_json(dataclasses.asdict(found))
+        echo_json(dataclasses.asdict(result))
     else:
-        _show(found)
+        _show(result)
     return 0
 
 
-def _show(found: "Diff") -> None:
+def _show(result: "Diff") -> None:
     click.echo(
-        f"{len(found.added)} rows added, {len(found.removed)} removed, {len(found.relabelled)} relabelled, "
-        f"{len(found.changed)} changed otherwise, {found.unchanged} as they were"
+        f"{len(result.added)} rows added, {len(result.removed)} removed, {len(result.relabelled)} relabelled, "
+        f"{len(result.changed)} changed otherwise, {result.unchanged} as they were"
     )
-    for side, version in (("A", found.a), ("B", found.b)):
+    for side, version in (("A", result.a), ("B", result.b)):
         click.echo(f"  {side}: dataset {version.at}: {version.rows} rows, fingerprint {version.fingerprint[:12]}")
     lists = {
-        "added": found.added,
-        "removed": found.removed,
-        "classes added": found.classes_added,
-        "classes removed": found.classes_removed,
+        "added": result.added,
+        "removed": result.removed,
+        "classes added": result.classes_added,
+        "classes removed": result.classes_removed,
     }
     for what, names in lists.items():
         if names:
             click.echo(f"  {what}: {', '.join(names[:_SHOWN])}{', …' if len(names) > _SHOWN else ''}")
     click.echo("")
-    _show_rows("relabelled", found.relabelled)
-    _show_rows("changed otherwise", found.changed)
-    show_differences(found.differences)
+    _show_rows("relabelled", result.relabelled)
+    _show_rows("changed otherwise", result.changed)
+    show_differences(result.differences)
 
 
 def _show_rows(what: str, rows: Sequence["ChangedRow"]) -> None:
     if not rows:
         return
-    lines = [(row.id, "; ".join(_change_text(each, row.same_pixels) for each in row.changes)) for row in rows[:_SHOWN]]
+    lines = [
+        (row.id, "; ".join(_change_text(change, row.same_pixels) for change in row.changes)) for row in rows[:_SHOWN]
+    ]
     if len(rows) > _SHOWN:
         lines.append(("…", f"and {len(rows) - _SHOWN} more, see --json"))
-    print_table((what, "how"), lines, last_right=False)
+    print_table((what, "how"), lines)
+    click.echo("")
 
 
 def _change_text(change: "Change", same_pixels: float | None) -> str:

@@ -4,7 +4,9 @@ import dataclasses
 
 import click
 
-from .answers import echo_json, print_table, size
+from ..pipeline.quantities import size
+from .answers import echo_json
+from .tables import print_table
 
 
 @click.command()
@@ -20,19 +22,18 @@ def gc(work: str, yes: bool, as_json: bool) -> int:
     """
     from ..pipeline.answers.gc import clean
 
-    found = clean(work, yes)
-    going = sum(each.bytes for each in found.to_delete)
+    cleaning = clean(work, yes)
+    going = sum(entry.bytes for entry in cleaning.to_delete)
     if as_json:
-        echo_json({**dataclasses.asdict(found), "bytes": going})
+        echo_json({**dataclasses.asdict(cleaning), "bytes": going})
         return 0
-    rows = [
-        (each.name, each.kind, size(each.bytes), each.why or ("deleted" if yes else "can go")) for each in found.entries
-    ]
-    print_table(("artifact", "kind", "bytes", ""), rows, last_right=False)
-    kept = f"{len(found.to_keep)} kept ({size(sum(each.bytes for each in found.to_keep))})"
+    default = "deleted" if yes else "can go"
+    rows = [(entry.name, entry.kind, size(entry.bytes), entry.why or default) for entry in cleaning.entries]
+    print_table(("artifact", "kind", "bytes", ""), rows)
+    kept = f"{len(cleaning.to_keep)} kept ({size(sum(entry.bytes for entry in cleaning.to_keep))})"
     if yes:
-        click.echo(f"{len(found.to_delete)} deleted, {size(going)}; {kept} in {found.at}")
+        click.echo(f"{len(cleaning.to_delete)} deleted, {size(going)}; {kept} in {cleaning.at}")
     else:
-        more = "; --yes deletes them" if found.to_delete else ""
-        click.echo(f"{len(found.to_delete)} can go, {size(going)}; {kept} in {found.at}{more}")
+        more = "; --yes deletes them" if cleaning.to_delete else ""
+        click.echo(f"{len(cleaning.to_delete)} can go, {size(going)}; {kept} in {cleaning.at}{more}")
     return 0

@@ -1,4 +1,4 @@
-"""Everything that the page says before its pictures."""
+"""Everything that the page shows above its pictures."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Figures:
     found: Found
     steps: Sequence[ArtifactStatus]
     others: Sequence[ArtifactStatus]
-    head: Artifact | None  # whose pictures are shown
+    head: Artifact | None  # its pictures are shown
     survey: Survey | None
     sample: Sample | None
     ranked_by: str | None
@@ -32,8 +32,8 @@ class Figures:
 
     @property
     def first_failures(self) -> list[tuple[str, Failures]]:
-        """Stage and reason, where a row failed first."""
-        return [(step.stage, each) for step in self.steps for each in step.failures if each.status == "failed"]
+        """Stage and reason of first failures, without those upstream."""
+        return [(step.stage, reason) for step in self.steps for reason in step.failures if reason.status == "failed"]
 
 
 def figures(uris: Sequence[str], count: int) -> Figures:
@@ -67,7 +67,7 @@ def figures(uris: Sequence[str], count: int) -> Figures:
 
 
 def _head(steps: Sequence[ArtifactStatus]) -> Artifact | None:
-    """The furthest along of what is finished and has a row for each picture; of several the last."""
+    """The last finished artifact with a row for each picture."""
     finished = [step.artifact for step in steps if step.artifact is not None]
     return next((a for kind in KINDS for a in reversed(finished) if a.plan.kind == kind), None)
 
@@ -76,7 +76,7 @@ def _scores(steps: Sequence[ArtifactStatus], remarks: list[str]) -> Iterator[Met
     stages = {step.at: step.stage for step in steps}
     for step in steps:
         if step.artifact is not None and step.artifact.plan.kind == "metrics":
-            judged = [each.place(step.at) for each in step.artifact.plan.inputs if each.role == "predicted"]
+            judged = [read.place(step.at) for read in step.artifact.plan.inputs if read.role == "predicted"]
             try:
                 yield scores_of(step.artifact, stages.get(judged[0], "") if judged else "")
             except MaskmillError as error:
@@ -85,10 +85,9 @@ def _scores(steps: Sequence[ArtifactStatus], remarks: list[str]) -> Iterator[Met
 
 def _gains(steps: Sequence[ArtifactStatus]) -> Iterator[EnhancerGain]:
     for step in steps:
-        if step.artifact is not None and step.artifact.plan.kind == "checkpoint":
-            found = gain_of(step.artifact)
-            if found is not None:
-                yield found
+        artifact = step.artifact
+        if artifact and artifact.plan.kind == "checkpoint" and (gain := gain_of(artifact)) is not None:
+            yield gain
 
 
 def _trainings(steps: Sequence[ArtifactStatus], remarks: list[str]) -> Iterator[Training]:

@@ -1,11 +1,11 @@
-"""What there is to report on: the artifacts of a work folder, or some with what they were made from, in order."""
+"""Finds the artifacts to report on: those of a work folder, or those named with everything they were made from."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...manifests.artifact.artifact import ARTIFACT
-from ...manifests.artifact.plan import PLAN, Input, Plan, read_plan
+from ...manifests.artifact.plan import PLAN, Plan, read_plan
 from ...manifests.errors import CorruptArtifact, InputError, MaskmillError
 from ...manifests.files import sealed
 from ...manifests.files.digests import FileDigest
@@ -16,24 +16,24 @@ from ..recipes.chain import LAST_RUN
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """What an artifact was made from and is not there any more, as far as a dataset's own account tells of it."""
+    """A deleted artifact that others were made from, as far as a dataset's provenance describes it."""
 
     role: str
     at: str
-    told: Mapping[str, Json]  # stage, kind, config, …; empty where nothing tells
+    told: Mapping[str, Json]  # stage, kind, config, …; empty if unknown
 
 
 @dataclass(slots=True)
 class Found:
     title: str = ""
-    chain: list[Place] = field(default_factory=list)  # each behind what it was made from
-    others: list[Place] = field(default_factory=list)  # in the same work folder, and no part of its last run
+    chain: list[Place] = field(default_factory=list)  # each after its inputs
+    others: list[Place] = field(default_factory=list)  # in the same work folder, but not part of its last run
     gone: dict[str, Gone] = field(default_factory=dict)  # by digest
     remarks: list[str] = field(default_factory=list)
 
 
 def find(uris: Sequence[str]) -> Found:
-    """Work folders and artifacts as a user names them; raises InputError where there is neither."""
+    """Finds the artifacts of work folders or paths; raises InputError for anything else."""
     found = Found()
     for uri in uris:
         at = _plain(place(uri))
@@ -41,12 +41,12 @@ def find(uris: Sequence[str]) -> Found:
             _add(found, at)
         else:
             _add_work(found, at)
-    _tell_gone(found)
+    _describe_gone(found)
     return found
 
 
 def _plain(at: Place) -> Place:
-    """Without .., as the paths of inputs are: or one artifact would be two."""
+    """The path without `..`, like the paths of inputs, so that no artifact appears twice."""
     return Place(os.path.normpath(at.uri)) if at.is_local else at
 
 
@@ -54,17 +54,16 @@ def _add_work(found: Found, work: Place) -> None:
     folders = [work.join(name) for name in _artifact_folders(work)]
     if not folders:
         raise InputError(
-            f"{work} is no artifact and no work folder: neither it nor a folder in it holds a {PLAN}; check the path"
+            f"{work} is not an artifact or a work folder: neither it nor a folder in it holds a {PLAN}; check the path"
         )
     last = _last_run(found, work, folders)
-    for each in last or folders:
-        _add(found, each)
-    rest = [each for each in folders if each not in found.chain]
-    for each in rest:
-        if _judges(each, found.chain):
-            _add(found, each)
-        elif each not in found.others:
-            found.others.append(each)
+    for folder in last or folders:
+        _add(found, folder)
+    for folder in [one for one in folders if one not in found.chain]:
+        if _judges(folder, found.chain):
+            _add(found, folder)
+        elif folder not in found.others:
+            found.others.append(folder)
 
 
 def _artifact_folders(work: Place) -> list[str]:
@@ -74,33 +73,33 @@ def _artifact_folders(work: Place) -> list[str]:
 
 
 def _last_run(found: Found, work: Place, folders: Sequence[Place]) -> list[Place]:
-    """What the last complete run made, of which some may have gone; nothing where no run was complete."""
+    """The artifacts of the last complete run that still exist; none without a complete run."""
     try:
         last = sealed.read(work, LAST_RUN)
     except FileNotFoundError:
-        found.remarks.append(f"No run in {work} was completed: these are all the artifacts that there are.")
+        found.remarks.append(f"No run in {work} was completed; all artifacts are shown.")
         return []
     except CorruptArtifact as error:
-        found.remarks.append(f"{error}; these are all the artifacts that there are.")
+        found.remarks.append(f"{error}; all artifacts are shown.")
         return []
     found.title = found.title or str(last.get("title", ""))
     named = [work.join(str(name)) for name in last.get("artifacts", {}).values()]
-    if missing := [each.uri for each in named if each not in folders]:
-        found.remarks.append(f"Of the last run these are not there any more: {', '.join(missing)}.")
-    return [each for each in named if each in folders]
+    if missing := [one.uri for one in named if one not in folders]:
+        found.remarks.append(f"Artifacts of the last run are missing: {', '.join(missing)}.")
+    return [one for one in named if one in folders]
 
 
 def _add(found: Found, at: Place) -> None:
-    """An artifact behind everything that it was made from."""
+    """Adds an artifact after everything that it was made from."""
     if at in found.chain:
         return
     plan = _plan(at)
-    for each in plan.inputs if plan else ():
-        where = each.place(at)
+    for read in plan.inputs if plan else ():
+        where = read.place(at)
         if where.exists(PLAN):
             _add(found, where)
         else:
-            found.gone.setdefault(each.digest, Gone(each.role, where.uri, {}))
+            found.gone.setdefault(read.digest, Gone(read.role, where.uri, {}))
     if at not in found.chain:
         found.chain.append(at)
 
@@ -108,31 +107,31 @@ def _add(found: Found, at: Place) -> None:
 def _plan(at: Place) -> Plan | None:
     try:
         return read_plan(at)
-    except MaskmillError:  # which the step itself says
+    except MaskmillError:  # the card of the step shows it
         return None
 
 
 def _judges(at: Place, chain: Sequence[Place]) -> bool:
-    """Whether it tells what something of the chain is worth."""
+    """Whether it holds scores of an artifact of the chain."""
     plan = _plan(at)
-    return plan is not None and plan.kind == "metrics" and all(each.place(at) in chain for each in plan.inputs)
+    return plan is not None and plan.kind == "metrics" and all(read.place(at) in chain for read in plan.inputs)
 
 
-def _tell_gone(found: Found) -> None:
-    told = {step["digest"]: step for step in _accounts(found.chain) if "stage" in step}
-    here = {digest for at in found.chain if (digest := _digest(at))}
+def _describe_gone(found: Found) -> None:
+    known = {step["digest"]: step for step in _provenance(found.chain) if "stage" in step}
+    present = {digest for at in found.chain if (digest := _digest(at))}
     waiting = list(found.gone)
     while waiting:
         digest = waiting.pop()
-        step = told.get(digest, {})
+        step = known.get(digest, {})
         found.gone[digest] = Gone(found.gone[digest].role, found.gone[digest].at, step)
         for role, above in step.get("inputs", {}).items():
-            if above not in found.gone and above not in here:
+            if above not in found.gone and above not in present:
                 found.gone[above] = Gone(role, "", {})
                 waiting.append(above)
 
 
-def _accounts(chain: Sequence[Place]) -> Iterator[Mapping[str, Json]]:
+def _provenance(chain: Sequence[Place]) -> Iterator[Mapping[str, Json]]:
     for at in chain:
         plan = _plan(at)
         yield from plan.facts.get("provenance", ()) if plan else ()
@@ -140,8 +139,3 @@ def _accounts(chain: Sequence[Place]) -> Iterator[Mapping[str, Json]]:
 
 def _digest(at: Place) -> str:
     return FileDigest.of(at.read(ARTIFACT)).sha256 if at.exists(ARTIFACT) else ""
-
-
-def as_read(reader: Place, each: Input) -> bool:
-    """Whether an input is still what was read."""
-    return _digest(each.place(reader)) == each.digest
