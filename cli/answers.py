@@ -17,7 +17,6 @@ _LISTED = 8  # items shown of a setting that is a list
 
 
 def show_outcome(outcome: Outcome, as_json: bool) -> int:
-    """Prints the one line at the end of a run."""
     if as_json:
         echo_json({**dataclasses.asdict(outcome), "at": outcome.at.uri})
         return outcome.exit_code
@@ -89,15 +88,11 @@ def show_estimate(estimate: Estimate, as_json: bool) -> int:
         measured = f"{estimate.measured_rows} rows took {estimate.measured_s:.1f} s"
         click.echo(f"  time: {duration(estimate.hours * 3600)} in one process on this machine ({measured})")
     if estimate.pair_bytes and estimate.measured_s:
-        faster = (
-            f"stored tokens are faster if the disk reads more than {size(estimate.break_even)}/s, else "
-            if estimate.break_even < float("inf")
-            else "at any reading speed it is faster to use "
-        )
+        faster = f"--tokens if the disk reads more than {size(estimate.break_even)}/s, else --backbone"
         click.echo(
             f"  train --student cst would read {size(estimate.pair_bytes)} a pair; computing them takes "
-            f"{estimate.pair_backbone_s:.2g} s and checking them {estimate.pair_reading_s:.2g} s: {faster}"
-            "--features online"
+            f"{estimate.pair_backbone_s:.2g} s and checking them {estimate.pair_reading_s:.2g} s; "
+            f"faster: {faster if estimate.break_even < float('inf') else '--backbone, at any reading speed'}"
         )
     click.echo(f"  memory per worker, besides the model: {size(estimate.memory_per_worker_bytes)}")
     return 0
@@ -121,7 +116,6 @@ def show_metrics(metrics: Mapping[str, Any]) -> None:
 
 
 def show_few_shot(metrics: Mapping[str, Any]) -> None:
-    """Prints a table for each fold, their mean, and the published scores."""
     click.echo(
         f"{metrics['protocol']}, {metrics['way']}-way {metrics['shot']}-shot, masks of supports "
         f"{metrics['support_mask']}, void {metrics['void']}"

@@ -70,7 +70,6 @@ def _load(name: str) -> click.Command:
 
 
 def _stages() -> dict[str, Lazy]:
-    """The registry's commands, each imported when it is called."""
 
     def load_stage(word: str) -> click.Command:
         from .stage_commands import stage_commands

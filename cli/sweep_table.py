@@ -85,7 +85,6 @@ def _measures(rows: Sequence["SweepRow"]) -> list[str]:
 
 
 def _floors(what: str, floors: Mapping[int, Sequence[ScoreLine]]) -> Iterator[str]:
-    """Each floor once for all rows that share it."""
     rows: dict[str, dict[str, list[int]]] = {}  # name → line → row numbers
     for number, lines in floors.items():
         for line in lines:
@@ -101,7 +100,6 @@ def _floors(what: str, floors: Mapping[int, Sequence[ScoreLine]]) -> Iterator[st
 
 
 def _remarks(rows: Sequence["SweepRow"]) -> Iterator[str]:
-    """How to read the table."""
     from ..pipeline.report.artifact_rows import MEANINGS
 
     if first := next((row.difference for row in rows if row.difference), None):

@@ -79,8 +79,6 @@ class Comparison:
 
 @dataclass(slots=True)
 class _Tally:
-    """Counts, picture by picture."""
-
     worst_of: int
     pixels_AB: Int64[np.ndarray, "256 256"] = field(default_factory=lambda: np.zeros((256, 256), np.int64))
     compared: int = 0

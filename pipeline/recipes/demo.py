@@ -52,8 +52,6 @@ class DemoCommand:
 
 @dataclass(frozen=True, slots=True)
 class StepGain:
-    """The mIoU of a step's result, on pictures whose masks were not used for training."""
-
     what: str
     pictures: int
     miou: float
@@ -135,12 +133,10 @@ def better(pictures: str) -> str:
 
 
 def artifacts(recipe: str, work: Place) -> dict[str, str]:
-    """Step → path of its artifact, for a recipe that has run."""
     return {step.stage: step.at for step in foresee_recipe(read_recipe(recipe), work)}
 
 
 def gains(work: Place) -> list[StepGain]:
-    """The score of every step that makes masks; then the floors and the student."""
     inside = work.join("maskmill-work")
     masks, floors = list[StepGain](), list[StepGain]()
     for name, what in JUDGED.items():

@@ -43,8 +43,6 @@ RANKED_BY = (SEPARATION, "score")
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """One class in one picture."""
-
     label: int | None  # None: unknown class
     source: str  # gt, pseudo, enhanced; "" if unknown
     measures: Mapping[str, float]  # without undefined ones
@@ -66,7 +64,6 @@ class ReportRow:
         return sorted(set(labels or self.labels) - {BACKGROUND})
 
     def measure(self, name: str) -> float | None:
-        """The mean over its objects."""
         values = [one.measures[name] for one in self.objects if name in one.measures]
         return sum(values) / len(values) if values else None
 
@@ -76,7 +73,6 @@ def measures_of(kind: str) -> Sequence[str]:
 
 
 def rows_of(artifact: Artifact) -> Iterator[ReportRow]:
-    """The pictures of an artifact, in order."""
     match artifact.plan.kind:
         case "dataset":
             return _of_dataset(artifact)

@@ -9,15 +9,15 @@ from ...manifests.published.schema import class_names
 from .artifact_rows import KINDS, RANKED_BY, measures_of, rows_of
 from .artifact_status import ArtifactStatus, Failures, read_status
 from .curves import Training, trainings
-from .found import Found, find
 from .sampling import Sample, sample
 from .scores import EnhancerGain, MetricsScores, gain_of, scores_of
+from .selection import Selection, select_artifacts
 from .survey import Survey, survey
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    found: Found
+    selection: Selection
     steps: Sequence[ArtifactStatus]
     others: Sequence[ArtifactStatus]
     head: Artifact | None  # its pictures are shown
@@ -37,9 +37,9 @@ class Figures:
 
 
 def figures(uris: Sequence[str], count: int) -> Figures:
-    found = find(uris)
-    remarks = list(found.remarks)
-    steps = [read_status(at) for at in found.chain]
+    selection = select_artifacts(uris)
+    remarks = list(selection.remarks)
+    steps = [read_status(at) for at in selection.chain]
     head = _head(steps)
     surveyed, sampled = None, None
     measures = measures_of(head.plan.kind) if head else ()
@@ -51,9 +51,9 @@ def figures(uris: Sequence[str], count: int) -> Figures:
         except MaskmillError as error:
             remarks.append(f"The rows of {head.place} cannot be shown: {error}")
     return Figures(
-        found=found,
+        selection=selection,
         steps=steps,
-        others=[read_status(at) for at in found.others],
+        others=[read_status(at) for at in selection.others],
         head=head if sampled else None,
         survey=surveyed,
         sample=sampled,
@@ -67,7 +67,6 @@ def figures(uris: Sequence[str], count: int) -> Figures:
 
 
 def _head(steps: Sequence[ArtifactStatus]) -> Artifact | None:
-    """The last finished artifact with a row for each picture."""
     finished = [step.artifact for step in steps if step.artifact is not None]
     return next((a for kind in KINDS for a in reversed(finished) if a.plan.kind == kind), None)
 

@@ -16,12 +16,12 @@ _LISTED = 10  # faults of pictures printed on the terminal; the page shows all o
 class Gallery:
     """Iterate once; its counts are complete after that."""
 
-    def __init__(self, found: Figures, images_root: str) -> None:
+    def __init__(self, figures: Figures, images_root: str) -> None:
         self.shown = self.without_picture = 0
         self.faults: list[str] = []
-        self._found = found
-        self._rows: Sequence[ReportRow] = found.sample.rows if found.sample else ()
-        self._measures = measures_of(found.head.plan.kind) if found.head else ()
+        self._figures = figures
+        self._rows: Sequence[ReportRow] = figures.sample.rows if figures.sample else ()
+        self._measures = measures_of(figures.head.plan.kind) if figures.head else ()
         self._layers = self._open_layers(images_root)
 
     def __iter__(self) -> Iterator[dict[str, Json]]:
@@ -42,8 +42,8 @@ class Gallery:
         """The JSON for the script. Pictures are numbered in the order in which they are shown."""
         place_of = {row.id: place for place, row in enumerate(self._rows)}
         labels = sorted({label for row in self._rows for label in row.classes})
-        names = {**self._found.classes, IGNORE: "undecided"}
-        sample = self._found.sample
+        names = {**self._figures.classes, IGNORE: "undecided"}
+        sample = self._figures.sample
         return {
             "layers": [
                 {"key": layer.key, "name": layer.name, "kind": layer.kind}
@@ -56,15 +56,15 @@ class Gallery:
             ],
             "worst": [place_of[identifier] for identifier in sample.worst] if sample and self._layers else [],
             "best": [place_of[identifier] for identifier in sample.best] if sample and self._layers else [],
-            "rankedBy": self._found.ranked_by or "",
+            "rankedBy": self._figures.ranked_by or "",
             "measures": list(self._measures),
         }
 
     def _open_layers(self, images_root: str) -> Layers | None:
-        head = self._found.head
+        head = self._figures.head
         if head is None:
             return None
-        artifacts = [step.artifact for step in self._found.steps if step.artifact is not None]
+        artifacts = [step.artifact for step in self._figures.steps if step.artifact is not None]
         try:
             return Layers(head, artifacts, self._rows, images_root)
         except MaskmillError as error:

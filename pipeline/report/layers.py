@@ -35,8 +35,6 @@ class Layer:
 
 @dataclass(slots=True)
 class PictureLayers:
-    """One picture as the page shows it."""
-
     size: tuple[int, int] = (3, 4)  # rows and columns of the small picture; a default if unknown
     picture: str = ""  # a data URL
     why_not: str = ""  # why there is no picture

@@ -66,7 +66,6 @@ class Originals:
 
 
 def _every_row(dataset: Artifact, images_root: str) -> Labels:
-    """All rows, by position in the row list."""
     opened = open_labels(dataset.place, images_root or None, "all")
     return Labels(dataset, opened.images_root, range(dataset.plan.num_rows), DEFAULT_LIMITS.max_pixels)
 

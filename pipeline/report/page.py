@@ -18,7 +18,7 @@ from ...manifests.files import atomic
 from ...manifests.files.place import Place, place, split
 from ..quantities import duration, size
 from .artifact_rows import MEANINGS
-from .figures import Figures, figures
+from .figures import Figures, figures as read_figures
 from .gallery import Gallery
 from .scores import MEASURES, is_floor
 from .thumbnails import hex_colour
@@ -30,8 +30,6 @@ _BUFFERED = 16  # pieces of the page per write
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written; the command prints one line from it."""
-
     at: str
     pictures: int
     shown: int
@@ -45,26 +43,25 @@ def write_report(uris: Sequence[str], out: str, count: int, images_root: str = "
     """Writes the page about work folders or artifacts, with at most `count` pictures."""
     began = time.monotonic()
     folder, name = _target(out)
-    found = figures(uris, count)
-    gallery = Gallery(found, images_root)
+    figures = read_figures(uris, count)
+    gallery = Gallery(figures, images_root)
     with atomic.replacing(folder, name) as stream:
-        page = _template().stream(**_context(uris, found, gallery))
+        page = _template().stream(**_context(uris, figures, gallery))
         page.enable_buffering(_BUFFERED)
         for piece in page:
             stream.write(piece.encode())
     return Written(
         at=folder.path(name),
-        pictures=found.survey.pictures if found.survey else 0,
+        pictures=figures.survey.pictures if figures.survey else 0,
         shown=gallery.shown,
         without_picture=gallery.without_picture,
         bytes=stream.size,
         seconds=time.monotonic() - began,
-        remarks=[*found.remarks, *gallery.faults],
+        remarks=[*figures.remarks, *gallery.faults],
     )
 
 
 def _target(out: str) -> tuple[Place, str]:
-    """Refuses, before any work, a path that must not be overwritten."""
     folder, name = split(out)
     if folder.exists(PLAN):
         raise ConfigError(f"{folder} is an artifact, which may hold only its own files; choose another --out")
@@ -98,7 +95,7 @@ def _text(name: str) -> str:
     return resources.files(__package__ or "").joinpath(name).read_text("utf-8")
 
 
-def _context(uris: Sequence[str], found: Figures, gallery: Gallery) -> dict[str, Any]:
+def _context(uris: Sequence[str], figures: Figures, gallery: Gallery) -> dict[str, Any]:
     script = _text("report.js")
     return {
         "mark": MARK,
@@ -106,26 +103,25 @@ def _context(uris: Sequence[str], found: Figures, gallery: Gallery) -> dict[str,
         "css": _text("report.css"),
         "script": script,
         "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "title": found.found.title or _plain_name(uris[0]),
-        "found": found,
-        "remarks": [*found.remarks, *gallery.faults],
-        "gone": list(found.found.gone.values()),
+        "title": figures.selection.title or _plain_name(uris[0]),
+        "figures": figures,
+        "remarks": [*figures.remarks, *gallery.faults],
+        "gone": list(figures.selection.gone.values()),
         "meanings": MEANINGS,
         "measure_names": MEASURES,
         "colour_of": hex_colour,
-        "names": _names(found),
+        "names": _names(figures),
         "changes": gallery.changes,
         "facts": gallery.facts,
         "pictures": gallery,
     }
 
 
-def _names(found: Figures) -> dict[int, str]:
-    """The classes in the survey or the scores."""
-    if found.survey is None:
+def _names(figures: Figures) -> dict[int, str]:
+    if figures.survey is None:
         return {}
-    named = {label: found.classes.get(label, str(label)) for label in found.survey.classes}
-    return named | {label: scores.names[label] for scores in found.scores for label in scores.ious}
+    named = {label: figures.classes.get(label, str(label)) for label in figures.survey.classes}
+    return named | {label: scores.names[label] for scores in figures.scores for label in scores.ious}
 
 
 def _plain_name(uri: str) -> str:

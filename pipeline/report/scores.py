@@ -16,8 +16,6 @@ MEASURES: Mapping[str, str] = {"miou": "mIoU", "miou_foreground": "mIoU without 
 
 @dataclass(frozen=True, slots=True)
 class MetricsScores:
-    """One metrics artifact."""
-
     at: str
     judged: str  # the stage whose result was scored
     measures: Sequence[str]  # that the lines have
@@ -32,8 +30,6 @@ class MetricsScores:
 
 @dataclass(frozen=True, slots=True)
 class EnhancerGain:
-    """The gain of an enhancer on unseen pictures."""
-
     at: str
     pictures: int
     intervals: Mapping[str, Mapping[str, Json]]  # before, after, difference

@@ -79,7 +79,6 @@ def heat_url(map_hw: Float32[np.ndarray, "h w"]) -> str:
 
 
 def _small_labels(label_HW: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "h w"]:
-    """The label at the centre of each small pixel."""
     height, width = small_size((label_HW.shape[0], label_HW.shape[1]))
     rows = ((np.arange(height) + 0.5) * label_HW.shape[0] / height).astype(int)
     columns = ((np.arange(width) + 0.5) * label_HW.shape[1] / width).astype(int)

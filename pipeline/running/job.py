@@ -100,7 +100,6 @@ def libraries_of(stage: Stage | WholeStage, config: Any) -> tuple[str, ...]:
 
 
 def software(libraries: tuple[str, ...] = ()) -> dict[str, str]:
-    """The versions that a ledger record stores."""
     names = sorted({"maskmill", "numpy", "pyarrow", "zarr", "Pillow", *libraries})
     return {name: version_of(name) for name in names}
 

@@ -28,8 +28,6 @@ from .row_lists import is_listed, remove_old_listings, with_rows, write_segment
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A command with everything that decides the bytes of its artifact."""
-
     stage: Stage
     config: Any
     inputs: Mapping[str, Artifact]
@@ -110,7 +108,6 @@ def update_plan(at: Place, request: Request, existing: Plan | None, options: Run
 
 
 def _refuse_full_disk(at: Place, plan: Plan) -> None:
-    """Refuses before the first unit if the arrays do not fit on the disk."""
     if not at.is_local:
         return
     needed = 0
@@ -250,7 +247,6 @@ def _value_text(value: Json) -> str:
 
 
 def _with_fields(request: Request, plan: Plan, options: RunOptions) -> Plan:
-    """The plan with the missing fields added as a new group."""
     missing = [field for field in request.fields if field.name not in plan.fields]
     if not missing:
         return plan

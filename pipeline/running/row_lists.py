@@ -112,7 +112,6 @@ def _of(rows: RowList, table: pa.Table) -> RowList:
 
 
 def _keys(table: pa.Table | pa.RecordBatch, key: Sequence[str]) -> pa.ChunkedArray | pa.Array:
-    """The key of each row as one string."""
     if tuple(key) == ("id",):
         return table.column("id")
     parts = [pc.fill_null(pc.cast(table.column(name), pa.string()), "") for name in key]

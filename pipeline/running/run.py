@@ -27,8 +27,6 @@ from .progress import RunProgress
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run did; the command prints one line from it."""
-
     at: Place
     kind: str
     rows: int
@@ -155,7 +153,6 @@ def _outcome(at: Place, plan: Plan, summary: Summary | None, progress: RunProgre
 
 
 def refuse_strangers(at: Place) -> None:
-    """Refuses a directory that holds anything but an artifact."""
     if at.exists(PLAN):
         return
     strangers = (name for name in at.names() if name.partition("/")[0] not in {".lock", "listing", "log"})

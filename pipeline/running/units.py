@@ -246,7 +246,6 @@ def _store_unit(job: Job, state: OpenJob, work: Work, result: UnitResult) -> Rec
 
 
 def _encode_unit(state: OpenJob, work: Work, result: UnitResult) -> tuple[dict[str, list[Json]], dict[str, bytes]]:
-    """The columns of the unit's record, and the bytes of its files."""
     fields = state.plan.fields_of(state.group)
     rows = _fail_non_finite(work, result, fields)
     columns = _outcomes(work, rows)

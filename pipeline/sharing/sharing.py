@@ -202,7 +202,6 @@ def _refuse_full(part: Place, needed: int) -> None:
 
 
 def _check(part: Place, version: Version, url: Place) -> None:
-    """Checks that the folder holds exactly the artifact whose files were listed."""
     verdict = verify(part.uri)
     wrong = [*verdict.faults, *(f"{name} belongs to nothing" for name in verdict.strangers)]
     if not wrong and (open_artifact(part).digest, open_artifact(part).plan.kind) == (version.artifact, version.kind):

@@ -18,8 +18,6 @@ WARNED = 6
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """The result of one combination."""
-
     combination: Combination
     made: Sequence[Made]
     error: MaskmillError | None
@@ -67,8 +65,6 @@ def worst_code(ran: Sequence[Ran]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class StepForeseen:
-    """One step over all combinations."""
-
     stage: str
     artifacts: int
     states: dict[StepState, int]  # state → artifacts

@@ -32,8 +32,6 @@ ScoreLine = Mapping[str, Json]
 
 @dataclass(frozen=True, slots=True)
 class ScoreDifference:
-    """The difference to the first combination that was scored."""
-
     to: int  # its number
     pictures: int  # scored in both
     miou: ScoreLine
@@ -61,8 +59,6 @@ class SweepRow:
 
 
 class Judge:
-    """Makes the rows, one after another."""
-
     def __init__(self) -> None:
         self._first: tuple[int, Artifact] | None = None  # number and metrics
         self._counts: dict[str, Counts] = {}  # of the first, by id

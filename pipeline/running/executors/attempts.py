@@ -68,7 +68,6 @@ def log_give_up(job: Job, unit: Unit, reason: Reason, error: str = "") -> UnitRe
 
 
 def log(at: Place, event: dict[str, object]) -> None:
-    """Appends a line to this process's log file in the artifact."""
     line = {"time": time.time(), "host": socket.gethostname(), "pid": os.getpid(), **event}
     _log(at, os.getpid()).append(json.dumps(line).encode())
 

@@ -37,15 +37,12 @@ JOB_QUEUES = {
 
 @dataclass(frozen=True, slots=True)
 class ClusterFile:
-    """The contents of a cluster file: batch jobs of one queue, with options for dask-jobqueue."""
-
     queue: str
     jobs: int
     options: Mapping[str, Any]
 
 
 def refuse_early(options: RunOptions) -> None:
-    """Refuses options that are wrong before anything starts."""
     if (options.workers > 0) + bool(options.scheduler) + bool(options.cluster) > 1:
         raise ConfigError("--workers, --scheduler and --cluster exclude each other; give one of them")
     if options.scheduler:

@@ -20,11 +20,11 @@ class Gone:
 
     role: str
     at: str
-    told: Mapping[str, Json]  # stage, kind, config, …; empty if unknown
+    step: Mapping[str, Json]  # stage, kind, config, …; empty if unknown
 
 
 @dataclass(slots=True)
-class Found:
+class Selection:
     title: str = ""
     chain: list[Place] = field(default_factory=list)  # each after its inputs
     others: list[Place] = field(default_factory=list)  # in the same work folder, but not part of its last run
@@ -32,17 +32,17 @@ class Found:
     remarks: list[str] = field(default_factory=list)
 
 
-def find(uris: Sequence[str]) -> Found:
+def select_artifacts(uris: Sequence[str]) -> Selection:
     """Finds the artifacts of work folders or paths; raises InputError for anything else."""
-    found = Found()
+    selection = Selection()
     for uri in uris:
         at = _plain(place(uri))
         if at.exists(PLAN):
-            _add(found, at)
+            _add(selection, at)
         else:
-            _add_work(found, at)
-    _describe_gone(found)
-    return found
+            _add_work(selection, at)
+    _describe_gone(selection)
+    return selection
 
 
 def _plain(at: Place) -> Place:
@@ -50,20 +50,20 @@ def _plain(at: Place) -> Place:
     return Place(os.path.normpath(at.uri)) if at.is_local else at
 
 
-def _add_work(found: Found, work: Place) -> None:
+def _add_work(selection: Selection, work: Place) -> None:
     folders = [work.join(name) for name in _artifact_folders(work)]
     if not folders:
         raise InputError(
             f"{work} is not an artifact or a work folder: neither it nor a folder in it holds a {PLAN}; check the path"
         )
-    last = _last_run(found, work, folders)
+    last = _last_run(selection, work, folders)
     for folder in last or folders:
-        _add(found, folder)
-    for folder in [one for one in folders if one not in found.chain]:
-        if _judges(folder, found.chain):
-            _add(found, folder)
-        elif folder not in found.others:
-            found.others.append(folder)
+        _add(selection, folder)
+    for folder in [one for one in folders if one not in selection.chain]:
+        if _judges(folder, selection.chain):
+            _add(selection, folder)
+        elif folder not in selection.others:
+            selection.others.append(folder)
 
 
 def _artifact_folders(work: Place) -> list[str]:
@@ -72,36 +72,35 @@ def _artifact_folders(work: Place) -> list[str]:
     ]
 
 
-def _last_run(found: Found, work: Place, folders: Sequence[Place]) -> list[Place]:
+def _last_run(selection: Selection, work: Place, folders: Sequence[Place]) -> list[Place]:
     """The artifacts of the last complete run that still exist; none without a complete run."""
     try:
         last = sealed.read(work, LAST_RUN)
     except FileNotFoundError:
-        found.remarks.append(f"No run in {work} was completed; all artifacts are shown.")
+        selection.remarks.append(f"No run in {work} was completed; all artifacts are shown.")
         return []
     except CorruptArtifact as error:
-        found.remarks.append(f"{error}; all artifacts are shown.")
+        selection.remarks.append(f"{error}; all artifacts are shown.")
         return []
-    found.title = found.title or str(last.get("title", ""))
+    selection.title = selection.title or str(last.get("title", ""))
     named = [work.join(str(name)) for name in last.get("artifacts", {}).values()]
     if missing := [one.uri for one in named if one not in folders]:
-        found.remarks.append(f"Artifacts of the last run are missing: {', '.join(missing)}.")
+        selection.remarks.append(f"Artifacts of the last run are missing: {', '.join(missing)}.")
     return [one for one in named if one in folders]
 
 
-def _add(found: Found, at: Place) -> None:
-    """Adds an artifact after everything that it was made from."""
-    if at in found.chain:
+def _add(selection: Selection, at: Place) -> None:
+    if at in selection.chain:
         return
     plan = _plan(at)
     for read in plan.inputs if plan else ():
         where = read.place(at)
         if where.exists(PLAN):
-            _add(found, where)
+            _add(selection, where)
         else:
-            found.gone.setdefault(read.digest, Gone(read.role, where.uri, {}))
-    if at not in found.chain:
-        found.chain.append(at)
+            selection.gone.setdefault(read.digest, Gone(read.role, where.uri, {}))
+    if at not in selection.chain:
+        selection.chain.append(at)
 
 
 def _plan(at: Place) -> Plan | None:
@@ -117,17 +116,17 @@ def _judges(at: Place, chain: Sequence[Place]) -> bool:
     return plan is not None and plan.kind == "metrics" and all(read.place(at) in chain for read in plan.inputs)
 
 
-def _describe_gone(found: Found) -> None:
-    known = {step["digest"]: step for step in _provenance(found.chain) if "stage" in step}
-    present = {digest for at in found.chain if (digest := _digest(at))}
-    waiting = list(found.gone)
+def _describe_gone(selection: Selection) -> None:
+    known = {step["digest"]: step for step in _provenance(selection.chain) if "stage" in step}
+    present = {digest for at in selection.chain if (digest := _digest(at))}
+    waiting = list(selection.gone)
     while waiting:
         digest = waiting.pop()
         step = known.get(digest, {})
-        found.gone[digest] = Gone(found.gone[digest].role, found.gone[digest].at, step)
+        selection.gone[digest] = Gone(selection.gone[digest].role, selection.gone[digest].at, step)
         for role, above in step.get("inputs", {}).items():
-            if above not in found.gone and above not in present:
-                found.gone[above] = Gone(role, "", {})
+            if above not in selection.gone and above not in present:
+                selection.gone[above] = Gone(role, "", {})
                 waiting.append(above)
 
 
