@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .answers import echo_json, print_table, show_differences
+from .answers import echo_json, show_differences
+from .tables import NOTHING, print_table
 
 if TYPE_CHECKING:
     from ..pipeline.answers.compare import ClassComparison, Comparison, Side
@@ -36,10 +37,8 @@ def compare(a: str, b: str, worst: int, images: str, as_json: bool) -> int:
 def _show(comparison: "Comparison") -> None:
     click.echo(f"{comparison.compared} pictures compared, pixels the same: {_share(comparison.agreement)}")
     click.echo(f"  A: {_side(comparison.a)}, undecided: {_share(comparison.undecided_a)} of pixels")
-    click.echo(
-        f"  B: {_side(comparison.b)}, undecided: {_share(comparison.undecided_b)} "
-        f"({_share(comparison.undecided_both)} in both)"
-    )
+    both = _share(comparison.undecided_both)
+    click.echo(f"  B: {_side(comparison.b)}, undecided: {_share(comparison.undecided_b)} ({both} in both)")
     if comparison.other_size:
         ids = ", ".join(comparison.other_size_ids)
         click.echo(f"  {comparison.other_size} have label maps of different sizes and are not compared: {ids}")
@@ -47,8 +46,10 @@ def _show(comparison: "Comparison") -> None:
     header = ("class", "IoU", "of A's, in B", "of B's, in A", "pixels in A", "pixels in B")
     print_table(header, [_class_row(row) for row in comparison.classes])
     if comparison.worst:
+        click.echo("")
         rows = [(picture.id, _share(picture.iou), _share(picture.agreement)) for picture in comparison.worst]
         print_table(("pictures that differ most", "IoU", "pixels the same"), rows)
+    click.echo("")
     show_differences(comparison.differences)
 
 
@@ -69,4 +70,4 @@ def _side(side: "Side") -> str:
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    return NOTHING if value is None else f"{value:.3f}"

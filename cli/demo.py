@@ -1,4 +1,4 @@
-"""`maskmill demo`: everything the package does, on pictures made on the spot or on a person's own."""
+"""`maskmill demo`: run the whole pipeline on generated pictures, or on the user's own."""
 
 import time
 
@@ -8,6 +8,7 @@ from ..manifests.errors import InputError
 from ..manifests.files.place import Place, place
 from ..pipeline.recipes.demo import FOLDER, REPORT, begin, better, gains, own_steps, steps
 from .main import INTERRUPTED, READER_LEFT, TERMINATED, main
+from .tables import print_table
 
 STOPPED = (INTERRUPTED, READER_LEFT, TERMINATED)
 
@@ -22,7 +23,7 @@ def demo(out: str, images: str) -> int:
     if pictures is not None and pictures.is_local and not pictures.exists():
         raise InputError(f"--images is {pictures}, which is not there; check the path")
     if begin(work):
-        click.echo(f"# goes on in {work}, where an earlier demo lies")
+        click.echo(f"# resuming the demo in {work}")
     for step in own_steps(work, pictures.uri) if pictures else steps(work):
         click.echo(f"\n# {step.why}\n$ {step}")
         code = main(step.arguments)
@@ -35,13 +36,13 @@ def demo(out: str, images: str) -> int:
     if pictures is None:
         _show_gains(work)
     click.echo(f"\nthe report, after {time.monotonic() - began:.0f} s: {work.path(REPORT)}")
-    click.echo(f"The same with weights of DINO's, which timm downloads: {better(images)}")
+    click.echo(f"For useful masks, run it with DINO weights, which timm downloads: {better(images)}")
     return 0
 
 
 def _show_gains(work: Place) -> None:
-    lines = gains(work)
-    width = max(len(line.what) for line in lines)
-    click.echo(f"\n# what each step gained; 95 % intervals\n{'':{width}}  pictures  mIoU")
-    for line in lines:
-        click.echo(f"{line.what:{width}}  {line.pictures:8}  {line.miou:.3f} ({line.low:.3f}–{line.high:.3f})")
+    click.echo("\n# what each step gained; 95 % intervals")
+    rows = [
+        (gain.what, str(gain.pictures), f"{gain.miou:.3f} ({gain.low:.3f}–{gain.high:.3f})") for gain in gains(work)
+    ]
+    print_table(("", "pictures", "mIoU"), rows)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .answers import echo_json, print_table, show_differences
+from .answers import echo_json, show_differences
+from .tables import print_table
 
 if TYPE_CHECKING:
     from ..pipeline.answers.diff import Change, ChangedRow, Diff
@@ -22,35 +23,34 @@ def diff(a: str, b: str, as_json: bool) -> int:
     """List what was added, removed and relabelled from dataset A to B. Reads files only."""
     from ..pipeline.answers.diff import diff_datasets
 
-    difference = diff_datasets(a, b)
+    result = diff_datasets(a, b)
     if as_json:
-        echo_json(dataclasses.asdict(difference))
+        echo_json(dataclasses.asdict(result))
     else:
-        _show(difference)
+        _show(result)
     return 0
 
 
-def _show(difference: "Diff") -> None:
+def _show(result: "Diff") -> None:
     click.echo(
-        f"{len(difference.added)} rows added, {len(difference.removed)} removed, "
-        f"{len(difference.relabelled)} relabelled, {len(difference.changed)} changed otherwise, "
-        f"{difference.unchanged} as they were"
+        f"{len(result.added)} rows added, {len(result.removed)} removed, {len(result.relabelled)} relabelled, "
+        f"{len(result.changed)} changed otherwise, {result.unchanged} as they were"
     )
-    for side, version in (("A", difference.a), ("B", difference.b)):
+    for side, version in (("A", result.a), ("B", result.b)):
         click.echo(f"  {side}: dataset {version.at}: {version.rows} rows, fingerprint {version.fingerprint[:12]}")
     lists = {
-        "added": difference.added,
-        "removed": difference.removed,
-        "classes added": difference.classes_added,
-        "classes removed": difference.classes_removed,
+        "added": result.added,
+        "removed": result.removed,
+        "classes added": result.classes_added,
+        "classes removed": result.classes_removed,
     }
     for what, names in lists.items():
         if names:
             click.echo(f"  {what}: {', '.join(names[:_SHOWN])}{', …' if len(names) > _SHOWN else ''}")
     click.echo("")
-    _show_rows("relabelled", difference.relabelled)
-    _show_rows("changed otherwise", difference.changed)
-    show_differences(difference.differences)
+    _show_rows("relabelled", result.relabelled)
+    _show_rows("changed otherwise", result.changed)
+    show_differences(result.differences)
 
 
 def _show_rows(what: str, rows: Sequence["ChangedRow"]) -> None:
@@ -61,7 +61,8 @@ def _show_rows(what: str, rows: Sequence["ChangedRow"]) -> None:
     ]
     if len(rows) > _SHOWN:
         lines.append(("…", f"and {len(rows) - _SHOWN} more, see --json"))
-    print_table((what, "how"), lines, last_right=False)
+    print_table((what, "how"), lines)
+    click.echo("")
 
 
 def _change_text(change: "Change", same_pixels: float | None) -> str:

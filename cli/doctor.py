@@ -1,18 +1,14 @@
 """`maskmill doctor`: the checks as a table or as JSON."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import click
 
 from ..manifests.errors import EnvironmentFault
+from .tables import print_table
 
-if TYPE_CHECKING:
-    from ..pipeline.answers.doctor import Check
-
-COLOURS = {"ok": "green", "warning": "yellow", "failed": "bold red"}
+COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 
 @click.command()
@@ -31,18 +27,10 @@ def doctor(directory: str, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({"ok": not failed, "checks": [asdict(check) for check in checks]}, indent=2))
     else:
-        _print_table(checks)
+        rows = [
+            (check.name, click.style(check.status, COLOURS[check.status]), check.found, check.remedy)
+            for check in checks
+        ]
+        print_table(("check", "", "found", "what to do"), rows)
         click.echo(f"failed: {', '.join(failed)}" if failed else "everything that every run needs is there")
     return EnvironmentFault.exit_code if failed else 0
-
-
-def _print_table(checks: "Sequence[Check]") -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("check", "", "found", "what to do", box=None, pad_edge=False)
-    for check in checks:  # as Text: `maskmill[crf]` is no markup
-        status = Text(check.status, style=COLOURS[check.status])
-        table.add_row(Text(check.name), status, Text(check.found), Text(check.remedy))
-    Console().print(table)

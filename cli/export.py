@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ..manifests.exports.formats import FORMATS
-from .answers import echo_json, size
+from ..pipeline.quantities import size
+from .answers import echo_json
 
 if TYPE_CHECKING:
     from ..manifests.exports.run import Exported

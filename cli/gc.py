@@ -4,7 +4,9 @@ import dataclasses
 
 import click
 
-from .answers import echo_json, print_table, size
+from ..pipeline.quantities import size
+from .answers import echo_json
+from .tables import print_table
 
 
 @click.command()
@@ -21,16 +23,14 @@ def gc(work: str, yes: bool, as_json: bool) -> int:
     from ..pipeline.answers.gc import clean
 
     cleaning = clean(work, yes)
-    going = sum(artifact.bytes for artifact in cleaning.to_delete)
+    going = sum(entry.bytes for entry in cleaning.to_delete)
     if as_json:
         echo_json({**dataclasses.asdict(cleaning), "bytes": going})
         return 0
-    rows = [
-        (artifact.name, artifact.kind, size(artifact.bytes), artifact.why or ("deleted" if yes else "can go"))
-        for artifact in cleaning.entries
-    ]
-    print_table(("artifact", "kind", "bytes", ""), rows, last_right=False)
-    kept = f"{len(cleaning.to_keep)} kept ({size(sum(artifact.bytes for artifact in cleaning.to_keep))})"
+    default = "deleted" if yes else "can go"
+    rows = [(entry.name, entry.kind, size(entry.bytes), entry.why or default) for entry in cleaning.entries]
+    print_table(("artifact", "kind", "bytes", ""), rows)
+    kept = f"{len(cleaning.to_keep)} kept ({size(sum(entry.bytes for entry in cleaning.to_keep))})"
     if yes:
         click.echo(f"{len(cleaning.to_delete)} deleted, {size(going)}; {kept} in {cleaning.at}")
     else:

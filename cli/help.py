@@ -1,4 +1,4 @@
-"""Help in sections: a command's own options first, those of running below; commands by what they are for."""
+"""Help in sections: a command's own options, then those of running; commands grouped by purpose."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from click.shell_completion import CompletionItem
 
 
 class SectionedCommand(click.Command):
-    """A command whose options of running stand in a section of their own."""
+    """A command with a separate section for the options of running."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class SectionedCommand(click.Command):
 
 @dataclass(frozen=True, slots=True)
 class Lazy:
-    """A command that is imported when it is called: its line in the help, and what loads it."""
+    """A command that is imported when it is called."""
 
     line: str
     load: Callable[[], click.Command]
@@ -41,7 +41,7 @@ class Lazy:
 
 
 class Group(click.Group):
-    """A group that imports a command when it is called, and lists all in sections with no line cut off."""
+    """A group that imports commands when they are called, and lists them in sections without cutting lines."""
 
     def __init__(
         self,

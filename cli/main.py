@@ -1,7 +1,7 @@
 """The command `maskmill`: finds the subcommand, and turns whatever ends it into one line and an exit code.
 
-A subcommand is a click command that returns its exit code, or nothing for 0. It is imported when it is called, never
-for `--help`, so that asking costs no torch.
+A subcommand is a click command that returns its exit code, or nothing for 0. It is imported only when it is called, so
+`--help` does not load torch.
 """
 
 import errno
@@ -28,7 +28,7 @@ from .help import Group, Lazy
 STDOUT, STDERR = 1, 2
 BUG, USAGE, INTERRUPTED, READER_LEFT, TERMINATED = 1, 2, 130, 141, 143
 
-# Operator command → where it is, and its line in `maskmill --help`. Commands that make artifacts are in the registry.
+# Operator command → its module and its line in `maskmill --help`. Commands that make artifacts are in the registry.
 OPERATORS = {
     "run": ("run:run", "Run every stage of a recipe, from pictures to a dataset."),
     "sweep": ("sweep:sweep", "Run a recipe with every combination of some settings and compare them."),
@@ -49,18 +49,8 @@ OPERATORS = {
     "gc": ("gc:gc", "List what nothing needs any more in a work folder, and delete it on --yes."),
     "doctor": ("doctor:doctor", "Check this machine: versions, CRF, GPU, threads, disk."),
 }
-ANEW = {
-    "compare",
-    "diff",
-    "export",
-    "weights",
-    "plan",
-    "status",
-    "report",
-    "verify",
-    "doctor",
-    "recipe",
-}  # resume nothing
+# Commands that resume nothing.
+ANEW = {"compare", "diff", "export", "weights", "plan", "status", "report", "verify", "doctor", "recipe"}
 
 
 def _sections() -> dict[str, Sequence[str]]:
@@ -74,14 +64,13 @@ def _sections() -> dict[str, Sequence[str]]:
 
 
 def load(name: str) -> click.Command:
-    """The operator command of a name, which is imported now."""
     module, _, attribute = OPERATORS[name][0].partition(":")
     command: click.Command = getattr(import_module(f".{module}", __package__), attribute)
     return command
 
 
 def _load(name: str) -> click.Command:
-    return load(name)  # looked up when it is called
+    return load(name)  # a lookup at call time, so that tests can replace `load`
 
 
 def _commands() -> dict[str, Lazy]:
@@ -103,7 +92,7 @@ class MainGroup(Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and torchrun.num_processes() > 1 and not _runs_together(args[0]):
-            raise ConfigError(f"`maskmill {args[0]}` is run by one process; start it without torchrun")
+            raise ConfigError(f"`maskmill {args[0]}` runs in one process; start it without torchrun")
         return super().resolve_command(ctx, args)
 
 
@@ -125,7 +114,7 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command line and gives its exit code; nothing but a bug leaves a traceback."""
+    """Runs one command line and returns its exit code. Only a bug prints a traceback."""
     typed = list(sys.argv[1:] if arguments is None else arguments)
     _print_notices()
     try:
@@ -149,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError) and (left := _streams_without_reader()):
             _silence(left)
             return READER_LEFT
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # only what is printed comes here as a bare OSError
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # only printing raises a bare OSError
             _silence([STDOUT])
             _say(f"cannot print: {error.strerror}; free space where the output goes")
             return EnvironmentFault.exit_code
@@ -166,7 +155,7 @@ def _run(arguments: list[str]) -> int:
 
         return shell_complete(cli, {}, "maskmill", "_MASKMILL_COMPLETE", instruction)
     try:
-        # Not `cli.main`: it turns KeyboardInterrupt, EOFError and a broken pipe into answers of its own.
+        # Not `cli.main`: it handles KeyboardInterrupt, EOFError and a broken pipe in its own way.
         with cli.make_context("maskmill", arguments) as context:
             return cli.invoke(context) or 0
     except click.exceptions.Exit as exit_:
@@ -175,7 +164,7 @@ def _run(arguments: list[str]) -> int:
 
 @contextmanager
 def _raise_signals() -> Iterator[None]:
-    """SIGINT and SIGTERM as exceptions in the main thread; whoever presses Ctrl-C again does not wait for clean-up."""
+    """Raises SIGINT and SIGTERM as exceptions in the main thread. A second Ctrl-C ends at once, without clean-up."""
     asked_to_stop = False
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -202,12 +191,12 @@ def _raise_signals() -> Iterator[None]:
 def _resume_hint(typed: Sequence[str]) -> str:
     anew = [entry.words for entry in COMMANDS.values() if not entry.command.resumes]
     if not ANEW.isdisjoint(typed[:1]) or any(tuple(typed[: len(words)]) == words for words in anew):
-        return "nothing was changed, and the same command begins anew"
-    return "what is finished stays, and the same command goes on from there"
+        return "nothing was changed; run the same command to start again"
+    return "finished work is kept; run the same command to resume"
 
 
 def _print_notices() -> None:
-    """What the library says of its work goes to standard error, a line each."""
+    """Prints each notice of the library as a line on standard error."""
     logger = logging.getLogger("maskmill")
     if not any(isinstance(each, _Notices) for each in logger.handlers):
         logger.addHandler(_Notices())
@@ -231,7 +220,7 @@ def _bug(error: Exception) -> int:
 
 
 def _streams_without_reader() -> list[int]:
-    """Which of stdout and stderr nobody reads any more, as behind `| head`."""
+    """Which of stdout and stderr have lost their reader, as behind `| head`."""
     poll = select.poll()
     for descriptor in (STDOUT, STDERR):
         poll.register(descriptor, 0)
@@ -239,7 +228,7 @@ def _streams_without_reader() -> list[int]:
 
 
 def _silence(descriptors: list[int]) -> None:
-    """Leads what is still in Python's buffers nowhere, or exiting would fail on it once more."""
+    """Discards what is still in Python's buffers; otherwise exiting would fail on it again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in descriptors:
         os.dup2(nowhere, descriptor)

@@ -1,4 +1,4 @@
-"""Options of running, which every command has that makes an artifact."""
+"""The options of running, shared by all commands that make artifacts."""
 
 import dataclasses
 import logging
@@ -19,7 +19,7 @@ JSON_HELP = "Print the result as JSON."
 
 
 def running(names: Sequence[str]) -> list[click.Parameter]:
-    """The options of a run by name, and how loud a command is."""
+    """The named run options, with --json, -q and -v."""
     options = options_of(RunOptions)
     options["log"] = dataclasses.replace(options["log"], default="progress")
     return [
@@ -31,7 +31,7 @@ def running(names: Sequence[str]) -> list[click.Parameter]:
 
 
 def stage_running(record: Record) -> list[click.Parameter]:
-    """All of them where a stage has units, few where it makes its result in one go."""
+    """All run options for a stage with units, few for one that computes its result in one go."""
     out = click.Option(["--out"], metavar="DIR", help="Where the artifact is made: a directory or an fsspec URL.")
     curves = click.Option(["--tensorboard"], metavar="DIR", default="", help="Draw the metric lines there as curves.")
     names = ["part", "unit_rows", *WHERE, *HOW] if record.has_units else ["break_lock"]
@@ -40,10 +40,10 @@ def stage_running(record: Record) -> list[click.Parameter]:
 
 
 def run_options(values: Mapping[str, Any]) -> RunOptions:
-    """The run options among a command's parameters; sets how loud the command is."""
+    """The run options among a command's parameters; also sets the log level from -q and -v."""
     level = logging.DEBUG if values.get("verbose") else logging.WARNING if values.get("quiet") else logging.INFO
     logging.getLogger("maskmill").setLevel(level)
-    given = {name: values[name] for name in options_of(RunOptions) if values.get(name) is not None}
-    if values.get("quiet") and given.get("log") == "progress":
-        given["log"] = "quiet"
-    return RunOptions(**given)
+    chosen = {name: values[name] for name in options_of(RunOptions) if values.get(name) is not None}
+    if values.get("quiet") and chosen.get("log") == "progress":
+        chosen["log"] = "quiet"
+    return RunOptions(**chosen)

@@ -4,7 +4,8 @@ import dataclasses
 
 import click
 
-from .answers import echo_json, files_text, size
+from ..pipeline.quantities import size
+from .answers import echo_json, files_text
 
 
 @click.command()

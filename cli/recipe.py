@@ -6,6 +6,7 @@ from ..manifests.errors import ConfigError
 from ..manifests.files import atomic
 from ..manifests.files.place import split
 from ..pipeline.recipes import SCRIPTS, read_shipped_recipe, recipe_titles
+from .tables import print_table
 
 
 @click.group()
@@ -16,9 +17,7 @@ def recipe() -> None:
 @recipe.command("list")
 def list_recipes() -> None:
     """Name every recipe, with its title."""
-    titles = recipe_titles()
-    for name, title in titles.items():
-        click.echo(f"{name:{max(map(len, titles))}}  {title}")
+    print_table((), recipe_titles().items())
 
 
 @recipe.command()

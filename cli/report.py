@@ -4,7 +4,8 @@ import dataclasses
 
 import click
 
-from .answers import echo_json, size
+from ..pipeline.quantities import size
+from .answers import echo_json
 
 
 @click.command()

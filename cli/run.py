@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from ..pipeline.recipes.recipe import Recipe, Setting
 
 WORK = "maskmill-work"
-RESULTS = ("manifest", "train")  # the stages whose artifacts a recipe is run for
+RESULTS = ("manifest", "train")  # the stages that make the results of a recipe
 
 
 def recipe_command(dry_run: str, **settings: Any) -> Callable[[Callable[..., int]], click.Command]:
-    """A command that runs a recipe; what --dry-run and --set mean differs."""
+    """A command that runs a recipe, with its own texts for --dry-run and --set."""
     own: list[click.Parameter] = [
         click.Argument(["recipe"], metavar="RECIPE.toml", required=False, help="Recipe file."),
         click.Option(["--images"], metavar="DIR", default="", help="Folder of pictures, run with the recipe `folder`."),
@@ -71,7 +71,7 @@ def run(
 
 
 def recipe_reader(recipe: str | None, images: str) -> "Callable[[Sequence[str | Setting]], Recipe]":
-    """A function that reads the recipe with some settings."""
+    """A function from settings to the recipe with these settings."""
     from ..pipeline.recipes import read_shipped_recipe
     from ..pipeline.recipes.recipe import parse_recipe, recipe_bytes
 
@@ -87,15 +87,15 @@ def work_place(recipe: str | None, work: str) -> Place:
     return place(work) if work else (split(recipe)[0] if recipe else place(".")).join(WORK)
 
 
-def recipe_options(of_recipe: Mapping[str, Any], values: Mapping[str, Any]) -> RunOptions:
-    """What the recipe says of the run, where the command line says nothing."""
+def recipe_options(recipe_values: Mapping[str, Any], values: Mapping[str, Any]) -> RunOptions:
+    """The run options: the command line first, then the recipe."""
     context = click.get_current_context()
-    typed = {name for name in of_recipe if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
-    return run_options({**values, **{name: value for name, value in of_recipe.items() if name not in typed}})
+    typed = {name for name in recipe_values if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    return run_options({**values, **{name: value for name, value in recipe_values.items() if name not in typed}})
 
 
 def _show_made(steps: "Iterator[Made]", as_json: bool) -> int:
-    """Prints a line as each stage ends, then where the result lies; JSON comes at the end, even if a stage failed."""
+    """Prints a line when each stage ends, and the results; with --json everything at the end, even after a failure."""
     made: list[Made] = []
     try:
         for step in steps:
@@ -113,7 +113,7 @@ def _show_made(steps: "Iterator[Made]", as_json: bool) -> int:
 
 
 def _results(made: "Sequence[Made]") -> list[Outcome]:
-    """What users hand on: the dataset and the student, or the last artifact that is not metrics."""
+    """The dataset and the student, or else the last artifact that is not metrics."""
     last = [step.outcome for step in made if step.outcome.kind != "metrics"][-1:]
     return [step.outcome for step in made if step.stage in RESULTS] or last
 

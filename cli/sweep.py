@@ -67,7 +67,7 @@ def sweep(
 
 
 def _axes_text(axes: "Axes") -> str:
-    """How many there are, before they are checked: of many that takes a while."""
+    """Printed before all combinations are checked, which may take a while."""
     lists = " × ".join(f"{len(each)} of {each[0].name}" for each in axes.swept)
     fixed = f", all with {' '.join(map(str, axes.fixed))}" if axes.fixed else ""
     return f"{_combinations(len(axes))}{f': {lists}' if lists else ''}{fixed}"
@@ -92,8 +92,7 @@ def _show_begun(number: int, combination: "Combination") -> None:
 
 
 def _show_ended(made: "Made") -> None:
-    """A line of what has run; what is done, or was made for a combination before, needs none. Warnings stand below the
-    table, once."""
+    """Prints a line for a step that ran, none if it was already done. Warnings appear once, below the table."""
     if made.outcome.units_run:
         show_outcome(dataclasses.replace(made.outcome, warnings=()), as_json=False)
 

@@ -1,4 +1,4 @@
-"""The table at the end of a sweep: a row for each combination, and below it what the figures are to be held against."""
+"""The table at the end of a sweep: a row for each combination, and below it the floors and remarks."""
 
 import dataclasses
 import json
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .answers import with_interval
+from .answers import score_rows, with_interval
+from .tables import NOTHING, print_table, table_lines
 
 if TYPE_CHECKING:
     from ..pipeline.recipes.sweep.worth import SweepRow
 
 ScoreLine = Mapping[str, Any]
 Column = tuple[str, Callable[["SweepRow"], str]]
-NOTHING = "–"
 CHOSEN = "ground truth"
 
 
@@ -25,15 +25,12 @@ def rows_json(rows: Sequence["SweepRow"]) -> dict[str, Any]:
 
 def show_rows(rows: Sequence["SweepRow"]) -> None:
     columns = list(_columns(rows))
-    cells = [[header for header, _ in columns], *([cell(row) for _, cell in columns] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     click.echo("")
-    for line in cells:
-        click.echo("  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+    print_table([header for header, _ in columns], [[cell(row) for _, cell in columns] for row in rows])
     student_floors = _floors("floors of the student", {row.number: row.student_floors for row in rows})
     floors = _floors("floors", {row.number: row.floors for row in rows})
-    for said in (*floors, *student_floors, *_remarks(rows), *_ends(rows)):
-        click.echo(said)
+    for line in (*floors, *student_floors, *_remarks(rows), *_ends(rows)):
+        click.echo(line)
 
 
 def _columns(rows: Sequence["SweepRow"]) -> Iterator[Column]:
@@ -41,10 +38,10 @@ def _columns(rows: Sequence["SweepRow"]) -> Iterator[Column]:
     yield from map(_value, rows[0].values)
     if any(row.masks for row in rows):
         yield from _scores("mIoU", lambda row: row.masks)
-        if found := next((row.difference for row in rows if row.difference), None):
+        if first := next((row.difference for row in rows if row.difference), None):
             yield (
-                f"mIoU less row {found.to}'s",
-                lambda row: _difference_text(row.difference.miou if row.difference else None),
+                f"mIoU less row {first.to}'s",
+                lambda row: with_interval(row.difference.miou if row.difference else None, "+", " to "),
             )
     else:
         yield from map(_measure, _measures(rows))
@@ -67,8 +64,8 @@ def _measure(name: str) -> Column:
 
 def _scores(name: str, line: Callable[["SweepRow"], ScoreLine | None]) -> Iterator[Column]:
     def cell(row: "SweepRow", key: str) -> str:
-        found = line(row)
-        return with_interval(found[key]) if found else NOTHING
+        scores = line(row)
+        return with_interval(scores[key]) if scores else NOTHING
 
     yield name, lambda row: cell(row, "miou")
     yield "without background", lambda row: cell(row, "miou_foreground")
@@ -78,16 +75,8 @@ def _warnings_text(number: int) -> str:
     return f"{number} warning{'' if number == 1 else 's'}" if number else "done"
 
 
-def _difference_text(found: ScoreLine | None) -> str:
-    if found is None or found["estimate"] is None:
-        return NOTHING
-    if found["low"] is None:  # no resample has what it is about
-        return f"{found['estimate']:+.3f} (–)"
-    return f"{found['estimate']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
-
-
 def _measures(rows: Sequence["SweepRow"]) -> list[str]:
-    """How good the masks look, by the one by which the report ranks pictures, and how large they are."""
+    """The score by which the report ranks pictures, and the size of the masks."""
     from ..pipeline.report.artifact_rows import RANKED_BY
 
     known = {name for row in rows for name in row.measures}
@@ -96,58 +85,50 @@ def _measures(rows: Sequence["SweepRow"]) -> list[str]:
 
 
 def _floors(what: str, floors: Mapping[int, Sequence[ScoreLine]]) -> Iterator[str]:
-    """Each once for all rows for which it is the same."""
-    rows: dict[str, dict[str, list[int]]] = {}  # name → the line → whose it is
+    rows: dict[str, dict[str, list[int]]] = {}  # name → line → row numbers
     for number, lines in floors.items():
         for line in lines:
             rows.setdefault(line["name"], {}).setdefault(json.dumps(line), []).append(number)
-    told = [
-        (name if len(of) == 1 else f"{name}, {_row_numbers_text(numbers)}", json.loads(line))
-        for name, of in rows.items()
-        for line, numbers in of.items()
+    distinct = [
+        {**json.loads(line), "name": name if len(numbers_by_line) == 1 else f"{name}, {_row_numbers_text(numbers)}"}
+        for name, numbers_by_line in rows.items()
+        for line, numbers in numbers_by_line.items()
     ]
-    if told:
+    if distinct:
         yield f"{what}, on the same pictures:"
-    width = max((len(name) for name, _ in told), default=0)
-    for name, line in told:
-        miou, foreground = (with_interval(line[key]) for key in ("miou", "miou_foreground"))
-        yield f"  {name:{width}}  {miou:21}  {foreground}"
+        yield from table_lines((), score_rows(distinct), "  ")
 
 
 def _remarks(rows: Sequence["SweepRow"]) -> Iterator[str]:
-    """What the table says and what it does not."""
     from ..pipeline.report.artifact_rows import MEANINGS
 
-    if found := next((row.difference for row in rows if row.difference), None):
-        yield f"differences to row {found.to} are of the pictures that both were judged by, drawn together"
+    if first := next((row.difference for row in rows if row.difference), None):
+        yield f"differences to row {first.to}: paired bootstrap on the pictures that both were scored on"
     if not any(row.masks for row in rows):
         yield (
-            "no masks were judged against ground truth, which [evaluate] does where there is any: this is how they "
-            "look, which tells what is bad and not what is right"
+            "no masks were scored on ground truth (add [evaluate] if there is any); these are no-reference scores: "
+            "they expose bad masks, they do not confirm good ones"
         )
         for name in _measures(rows):
             yield f"  {name}: {MEANINGS[name]}; the mean over the objects of kept pictures"
     if any(row.masks or row.student for row in rows):
-        yield (
-            f"a row that is chosen by this table is chosen on the {CHOSEN} of these pictures; what it is worth is for "
-            "others to tell"
-        )
+        yield f"the best row is chosen on the {CHOSEN} of these pictures and overfits them; check it on others"
     if any("train" in row.artifacts for row in rows) and not any(row.student for row in rows):
-        yield "no student was judged: a linear one is where there is ground truth, cst by `maskmill evaluate fscs`"
+        yield "no student was scored: a linear one needs ground truth, cst needs `maskmill evaluate fscs`"
 
 
 def _ends(rows: Sequence["SweepRow"]) -> Iterator[str]:
-    """Why rows have failed, and what there is to be warned of: once where it differs in the artifacts alone."""
-    said: dict[str, list[int]] = {}
+    """Failures and warnings, each once for all rows where it differs only in the paths of artifacts."""
+    rows_of: dict[str, list[int]] = {}
     for row in rows:
-        for each in ([f"failed: {row.error}"] if row.error else []) + [f"warning: {each}" for each in row.warnings]:
-            said.setdefault(_by_step(each, row.artifacts), []).append(row.number)
-    for text, numbers in said.items():
+        for text in ([f"failed: {row.error}"] if row.error else []) + [f"warning: {text}" for text in row.warnings]:
+            rows_of.setdefault(_by_step(text, row.artifacts), []).append(row.number)
+    for text, numbers in rows_of.items():
         yield f"{_row_numbers_text(numbers)} {text}"
 
 
 def _by_step(text: str, artifacts: Mapping[str, str]) -> str:
-    for step, uri in sorted(artifacts.items(), key=lambda each: -len(each[1])):
+    for step, uri in sorted(artifacts.items(), key=lambda item: -len(item[1])):
         text = text.replace(uri, f"[{step}]")
     return text
 

@@ -7,7 +7,7 @@ import click
 from ..manifests.errors import ConfigError
 from ..manifests.files import atomic
 from ..manifests.files.place import split
-from .answers import size
+from ..pipeline.quantities import size
 
 
 @click.group()

@@ -1,1 +1,1 @@
-"""Answers about artifacts and machines: status, verify, plan, compare, diff, gc, doctor."""
+"""Commands that report on artifacts and machines: status, verify, plan, compare, diff, gc, doctor."""

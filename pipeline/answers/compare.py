@@ -1,9 +1,9 @@
-"""Two artifacts that say something of the same pictures, held against each other: where they differ, and by what.
+"""Compares two artifacts about the same pictures: where they differ, and how they were made differently.
 
-Letters: H W pixels, A B the values that the one and the other give.
+Letters: H W pixels, A B the values that the two artifacts give.
 
-255 is undecided. It is a value like any other where pixels are compared, so one that both leave undecided is agreed on;
-classes are compared over the pixels that both have decided, and how many those are stands beside it.
+255 is undecided. Pixel agreement treats it as a value: two undecided pixels agree. Scores per class cover only the
+pixels that both have decided; the share of undecided pixels is reported beside them.
 """
 
 import heapq
@@ -25,7 +25,7 @@ from ...stages.scores.iou import Counts, class_iou, class_precision, class_recal
 from .lineage import LineageDifference, lineage_differences
 
 KINDS = "maps|labels|dataset"
-_NAMED = 10  # ids that are given of pictures which are not compared
+_NAMED = 10  # ids listed of pictures that are not compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +34,19 @@ class Side:
     kind: str
     fingerprint: str
     pictures: int
-    failed: Mapping[str, int]  # of the pictures that both have: reason → how many have no label map here
-    alone: int  # pictures that the other does not have
+    failed: Mapping[str, int]  # reason → pictures without a label map here, among those that both have
+    alone: int  # pictures that the other lacks
     alone_ids: Sequence[str]  # the first of them
 
 
 @dataclass(frozen=True, slots=True)
 class ClassComparison:
-    """Over the pixels that both have decided; None where there is nothing to divide by."""
+    """Over the pixels that both have decided; None where there are none."""
 
     label: int
     name: str
     iou: float | None
-    kept_of_a: float | None  # of the pixels that A gives the class, the share that B gives it too
+    kept_of_a: float | None  # share of A's pixels of the class that B gives it too
     kept_of_b: float | None
     pixels_a: int
     pixels_b: int
@@ -55,7 +55,7 @@ class ClassComparison:
 @dataclass(frozen=True, slots=True)
 class PictureComparison:
     id: str
-    iou: float  # the mean over the values that occur in either label map, 255 among them
+    iou: float  # mean over the values in either label map, including 255
     agreement: float  # the share of pixels with the same value
 
 
@@ -64,7 +64,7 @@ class Comparison:
     a: Side
     b: Side
     compared: int  # pictures
-    other_size: int  # pictures whose label maps have different sizes, and are not compared
+    other_size: int  # pictures not compared: their label maps have different sizes
     other_size_ids: Sequence[str]
     agreement: float | None  # None where nothing was compared
     undecided_a: float | None  # shares of all pixels
@@ -73,21 +73,19 @@ class Comparison:
     miou: float | None
     miou_foreground: float | None
     classes: Sequence[ClassComparison]
-    worst: Sequence[PictureComparison]  # those that differ most, by their IoU
-    matrix: Sequence[tuple[int, int, int]]  # value in A, value in B, pixels; of those that occur
+    worst: Sequence[PictureComparison]  # with the lowest IoU
+    matrix: Sequence[tuple[int, int, int]]  # value in A, value in B, pixels; without zeros
     differences: Sequence[LineageDifference]
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What is counted while pictures pass by."""
-
     worst_of: int
     pixels_AB: Int64[np.ndarray, "256 256"] = field(default_factory=lambda: np.zeros((256, 256), np.int64))
     compared: int = 0
     failed: tuple[Counter[str], Counter[str]] = field(default_factory=lambda: (Counter(), Counter()))
     other_size: list[str] = field(default_factory=list)
-    worst: list[tuple[float, float, int, str]] = field(default_factory=list)  # a heap, the least bad one first
+    worst: list[tuple[float, float, int, str]] = field(default_factory=list)  # a heap, the best of them first
 
     def add(self, identifier: str, a_HW: UInt8[np.ndarray, "H W"], b_HW: UInt8[np.ndarray, "H W"]) -> None:
         pairs = a_HW.ravel().astype(np.intp) * 256 + b_HW.ravel()
@@ -102,13 +100,13 @@ class _Tally:
 
 
 def compare(a: Artifact, b: Artifact, worst: int, images: Artifact | None = None) -> Comparison:
-    """Reads files only; a picture at a time is in memory. `images` gives image-level labels where maps need them and
-    do not lead to their own."""
+    """Reads files only, one picture at a time. `images` gives image-level labels for maps whose own images artifact
+    was moved."""
     names = common_names(a, b)
     maps_a, maps_b = _label_maps(a, images), _label_maps(b, images)
     tally = _Tally(worst)
-    alone_a, alone_b = [each for each in maps_a if each not in maps_b], [each for each in maps_b if each not in maps_a]
-    for identifier in (each for each in maps_a if each in maps_b):
+    alone_a, alone_b = [id_ for id_ in maps_a if id_ not in maps_b], [id_ for id_ in maps_b if id_ not in maps_a]
+    for identifier in (id_ for id_ in maps_a if id_ in maps_b):
         _add_picture(tally, identifier, maps_a, maps_b)
     pixels_AB = tally.pixels_AB
     decided = _confusion_counts(pixels_AB)
@@ -127,7 +125,7 @@ def compare(a: Artifact, b: Artifact, worst: int, images: Artifact | None = None
         miou=nan_to_none(mean_iou(decided, True)),
         miou_foreground=nan_to_none(mean_iou(decided, False)),
         classes=list(_classes(decided, names)),
-        worst=[PictureComparison(each[3], -each[0], -each[1]) for each in sorted(tally.worst, reverse=True)],
+        worst=[PictureComparison(id_, -iou, -same) for iou, same, _, id_ in sorted(tally.worst, reverse=True)],
         matrix=values,
         differences=lineage_differences(a, b),
     )
@@ -152,26 +150,26 @@ def _label_maps(artifact: Artifact, images: Artifact | None) -> LabelMaps:
     num_classes = len(class_table(artifact))
     labels: dict[str, Sequence[int]] = {}
     if artifact.plan.kind == "maps" and _has_objects(artifact):
-        known = images or open_artifact(source_of(artifact, "images"), "images")
-        for batch in known.row_batches(["id", "labels"]):
+        images = images or open_artifact(source_of(artifact, "images"), "images")
+        for batch in images.row_batches(["id", "labels"]):
             labels |= {row["id"]: row["labels"] or () for row in batch.to_pylist()}
-        strange = next((each for each in artifact.positions_by_id() if each not in labels), None)
-        if strange is not None:
+        unknown = next((identifier for identifier in artifact.positions_by_id() if identifier not in labels), None)
+        if unknown is not None:
             raise InputError(
-                f"{known.place} has no row {strange!r}, of which {artifact.place} has maps; "
-                "pass as --images those that they were made from"
+                f"{images.place} has no row {unknown!r}, but {artifact.place} has maps of it; "
+                "pass the images artifact that the maps were made from as --images"
             )
     return LabelMaps(artifact, labels, num_classes)
 
 
 def _has_objects(maps: Artifact) -> bool:
-    """Whether something was found without a class, which only the picture's labels tell."""
+    """Whether some maps have no class, so that the class must come from the picture's labels."""
     rows = (row for batch in maps.row_batches(["class", "note"]) for row in batch.to_pylist())
     return any(row["class"] is None and row["note"] != NO_LABEL for row in rows)
 
 
 def common_names(a: Artifact, b: Artifact) -> dict[int, str]:
-    """A class is a number, and both must mean the same by it."""
+    """Class names; raises InputError if a class number has different names in the two."""
     ours, theirs = class_table(a), class_table(b)
     refuse_other_class_table(ours, theirs, (a.place, b.place), "compare artifacts of one class table")
     return class_names(theirs) | class_names(ours)
@@ -190,7 +188,7 @@ def _side(artifact: Artifact, maps: LabelMaps, failed: Mapping[str, int], alone:
 
 
 def _confusion_counts(pixels_AB: Int64[np.ndarray, "256 256"]) -> Counts:
-    """As the counts of scores, with B in the place of the prediction and A of the truth."""
+    """The counts that scores are computed from, with A as ground truth and B as prediction."""
     kept_AB = pixels_AB[:IGNORE, :IGNORE]
     pixels_K3 = np.stack([kept_AB.diagonal(), kept_AB.sum(axis=0), kept_AB.sum(axis=1)], axis=-1)
     labels = np.flatnonzero(pixels_K3.any(axis=-1))

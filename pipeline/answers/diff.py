@@ -1,6 +1,6 @@
-"""What became of a dataset from one version to another: rows that came, went and changed, and what they were made with.
+"""Lists how two versions of a dataset differ: rows added, removed and changed, and settings.
 
-Masks are the same where their bytes are, or their pixels: another version of Pillow writes equal pixels in other bytes.
+Masks count as equal if their pixels are: another version of Pillow may write equal pixels as other bytes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +18,12 @@ from .lineage import LineageDifference, lineage_differences
 RELABELLED = ("mask", "labels")
 _COMPARED = ("status", "labels", "kept", "split", "sha256", "sources")  # besides the mask
 _ROW = ("status", "reason", "labels", "kept", "split", "sha256", "objects")
-_NAMES = {"sha256": "picture"}  # as they are told
+_NAMES = {"sha256": "picture"}  # column → name in the result
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Of what a row says of its picture; of a mask, its height and width."""
+    """One value of a row that differs; for a mask, its height and width."""
 
     name: str
     a: Json
@@ -34,11 +34,11 @@ class Change:
 class ChangedRow:
     id: str
     changes: Sequence[Change]
-    same_pixels: float | None = None  # share; of masks that differ and have one size
+    same_pixels: float | None = None  # share, if the masks differ and have the same size
 
     @property
     def is_relabelled(self) -> bool:
-        return any(each.name in RELABELLED for each in self.changes)
+        return any(change.name in RELABELLED for change in self.changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +54,16 @@ class Diff:
     b: DatasetVersion
     added: Sequence[str]  # ids
     removed: Sequence[str]
-    relabelled: Sequence[ChangedRow]  # another mask or other image-level labels
-    changed: Sequence[ChangedRow]  # in something else alone
+    relabelled: Sequence[ChangedRow]  # mask or image-level labels differ
+    changed: Sequence[ChangedRow]  # only something else differs
     unchanged: int
     classes_added: Sequence[str]
     classes_removed: Sequence[str]
-    differences: Sequence[LineageDifference]  # of settings, all the way up
+    differences: Sequence[LineageDifference]  # of settings, all inputs included
 
 
 def diff_datasets(a: str, b: str) -> Diff:
-    """Reads files only, and no picture; rows are paired by id, whatever their order."""
+    """Reads files only, and no pictures. Rows are paired by id, in any order."""
     before, after = _Rows(open_dataset(a, keep="all")), _Rows(open_dataset(b, keep="all"))
     names = common_names(before.artifact, after.artifact)
     changed = list(_find_changes(before, after, names))
@@ -71,10 +71,10 @@ def diff_datasets(a: str, b: str) -> Diff:
     return Diff(
         a=before.version,
         b=after.version,
-        added=[each for each in after.positions if each not in before.positions],
-        removed=[each for each in before.positions if each not in after.positions],
-        relabelled=[each for each in changed if each.is_relabelled],
-        changed=[each for each in changed if not each.is_relabelled],
+        added=[identifier for identifier in after.positions if identifier not in before.positions],
+        removed=[identifier for identifier in before.positions if identifier not in after.positions],
+        relabelled=[row for row in changed if row.is_relabelled],
+        changed=[row for row in changed if not row.is_relabelled],
         unchanged=common - len(changed),
         classes_added=_only_in(after.artifact, before.artifact),
         classes_removed=_only_in(before.artifact, after.artifact),
@@ -83,7 +83,7 @@ def diff_datasets(a: str, b: str) -> Diff:
 
 
 class _Rows:
-    """The rows of a version by id, failed ones too."""
+    """The rows of a version by id, including failed ones."""
 
     def __init__(self, labels: Dataset) -> None:
         self.labels = labels
@@ -97,16 +97,16 @@ class _Rows:
         return DatasetVersion(self.artifact.place.uri, self.artifact.plan.fingerprint, len(self.positions))
 
     def row(self, identifier: str, names: Mapping[int, str]) -> dict[str, Json]:
-        """What is compared, classes by their names."""
+        """The values that are compared, with classes by name."""
         cells = frame_row(self.artifact, self.positions[identifier], _ROW)
-        sources = {names.get(each["class"], str(each["class"])): each["source"] for each in cells["objects"] or ()}
+        sources = {names.get(one["class"], str(one["class"])): one["source"] for one in cells["objects"] or ()}
         labels = [names.get(label, str(label)) for label in cells["labels"] or ()]
         status = cells["status"] if cells["status"] == "ok" else f"failed: {cells['reason']}"
         return {**cells, "status": status, "labels": labels, "sources": sources}
 
     def png(self, identifier: str) -> bytes | None:
-        found = frame_row(self.artifact, self.positions[identifier], ("mask",))["mask"]
-        return found["bytes"] if found else None
+        mask = frame_row(self.artifact, self.positions[identifier], ("mask",))["mask"]
+        return mask["bytes"] if mask else None
 
     def index(self, identifier: str) -> int | None:
         return self._indices.get(self.positions[identifier])
@@ -126,7 +126,7 @@ def _find_changes(before: _Rows, after: _Rows, names: Mapping[int, str]) -> Iter
 
 
 def _mask_change(before: _Rows, after: _Rows, identifier: str) -> tuple[list[Change], float | None]:
-    """Where one has failed there is no mask to differ, and the status tells."""
+    """A failed row has no mask; its status shows the difference."""
     ours, theirs = before.index(identifier), after.index(identifier)
     if ours is None or theirs is None or before.png(identifier) == after.png(identifier):
         return [], None

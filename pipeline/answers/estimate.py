@@ -1,4 +1,4 @@
-"""What a run would make, before it makes anything: rows, units, files, bytes, and memory per worker."""
+"""Estimates what a run would make: rows, units, files, bytes, and memory per worker."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ class Estimate:
     files: int
     bytes_per_field: Mapping[str, int]
     total_bytes: int
-    memory_per_worker_bytes: int  # of arrays: a unit computed, one written, its shards; a model comes on top
-    measured_rows: int = 0  # where the stage can be measured: so many rows took so many seconds in one process here
+    memory_per_worker_bytes: int  # arrays only: a unit computed, one written, its shards
+    measured_rows: int = 0  # rows that were computed here to measure the time; 0 if the stage has no probe
     measured_s: float = 0.0
-    pair_bytes: int = 0  # of two pictures, where these tokens are what a student of pairs reads of them
-    pair_reading_s: float = 0.0  # to check and copy these in memory
+    pair_bytes: int = 0  # of two pictures, if a student that learns from pairs can read these tokens
+    pair_reading_s: float = 0.0  # to check and copy them in memory
 
     @property
     def pair_backbone_s(self) -> float:
@@ -37,7 +37,7 @@ class Estimate:
 
     @property
     def break_even(self) -> float:
-        """Bytes a second that a store has to give for stored tokens to be the faster way; infinite where none can."""
+        """Bytes per second from which reading stored tokens is faster than computing them; infinite if it never is."""
         saved_s = self.pair_backbone_s - self.pair_reading_s
         return self.pair_bytes / saved_s if saved_s > 0 else float("inf")
 
@@ -48,28 +48,28 @@ class Estimate:
 
 
 def estimate(order: Order, options: RunOptions) -> Estimate:
-    """Lists the rows as a run would, and multiplies. Writes nothing."""
+    """Plans the rows as a run would. Writes nothing."""
     stage, config = order.stage, order.config
     if not isinstance(stage, Stage):
-        raise ConfigError(f"{stage.name} makes its result in one go, and has no units to plan")
+        raise ConfigError(f"{stage.name} computes its result in one go and has no units to plan; leave `plan` out")
     make_reproducible(stage, config)
-    asked = ask(stage, config, order.inputs)
-    rows = sum(batch.num_rows for batch in stage.plan(config, asked.inputs, Known()).batches)
-    stored = [field for field in asked.fields if field.kind != "columns"]
+    request = ask(stage, config, order.inputs)
+    rows = sum(batch.num_rows for batch in stage.plan(config, request.inputs, Known()).batches)
+    stored = [field for field in request.fields if field.kind != "columns"]
     unit_rows = unit_rows_for(stage, config, stored, options)
     units = Layout(unit_rows, (rows,)).num_units
     per_field = {field.name: rows * field.bytes_per_row for field in stored}
     arrays = sum(field.kind == "array" for field in stored)
-    measured = stage.probe(config, asked.inputs) if stage.probe and rows else Probe(0, 0.0)
+    measured = stage.probe(config, request.inputs) if stage.probe and rows else Probe(0, 0.0)
     of_pair = _pair_bytes({field.name: field.bytes_per_row for field in stored})
     return Estimate(
         stage=stage.name,
         kind=stage.kind,
-        fingerprint=asked.fingerprint,
+        fingerprint=request.fingerprint,
         rows=rows,
         unit_rows=unit_rows,
         units=units,
-        # Besides units and arrays: plan, listing, rows and artifact.json, and a description where there is one.
+        # Besides units and arrays: plan, listing, rows, artifact.json, and an optional description.
         files=units * (len(stored) + 1) + arrays + 4 + (stage.describe is not None),
         bytes_per_field=per_field,
         total_bytes=sum(per_field.values()),
@@ -82,8 +82,8 @@ def estimate(order: Order, options: RunOptions) -> Estimate:
 
 
 def _pair_bytes(of_row: Mapping[str, int]) -> int:
-    """The query's tokens and the support's support tokens, and what there is to supervise them by: keys of both and the
-    support's class query; of signed bytes the scales as well."""
+    """Bytes of the query's tokens and the support's support tokens, with what supervises them: keys of both, the
+    support's class query, and the scales of quantized fields."""
     if not {"tokens", "support_tokens"} <= of_row.keys():
         return 0
     times = {"tokens": 1, "support_tokens": 1, "keys": 2, "cls_query": 1}

@@ -1,4 +1,4 @@
-"""What two artifacts were made with, all the way up, and where that differs."""
+"""Compares how two artifacts were made: their settings and those of everything that they were made from."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -10,14 +10,14 @@ from ...manifests.artifact.fingerprint import differences
 from ...manifests.files.sealed import Json
 from ...manifests.published.schema import provenance, shareable
 
-_TOLD = "told"  # of a step that a dataset's own account knows, in which paths are cut short
+_FROM_DATASET = "told"  # marks a step known only from a dataset's provenance, which shortens paths
 _COMPARED = ("stage", "code_version", "config", "device", "libraries")
 LineageStep = Mapping[str, Json]
 
 
 @dataclass(frozen=True, slots=True)
 class LineageDifference:
-    """`of` is the kind of one's own, and above it the role that an artifact has for what was made from it."""
+    """`of` is the kind of the artifact itself, or the role of one that it was made from."""
 
     of: str
     name: str  # a config field; or stage, code_version, device, libraries.NAME, content
@@ -26,22 +26,24 @@ class LineageDifference:
 
 
 def lineage_differences(a: Artifact, b: Artifact) -> list[LineageDifference]:
-    """Artifacts are paired by kind and role, so that maps are held against the maps that labels were made from."""
+    """Pairs artifacts by kind and role: maps are compared with the maps that labels were made from."""
     ours, theirs = _steps(a), _steps(b)
-    return [each for of in {**ours, **theirs} for each in _between(of, ours.get(of), theirs.get(of))]
+    return [change for of in {**ours, **theirs} for change in _between(of, ours.get(of), theirs.get(of))]
 
 
 def _steps(artifact: Artifact) -> dict[str, LineageStep]:
-    """Everything that an artifact was made from, itself first, by what it is to the others. What has gone and is known
-    from a dataset's own account is taken from there."""
+    """The artifact and everything that it was made from, by role. Deleted artifacts are looked up in the dataset's
+    provenance."""
     steps = provenance_steps(artifact.plan.facts)
-    known: dict[str, LineageStep] = {key: {**step, _TOLD: True} for key, step in steps.items() if "stage" in step}
+    known: dict[str, LineageStep] = {
+        key: {**step, _FROM_DATASET: True} for key, step in steps.items() if "stage" in step
+    }
     known |= {step["digest"]: step for step in provenance([artifact], whole_paths=True) if "stage" in step}
     named: dict[str, LineageStep] = {}
     waiting = deque([(artifact.plan.kind, "", artifact.digest)])
     while waiting:
         name, reader, digest = waiting.popleft()
-        if name in named and named[name]["digest"] != digest:  # another of the same role, such as older images
+        if name in named and named[name]["digest"] != digest:  # another artifact of the same role, such as older images
             name = f"{name} of {reader}"
         if name in named:
             continue
@@ -58,22 +60,20 @@ def _between(of: str, ours: LineageStep | None, theirs: LineageStep | None) -> I
         if ours["digest"] != theirs["digest"]:
             yield LineageDifference(of, "stage", _stage(ours), _stage(theirs))
         return
-    is_told = _TOLD in ours or _TOLD in theirs
-    found = [
+    cut_short = _FROM_DATASET in ours or _FROM_DATASET in theirs
+    changes = [
         LineageDifference(of, name.removeprefix("config."), one, other)
-        for name, one, other in differences(_comparison_values(ours, is_told), _comparison_values(theirs, is_told))
+        for name, one, other in differences(_comparison_values(ours, cut_short), _comparison_values(theirs, cut_short))
     ]
-    # Equal settings of equal inputs, and other bytes: it is what lies outside that differs, such as the pictures.
-    if not found and ours["digest"] != theirs["digest"] and ours["inputs"] == theirs["inputs"]:
-        found = [LineageDifference(of, "content", ours["digest"][:12], theirs["digest"][:12])]
-    yield from found
+    # Equal settings and inputs with other bytes: something outside differs, such as the pictures.
+    if not changes and ours["digest"] != theirs["digest"] and ours["inputs"] == theirs["inputs"]:
+        changes = [LineageDifference(of, "content", ours["digest"][:12], theirs["digest"][:12])]
+    yield from changes
 
 
 def _stage(step: LineageStep | None) -> str | None:
-    """None: there is no such step; what has gone is told as that."""
-    if step is None:
-        return None
-    return str(step.get("stage", "gone, or changed since"))
+    """None if there is no such step."""
+    return None if step is None else str(step.get("stage", "gone, or changed since"))
 
 
 def _comparison_values(step: LineageStep, cut_short: bool) -> dict[str, Json]:

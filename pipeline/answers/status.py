@@ -1,4 +1,4 @@
-"""What is known of an artifact from its files alone: how far it is, what failed, where it came from."""
+"""The status of an artifact from its files: progress, failures and inputs."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,6 @@ from ...manifests.artifact.artifact import ARTIFACT, open_artifact, read_summary
 from ...manifests.artifact.plan import Input, Plan, missing_units, read_plan
 from ...manifests.errors import MaskmillError
 from ...manifests.files import lock
-from ...manifests.files.digests import FileDigest
 from ...manifests.files.place import Place, place
 
 
@@ -23,11 +22,11 @@ class RunStatus:
     rows: int
     units: int
     units_done: int
-    counts: Mapping[str, Any]  # of the rows that are done; of an artifact without rows, what its stage says of it
+    counts: Mapping[str, Any]  # of the rows done; for an artifact without rows, the facts of its stage
     warnings: tuple[str, ...]
     fingerprint: str
     config: Mapping[str, Any]
-    inputs: tuple[Mapping[str, str], ...]  # role, uri and whether it is still what was read
+    inputs: tuple[Mapping[str, str], ...]  # role, uri and state: whether it is still what was read
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +54,12 @@ def status(uri: str) -> RunStatus:
         warnings=summary.warnings if summary else (),
         fingerprint=plan.fingerprint,
         config=plan.config,
-        inputs=tuple(_input_state(at, each) for each in plan.inputs),
+        inputs=tuple(_input_state(at, read) for read in plan.inputs),
     )
 
 
 def list_failed_rows(uri: str) -> Iterator[FailedRow]:
-    """Rows that are not ok, in the order of the row list; of an unfinished artifact those that are known so far."""
+    """Rows that are not ok, in order; for an unfinished artifact those known so far."""
     at = place(uri)
     plan = read_plan(at)
     if plan.groups and at.exists(ARTIFACT):
@@ -98,11 +97,10 @@ def _counts_so_far(at: Place, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _input_state(at: Place, each: Input) -> dict[str, str]:
-    where = each.place(at)
+def _input_state(at: Place, read: Input) -> dict[str, str]:
+    where = read.place(at)
     try:
-        found = open_artifact(where)
+        is_same = open_artifact(where).digest == read.digest
     except MaskmillError as error:
-        return {"role": each.role, "uri": where.uri, "state": type(error).__name__}
-    same = FileDigest.of(found.place.read(ARTIFACT)).sha256 == each.digest
-    return {"role": each.role, "uri": where.uri, "state": "as read" if same else "changed since"}
+        return {"role": read.role, "uri": where.uri, "state": type(error).__name__}
+    return {"role": read.role, "uri": where.uri, "state": "as read" if is_same else "changed since"}

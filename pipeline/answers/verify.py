@@ -1,4 +1,4 @@
-"""Whether an artifact is what was written, file by file. Reads files only, and all of them."""
+"""Checks every file of an artifact against the digest that was written with it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from ...manifests.files.place import Place, place
 class Verdict:
     at: Place
     finished: bool
-    files: int  # that were read and found right
+    files: int  # read and right
     faults: tuple[str, ...]  # one sentence each
-    strangers: tuple[str, ...]  # files that nothing vouches for; no reader looks at them
+    strangers: tuple[str, ...]  # files that belong to nothing; no reader looks at them
 
     @property
     def exit_code(self) -> Literal[0, 2, 4]:
@@ -28,7 +28,6 @@ class Verdict:
 
 
 def verify(uri: str) -> Verdict:
-    """Reads every file of an artifact against the digests written with it."""
     at = place(uri)
     faults: list[str] = []
     try:
@@ -52,10 +51,9 @@ def verify(uri: str) -> Verdict:
 
 def _faults_of_summary(at: Place, plan: Plan, summary: Summary) -> Iterator[str]:
     if FileDigest.of(at.read(PLAN)).sha256 != summary.plan_sha256:
-        yield f"{at.path(PLAN)} is not the plan that {ARTIFACT} vouches for"
+        yield f"{at.path(PLAN)} is not the plan whose digest {ARTIFACT} holds"
     for name, digest in summary.files.items():
-        wrong = fault(at, name, digest)
-        if wrong:
+        if wrong := fault(at, name, digest):
             yield wrong
     for group in plan.groups:
         layout = plan.layout(group)
@@ -64,32 +62,31 @@ def _faults_of_summary(at: Place, plan: Plan, summary: Summary) -> Iterator[str]
             if field.kind == "array" and at.exists(name):
                 wrong = store.metadata_fault(at.read(name), field, group.unit_rows, layout.num_slots)
                 if wrong:
-                    yield f"{at.path(name)} is not this plan's: {wrong}"
+                    yield f"{at.path(name)} does not fit the plan: {wrong}"
         try:
             if ledger.ledger_digest(at, group.ledger, layout.num_units) != summary.ledgers[group.ledger]:
-                yield f"{at.path(group.ledger)} holds other records than those that {ARTIFACT} vouches for"
+                yield f"{at.path(group.ledger)} has other records than those whose digest {ARTIFACT} holds"
         except FileNotFoundError:
-            continue  # told with its unit
+            continue  # reported with its unit
 
 
 def _check_units(at: Place, plan: Plan, group: FieldGroup, finished: bool) -> Iterator[tuple[set[str], list[str]]]:
-    """For each unit the files that belong to it, and what is wrong with them."""
+    """For each unit its files, and what is wrong with them."""
     for unit in plan.layout(group).units():
         name = ledger.record_name(group.ledger, unit.index)
-        wanted = {name, *(field.shard(unit.index) for field in plan.fields_of(group))}
+        names = {name, *(field.shard(unit.index) for field in plan.fields_of(group))}
         try:
             record = ledger.read_record(at, group.ledger, unit.index)
         except CorruptArtifact as error:
-            yield wanted, [str(error)]
+            yield names, [str(error)]
             continue
         if record is None:
-            yield wanted, [f"{at.path(name)} is missing"] if finished else []
+            yield names, [f"{at.path(name)} is missing"] if finished else []
             continue
-        found = [fault(at, file, digest) for file, digest in record.files.items()]
-        wrong = [each for each in found if each]
+        wrong = [text for file, digest in record.files.items() if (text := fault(at, file, digest))]
         try:
             if ids_digest(read_unit_rows(at, plan, unit).column("id").to_pylist()) != ids_digest(record.rows["id"]):
-                wrong.append(f"{at.path(name)} is of other rows than were planned")
+                wrong.append(f"{at.path(name)} has other rows than were planned")
         except CorruptArtifact as error:
-            wrong.append(str(error)) if not finished else None  # a finished artifact's listings are told once
-        yield wanted, wrong
+            wrong.append(str(error)) if not finished else None  # a finished artifact's listings are reported once
+        yield names, wrong

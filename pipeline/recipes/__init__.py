@@ -1,4 +1,4 @@
-"""The recipes that ship, beside this file; and what it takes to read and run any."""
+"""Recipes: those that ship, beside this file, and the code that reads and runs any."""
 
 import tomllib
 from importlib import resources
@@ -6,18 +6,16 @@ from importlib import resources
 from ...manifests.errors import ConfigError
 
 SHIPPED = ("voc-cst", "coco-cst", "folder", "demo")
-SCRIPTS = ("reproduce-cst-pascal", "reproduce-cst-coco")  # lists of commands for a shell
+SCRIPTS = ("reproduce-cst-pascal", "reproduce-cst-coco")  # shell scripts
 
 
 def recipe_file(name: str) -> str:
-    """What it is called beside this file."""
     if name not in (*SHIPPED, *SCRIPTS):
-        raise ConfigError(f"there is no recipe {name!r}; choose among {', '.join((*SHIPPED, *SCRIPTS))}")
+        raise ConfigError(f"unknown recipe {name!r}; choose one of {', '.join((*SHIPPED, *SCRIPTS))}")
     return f"{name}.sh" if name in SCRIPTS else f"{name}.toml"
 
 
 def read_shipped_recipe(name: str) -> bytes:
-    """The text of a recipe that ships."""
     return resources.files(__name__).joinpath(recipe_file(name)).read_bytes()
 
 

@@ -1,9 +1,9 @@
-"""Everything the package does, on pictures made on the spot or a person's own: nothing is downloaded.
+"""The demo: runs the whole pipeline on generated pictures or on the user's own. Nothing is downloaded.
 
 Letters: H W pixels, 3 colour channels.
 
-A picture is one to three textured objects of several classes on a cluttered ground; its mask is exact. An object's
-class decides its shape and its texture, and chance its colours, size and place.
+A generated picture shows one to three textured objects of several classes on a cluttered background, with an exact
+mask. The class of an object decides its shape and texture; its colours, size and place are random.
 """
 
 import csv
@@ -31,7 +31,7 @@ CLASSES = ("disc", "ring", "box", "diamond")
 SIDE_PX = 128
 PICTURES, ADDED = 40, 4
 DONE, REFUSED = (0, 6), (3,)
-NUM_FLOORS = 2  # the last lines of an evaluation
+NUM_FLOORS = 2  # the floors are the last lines of an evaluation
 FOLDER, MARK = "maskmill-demo", "maskmill-demo.json"
 TABLE, RECIPE, REPORT = "pictures.csv", "demo.toml", "report.html"
 BROKEN = "broken"
@@ -40,11 +40,11 @@ _NO_BACKBONE_DOWNLOADED = ("--set", "extract.backbone=builtin", "--set", "extrac
 
 @dataclass(frozen=True, slots=True)
 class DemoCommand:
-    """One command of the demo, as a user would type it after `maskmill`, and why."""
+    """One command of the demo, as typed after `maskmill`, and its purpose."""
 
     why: str
     arguments: tuple[str, ...]
-    exit_codes: tuple[int, ...] = (0,)  # that it may end with
+    exit_codes: tuple[int, ...] = (0,)  # expected
 
     def __str__(self) -> str:
         return f"maskmill {shlex.join(self.arguments)}"
@@ -52,8 +52,6 @@ class DemoCommand:
 
 @dataclass(frozen=True, slots=True)
 class StepGain:
-    """What came out of a step was worth, on pictures whose masks nothing was fitted on."""
-
     what: str
     pictures: int
     miou: float
@@ -62,26 +60,28 @@ class StepGain:
 
 
 def begin(work: Place) -> bool:
-    """Marks a folder as a demo's, and says whether it was one before; one that holds anything else is refused."""
+    """Marks a folder as the demo's; returns whether it was one before. Refuses a folder that holds anything else."""
     atomic.check_can_write(work)
     if work.exists(MARK):
         if work.exists(RECIPE) and work.read(RECIPE) != read_shipped_recipe("demo"):
             recipe = work.path(RECIPE)
             raise ConfigError(
-                f"{recipe} is not the recipe that ships any more; run it as it is with `maskmill run "
-                f"{shlex.quote(recipe)}`, or choose another --out for the demo"
+                f"{recipe} differs from the demo's recipe; run your version with `maskmill run {shlex.quote(recipe)}`, "
+                "or choose another --out for the demo"
             )
         return True
-    found = next((name for name in work.names() if not name.endswith(atomic.TEMPORARY_SUFFIX)), None)
-    if found is not None:
-        raise ConfigError(f"{work} is not empty and no earlier demo's (it holds {found}); choose another --out")
+    stranger = next((name for name in work.names() if not name.endswith(atomic.TEMPORARY_SUFFIX)), None)
+    if stranger is not None:
+        raise ConfigError(
+            f"{work} is not empty and not the folder of a demo (it holds {stranger}); choose another --out"
+        )
     sealed.write(work, MARK, {})
     return False
 
 
 def steps(work: Place) -> Iterator[DemoCommand]:
-    """The commands, in order. Between some of them the pictures change, as they do in life; a demo that was stopped
-    after that, or is run again, goes on with the pictures as they are."""
+    """The commands, in order. Pictures are added between two of them; a demo that is stopped after that, or run again,
+    uses the pictures as they are."""
     images, recipe, inside = work.path("images"), work.path(RECIPE), work.join("maskmill-work")
     index = ("index", "table", work.path(TABLE), "--out", images, "--unit-rows", "8")
     run, again = ("run", recipe), ("run", recipe, "--set", "refine.threshold=0.6")
@@ -91,25 +91,23 @@ def steps(work: Place) -> Iterator[DemoCommand]:
         atomic.write(work, f"pictures/{BROKEN}.jpg", b"not a picture")
         make_pictures(work, PICTURES + ADDED, broken=(BROKEN,))
         yield DemoCommand("pictures were added: a changed list is refused", index, REFUSED)
-    yield DemoCommand("until it is told to append them; the broken one is one failed row", (*index, "--update"))
-    yield DemoCommand("how far it is, and what failed", ("status", images, "--failed"))
+    yield DemoCommand("append them with --update; the broken picture is one failed row", (*index, "--update"))
+    yield DemoCommand("show its progress, and what failed", ("status", images, "--failed"))
     if not work.exists(RECIPE):
-        yield DemoCommand("a recipe that ships, to copy and edit", ("recipe", "write", "demo", recipe))
-    yield DemoCommand("what a run of it would do", (*run, "--dry-run"))
-    yield DemoCommand("every stage of it, with the small backbone that comes with the package", run, DONE)
-    yield DemoCommand("another threshold: other labels, of the tokens and maps that there are", again, DONE)
+        yield DemoCommand("copy a recipe, to edit it", ("recipe", "write", "demo", recipe))
+    yield DemoCommand("show what a run would do", (*run, "--dry-run"))
+    yield DemoCommand("run every stage, with the small built-in backbone", run, DONE)
+    yield DemoCommand("another threshold: other labels, from the existing tokens and maps", again, DONE)
     made = artifacts(recipe, inside)
-    yield DemoCommand("every byte of the dataset against its digest", ("verify", made["manifest"]))
+    yield DemoCommand("check every byte of the dataset against its digest", ("verify", made["manifest"]))
     for name, what in JUDGED.items():
         out = inside.path(f"worth-{name}")
-        yield DemoCommand(
-            f"what {what} are worth", ("evaluate", "masks", made[name], "--resamples", "200", "--out", out), DONE
-        )
-    yield DemoCommand("all of it to look at", ("report", inside.uri, "--out", work.path(REPORT)), DONE)
+        yield DemoCommand(f"score {what}", ("evaluate", "masks", made[name], "--resamples", "200", "--out", out), DONE)
+    yield DemoCommand("write a report of everything", ("report", inside.uri, "--out", work.path(REPORT)), DONE)
 
 
 def _has_grown(work: Place) -> bool:
-    """Whether the table of pictures, which is written last, is the larger one."""
+    """Whether the pictures were added; the table is written last."""
     return work.exists(TABLE) and f"pictures/{BROKEN}.jpg".encode() in work.read(TABLE)
 
 
@@ -121,35 +119,33 @@ JUDGED = {
 
 
 def own_steps(work: Place, pictures: str) -> Iterator[DemoCommand]:
-    """The same on a person's own pictures, of which nothing is known but the folders that they lie in."""
+    """The commands for the user's own pictures, whose labels are the names of their folders."""
     inside = work.join("maskmill-work")
     run = ("run", "--images", pictures, "--work", inside.uri, "--update", *_NO_BACKBONE_DOWNLOADED)
-    yield DemoCommand("every stage, with the small backbone that comes with the package", run, DONE)
-    yield DemoCommand("all of it to look at", ("report", inside.uri, "--out", work.path(REPORT)), DONE)
+    yield DemoCommand("run every stage, with the small built-in backbone", run, DONE)
+    yield DemoCommand("write a report of everything", ("report", inside.uri, "--out", work.path(REPORT)), DONE)
 
 
 def better(pictures: str) -> str:
-    """The same with weights that are worth something, which timm downloads."""
-    of = shlex.quote(pictures) if pictures else "YOUR_PICTURES"
-    return f"maskmill run --images {of} --set extract.backbone=vit_small_patch8_224.dino"
+    """The command for useful masks, with weights that timm downloads."""
+    folder = shlex.quote(pictures) if pictures else "YOUR_PICTURES"
+    return f"maskmill run --images {folder} --set extract.backbone=vit_small_patch8_224.dino"
 
 
 def artifacts(recipe: str, work: Place) -> dict[str, str]:
-    """Step → where its artifact lies, of a recipe that has run."""
-    return {each.stage: each.at for each in foresee_recipe(read_recipe(recipe), work)}
+    return {step.stage: step.at for step in foresee_recipe(read_recipe(recipe), work)}
 
 
 def gains(work: Place) -> list[StepGain]:
-    """Of every step that makes masks; then what has learned from them, and its floors."""
     inside = work.join("maskmill-work")
-    found, floors = list[StepGain](), list[StepGain]()
+    masks, floors = list[StepGain](), list[StepGain]()
     for name, what in JUDGED.items():
         results = json.loads(open_artifact(inside.join(f"worth-{name}"), "metrics").file("metrics.json"))["results"]
-        found.append(_gain(f"{name}: {what}", results[0], results[0]["pictures"]))
-        floors = [_gain(f"floor: {each['name']}", each, each["pictures"]) for each in results[-NUM_FLOORS:]]
+        masks.append(_gain(f"{name}: {what}", results[0], results[0]["pictures"]))
+        floors = [_gain(f"floor: {line['name']}", line, line["pictures"]) for line in results[-NUM_FLOORS:]]
     trained = open_artifact(artifacts(work.path(RECIPE), inside)["train"], "checkpoint").summary.counts["judged"]
-    students = [_gain(f"train: {each['name']}", each, trained["pictures"]) for each in trained["lines"][:2]]
-    return [*found, *floors, *students]
+    students = [_gain(f"train: {line['name']}", line, trained["pictures"]) for line in trained["lines"][:2]]
+    return [*masks, *floors, *students]
 
 
 def _gain(what: str, result: Mapping[str, Any], pictures: int) -> StepGain:
@@ -157,7 +153,7 @@ def _gain(what: str, result: Mapping[str, Any], pictures: int) -> StepGain:
 
 
 def make_pictures(at: Place, count: int, broken: tuple[str, ...] = (), seed: int = 0) -> None:
-    """Writes `pictures`, `masks` and the table `pictures.csv` that names them, those called broken last."""
+    """Writes `pictures`, `masks` and the table `pictures.csv`, with the broken pictures last."""
     table = StringIO()
     lines = csv.writer(table, lineterminator="\n")
     lines.writerow(["path", "labels", "mask"])
@@ -180,7 +176,7 @@ def scene(rng: np.random.Generator) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[n
     for kind in rng.permutation(len(CLASSES))[: rng.integers(1, 4)]:
         inside_HW = _shape(rng, CLASSES[kind])
         picture_HW3[inside_HW] = _texture(rng, CLASSES[kind])[inside_HW]
-        label_HW[inside_HW] = kind + 1  # over what was there
+        label_HW[inside_HW] = kind + 1  # later objects cover earlier ones
     return picture_HW3, label_HW
 
 

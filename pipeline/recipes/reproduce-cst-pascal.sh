@@ -1,16 +1,15 @@
-# CST on Pascal-5i: four folds trained and judged, from pictures and weights to its tables (Kang et al., CVPR 2023)
+# CST on Pascal-5i: trains and evaluates four folds, from pictures and weights to its tables (Kang et al., CVPR 2023)
 #
-# A list of commands and no recipe in TOML, which is one chain and has no folds: `sh` runs it. Every command skips what
-# is done, so a run that was stopped is started again. Paths and sizes below can be given in the environment.
+# A shell script, because a TOML recipe is one chain without folds. Run it with `sh`. Every command skips what is done,
+# so rerun the script to resume. Environment variables override the paths and sizes below.
 #
 # Needed: VOC 2012 with the masks of SBD (SegmentationClassAug), the lists of Pascal-5i (data/splits/pascal of
-# github.com/dahyun-kang/cst), and DINO's ViT-S/8 of 300 epochs, which is not the one of torch.hub:
+# github.com/dahyun-kang/cst), and DINO's ViT-S/8 of 300 epochs, which differs from torch.hub's:
 # https://dl.fbaipublicfiles.com/dino/dino_deitsmall8_300ep_pretrain/dino_deitsmall8_300ep_pretrain.pth
-# What is stored of a picture is 26 MB as float16: 265 GB for the 10,092 pictures to learn from, 36 GB for the 1,381
-# to judge on.
+# A picture takes 26 MB as float16: 265 GB for 10,092 training pictures, 36 GB for 1,381 test pictures.
 #
-# Otherwise than in the original, whose every answer to "is the class there" is read off a mask, students that learn
-# from image-level labels are told what the lists say. Students that learn from masks are told by these.
+# Unlike the original, which always reads off a mask whether a class is present, students with image-level labels use
+# the lists. Students with masks use the masks.
 set -eu
 
 VOC="${VOC:-VOCdevkit/VOC2012}"  # holds JPEGImages and SegmentationClassAug
@@ -18,9 +17,8 @@ FOLDS="${FOLDS:-splits/pascal}"  # holds trn and val
 BACKBONE="${BACKBONE:-vit_small_patch8_224}"
 WEIGHTS="${WEIGHTS:-dino_deitsmall8_300ep_pretrain.pth}"
 SIZE="${SIZE:-400}"
-# 80 epochs of folds 0 and 3, 89 of fold 1 and 117 of fold 2, where EMAT (github.com/visinf/emat) trains each anew for
-# 80: how long the published checkpoints were trained is not known. They were chosen on the test episodes; here the last
-# step is taken.
+# 80 epochs for folds 0 and 3, 89 for fold 1 and 117 for fold 2. EMAT (github.com/visinf/emat) retrains each for 80; the
+# training time of the published checkpoints is unknown. They were chosen on the test episodes; this uses the last step.
 STEPS="${STEPS:-76000}"
 EPISODES="${EPISODES:-1000}"
 DEVICE="${DEVICE:-cuda}"
@@ -37,12 +35,12 @@ for part in trn val; do
         --fields tokens:all,support_tokens:all,keys,cls_query --device "$DEVICE" --out "$WORK/tokens-$part"
 done
 
-# The dataset that students learn from. Its masks are not used here: pairs make their own, or ground truth is taken.
+# The training dataset. Its masks are not used here: pairs compute their own, or use ground truth.
 step mask "$WORK/tokens-trn" --method cst --supports 8 --threshold 0.4 --out "$WORK/maps"
 step refine "$WORK/maps" --out "$WORK/labels"
 step manifest "$WORK/labels" --title "VOC 2012, pictures of Pascal-5i's lists" --out "$WORK/dataset"
 
-# The classes that are learned: those of the other three folds.
+# Training classes: those of the other three folds.
 FOLD0=aeroplane,bicycle,bird,boat,bottle
 FOLD1=bus,car,cat,chair,cow
 FOLD2=diningtable,dog,horse,motorbike,person
@@ -60,7 +58,7 @@ for supervision in pseudo mask; do
     done
 done
 
-# Each ends in what was published, what was measured, and the difference.
+# Each command ends with the published score, the measured score, and the difference.
 for way in 1 2; do
     for supervision in pseudo mask; do
         support=pseudo

@@ -1,4 +1,4 @@
-"""The report: one HTML file that shows what a run made, from its files alone.
+"""The report: one HTML file about the results of a run, from its files alone.
 
-found → steps → rows → survey, scores, curves → sampling → layers, originals, thumbnails → gallery → page.
+selection → steps → rows → survey, scores, curves → sampling → layers, originals, thumbnails → gallery → page.
 """

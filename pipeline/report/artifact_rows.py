@@ -1,4 +1,4 @@
-"""What is known of each picture without looking at it: its state, its classes, and how good they look."""
+"""The facts about each picture from the row lists: state, classes and no-reference scores."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,9 +11,9 @@ from ...manifests.files.sealed import Json
 from ...manifests.published.frames import frame_rows
 from ...manifests.published.schema import OBJECT
 
-KINDS = ("dataset", "labels", "maps", "images")  # that have a row for each picture, the furthest along first
+KINDS = ("dataset", "labels", "maps", "images")  # kinds with a row per picture, last step first
 SEPARATION = "separation"
-# In the place of numbers that tell nothing of goodness: their rows are only counted.
+# Not measures of quality.
 _NO_MEASURES = ("class", "name", "source")
 _MEASURES: Mapping[str, Sequence[str]] = {
     "dataset": (SEPARATION, *(each.name for each in OBJECT if each.name not in _NO_MEASURES)),
@@ -22,12 +22,12 @@ _MEASURES: Mapping[str, Sequence[str]] = {
     "images": (),
 }
 MEANINGS: Mapping[str, str] = {
-    SEPARATION: "mean of the soft map inside the label, less that outside",
+    SEPARATION: "mean of the soft map inside the label minus the mean outside",
     "score": "mean of the soft map over the label's pixels",
     "area": "share of the picture's pixels",
     "border_touch": "share of the picture's outermost pixels",
-    "num_components": "pieces",
-    "largest_share": "share of the area that the largest piece has",
+    "num_components": "number of pieces",
+    "largest_share": "share of the area in the largest piece",
     "mean_inside": "mean of the soft map inside the label",
     "mean_outside": "mean of the soft map outside the label",
     "entropy_inside": "how unsure the soft map is inside the label, 0 to 1",
@@ -35,25 +35,23 @@ MEANINGS: Mapping[str, str] = {
     "agreement": "IoU of the label before and after refining",
     "method_agreement": "IoU with another method's label",
     "foreground": "share of patches above the threshold",
-    "threshold": "where the map is cut",
+    "threshold": "score at which the map is cut",
 }
-# By which pictures are ranked without ground truth: the first of these that the rows have. This project's own choice.
+# Pictures are ranked by the first of these that the rows have. This project's own choice.
 RANKED_BY = (SEPARATION, "score")
 
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """One class in one picture."""
-
-    label: int | None  # None: whatever stands out
-    source: str  # gt, pseudo, enhanced; "" where nothing tells
-    measures: Mapping[str, float]  # without those that are not defined
+    label: int | None  # None: unknown class
+    source: str  # gt, pseudo, enhanced; "" if unknown
+    measures: Mapping[str, float]  # without undefined ones
 
 
 @dataclass(frozen=True, slots=True)
 class ReportRow:
     id: str
-    position: int  # the first in the row list
+    position: int  # of its first row in the row list
     status: str  # kept, dropped, failed, upstream
     why: str = ""
     labels: Sequence[int] = ()  # image-level
@@ -61,13 +59,12 @@ class ReportRow:
 
     @property
     def classes(self) -> list[int]:
-        """What was found, or what is said to be there."""
-        found = [each.label for each in self.objects if each.label is not None]
-        return sorted(set(found or self.labels) - {BACKGROUND})
+        """The classes of its objects, else its image-level labels."""
+        labels = [one.label for one in self.objects if one.label is not None]
+        return sorted(set(labels or self.labels) - {BACKGROUND})
 
     def measure(self, name: str) -> float | None:
-        """The mean over its classes."""
-        values = [each.measures[name] for each in self.objects if name in each.measures]
+        values = [one.measures[name] for one in self.objects if name in one.measures]
         return sum(values) / len(values) if values else None
 
 
@@ -76,7 +73,6 @@ def measures_of(kind: str) -> Sequence[str]:
 
 
 def rows_of(artifact: Artifact) -> Iterator[ReportRow]:
-    """Every picture of an artifact, in its order."""
     match artifact.plan.kind:
         case "dataset":
             return _of_dataset(artifact)
@@ -90,17 +86,17 @@ def rows_of(artifact: Artifact) -> Iterator[ReportRow]:
 def _of_dataset(artifact: Artifact) -> Iterator[ReportRow]:
     columns = ["id", "status", "reason", "kept", "dropped", "labels", "objects"]
     for position, row in enumerate(frame_rows(artifact, columns)):
-        objects = [_object_of(each) for each in row["objects"] or ()]
+        objects = [_object_of(values) for values in row["objects"] or ()]
         status = row["status"] if row["status"] != "ok" else "kept" if row["kept"] else "dropped"
         why = row["dropped"] if row["status"] == "ok" else row["reason"]
         yield ReportRow(row["id"], position, status, why or "", row["labels"] or (), objects)
 
 
-def _object_of(found: Mapping[str, Json]) -> Object:
-    inside, outside = found["mean_inside"], found["mean_outside"]
+def _object_of(values: Mapping[str, Json]) -> Object:
+    inside, outside = values["mean_inside"], values["mean_outside"]
     separation = None if inside is None or outside is None else inside - outside
-    known = {SEPARATION: separation, **{name: found.get(name) for name in _MEASURES["dataset"][1:]}}
-    return Object(found["class"], found["source"], _finite_measures(known))
+    known = {SEPARATION: separation, **{name: values.get(name) for name in _MEASURES["dataset"][1:]}}
+    return Object(values["class"], values["source"], _finite_measures(known))
 
 
 def _finite_measures(measures: Mapping[str, Json]) -> dict[str, float]:
@@ -119,18 +115,18 @@ def _of_labels(artifact: Artifact) -> Iterator[ReportRow]:
 
 
 def _of_maps(artifact: Artifact) -> Iterator[ReportRow]:
-    """Rows of a picture are planned together."""
+    """The rows of one picture follow each other."""
     columns = ["id", "status", "reason", "class", "foreground", "threshold"]
     rows = enumerate(_iterate_rows(artifact, columns))
     for identifier, group in groupby(rows, key=lambda numbered: numbered[1]["id"]):
-        some = list(group)
-        failed = next((row for _, row in some if row["status"] != "ok"), None)
+        numbered_rows = list(group)
+        failed = next((row for _, row in numbered_rows if row["status"] != "ok"), None)
         objects = [
             Object(row["class"], "", _finite_measures({name: row[name] for name in _MEASURES["maps"]}))
-            for _, row in some
+            for _, row in numbered_rows
             if row["status"] == "ok"
         ]
-        yield ReportRow(identifier, some[0][0], *_state(failed or some[0][1]), (), objects)
+        yield ReportRow(identifier, numbered_rows[0][0], *_state(failed or numbered_rows[0][1]), (), objects)
 
 
 def _of_images(artifact: Artifact) -> Iterator[ReportRow]:

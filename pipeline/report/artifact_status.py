@@ -1,4 +1,4 @@
-"""One artifact as a step of the report: how far it is, what it cost, what failed."""
+"""One artifact as a step of the report: progress, cost and failures."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from ...manifests.errors import MaskmillError
 from ...manifests.files.place import Place
 from ..answers.status import FailedRow, RunStatus, list_failed_rows, status
 
-NAMED = 20  # ids that are given of each reason
+NAMED = 20  # ids listed for each reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ class Failures:
 class ArtifactStatus:
     at: Place
     status: RunStatus | None = None
-    artifact: Artifact | None = None  # of one that is finished and whole
-    fault: str = ""  # why no more is known
-    seconds: float | None = None  # that its processes were at work; None where no log tells
+    artifact: Artifact | None = None  # if it is finished and intact
+    fault: str = ""  # why it cannot be read
+    seconds: float | None = None  # time during which its processes worked; None without a log
     files: int = 0
     num_bytes: int = 0
     failures: Sequence[Failures] = field(default_factory=tuple)
@@ -37,26 +37,26 @@ class ArtifactStatus:
 
     @property
     def is_stale(self) -> bool:
-        return self.status is not None and any(each["state"] != "as read" for each in self.status.inputs)
+        return self.status is not None and any(read["state"] != "as read" for read in self.status.inputs)
 
 
 def read_status(at: Place) -> ArtifactStatus:
-    """From files alone; what is damaged is said, and the rest told all the same."""
+    """Reads files only. A damaged part is reported, and the rest is still read."""
     files, num_bytes = _size(at)
     try:
-        found = status(at.uri)
+        run_status = status(at.uri)
     except MaskmillError as error:
         return ArtifactStatus(at=at, fault=str(error), files=files, num_bytes=num_bytes)
     artifact, fault = None, ""
     failures: Sequence[Failures] = ()
     try:
-        artifact = open_artifact(at) if found.state == "finished" else None
+        artifact = open_artifact(at) if run_status.state == "finished" else None
         failures = _by_reason(list_failed_rows(at.uri))
     except MaskmillError as error:
         artifact, fault = None, str(error)
     return ArtifactStatus(
         at=at,
-        status=found,
+        status=run_status,
         artifact=artifact,
         fault=fault,
         seconds=_seconds(at),
@@ -67,7 +67,7 @@ def read_status(at: Place) -> ArtifactStatus:
 
 
 def log_lines(at: Place) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """Every line of the logs of an artifact with the log that it is of; a torn one is left out."""
+    """Every line of an artifact's logs, with the name of its log. Skips incomplete lines."""
     for name in at.names("log"):
         for line in at.read(name).splitlines():
             try:
@@ -79,7 +79,7 @@ def log_lines(at: Place) -> Iterator[tuple[str, Mapping[str, object]]]:
 
 
 def _size(at: Place) -> tuple[int, int]:
-    sizes = [found.size for name in at.names() if (found := at.stat(name)) is not None]
+    sizes = [stat.size for name in at.names() if (stat := at.stat(name)) is not None]
     return len(sizes), sum(sizes)
 
 
@@ -89,14 +89,14 @@ def _by_reason(rows: Iterable[FailedRow]) -> list[Failures]:
     for row in rows:
         key = row.status, row.reason
         counts[key] = counts.get(key, 0) + 1
-        some = ids.setdefault(key, [])
-        if len(some) < NAMED:
-            some.append(row.id)
+        listed = ids.setdefault(key, [])
+        if len(listed) < NAMED:
+            listed.append(row.id)
     return [Failures(*key, counts[key], ids[key]) for key in sorted(counts, key=lambda key: (-counts[key], key))]
 
 
 def _seconds(at: Place) -> float | None:
-    """How long at least one process was at work: from its first unit's beginning to its last line."""
+    """How long at least one process worked, each from the start of its first unit to its last log line."""
     spans: dict[str, tuple[float, float]] = {}
     for name, event in log_lines(at):
         end = _number(event, "time")
@@ -112,7 +112,7 @@ def _number(event: Mapping[str, object], name: str) -> float:
 
 
 def _union(spans: Sequence[tuple[float, float]]) -> float:
-    """The length of what intervals in order of their beginning cover together."""
+    """The total length covered by intervals sorted by their start."""
     total, reached = 0.0, spans[0][0]
     for begin, end in spans:
         total += max(0.0, end - max(begin, reached))

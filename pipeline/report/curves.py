@@ -1,4 +1,4 @@
-"""Training curves: the metric lines of checkpoints, and of a training that is not over what its log has so far."""
+"""Training curves: the metric lines of checkpoints, or the log of a training that is not finished."""
 
 import json
 import math
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from .artifact_status import ArtifactStatus, log_lines
 
 METRICS = "metrics.jsonl"
-POINTS = 300  # that are drawn of a curve
+POINTS = 300  # drawn per curve
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
     name: str
-    points: Sequence[tuple[float, float]]  # step and value; of several steps together the mean
+    points: Sequence[tuple[float, float]]  # step and value; means if several steps share a point
     low: float
     high: float
     last: float
     steps: int
 
     def polyline(self, width: int, height: int) -> str:
-        """The points in an SVG's own coordinates, where y goes down."""
+        """The points in SVG coordinates, where y points down."""
         first = self.points[0][0]
         wide, high = (self.points[-1][0] - first) or 1.0, (self.high - self.low) or 1.0
         places = (((x - first) / wide * width, height - (y - self.low) / high * height) for x, y in self.points)

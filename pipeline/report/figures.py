@@ -1,4 +1,4 @@
-"""Everything that the page says before its pictures."""
+"""Everything that the page shows above its pictures."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from ...manifests.published.schema import class_names
 from .artifact_rows import KINDS, RANKED_BY, measures_of, rows_of
 from .artifact_status import ArtifactStatus, Failures, read_status
 from .curves import Training, trainings
-from .found import Found, find
 from .sampling import Sample, sample
 from .scores import EnhancerGain, MetricsScores, gain_of, scores_of
+from .selection import Selection, select_artifacts
 from .survey import Survey, survey
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    found: Found
+    selection: Selection
     steps: Sequence[ArtifactStatus]
     others: Sequence[ArtifactStatus]
-    head: Artifact | None  # whose pictures are shown
+    head: Artifact | None  # its pictures are shown
     survey: Survey | None
     sample: Sample | None
     ranked_by: str | None
@@ -33,14 +33,14 @@ class Figures:
 
     @property
     def first_failures(self) -> list[tuple[str, Failures]]:
-        """Stage and reason, where a row failed first."""
-        return [(step.stage, each) for step in self.steps for each in step.failures if each.status == "failed"]
+        """Stage and reason of first failures, without those upstream."""
+        return [(step.stage, reason) for step in self.steps for reason in step.failures if reason.status == "failed"]
 
 
 def figures(uris: Sequence[str], count: int) -> Figures:
-    found = find(uris)
-    remarks = list(found.remarks)
-    steps = [read_status(at) for at in found.chain]
+    selection = select_artifacts(uris)
+    remarks = list(selection.remarks)
+    steps = [read_status(at) for at in selection.chain]
     head = _head(steps)
     surveyed, sampled = None, None
     measures = measures_of(head.plan.kind) if head else ()
@@ -52,9 +52,9 @@ def figures(uris: Sequence[str], count: int) -> Figures:
         except MaskmillError as error:
             remarks.append(f"The rows of {head.place} cannot be shown: {error}")
     return Figures(
-        found=found,
+        selection=selection,
         steps=steps,
-        others=[read_status(at) for at in found.others],
+        others=[read_status(at) for at in selection.others],
         head=head if sampled else None,
         survey=surveyed,
         sample=sampled,
@@ -68,7 +68,6 @@ def figures(uris: Sequence[str], count: int) -> Figures:
 
 
 def _head(steps: Sequence[ArtifactStatus]) -> Artifact | None:
-    """The furthest along of what is finished and has a row for each picture; of several the last."""
     finished = [step.artifact for step in steps if step.artifact is not None]
     return next((a for kind in KINDS for a in reversed(finished) if a.plan.kind == kind), None)
 
@@ -77,7 +76,7 @@ def _scores(steps: Sequence[ArtifactStatus], remarks: list[str]) -> Iterator[Met
     stages = {step.at: step.stage for step in steps}
     for step in steps:
         if step.artifact is not None and step.artifact.plan.kind == "metrics":
-            judged = [each.place(step.at) for each in step.artifact.plan.inputs if each.role == "predicted"]
+            judged = [read.place(step.at) for read in step.artifact.plan.inputs if read.role == "predicted"]
             try:
                 yield scores_of(step.artifact, stages.get(judged[0], "") if judged else "")
             except MaskmillError as error:
@@ -86,10 +85,9 @@ def _scores(steps: Sequence[ArtifactStatus], remarks: list[str]) -> Iterator[Met
 
 def _gains(steps: Sequence[ArtifactStatus]) -> Iterator[EnhancerGain]:
     for step in steps:
-        if step.artifact is not None and step.artifact.plan.kind == "checkpoint":
-            found = gain_of(step.artifact)
-            if found is not None:
-                yield found
+        artifact = step.artifact
+        if artifact and artifact.plan.kind == "checkpoint" and (gain := gain_of(artifact)) is not None:
+            yield gain
 
 
 def _trainings(steps: Sequence[ArtifactStatus], remarks: list[str]) -> Iterator[Training]:

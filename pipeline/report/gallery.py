@@ -1,4 +1,4 @@
-"""The pictures of the page, each read when the page comes to it, and what its script needs to know of them together."""
+"""The pictures of the page, each read only when the page needs it, and the data that the script needs."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,18 +10,18 @@ from .figures import Figures
 from .layers import Layers
 from .thumbnails import hex_colour
 
-_TOLD = 10  # faults of single pictures that are said on the terminal; in the page each has its own
+_LISTED = 10  # faults of pictures printed on the terminal; the page shows all of them
 
 
 class Gallery:
-    """Iterated once; what it has counted is known after that."""
+    """Iterate once; its counts are complete after that."""
 
-    def __init__(self, found: Figures, images_root: str) -> None:
+    def __init__(self, figures: Figures, images_root: str) -> None:
         self.shown = self.without_picture = 0
         self.faults: list[str] = []
-        self._found = found
-        self._rows: Sequence[ReportRow] = found.sample.rows if found.sample else ()
-        self._measures = measures_of(found.head.plan.kind) if found.head else ()
+        self._figures = figures
+        self._rows: Sequence[ReportRow] = figures.sample.rows if figures.sample else ()
+        self._measures = measures_of(figures.head.plan.kind) if figures.head else ()
         self._layers = self._open_layers(images_root)
 
     def __iter__(self) -> Iterator[dict[str, Json]]:
@@ -30,8 +30,8 @@ class Gallery:
 
     @property
     def changes(self) -> list[dict[str, Json]]:
-        """Each stage that changes what was there, with the layers before and after it; and the soft map, for one that
-        changed nothing."""
+        """Each stage that changes masks or maps, with the layers before and after it, and the soft map before it, which
+        is shown if nothing changed."""
         return [
             {"stage": stage, "before": before.key, "after": after.key, "soft": soft.key}
             for stage, before, after, soft in (self._layers.changes if self._layers else ())
@@ -39,32 +39,32 @@ class Gallery:
 
     @property
     def facts(self) -> dict[str, Json]:
-        """Pictures are called by their place among those that are shown."""
+        """The JSON for the script. Pictures are numbered in the order in which they are shown."""
         place_of = {row.id: place for place, row in enumerate(self._rows)}
         labels = sorted({label for row in self._rows for label in row.classes})
-        names = {**self._found.classes, IGNORE: "undecided"}
-        sample = self._found.sample
+        names = {**self._figures.classes, IGNORE: "undecided"}
+        sample = self._figures.sample
         return {
             "layers": [
-                {"key": each.key, "name": each.name, "kind": each.kind}
-                for each in (self._layers.layers if self._layers else ())
+                {"key": layer.key, "name": layer.name, "kind": layer.kind}
+                for layer in (self._layers.layers if self._layers else ())
             ],
             "changes": self.changes,
             "classes": [
                 {"label": label, "name": names.get(label, str(label)), "colour": hex_colour(label)}
                 for label in (*labels, IGNORE)
             ],
-            "worst": [place_of[each] for each in sample.worst] if sample and self._layers else [],
-            "best": [place_of[each] for each in sample.best] if sample and self._layers else [],
-            "rankedBy": self._found.ranked_by or "",
+            "worst": [place_of[identifier] for identifier in sample.worst] if sample and self._layers else [],
+            "best": [place_of[identifier] for identifier in sample.best] if sample and self._layers else [],
+            "rankedBy": self._figures.ranked_by or "",
             "measures": list(self._measures),
         }
 
     def _open_layers(self, images_root: str) -> Layers | None:
-        head = self._found.head
+        head = self._figures.head
         if head is None:
             return None
-        artifacts = [step.artifact for step in self._found.steps if step.artifact is not None]
+        artifacts = [step.artifact for step in self._figures.steps if step.artifact is not None]
         try:
             return Layers(head, artifacts, self._rows, images_root)
         except MaskmillError as error:
@@ -76,14 +76,16 @@ class Gallery:
         shown = self._layers.of(row)
         self.shown += 1
         self.without_picture += not shown.picture
-        self.faults += [each for each in shown.faults if each not in self.faults][: max(0, _TOLD - len(self.faults))]
+        self.faults += [fault for fault in shown.faults if fault not in self.faults][
+            : max(0, _LISTED - len(self.faults))
+        ]
         return {
             "id": row.id,
             "status": row.status,
             "why": row.why,
             "classes": row.classes,
-            "sources": sorted({each.source for each in row.objects if each.source}),
-            "measures": {name: round(v, 4) for name in self._measures if (v := row.measure(name)) is not None},
+            "sources": sorted({one.source for one in row.objects if one.source}),
+            "measures": {name: round(value, 4) for name in self._measures if (value := row.measure(name)) is not None},
             "height": shown.size[0],
             "width": shown.size[1],
             "picture": shown.picture,

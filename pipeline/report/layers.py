@@ -1,4 +1,4 @@
-"""A picture of the report and what lies over it: the truth, soft maps, and label maps before and after each stage.
+"""A picture of the report and its overlays: ground truth, soft maps, and label maps before and after each stage.
 
 Letters: H W pixels.
 """
@@ -36,11 +36,9 @@ class Layer:
 
 @dataclass(slots=True)
 class PictureLayers:
-    """One picture as the page has it."""
-
-    size: tuple[int, int] = (3, 4)  # rows and columns of the small picture; where nothing is known, some
+    size: tuple[int, int] = (3, 4)  # rows and columns of the small picture; a default if unknown
     picture: str = ""  # a data URL
-    why_not: str = ""  # there is no picture
+    why_not: str = ""  # why there is no picture
     layers: dict[str, str] = field(default_factory=dict)  # key → data URL
     faults: list[str] = field(default_factory=list)
 
@@ -54,47 +52,47 @@ class _Maps:
 
 
 class Layers:
-    """Of the pictures of one artifact, the head. What it was made from counts only where it is still what was read, so
-    that nothing lies over a picture that it was not made for."""
+    """The layers of the pictures of one artifact, the head. Inputs that have changed since are left out, so that no
+    layer covers a picture that it was not made for."""
 
     def __init__(
         self, head: Artifact, artifacts: Iterable[Artifact], rows: Sequence[ReportRow], images_root: str
     ) -> None:
         self._head = head
-        above = [*_above(head, {each.digest: each for each in artifacts}), head]
-        self._images = next((each for each in above if each.plan.kind == "images"), None)
+        above = [*_above(head, {one.digest: one for one in artifacts}), head]
+        self._images = next((one for one in above if one.plan.kind == "images"), None)
         self._has_truth = self._images is not None and "mask" in self._images.plan.fields
         self._positions = _positions(self._images, rows)
         self._originals = Originals(head, self._images, self._positions, images_root)
         labels = _image_labels(self._images, self._positions, rows)
-        maps = [each for each in above if each.plan.kind == "maps"]
-        self._maps = [_maps(number, each, labels) for number, each in enumerate(maps)]
+        maps = [one for one in above if one.plan.kind == "maps"]
+        self._maps = [_maps(number, one, labels) for number, one in enumerate(maps)]
         self._labels = Layer(HEAD, "labels", "mask") if head.plan.kind in ("dataset", "labels") else None
 
     @property
     def layers(self) -> list[Layer]:
-        """In the order in which they are made; the last is what the pictures are shown with."""
+        """In the order in which they are made. Pictures are shown with the last."""
         truth = [Layer(TRUTH, "ground truth", "mask")] if self._has_truth else []
-        soft = [layer for each in self._maps for layer in (each.heat, each.cut)]
+        soft = [layer for maps in self._maps for layer in (maps.heat, maps.cut)]
         return [*truth, *soft, *([self._labels] if self._labels else [])]
 
     @property
     def changes(self) -> list[tuple[str, Layer, Layer, Layer]]:
-        """Each stage that changes what was there: its name, before, after, and the soft map before."""
-        by_digest = {each.artifact.digest: each for each in self._maps}
-        found = [
-            (each.artifact.plan.stage, before.heat, each.heat, before.heat)
-            for each in self._maps
-            if (before := by_digest.get(_read_maps(each.artifact))) is not None
+        """Each stage that changes maps or labels: its name, before, after, and the soft map before."""
+        by_digest = {maps.artifact.digest: maps for maps in self._maps}
+        changes = [
+            (maps.artifact.plan.stage, before.heat, maps.heat, before.heat)
+            for maps in self._maps
+            if (before := by_digest.get(_read_maps(maps.artifact))) is not None
         ]
         last = by_digest.get(_read_maps(self._head))
-        return [*found, ("refine", last.cut, self._labels, last.heat)] if last and self._labels else found
+        return [*changes, ("refine", last.cut, self._labels, last.heat)] if last and self._labels else changes
 
     def of(self, row: ReportRow) -> PictureLayers:
         shown = PictureLayers()
         masks = {layer: label_HW for layer, label_HW in self._masks(row, shown.faults) if label_HW is not None}
         picture_HW3, shown.why_not = self._originals.of(row)
-        sizes = [each.shape for each in masks.values()]
+        sizes = [label_HW.shape for label_HW in masks.values()]
         if picture_HW3 is not None:
             sizes.insert(1 if self._labels in masks else 0, picture_HW3.shape[:2])
         if not sizes:
@@ -103,12 +101,12 @@ class Layers:
         if picture_HW3 is not None and picture_HW3.shape[:2] == sizes[0]:
             shown.picture = picture_url(picture_HW3)
         elif picture_HW3 is not None:
-            shown.why_not = "the picture has another size than its labels"
+            shown.why_not = "the picture and its labels differ in size"
         for layer, label_HW in masks.items():
             if label_HW.shape == sizes[0]:
                 shown.layers[layer.key] = mask_url(label_HW)
             else:
-                shown.faults.append(f"{layer.name}: of another size than the labels, and left out")
+                shown.faults.append(f"{layer.name}: left out, its size differs from the labels")
         for maps in self._maps:
             if url := _call_or_note(shown.faults, _heat, maps, row):
                 shown.layers[maps.heat.key] = url
@@ -127,7 +125,7 @@ class Layers:
 
 
 def _call_or_note(faults: list[str], function: Callable[..., T], *arguments: object) -> T | None:
-    """What cannot be read is said with the picture, and the rest shown."""
+    """The result, or None with the error in `faults`, which is shown with the picture."""
     try:
         return function(*arguments)
     except (MaskmillError, RowFailed) as error:
@@ -136,18 +134,18 @@ def _call_or_note(faults: list[str], function: Callable[..., T], *arguments: obj
 
 
 def _above(head: Artifact, by_digest: Mapping[str, Artifact]) -> list[Artifact]:
-    """Everything that the head was made from and that is still the same, each behind what it was made from itself."""
-    found: list[Artifact] = []
-    for each in head.plan.inputs:
-        if each.digest in by_digest:
-            one = by_digest[each.digest]
-            found += [a for a in (*_above(one, by_digest), one) if a not in found]
-    return found
+    """The unchanged artifacts that the head was made from, each after its own inputs."""
+    above: list[Artifact] = []
+    for read in head.plan.inputs:
+        if read.digest in by_digest:
+            artifact = by_digest[read.digest]
+            above += [one for one in (*_above(artifact, by_digest), artifact) if one not in above]
+    return above
 
 
 def _read_maps(artifact: Artifact) -> str:
-    """The digest of the maps that an artifact was made from; others may have told it classes."""
-    return next((each.digest for each in artifact.plan.inputs if each.role == "maps"), "")
+    """The digest of the maps that an artifact was made from, as opposed to maps that gave it classes."""
+    return next((read.digest for read in artifact.plan.inputs if read.role == "maps"), "")
 
 
 def _positions(images: Artifact | None, rows: Sequence[ReportRow]) -> dict[str, int]:
@@ -155,7 +153,7 @@ def _positions(images: Artifact | None, rows: Sequence[ReportRow]) -> dict[str, 
         return {}
     try:
         return dict(zip([row.id for row in rows], images.positions([row.id for row in rows]), strict=True))
-    except KeyError:  # a head that is not of these images
+    except KeyError:  # the head was not made from these images
         return {}
 
 
@@ -164,12 +162,10 @@ def _image_labels(
 ) -> dict[str, Sequence[int]]:
     if images is None or not positions:
         return {row.id: row.labels for row in rows}
-    found = images.rows_at(list(positions.values()), ["labels"]).to_pylist()
-    return {row["id"]: row["labels"] or () for row in found}
+    return {row["id"]: row["labels"] or () for row in images.rows_at(list(positions.values()), ["labels"]).to_pylist()}
 
 
 def _maps(number: int, artifact: Artifact, labels: Mapping[str, Sequence[int]]) -> _Maps:
-    """A stage's maps, as they are and cut."""
     stage, classes = artifact.plan.stage, class_table(artifact)
     return _Maps(
         artifact,
@@ -197,12 +193,12 @@ def _cut(maps: _Maps, row: ReportRow) -> LabelMap | None:
 
 
 def _heat(maps: _Maps, row: ReportRow) -> str | None:
-    """The highest of a picture's soft maps."""
+    """The maximum of a picture's soft maps."""
     if row.id not in maps.label_maps or maps.label_maps.failure(row.id):
         return None
     positions = maps.label_maps.positions(row.id)
     rows = maps.artifact.rows_at(positions, ["note", "box", "height", "width"]).to_pylist()
-    if all(each["note"] == NO_LABEL for each in rows):
+    if all(one["note"] == NO_LABEL for one in rows):
         return None
     size = small_size((rows[0]["height"], rows[0]["width"]), HEAT_PX)
     soft_Khw = maps_at_size(maps.artifact.read("map", positions), rows[0], MapsFacts.of(maps.artifact), size)

@@ -1,4 +1,4 @@
-"""The pictures themselves, where they are still there and what was read.
+"""The pictures themselves, if they still exist and are unchanged.
 
 Letters: H W pixels.
 """
@@ -19,7 +19,7 @@ Picture = UInt8[np.ndarray, "H W 3"]
 
 
 class Originals:
-    """Of the images that there are, else of the dataset: each by the sha256 that is recorded of it."""
+    """Reads pictures from the dataset or its images, and checks the recorded sha256."""
 
     def __init__(self, head: Artifact, images: Artifact | None, positions: Mapping[str, int], images_root: str) -> None:
         self._images, self._positions = images, positions
@@ -35,7 +35,7 @@ class Originals:
             if self._dataset is not None and row.status in ("kept", "dropped"):
                 return self._dataset.image(row.position).permute(1, 2, 0).contiguous().numpy(), ""
             return self._read_picture(row.id), ""
-        except EnvironmentFault as fault:  # of the disk or the network, and so of every other picture
+        except EnvironmentFault as fault:  # the disk or network fails, so it affects every picture
             self._unreachable = f"pictures cannot be read: {fault}"
             return None, self._unreachable
         except RowFailed as failed:
@@ -48,12 +48,9 @@ class Originals:
             return _reason_text(error.__cause__)
         if not isinstance(error, InputError):
             return f"no picture: {error}"
-        root = self._dataset.images_root if self._dataset else self._indexed and self._indexed.root
-        return (
-            _reason_text(RowFailed(Reason.CHANGED))
-            if root
-            else "the picture is missing: where pictures lie is not known"
-        )
+        if self._dataset.images_root if self._dataset else self._indexed and self._indexed.root:
+            return _reason_text(RowFailed(Reason.CHANGED))
+        return "the picture is missing: the folder of the pictures is unknown"
 
     def _read_picture(self, identifier: str) -> Picture:
         if self._images is None or self._indexed is None or identifier not in self._positions:
@@ -63,7 +60,6 @@ class Originals:
 
 
 def _every_row(dataset: Artifact, images_root: str) -> Dataset:
-    """By position in the row list."""
     opened = open_dataset(dataset.place, images_root or None, "all")
     return Dataset(dataset, opened.images_root, range(dataset.plan.num_rows), DEFAULT_LIMITS.max_pixels)
 

@@ -1,10 +1,10 @@
 "use strict";
 (() => {
   const facts = JSON.parse(document.getElementById("facts").textContent);
-  const pictures = Array.from(document.querySelectorAll("script.picture"), (each) => JSON.parse(each.textContent));
-  const classOf = new Map(facts.classes.map((each) => [each.label, each]));
-  const layerOf = new Map(facts.layers.map((each) => [each.key, each]));
-  const masks = facts.layers.filter((each) => each.kind === "mask");
+  const pictures = Array.from(document.querySelectorAll("script.picture"), (script) => JSON.parse(script.textContent));
+  const classOf = new Map(facts.classes.map((item) => [item.label, item]));
+  const layerOf = new Map(facts.layers.map((layer) => [layer.key, layer]));
+  const masks = facts.layers.filter((layer) => layer.kind === "mask");
   const usual = masks.length ? masks[masks.length - 1].key : "";
   const AT_ONCE = 60;
   const RANKED = 8;
@@ -90,7 +90,7 @@
     return line;
   }
 
-  // ---- two layers, one on either side of an edge
+  // ---- two layers, one on each side of an edge
 
   function comparer() {
     const figure = made("div", "compare");
@@ -99,7 +99,7 @@
     range.type = "range";
     range.min = 0;
     range.max = 100;
-    range.setAttribute("aria-label", "Where before ends and after begins, in percent");
+    range.setAttribute("aria-label", "Position of the edge between before and after, in percent");
     const row = made("p", "row");
     const [left, right] = [made("span"), made("span")];
     row.append(left, right);
@@ -130,9 +130,9 @@
       stack.addEventListener("pointerdown", drag);
       stack.addEventListener("pointermove", drag);
       holder.replaceChildren(stack);
-      const said = (key) => (layerOf.has(key) ? layerOf.get(key).name + (picture.layers[key] ? "" : " (none)") : "nothing");
-      left.textContent = `left: ${said(before)}`;
-      right.textContent = `right: ${said(after)}`;
+      const caption = (key) => (layerOf.has(key) ? layerOf.get(key).name + (picture.layers[key] ? "" : " (none)") : "nothing");
+      left.textContent = `left: ${caption(before)}`;
+      right.textContent = `right: ${caption(after)}`;
       range.value = 50;
       move();
     }
@@ -141,19 +141,19 @@
     return { element: figure, show };
   }
 
-  // ---- the stages that change something
+  // ---- stages that change masks or maps
 
   function changeCard(change) {
     const card = made("div", "card");
     const having = (before) =>
-      pictures.filter((each) => each.layers[before] && each.layers[change.after] && each.layers[before] !== each.layers[change.after]);
+      pictures.filter(({ layers }) => layers[before] && layers[change.after] && layers[before] !== layers[change.after]);
     const changes = having(change.before);
     const before = changes.length ? change.before : change.soft;
     const changed = changes.length ? changes : having(before);
     card.append(made("h3", "", `${change.stage}: ${layerOf.get(before).name} → ${layerOf.get(change.after).name}`));
-    if (!changes.length) card.append(made("p", "soft", "It changed no label of the pictures that are shown, which are cut as they were."));
+    if (!changes.length) card.append(made("p", "soft", "It changed no label of the pictures that are shown."));
     if (!changed.length) return card;
-    const agreement = (each) => each.measures.agreement ?? 1;
+    const agreement = (picture) => picture.measures.agreement ?? 1;
     changed.sort((one, other) => agreement(one) - agreement(other));
     const view = comparer();
     const [back, on, caption] = [made("button", "", "Previous"), made("button", "", "Next"), made("span", "soft")];
@@ -199,14 +199,14 @@
     document.getElementById("viewer-h").textContent = picture.id;
     const body = document.getElementById("viewer-body");
     const view = comparer();
-    const there = facts.layers.filter((each) => picture.layers[each.key]);
+    const present = facts.layers.filter((layer) => picture.layers[layer.key]);
     const row = made("div", "compare");
     const line = made("p", "row");
     const selects = ["left", "right"].map((side) => {
       const label = made("label", "", `${side} `);
       const select = made("select");
       option(select, "", "picture alone");
-      for (const each of there) option(select, each.key, each.name);
+      for (const layer of present) option(select, layer.key, layer.name);
       label.append(select);
       line.append(label);
       return select;
@@ -217,14 +217,14 @@
     const draw = () => view.show(picture, selects[0].value, selects[1].value, "58vh");
     selects.forEach((select) => select.addEventListener("change", draw));
     row.append(line);
-    const said = [described(picture), ...picture.faults].map((text) => made("p", "soft", text));
+    const notes = [described(picture), ...picture.faults].map((text) => made("p", "soft", text));
     const measures = made("dl", "measures");
     for (const [name, value] of Object.entries(picture.measures)) {
       const pair = made("div");
       pair.append(made("dt", "", name.replaceAll("_", " ")), made("dd", "", String(value)));
       measures.append(pair);
     }
-    body.replaceChildren(view.element, row, ...said, measures);
+    body.replaceChildren(view.element, row, ...notes, measures);
     draw();
   }
 
@@ -248,45 +248,45 @@
   const form = document.getElementById("filters");
   if (!form) return;
   const [tiles, more, tally] = ["tiles", "more", "tally"].map((id) => document.getElementById(id));
-  const found = (name) => [...new Set(pictures.flatMap((each) => each[name]))].sort();
-  for (const each of facts.classes) if (pictures.some((p) => p.classes.includes(each.label))) option(form.elements.label, each.label, each.name);
-  for (const each of found("status")) option(form.elements.status, each, each);
-  for (const each of found("sources")) option(form.elements.source, each, each);
+  const values = (name) => [...new Set(pictures.flatMap((picture) => picture[name]))].sort();
+  for (const { label, name } of facts.classes) if (pictures.some((picture) => picture.classes.includes(label))) option(form.elements.label, label, name);
+  for (const status of values("status")) option(form.elements.status, status, status);
+  for (const source of values("sources")) option(form.elements.source, source, source);
   for (const name of facts.measures) {
-    if (!pictures.some((each) => name in each.measures)) continue;
+    if (!pictures.some((picture) => name in picture.measures)) continue;
     option(form.elements.sort, `-${name}`, `${name.replaceAll("_", " ")}, high first`);
     option(form.elements.sort, `+${name}`, `${name.replaceAll("_", " ")}, low first`);
   }
-  for (const each of facts.layers) option(form.elements.layer, each.key, each.name);
+  for (const layer of facts.layers) option(form.elements.layer, layer.key, layer.name);
   option(form.elements.layer, "", "picture alone");
   form.elements.layer.value = usual;
   document.getElementById("legend").open = facts.classes.length <= 24;
-  for (const each of facts.classes) {
+  for (const { name, colour } of facts.classes) {
     const [item, swatch] = [made("li"), made("span", "swatch")];
-    swatch.style.background = each.colour;
-    item.append(swatch, each.name);
+    swatch.style.background = colour;
+    item.append(swatch, name);
     document.querySelector("#legend ul").append(item);
   }
 
   function chosen() {
     const { text, label, status, source, sort } = form.elements;
     const wanted = text.value.trim().toLowerCase();
-    const some = pictures.filter(
-      (each) =>
-        each.id.toLowerCase().includes(wanted) &&
-        (!label.value || each.classes.includes(Number(label.value))) &&
-        (!status.value || each.status === status.value) &&
-        (!source.value || each.sources.includes(source.value)),
+    const matching = pictures.filter(
+      (picture) =>
+        picture.id.toLowerCase().includes(wanted) &&
+        (!label.value || picture.classes.includes(Number(label.value))) &&
+        (!status.value || picture.status === status.value) &&
+        (!source.value || picture.sources.includes(source.value)),
     );
-    if (!sort.value) return some;
+    if (!sort.value) return matching;
     const [sign, name] = [sort.value[0] === "-" ? -1 : 1, sort.value.slice(1)];
-    const value = (each) => each.measures[name] ?? sign * Infinity; // without it, last
-    return some.sort((one, other) => (value(one) === value(other) ? 0 : sign * (value(one) - value(other))));
+    const value = (picture) => picture.measures[name] ?? sign * Infinity; // pictures without it come last
+    return matching.sort((one, other) => (value(one) === value(other) ? 0 : sign * (value(one) - value(other))));
   }
 
   function grow() {
     const next = listed.slice(tiles.children.length, tiles.children.length + AT_ONCE);
-    tiles.append(...next.map((each) => tile(each, form.elements.layer.value)));
+    tiles.append(...next.map((picture) => tile(picture, form.elements.layer.value)));
     more.hidden = tiles.children.length >= listed.length;
     more.textContent = `More (${listed.length - tiles.children.length} left)`;
   }

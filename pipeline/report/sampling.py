@@ -1,8 +1,7 @@
-"""Which pictures are shown where there are more than a page can hold: the same ones every time.
+"""Chooses the pictures that are shown if there are too many for a page: the same ones every time.
 
-Of the places a tenth each goes to failed rows, to dropped ones, to the worst and to the best by the score without
-ground truth; what is left goes round the classes. Within each, the smallest hash of an id comes first, so that most
-stay when pictures are added.
+A tenth each are failed, dropped, the worst and the best by the no-reference score; the rest takes turns among the
+classes. Within each group, ids with the smallest hashes come first, so that most stay when pictures are added.
 """
 
 import hashlib
@@ -17,7 +16,7 @@ _SHARE = 10
 
 
 class Smallest:
-    """The rows with the smallest keys of all that pass by, in their order."""
+    """Keeps the rows with the smallest keys, in order."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -37,7 +36,7 @@ class Smallest:
 @dataclass(frozen=True, slots=True)
 class Sample:
     rows: Sequence[ReportRow]  # in the order of the row list
-    worst: Sequence[str]  # ids, the very worst first
+    worst: Sequence[str]  # ids, the worst first
     best: Sequence[str]
     of: int
 
@@ -61,16 +60,16 @@ def sample(rows: Iterable[ReportRow], count: int, ranked_by: str | None) -> Samp
         for label in row.classes or [0]:
             classes.setdefault(label, Smallest(count)).add(key, row)
     chosen: dict[int, ReportRow] = {}
-    named = [worst.rows(), best.rows(), failed.rows(), dropped.rows()]
-    for each in (*_in_turn(named), *_in_turn([classes[label].rows() for label in sorted(classes)])):
+    special = [worst.rows(), best.rows(), failed.rows(), dropped.rows()]
+    for row in (*_in_turn(special), *_in_turn([classes[label].rows() for label in sorted(classes)])):
         if len(chosen) < count:
-            chosen.setdefault(each.position, each)
-    kept = [chosen[position] for position in sorted(chosen)]
-    ids = {each.id for each in kept}
+            chosen.setdefault(row.position, row)
+    shown = [chosen[position] for position in sorted(chosen)]
+    ids = {row.id for row in shown}
     return Sample(
-        rows=kept,
-        worst=[each.id for each in worst.rows() if each.id in ids],
-        best=[each.id for each in best.rows() if each.id in ids],
+        rows=shown,
+        worst=[row.id for row in worst.rows() if row.id in ids],
+        best=[row.id for row in best.rows() if row.id in ids],
         of=total,
     )
 
@@ -80,5 +79,5 @@ def _hash(identifier: str) -> float:
 
 
 def _in_turn(lists: Sequence[Sequence[ReportRow]]) -> Iterator[ReportRow]:
-    for some in zip_longest(*lists):
-        yield from (each for each in some if each is not None)
+    for rows in zip_longest(*lists):
+        yield from (row for row in rows if row is not None)

@@ -1,4 +1,4 @@
-"""What masks are worth against ground truth, as metrics artifacts and enhancers have it stored."""
+"""Scores on ground truth, from metrics artifacts and enhancer checkpoints."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,24 +16,20 @@ MEASURES: Mapping[str, str] = {"miou": "mIoU", "miou_foreground": "mIoU without 
 
 @dataclass(frozen=True, slots=True)
 class MetricsScores:
-    """One metrics artifact."""
-
     at: str
-    judged: str  # the stage whose result was judged
-    measures: Sequence[str]  # that its lines have
-    lines: Sequence[Mapping[str, Json]]  # as stored: the masks first, the floors last
+    judged: str  # the stage whose result was scored
+    measures: Sequence[str]  # that the lines have
+    lines: Sequence[Mapping[str, Json]]  # as stored: masks first, floors last
     coverage: Mapping[str, int]
     best_threshold: Mapping[str, float] | None
     left_out: str
-    ious: Mapping[int, Mapping[str, Json]]  # of the masks: class → iou, precision, recall, boundary_f
-    floors: Mapping[int, float]  # class → the IoU of the best guess that looks at no picture
+    ious: Mapping[int, Mapping[str, Json]]  # class → iou, precision, recall, boundary_f of the masks
+    floors: Mapping[int, float]  # class → IoU of the best floor
     names: Mapping[int, str]
 
 
 @dataclass(frozen=True, slots=True)
 class EnhancerGain:
-    """What an enhancer does on pictures that it has not seen."""
-
     at: str
     pictures: int
     intervals: Mapping[str, Mapping[str, Json]]  # before, after, difference
@@ -41,43 +37,45 @@ class EnhancerGain:
 
 def scores_of(metrics: Artifact, judged: str) -> MetricsScores:
     try:
-        found = json.loads(metrics.file("metrics.json"))
+        stored = json.loads(metrics.file("metrics.json"))
         table = pq.read_table(pa.BufferReader(metrics.file("classes.parquet"))).to_pylist()
-        lines = found["results"]
+        lines = stored["results"]
         classes = [row for row in table if row["result"] == lines[0]["name"]]
         return MetricsScores(
             at=metrics.place.uri,
-            judged=judged or str(found["judged"]),
+            judged=judged or str(stored["judged"]),
             measures=[name for name in MEASURES if name in lines[0]],
             lines=lines,
-            coverage=found["coverage"],
-            best_threshold=(found.get("threshold_sweep") or {}).get("best"),
-            left_out=found["rows_left_out"],
+            coverage=stored["coverage"],
+            best_threshold=(stored.get("threshold_sweep") or {}).get("best"),
+            left_out=stored["rows_left_out"],
             ious={row["class"]: row for row in classes},
             floors=_floors(table),
             names={row["class"]: row["name"] for row in table},
         )
     except (KeyError, ValueError, IndexError, TypeError, pa.ArrowException) as error:
-        raise CorruptArtifact(f"{metrics.place} holds no metrics ({error!r}); evaluate again") from error
+        raise CorruptArtifact(
+            f"{metrics.place} has no valid metrics ({error!r}); delete it and evaluate again"
+        ) from error
 
 
 def is_floor(line: str) -> bool:
-    """Of the lines of an evaluation, those that are no masks."""
+    """Whether a line of an evaluation is a floor, not masks."""
     return not line.startswith(("all rows", "kept rows"))
 
 
 def _floors(table: Sequence[Mapping[str, Json]]) -> dict[int, float]:
-    found: dict[int, float] = {}
+    best: dict[int, float] = {}
     for row in table:
         if is_floor(row["result"]) and row["iou"] is not None:
-            found[row["class"]] = max(row["iou"], found.get(row["class"], 0.0))
-    return found
+            best[row["class"]] = max(row["iou"], best.get(row["class"], 0.0))
+    return best
 
 
 def gain_of(checkpoint: Artifact) -> EnhancerGain | None:
-    """None of a checkpoint that is no enhancer, or was judged on no picture."""
-    told = checkpoint.summary.counts.get("held_out")
-    if not isinstance(told, dict) or not told.get("pictures"):
+    """None if the checkpoint is not an enhancer, or was scored on no pictures."""
+    held_out = checkpoint.summary.counts.get("held_out")
+    if not isinstance(held_out, dict) or not held_out.get("pictures"):
         return None
-    intervals = {name: told[name] for name in ("before", "after", "difference") if name in told}
-    return EnhancerGain(checkpoint.place.uri, int(told["pictures"]), intervals)
+    intervals = {name: held_out[name] for name in ("before", "after", "difference") if name in held_out}
+    return EnhancerGain(checkpoint.place.uri, int(held_out["pictures"]), intervals)

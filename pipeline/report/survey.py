@@ -1,4 +1,4 @@
-"""One pass over all rows: counts, and how each measure of quality is distributed, in bounded memory."""
+"""One pass over all rows in bounded memory: counts, and the distribution of each measure."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from jaxtyping import Int64
 
 from .artifact_rows import MEANINGS, ReportRow
 
-FINE = 1000  # bins while counting; those that are drawn are made of them
+FINE = 1000  # bins while counting; several of them make a bar
 BARS = 24  # at most
 _RANGES: Mapping[str, tuple[float, float]] = {"separation": (-1.0, 1.0), "num_components": (0.0, float(FINE))}
 _TRUTH = "gt"
@@ -22,13 +22,13 @@ class Histogram:
     low: float
     high: float
     median: float
-    bars: Sequence[tuple[int, int]]  # objects of pictures that are kept, and of others
+    bars: Sequence[tuple[int, int]]  # objects of kept pictures, and of others
     count: int
 
 
 @dataclass(slots=True)
 class ClassCount:
-    """Of a class, those that it was found in, or that are said to show it."""
+    """Pictures with a class, by their masks or else their labels."""
 
     pictures: int = 0
     kept: int = 0
@@ -41,25 +41,25 @@ class Survey:
     sources: Sequence[str]
     classes: Mapping[int, ClassCount]
     histograms: Sequence[Histogram]
-    dropped: Sequence[tuple[str, int]]  # why pictures were dropped, by the condition that failed
+    dropped: Sequence[tuple[str, int]]  # failed condition → pictures
 
 
 def survey(rows: Iterable[ReportRow], measures: Sequence[str]) -> Survey:
-    """Measures are of what was made: objects of the ground truth are left out of the distributions."""
+    """The distributions leave out objects of the ground truth."""
     fine = {name: np.zeros((2, FINE), np.int64) for name in measures}
     statuses, sources, dropped = Counter[str](), set[str](), Counter[str]()
     classes: dict[int, ClassCount] = {}
     for row in rows:
         statuses[row.status] += 1
-        sources.update(each.source for each in row.objects if each.source)
+        sources.update(one.source for one in row.objects if one.source)
         if row.status == "dropped":
             dropped[_condition(row.why)] += 1
         for label in row.classes:
-            found = classes.setdefault(label, ClassCount())
-            found.pictures += 1
-            found.kept += row.status == "kept"
-        for each in row.objects:
-            for name, value in each.measures.items() if each.source != _TRUTH else ():
+            count = classes.setdefault(label, ClassCount())
+            count.pictures += 1
+            count.kept += row.status == "kept"
+        for one in row.objects:
+            for name, value in one.measures.items() if one.source != _TRUTH else ():
                 fine[name][0 if row.status == "kept" else 1, _bin(name, value)] += 1
     return Survey(
         pictures=statuses.total(),
@@ -72,7 +72,7 @@ def survey(rows: Iterable[ReportRow], measures: Sequence[str]) -> Survey:
 
 
 def _condition(why: str) -> str:
-    """Of "cat: area 0.004 < 0.01" what is the same for all pictures: "area < 0.01"."""
+    """The part that all pictures share: "area < 0.01" for "cat: area 0.004 < 0.01"."""
     words = why.rpartition(": ")[2].split(" ")
     return " ".join([words[0], *words[2:]]) if len(words) == 4 else why.rpartition(": ")[2]
 

@@ -1,6 +1,6 @@
 """Small pictures, masks and soft maps as data URLs.
 
-Letters: H W pixels, h w those of the small one, R C a soft map's own grid.
+Letters: H W pixels, h w pixels of the small one.
 """
 
 import base64
@@ -14,7 +14,7 @@ from PIL import Image
 from ...manifests.classes import BACKGROUND, IGNORE
 
 LONG_PX = 320  # the longer side of a small picture
-HEAT_PX = 160  # of a soft map, which is smooth
+HEAT_PX = 160  # longer side of a soft map, which is smooth
 _QUALITY = 78
 _FILL, _OUTLINE = 110, 255  # opacity
 _UNDECIDED = (235, 235, 235)
@@ -23,13 +23,13 @@ ThumbnailSize = tuple[int, int]  # rows and columns
 
 
 def small_size(size: ThumbnailSize, long_px: int = LONG_PX) -> ThumbnailSize:
-    """Never larger than it is."""
+    """The size after shrinking; never larger than before."""
     share = min(1.0, long_px / max(size))
     return max(1, round(size[0] * share)), max(1, round(size[1] * share))
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
-    """Neighbouring classes lie 137.5° apart on the circle of hues, and differ in lightness by turns."""
+    """Hues of neighbouring classes are 137.5° apart, and their lightness alternates."""
     hue = (0.03 + 0.381966 * (label - 1)) % 1.0
     lightness = (0.52, 0.68, 0.42)[(label - 1) % 3]
     red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.9)
@@ -49,14 +49,14 @@ def picture_url(picture: UInt8[np.ndarray, "H W 3"]) -> str:
 
 
 def mask_url(label_HW: UInt8[np.ndarray, "H W"]) -> str:
-    """A palette PNG: background is clear, a class has its colour, and a line of it all around."""
+    """A palette PNG: transparent background, each class in its colour with an outline."""
     label_hw = _small_labels(label_HW)
     outline_hw = _outline(label_hw)
-    found = [label for label in np.unique(label_hw).tolist() if label != BACKGROUND]
-    has_outlines = 2 * len(found) < 256
+    labels = [label for label in np.unique(label_hw).tolist() if label != BACKGROUND]
+    has_outlines = 2 * len(labels) < 256
     palette, opacity = [(0, 0, 0)], [0]
     index_hw = np.zeros_like(label_hw)
-    for label in found:
+    for label in labels:
         colour, own_hw = _UNDECIDED if label == IGNORE else colour_of(label), label_hw == label
         index_hw[own_hw] = len(palette)
         palette.append(colour)
@@ -69,7 +69,7 @@ def mask_url(label_HW: UInt8[np.ndarray, "H W"]) -> str:
 
 
 def heat_url(map_hw: Float32[np.ndarray, "h w"]) -> str:
-    """A soft map from clear (0) over red to yellow (1), in 16 steps."""
+    """A soft map in 16 steps, from transparent (0) over red to yellow (1)."""
     level_hw = np.clip(np.floor(np.clip(map_hw, 0, 1) * _HEAT_LEVELS), 0, _HEAT_LEVELS - 1).astype(np.uint8)
     steps = [level / (_HEAT_LEVELS - 1) for level in range(_HEAT_LEVELS)]
     palette = [
@@ -79,7 +79,6 @@ def heat_url(map_hw: Float32[np.ndarray, "h w"]) -> str:
 
 
 def _small_labels(label_HW: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "h w"]:
-    """The label in the middle of each small pixel."""
     height, width = small_size((label_HW.shape[0], label_HW.shape[1]))
     rows = ((np.arange(height) + 0.5) * label_HW.shape[0] / height).astype(int)
     columns = ((np.arange(width) + 0.5) * label_HW.shape[1] / width).astype(int)
@@ -87,7 +86,7 @@ def _small_labels(label_HW: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "h w"
 
 
 def _outline(label_hw: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """Pixels beside another label; the picture's own border is none."""
+    """Pixels next to another label, without the border of the picture."""
     outline_hw = np.zeros(label_hw.shape, bool)
     down, across = label_hw[1:] != label_hw[:-1], label_hw[:, 1:] != label_hw[:, :-1]
     outline_hw[1:] |= down

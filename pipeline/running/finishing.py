@@ -1,4 +1,4 @@
-"""From a full ledger to a finished artifact: the row list, the count of what failed, and artifact.json last."""
+"""From a full ledger to a finished artifact: the row list, the counts of failures, and artifact.json last."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ Describe = Callable[[Plan, Mapping[str, Json], Mapping[str, FileDigest]], Mappin
 def finish(
     at: Place, plan: Plan, max_bad: float, warn: Warn | None = None, describe: Describe | None = None
 ) -> Summary:
-    """Gathers the rows and writes artifact.json; changes nothing where it stands and is right."""
+    """Gathers the rows and writes artifact.json; changes nothing if the artifact is finished and valid."""
     finished = valid_summary(at)
     if finished is not None:
         return finished
@@ -46,7 +46,7 @@ def finish(
 
 
 def gather_rows(at: Place, plan: Plan) -> Iterator[pa.RecordBatch]:
-    """The row list as the ledger has it, unit by unit, in bounded memory."""
+    """The rows of the ledger, unit by unit, in bounded memory."""
     schema = rows_schema(plan)
     first, *others = [_GroupRows(at, plan, group) for group in plan.groups]
     layout = plan.layout(first.group)
@@ -60,7 +60,7 @@ def gather_rows(at: Place, plan: Plan) -> Iterator[pa.RecordBatch]:
 
 
 class _GroupRows:
-    """The rows of one group in order, taken in any portions; holds one record at a time."""
+    """The rows of one group in order, in portions of any size; one record is in memory at a time."""
 
     def __init__(self, at: Place, plan: Plan, group: FieldGroup) -> None:
         self.group = group
@@ -84,9 +84,9 @@ class _GroupRows:
 
 
 def _merge(columns: dict[str, list[object]], more: dict[str, list[object]]) -> None:
-    """Adds a later group's digests; a row that failed in any group has failed, for the first reason there is."""
+    """Adds a later group's digests. A row that failed in any group has failed, for its first reason."""
     if columns["id"] != more["id"]:
-        raise CorruptArtifact("the groups of fields list different rows; make the artifact anew")
+        raise CorruptArtifact("the groups of fields list different rows; delete the artifact and make it again")
     for index, status in enumerate(more["status"]):
         if columns["status"][index] == "ok" and status != "ok":
             columns["status"][index], columns["reason"][index] = status, more["reason"][index]
@@ -115,13 +115,13 @@ def _refuse_too_many_failed(at: Place, plan: Plan, summary: Summary, max_bad: fl
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary.counts["reasons"].items())
         raise TooManyFailed(
             f"{failed} of {tried} rows failed in {at} ({reasons}), more than --max-bad {max_bad:g} allows; "
-            f"list them with `maskmill status {at} --failed`, mend them and run `maskmill retry {at}`, "
+            f"list them with `maskmill status {at} --failed`, repair them and run `maskmill retry {at}`, "
             "or raise --max-bad"
         )
 
 
 def _files_of_planning(at: Place, plan: Plan) -> dict[str, FileDigest]:
-    """Files that planning wrote, besides plan.json: the listings and the arrays' metadata."""
+    """The files that planning wrote besides plan.json: listings and the arrays' metadata."""
     files = {segment.listing: segment.digest for segment in plan.segments}
     for group in plan.groups:
         for field in plan.fields_of(group):
@@ -134,7 +134,7 @@ def _files_of_planning(at: Place, plan: Plan) -> dict[str, FileDigest]:
 def _write_descriptions(
     at: Place, plan: Plan, counts: Mapping[str, Json], describe: Describe | None
 ) -> dict[str, FileDigest]:
-    """Writes the files that describe the artifact, from the digests of everything that its units wrote."""
+    """Writes the files that describe the artifact, which may list the digests of all files of its units."""
     if describe is None:
         return {}
     written: dict[str, FileDigest] = {}
@@ -148,12 +148,11 @@ def _write_descriptions(
 
 
 def valid_summary(at: Place) -> Summary | None:
-    """The summary of an artifact that is finished and whose own files are right; None where it must be written."""
+    """The summary of a finished artifact if its own files have their digests, else None."""
     try:
         summary = read_summary(at)
     except CorruptArtifact:
         return None
     if summary is None or summary.plan_sha256 != FileDigest.of(at.read(PLAN)).sha256:
         return None
-    sound = all(fault(at, name, digest) is None for name, digest in summary.files.items())
-    return summary if sound else None
+    return summary if all(fault(at, name, digest) is None for name, digest in summary.files.items()) else None

@@ -1,4 +1,4 @@
-"""What a run is asked to do, in the form that travels to a worker: a stage, its config, places, and no data."""
+"""What a worker is sent: a stage, its config and places, no data."""
 
 import importlib.metadata
 from collections.abc import Callable, Mapping
@@ -17,12 +17,12 @@ from ...stages.vision.summation import fix_summation_order
 
 T = TypeVar("T")
 
-TRIES = 3  # the first and two more, of a unit that raised or whose worker died
+TRIES = 3  # in all, for a unit that raised or whose worker died
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """All that a worker needs besides the unit."""
+    """Everything that a worker needs besides the unit."""
 
     stage: Stage
     config: Any
@@ -34,13 +34,13 @@ class Job:
     retry_failed: bool = False
 
     def key(self) -> str:
-        """Equal for equal jobs: the state that a process keeps for a job is found by it."""
+        """Equal for equal jobs; a process stores the state of a job under it."""
         return digest_of([self.at.uri, self.plan_digest, self.group, self.stage.name, config_json(self.config)])
 
 
 @dataclass(frozen=True, slots=True)
 class OpenJob:
-    """What every unit of a job reads, read once in each process."""
+    """What all units of a job share, read once in each process."""
 
     plan: Plan
     group: FieldGroup
@@ -48,7 +48,7 @@ class OpenJob:
 
 
 class PreparationError(Exception):
-    """What a stage loads once per process could not be loaded: no unit can run, so none is tried again."""
+    """A stage could not load what it needs once per process. No unit can run, so none is retried."""
 
 
 _open_jobs: dict[str, OpenJob] = {}
@@ -60,22 +60,22 @@ def open_job(job: Job) -> OpenJob:
 
 
 def prepare_stage(job: Job) -> Any:
-    """What the stage loads once per process, such as a model; loaded when the first unit is really run."""
+    """What the stage loads once per process, such as a model. Loaded for the first unit that is not skipped."""
     return _get_or_make(_prepared, job.key(), lambda: _prepare(job))
 
 
 def forget(job: Job) -> None:
-    """Lets go of what this process keeps for a job, such as a model; a cluster's worker outlives the run."""
+    """Frees what this process keeps for a job, such as a model. A cluster's worker outlives the run."""
     _open_jobs.pop(job.key(), None)
     _prepared.pop(job.key(), None)
 
 
-def _get_or_make(kept: dict[str, T], key: str, make: Callable[[], T]) -> T:
-    if key not in kept:
-        while len(kept) >= 2:  # a job and the one after it: models are too large to collect
-            kept.pop(next(iter(kept)))
-        kept[key] = make()
-    return kept[key]
+def _get_or_make(cache: dict[str, T], key: str, make: Callable[[], T]) -> T:
+    if key not in cache:
+        while len(cache) >= 2:  # this job and the one before: models are too large to keep more
+            cache.pop(next(iter(cache)))
+        cache[key] = make()
+    return cache[key]
 
 
 def _open(job: Job) -> OpenJob:
@@ -97,7 +97,7 @@ def _prepare(job: Job) -> Any:
 
 
 def libraries_of(stage: Stage | WholeStage, config: Any) -> tuple[str, ...]:
-    """Those whose versions change what the stage computes."""
+    """The libraries whose versions change what the stage computes."""
     return tuple(stage.libraries(config) if callable(stage.libraries) else stage.libraries)
 
 
@@ -108,7 +108,6 @@ def make_reproducible(stage: Stage | WholeStage, config: Any) -> None:
 
 
 def software(libraries: tuple[str, ...] = ()) -> dict[str, str]:
-    """The versions that a ledger record carries."""
     names = sorted({"maskmill", "numpy", "pyarrow", "zarr", "Pillow", *libraries})
     return {name: version_of(name) for name in names}
 

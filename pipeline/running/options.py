@@ -1,4 +1,4 @@
-"""How a run goes about its work. Nothing here changes a byte of what it makes, but for `unit_rows`."""
+"""How a run works. Only `unit_rows` changes bytes of the artifact."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,7 @@
-"""From a command to plan.json: which rows, which fields, which units; or why what lies there is something else.
+"""From a command to plan.json: its rows, fields and units; or why the existing artifact does not fit the command.
 
-A directory that holds another configuration is refused by the name of the field that differs. The same configuration
-with more rows grows at the end; rows that are there keep their unit, their slot and their bytes.
+A directory with another configuration is refused, and the error names the field that differs. With the same
+configuration and more rows, new rows are appended; existing rows keep their unit, their slot and their bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,13 +29,11 @@ from .row_lists import is_listed, remove_old_listings, with_rows, write_segment
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A command, with everything that decides bytes worked out."""
-
     stage: Stage
     config: Any
     inputs: Mapping[str, Artifact]
     fields: tuple[Field, ...]
-    header: Mapping[str, Json]  # what the artifact's fingerprint covers, under the names that a refusal uses
+    header: Mapping[str, Json]  # what the artifact's fingerprint covers, under the names that errors use
 
     @property
     def fingerprint(self) -> str:
@@ -52,25 +50,26 @@ def ask(stage: Stage, config: Any, inputs: Mapping[str, Artifact]) -> Request:
     return Request(stage, config, inputs, tuple(stage.fields(config, inputs)), header_of(stage, config, inputs))
 
 
-def merge_existing_fields(asked: Request, held: Plan | None) -> Request:
-    """A command that means all fields of an artifact; of one that is refused for another configuration, as it is."""
-    if held is None or held.fingerprint != asked.fingerprint:
-        return asked
-    config = asked.stage.with_held(asked.config, held.config)
-    return replace(asked, config=config, fields=tuple(asked.stage.fields(config, asked.inputs)))
+def merge_existing_fields(request: Request, existing: Plan | None) -> Request:
+    """The request with the fields that the artifact already has. Unchanged if the artifact has another configuration,
+    which `update_plan` refuses."""
+    if existing is None or existing.fingerprint != request.fingerprint:
+        return request
+    config = request.stage.with_held(request.config, existing.config)
+    return replace(request, config=config, fields=tuple(request.stage.fields(config, request.inputs)))
 
 
-def conflicting_fields(asked: Request, held: Plan) -> list[Field]:
-    """The fields that a command asks for and an artifact holds with another content, such as of other blocks."""
+def conflicting_fields(request: Request, existing: Plan) -> list[Field]:
+    """The requested fields that the artifact has with another content, such as from other blocks."""
     return [
         field
-        for field in asked.fields
-        if field.name in held.fields and held.field_fingerprints[field.name] != asked.field_fingerprint(field)
+        for field in request.fields
+        if field.name in existing.fields and existing.field_fingerprints[field.name] != request.field_fingerprint(field)
     ]
 
 
 def header_of(stage: Stage | WholeStage, config: Any, inputs: Mapping[str, Artifact]) -> dict[str, Json]:
-    """What decides the bytes of an artifact, under the names that a refusal uses."""
+    """What decides the bytes of an artifact, under the names that errors use."""
     values = config_json(config)
     reads = stage.reads(config, inputs)
     selects = stage.selects if isinstance(stage, Stage) else ()
@@ -86,21 +85,21 @@ def header_of(stage: Stage | WholeStage, config: Any, inputs: Mapping[str, Artif
     }
 
 
-def update_plan(at: Place, asked: Request, existing: Plan | None, options: RunOptions) -> Plan:
-    """Writes what is new of the plan, the listing and the arrays' metadata; changes nothing that is as it should be."""
+def update_plan(at: Place, request: Request, existing: Plan | None, options: RunOptions) -> Plan:
+    """Writes the parts of the plan, the listing and the arrays' metadata that are new or wrong."""
     if existing is None:
-        plan = _fresh(at, asked, options)
+        plan = _new_plan(at, request, options)
     else:
-        _refuse_other(at, asked, existing, options)
-        plan = _with_fields(asked, existing, options)
-        inputs = inputs_of(at, asked.inputs, asked.header)
+        _refuse_other(at, request, existing, options)
+        plan = _with_fields(request, existing, options)
+        inputs = inputs_of(at, request.inputs, request.header)
         by_role = attrgetter("role")
         if sorted(inputs, key=by_role) == sorted(plan.inputs, key=by_role):
             inputs = plan.inputs  # in the order in which they were written
-        # A part takes the rows as they were planned; and inputs that have not changed give the same rows.
-        if options.part is None and (asked.stage.observe or inputs != plan.inputs or not is_listed(at, plan)):
-            rows = asked.stage.plan(asked.config, asked.inputs, Known(plan.facts))
-            plan = with_rows(at, plan, rows, asked.stage.command.follows_source, options.update)
+        # A part keeps the planned rows, and unchanged inputs give the same rows.
+        if options.part is None and (request.stage.observe or inputs != plan.inputs or not is_listed(at, plan)):
+            rows = request.stage.plan(request.config, request.inputs, Known(plan.facts))
+            plan = with_rows(at, plan, rows, request.stage.command.follows_source, options.update)
             plan = replace(plan, inputs=inputs)
     _refuse_full_disk(at, plan)
     if existing is None or plan.as_json() != existing.as_json():
@@ -113,18 +112,18 @@ def update_plan(at: Place, asked: Request, existing: Plan | None, options: RunOp
 
 
 def _refuse_full_disk(at: Place, plan: Plan) -> None:
-    """Refuses, before the first unit, arrays that the disk has no room for."""
     if not at.is_local:
         return
-    wanted = 0
+    needed = 0
     for group in plan.groups:
         rows = len(missing_units(at, plan, group)) * group.unit_rows
-        wanted += min(rows, plan.num_rows) * row_bytes([each for each in plan.fields_of(group) if each.kind == "array"])
+        arrays = [field for field in plan.fields_of(group) if field.kind == "array"]
+        needed += min(rows, plan.num_rows) * row_bytes(arrays)
     free = atomic.free_bytes(at)
-    if wanted > free:
+    if needed > free:
         raise EnvironmentFault(
-            f"{at} would need {wanted / 1e9:.1f} GB more and its disk has {free / 1e9:.1f} GB free; free space, "
-            "choose another --out, or ask for less (`maskmill plan` says which field takes what)"
+            f"{at} would need {needed / 1e9:.1f} GB more and its disk has {free / 1e9:.1f} GB free; free space, "
+            "choose another --out, or store fewer fields (`maskmill plan` shows the size of each)"
         )
 
 
@@ -138,40 +137,39 @@ def unit_rows_for(stage: Stage, config: Any, fields: Sequence[Field], options: R
 
 
 def _fingerprint_of(artifact: Artifact, field: str) -> str:
-    found = artifact.fingerprints.get(field)
-    if found is None:
-        held = sorted(artifact.fingerprints)
+    digest = artifact.fingerprints.get(field)
+    if digest is None:
         raise ConfigError(
-            f"{artifact.place} holds no {field!r}, only {held}; "
+            f"{artifact.place} has no field {field!r}, only {sorted(artifact.fingerprints)}; "
             f"add it with `maskmill {artifact.plan.stage}` and its options"
         )
-    return found
+    return digest
 
 
-def _fresh(at: Place, asked: Request, options: RunOptions) -> Plan:
-    stage = asked.stage
-    rows = stage.plan(asked.config, asked.inputs, Known())
+def _new_plan(at: Place, request: Request, options: RunOptions) -> Plan:
+    stage = request.stage
+    rows = stage.plan(request.config, request.inputs, Known())
     segment = write_segment(at, listing_name(0, 0), rows)
-    unit_rows = unit_rows_for(stage, asked.config, asked.fields, options)
+    unit_rows = unit_rows_for(stage, request.config, request.fields, options)
     if not segment.rows:
-        raise InputError(f"{stage.name} has nothing to do: its input has no rows; check the path and the options")
+        raise InputError(f"{stage.name} has no rows to work on: its input is empty; check the path and the options")
     return Plan(
         stage=stage.name,
         code_version=stage.code_version,
         kind=stage.kind,
-        config=config_json(asked.config),
-        device=str(asked.header["device"]),
-        libraries=asked.header["libraries"],
-        fingerprint=asked.fingerprint,
-        inputs=inputs_of(at, asked.inputs, asked.header),
-        fields=_merge_fields({}, asked.fields),
-        field_fingerprints={field.name: asked.field_fingerprint(field) for field in asked.fields},
-        columns=stage.columns(asked.config),
-        groups=(FieldGroup("", unit_rows, tuple(field.name for field in asked.fields)),),
+        config=config_json(request.config),
+        device=str(request.header["device"]),
+        libraries=request.header["libraries"],
+        fingerprint=request.fingerprint,
+        inputs=inputs_of(at, request.inputs, request.header),
+        fields=_merge_fields({}, request.fields),
+        field_fingerprints={field.name: request.field_fingerprint(field) for field in request.fields},
+        columns=stage.columns(request.config),
+        groups=(FieldGroup("", unit_rows, tuple(field.name for field in request.fields)),),
         segments=(segment,),
         revision=0,
         facts=rows.facts,
-        settings=settings_json(asked.config),
+        settings=settings_json(request.config),
     )
 
 
@@ -183,37 +181,37 @@ def inputs_of(at: Place, inputs: Mapping[str, Artifact], header: Mapping[str, Js
 
 
 def input_digest(artifact: Artifact, fields: Mapping[str, str]) -> str:
-    """What is read of an artifact with rows, whatever fields were added to it or to what it was made from; else ""."""
+    """Digest of the rows and fields that are read; other fields of the artifact do not change it. "" without rows."""
     if not artifact.has_rows:
         return ""
-    held = [artifact.plan.fields[name] for name in sorted(fields)]
-    read = [column for each in held for column in (each.columns if each.kind == "columns" else [each.digest_column])]
+    read_fields = [artifact.plan.fields[name] for name in sorted(fields)]
+    read = [column for one in read_fields for column in (one.columns if one.kind == "columns" else [one.digest_column])]
     columns = list(dict.fromkeys(["id", "status", "reason", *read, *artifact.plan.columns]))
-    told = {name: value for name, value in artifact.plan.facts.items() if name != "provenance"}
+    facts = {name: value for name, value in artifact.plan.facts.items() if name != "provenance"}
     rows = (list(row.values()) for batch in artifact.row_batches(columns) for row in batch.to_pylist())
-    return unit_fingerprint({**fields, "": digest_of(told)}, rows)
+    return unit_fingerprint({**fields, "": digest_of(facts)}, rows)
 
 
 def is_as_read(before: Input, now: Artifact) -> bool:
-    """Whether an input is what it was to whoever read it."""
+    """Whether an input still has the content that was read."""
     if before.digest == now.digest:
         return True
-    there = before.fields.items() <= now.fingerprints.items()
-    return bool(before.content) and there and before.content == input_digest(now, before.fields)
+    has_fields = before.fields.items() <= now.fingerprints.items()
+    return bool(before.content) and has_fields and before.content == input_digest(now, before.fields)
 
 
-def _refuse_other(at: Place, asked: Request, existing: Plan, options: RunOptions) -> None:
-    refuse_other_header(at, existing, asked.header, asked.stage.selects)
-    for field in conflicting_fields(asked, existing):
+def _refuse_other(at: Place, request: Request, existing: Plan, options: RunOptions) -> None:
+    refuse_other_header(at, existing, request.header, request.stage.selects)
+    for field in conflicting_fields(request, existing):
         raise StaleArtifact(
-            f"{at} holds {field.name} with {_field_text(existing.fields[field.name])} and this run asks for "
-            f"{_field_text(field)}; choose another --out for it"
+            f"{at} has {field.name} with {_field_text(existing.fields[field.name])} and this run asks for "
+            f"{_field_text(field)}; choose another --out"
         )
     first = existing.groups[0]
     if (
         options.unit_rows
         and options.unit_rows != first.unit_rows
-        and {f.name for f in asked.fields} <= set(existing.fields)
+        and {f.name for f in request.fields} <= set(existing.fields)
     ):
         raise StaleArtifact(
             f"{at} was made with unit_rows = {first.unit_rows} and this run asks for {options.unit_rows}; "
@@ -222,68 +220,61 @@ def _refuse_other(at: Place, asked: Request, existing: Plan, options: RunOptions
 
 
 def refuse_other_header(at: Place, existing: Plan, header: Mapping[str, Json], selects: Sequence[str] = ()) -> None:
-    held = {
+    planned = {
         "stage": existing.stage,
         "code_version": existing.code_version,
         "config": {name: value for name, value in existing.config.items() if name not in selects},
         "device": existing.device,
         "libraries": dict(existing.libraries),
-        "inputs": {each.role: dict(each.fields) for each in existing.inputs if _is_read(each, header)},
+        # An input of which no field is read decides no bytes.
+        "inputs": {
+            read.role: dict(read.fields) for read in existing.inputs if read.fields or read.role in header["inputs"]
+        },
     }
-    found = sorted(differences(held, dict(header)), key=lambda difference: difference[0] != "stage")
-    for name, old, new in found:  # of another stage every setting differs, and only the stage tells why
+    changes = sorted(differences(planned, dict(header)), key=lambda change: change[0] != "stage")
+    for name, old, new in changes:  # with another stage every setting differs, so the stage comes first
         raise StaleArtifact(
             f"{at} was made with {name.removeprefix('config.')} = {_value_text(old)} "
-            f"and this run asks for {_value_text(new)}; choose another --out, or delete the directory to make it anew"
+            f"and this run asks for {_value_text(new)}; choose another --out, or delete the directory to make it again"
         )
 
 
-def _is_read(each: Input, header: Mapping[str, Json]) -> bool:
-    """An input of which nothing is read decides no bytes."""
-    return bool(each.fields) or each.role in header["inputs"]
-
-
 def _field_text(field: Field) -> str:
-    told = {"shape": list(field.shape), "dtype": field.dtype, **field.detail}
-    return ", ".join(f"{name} = {_value_text(value)}" for name, value in told.items())
+    facts = {"shape": list(field.shape), "dtype": field.dtype, **field.detail}
+    return ", ".join(f"{name} = {_value_text(value)}" for name, value in facts.items())
 
 
 def _value_text(value: Json) -> str:
-    told = ", ".join(value) if isinstance(value, Mapping) else str(value)
-    text = "nothing" if value in (None, "", []) else told
+    joined = ", ".join(value) if isinstance(value, Mapping) else str(value)
+    text = "nothing" if value in (None, "", []) else joined
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def _with_fields(asked: Request, plan: Plan, options: RunOptions) -> Plan:
-    """The plan with the fields that it lacks as a group of their own."""
-    missing = [field for field in asked.fields if field.name not in plan.fields]
+def _with_fields(request: Request, plan: Plan, options: RunOptions) -> Plan:
+    missing = [field for field in request.fields if field.name not in plan.fields]
     if not missing:
         return plan
-    unit_rows = unit_rows_for(asked.stage, asked.config, missing, options)
+    unit_rows = unit_rows_for(request.stage, request.config, missing, options)
     group = FieldGroup(missing[0].name, unit_rows, tuple(field.name for field in missing))
+    values = config_json(request.config)
     return replace(
         plan,
-        config={**plan.config, **_selections(asked)},
-        settings=settings_json(asked.config),
+        # With the fields that existed before, so that a retry of the artifact covers all of them.
+        config={**plan.config, **{name: values[name] for name in request.stage.selects}},
+        settings=settings_json(request.config),
         fields=_merge_fields(plan.fields, missing),
-        field_fingerprints={**plan.field_fingerprints, **{f.name: asked.field_fingerprint(f) for f in missing}},
+        field_fingerprints={**plan.field_fingerprints, **{f.name: request.field_fingerprint(f) for f in missing}},
         groups=(*plan.groups, group),
     )
 
 
-def _merge_fields(held: Mapping[str, Field], new: Sequence[Field]) -> dict[str, Field]:
-    """In the order in which plan.json is read again: rows.parquet has its columns in it, whichever run finishes."""
-    return dict(sorted({**held, **{each.name: replace(each, basis=None, row_bytes=0) for each in new}}.items()))
-
-
-def _selections(asked: Request) -> dict[str, Json]:
-    """The config's choice of fields with those that were held, so that a retry of the artifact means all of them."""
-    values = config_json(asked.config)
-    return {name: values[name] for name in asked.stage.selects}
+def _merge_fields(existing: Mapping[str, Field], new: Sequence[Field]) -> dict[str, Field]:
+    """Sorted as in plan.json, which orders the columns of rows.parquet whichever run finishes."""
+    return dict(sorted({**existing, **{field.name: replace(field, basis=None, row_bytes=0) for field in new}}.items()))
 
 
 def _write_metadata(at: Place, plan: Plan) -> None:
-    """zarr.json of every array, where it is not what it should be. A finished artifact's is kept byte for byte."""
+    """Writes each array's zarr.json unless it is right. A finished artifact's is kept byte for byte."""
     vouched = _summary_files(at)
     for group in plan.groups:
         layout = plan.layout(group)
@@ -291,12 +282,12 @@ def _write_metadata(at: Place, plan: Plan) -> None:
             if field.kind != "array":
                 continue
             name = f"{field.name}.zarr/{store.METADATA}"
-            wanted = store.metadata(field, group.unit_rows, layout.num_slots)
+            expected = store.metadata(field, group.unit_rows, layout.num_slots)
             is_whole = name in vouched and fault(at, name, vouched[name]) is None
-            if is_whole or (at.exists(name) and at.read(name) == wanted):
+            if is_whole or (at.exists(name) and at.read(name) == expected):
                 continue
             _unfinish(at)
-            atomic.write(at, name, wanted)
+            atomic.write(at, name, expected)
 
 
 def _summary_files(at: Place) -> Mapping[str, FileDigest]:
@@ -308,6 +299,6 @@ def _summary_files(at: Place) -> Mapping[str, FileDigest]:
 
 
 def _unfinish(at: Place) -> None:
-    """Whatever is about to change, no reader may take the artifact for finished meanwhile."""
+    """Before a change: no reader may take the artifact for finished while it is made."""
     if at.exists(ARTIFACT):
         atomic.remove(at, ARTIFACT)

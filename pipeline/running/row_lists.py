@@ -1,4 +1,4 @@
-"""The row list of an artifact as planned: written in segments, compared with today's rows, and never reordered."""
+"""The planned row list of an artifact: written in segments, compared with today's rows, never reordered."""
 
 import hashlib
 from array import array
@@ -17,34 +17,34 @@ from ...manifests.files.digests import fault
 from ...manifests.files.place import Place
 from ...stages.stage import RowList
 
-_BETWEEN = "\x1f"  # the parts of a key, of which the first alone, the id, is anybody's to choose
+_SEPARATOR = "\x1f"  # between the parts of a key; only the id, the first part, is free text
 
 
 def with_rows(at: Place, plan: Plan, rows: RowList, may_shrink: bool, may_change: bool) -> Plan:
-    """The plan with today's rows: the old ones in their old order, new ones in a segment at the end.
+    """The plan with today's rows: old rows in their order, new rows in a segment at the end.
 
-    `may_shrink`: a row that has gone stays listed, for its unit to find it missing. `may_change`: the user said so.
+    `may_shrink`: a vanished row stays listed and its unit will record it as missing. `may_change`: the user passed
+    --update.
     """
     new = _unique_table(rows)
     new_keys = _keys(new, rows.key)
     try:
         old = pa.Table.from_batches(list(listing_batches(at, plan)), tables.schema_of(rows.columns))
     except CorruptArtifact:
-        old = None  # a damaged listing is written again if today's rows are those that were planned
+        old = None  # a damaged listing is rewritten if today's rows are the planned ones
     old_keys = _keys(old, rows.key) if old is not None else new_keys.slice(0, plan.num_rows)
     at_new = pc.index_in(old_keys, new_keys)
     vanished = at_new.null_count
     added = new.filter(pc.invert(pc.is_in(new_keys, old_keys)))
     if may_shrink and not may_change and (vanished or added.num_rows):
         raise StaleArtifact(
-            f"{at} lists {plan.num_rows} rows; today there are {added.num_rows} new ones and {vanished} have gone; "
-            "pass --update to append and mark them, or choose another --out"
+            f"{at} lists {plan.num_rows} rows; its source has {added.num_rows} new ones and lacks {vanished}; "
+            "pass --update to append new rows and mark missing ones, or choose another --out"
         )
     if vanished and not may_shrink:
-        gone = ", ".join(str(old_keys.filter(pc.is_null(at_new))[0].as_py()).split(_BETWEEN))
-        raise StaleArtifact(
-            f"{at} holds {vanished} rows that its input no longer gives ({gone!r} …); choose another --out"
-        )
+        gone = ", ".join(str(old_keys.filter(pc.is_null(at_new))[0].as_py()).split(_SEPARATOR))
+        rows_were = "1 row was" if vanished == 1 else f"{vanished} rows were"
+        raise StaleArtifact(f"{rows_were} removed from the input of {at} ({gone!r} …); choose another --out")
     revision = plan.revision + 1
     segments: list[Segment] = []
     start = 0
@@ -71,7 +71,7 @@ def is_listed(at: Place, plan: Plan) -> bool:
 
 
 def _today(before: pa.Table | None, new: pa.Table, at_new: pa.ChunkedArray) -> pa.Table:
-    """A segment's rows as they are now; one that has gone stays as it was, and its unit finds it missing."""
+    """A segment's rows as they are now; a vanished row stays, and its unit will record it as missing."""
     if before is None or not at_new.null_count:
         return new.take(at_new).combine_chunks()
     both = pa.concat_tables([new, before])
@@ -80,12 +80,12 @@ def _today(before: pa.Table | None, new: pa.Table, at_new: pa.ChunkedArray) -> p
 
 
 def _rewrite_segment(at: Place, segment: Segment, rows: RowList, today: pa.Table) -> Segment:
-    made = write_segment(at, segment.listing, _of(rows, today))
-    if made.digest != segment.digest:
+    written = write_segment(at, segment.listing, _of(rows, today))
+    if written.digest != segment.digest:
         raise CorruptArtifact(
-            f"{at.path(segment.listing)} was damaged and today's rows differ from it; choose another --out"
+            f"{at.path(segment.listing)} is damaged and the input has changed since; choose another --out"
         )
-    return made
+    return written
 
 
 def _unique_table(rows: RowList) -> pa.Table:
@@ -95,7 +95,7 @@ def _unique_table(rows: RowList) -> pa.Table:
 
 
 def write_segment(at: Place, name: str, rows: RowList) -> Segment:
-    hashes = array("Q")  # eight bytes a row, where a set of ids would take a hundred
+    hashes = array("Q")  # 8 bytes a row; a set of ids would take 100
     schema = tables.schema_of(rows.columns)
     digest, count = tables.write_batches(at, name, schema, _hashing_keys(rows, hashes))
     if len(np.unique(np.frombuffer(hashes, np.uint64))) < count:
@@ -112,11 +112,10 @@ def _of(rows: RowList, table: pa.Table) -> RowList:
 
 
 def _keys(table: pa.Table | pa.RecordBatch, key: Sequence[str]) -> pa.ChunkedArray | pa.Array:
-    """What tells rows apart, as one string each."""
     if tuple(key) == ("id",):
         return table.column("id")
     parts = [pc.fill_null(pc.cast(table.column(name), pa.string()), "") for name in key]
-    return pc.binary_join_element_wise(*parts, _BETWEEN)
+    return pc.binary_join_element_wise(*parts, _SEPARATOR)
 
 
 def _hashing_keys(rows: RowList, hashes: "array[int]") -> Iterator[pa.RecordBatch]:
@@ -132,11 +131,11 @@ def _refuse_duplicates(table: pa.Table, key: Sequence[str]) -> None:
     twice = counts.filter(pc.greater(counts.field("counts"), 1))
     if not len(twice):
         return
-    found = table.filter(pc.equal(keys, twice[0].as_py()["values"]))
-    identifier, rows = found.column("id")[0].as_py(), found.to_pylist()
+    same = table.filter(pc.equal(keys, twice[0].as_py()["values"]))
+    identifier, rows = same.column("id")[0].as_py(), same.to_pylist()
     names = " and ".join(repr(row.get("uri", identifier)) for row in rows[:2])
     raise InputError(
-        f"{len(twice)} image ids stand for more than one row, the first is {identifier!r} ({names}); "
+        f"{len(twice)} image ids are used by more than one row, the first is {identifier!r} ({names}); "
         "an id is the path without its extension, so rename or leave out one of the two"
     )
 

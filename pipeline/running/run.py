@@ -1,4 +1,4 @@
-"""One stage, from a command to a finished artifact: lock, plan, units, finish."""
+"""One stage with units, from a command to a finished artifact: lock, plan, units, finish."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -27,12 +27,10 @@ from .progress import RunProgress
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run did, for the one line at its end."""
-
     at: Place
     kind: str
     rows: int
-    counts: Mapping[str, Any]  # empty where the run was a part
+    counts: Mapping[str, Any]  # empty if the run was one part of several
     units_run: int
     units_skipped: int
     warnings: tuple[str, ...]
@@ -45,29 +43,29 @@ class Outcome:
 
 
 def run(stage: Stage, config: Any, inputs: Mapping[str, str], out: str, options: RunOptions | None = None) -> Outcome:
-    """Makes an artifact, or goes on with it, or finds that it is done."""
+    """Makes or resumes an artifact; does nothing if it is done."""
     options = options or RunOptions()
     at = place(out)
     make_reproducible(stage, config)
-    asked = ask(
+    request = ask(
         stage, config, {role: open_artifact(uri, stage.command.role(role).kind) for role, uri in inputs.items()}
     )
-    execute = executor_for(options, at, *(artifact.place for artifact in asked.inputs.values()))
+    execute = executor_for(options, at, *(artifact.place for artifact in request.inputs.values()))
     refuse_strangers(at)
     atomic.check_can_write(at)
     with lock.hold_lock(at, shared=options.part is not None, break_lock=options.break_lock):
-        return _run_locked(at, asked, options, execute)
+        return _run_locked(at, request, options, execute)
 
 
 def retry(out: str, options: RunOptions | None = None) -> Outcome:
-    """Runs again the units of an artifact that hold failed rows, with the configuration they were planned with."""
+    """Reruns the units that have failed rows, with the configuration of the artifact."""
     at = place(out)
     stage, config, inputs = _read_request(at, read_plan(at))
     return run(stage, config, inputs, at.uri, replace(options or RunOptions(), retry_failed=True))
 
 
 def finish_parts(out: str, options: RunOptions | None = None) -> Outcome:
-    """Finishes what parts have done: every unit must have its record; one whose files differ from it is done again."""
+    """Finishes an artifact whose parts have run. Every unit must have a record; damaged units are done again."""
     options = options or RunOptions()
     at = place(out)
     plan = read_plan(at)
@@ -76,18 +74,18 @@ def finish_parts(out: str, options: RunOptions | None = None) -> Outcome:
         if missing:
             raise UnfinishedArtifact(
                 f"{at} lacks {len(missing)} of {plan.layout(group).num_units} units (the first is unit {missing[0]}); "
-                "run the missing parts, then finish again"
+                "run the missing parts, then `maskmill finish` again"
             )
     stage, config, inputs = _read_request(at, plan)
-    asked = ask(stage, config, {role: open_artifact(uri) for role, uri in inputs.items()})
+    request = ask(stage, config, {role: open_artifact(uri) for role, uri in inputs.items()})
     with lock.hold_lock(at, break_lock=options.break_lock):
         atomic.sweep_temporaries(at)
-        plan = update_plan(at, asked, plan, replace(options, part=(1, 1)))  # refuses what a run would refuse
-        return _run_units(at, asked, plan, options, executor_for(options, at), time.monotonic())
+        plan = update_plan(at, request, plan, replace(options, part=(1, 1)))  # refuses what a run would refuse
+        return _run_units(at, request, plan, options, executor_for(options, at), time.monotonic())
 
 
 def units_with_digests(at: Place, plan: Plan, group: FieldGroup) -> Iterator[Unit]:
-    """The units of a group, each with the digest of its ids, read in one pass over the listing."""
+    """The units of a group with the digests of their ids, in one pass over the listing."""
     waiting: list[str] = []
     batches = listing_batches(at, plan)
     for unit in plan.layout(group).units():
@@ -97,42 +95,44 @@ def units_with_digests(at: Place, plan: Plan, group: FieldGroup) -> Iterator[Uni
         yield Unit(unit.index, unit.start, unit.stop, ids_digest(ids))
 
 
-def _run_locked(at: Place, asked: Request, options: RunOptions, execute: Executor) -> Outcome:
+def _run_locked(at: Place, request: Request, options: RunOptions, execute: Executor) -> Outcome:
     began = time.monotonic()
     if options.part is None:
         atomic.sweep_temporaries(at)
     existing = read_plan(at) if at.exists(PLAN) else None
-    asked = merge_existing_fields(asked, existing)
+    request = merge_existing_fields(request, existing)
     try:
-        plan = update_plan(at, asked, existing, options)
+        plan = update_plan(at, request, existing, options)
     except MaskmillError:
-        if existing is None and options.part is None:  # what other parts have written meanwhile is theirs
+        if existing is None and options.part is None:  # other parts may have written there meanwhile
             leave_nothing(at)
         raise
-    return _run_units(at, asked, plan, options, execute, began)
+    return _run_units(at, request, plan, options, execute, began)
 
 
-def _run_units(at: Place, asked: Request, plan: Plan, options: RunOptions, execute: Executor, began: float) -> Outcome:
-    progress = RunProgress(asked.stage.name, sum(plan.layout(group).num_units for group in plan.groups), options.log)
-    inputs = {role: artifact.place for role, artifact in asked.inputs.items()}
+def _run_units(
+    at: Place, request: Request, plan: Plan, options: RunOptions, execute: Executor, began: float
+) -> Outcome:
+    progress = RunProgress(request.stage.name, sum(plan.layout(group).num_units for group in plan.groups), options.log)
+    inputs = {role: artifact.place for role, artifact in request.inputs.items()}
     plan_digest = FileDigest.of(at.read(PLAN)).sha256
     with progress:
         for group in plan.groups:
             job = Job(
-                asked.stage, asked.config, at, inputs, group.name, plan_digest, options.trust, options.retry_failed
+                request.stage, request.config, at, inputs, group.name, plan_digest, options.trust, options.retry_failed
             )
             units = _of_part(units_with_digests(at, plan, group), options.part)
             execute(job, units, progress.report)
     if options.part is not None:
         return _outcome(at, plan, None, progress, began)
-    if options.on_workers:  # one that was killed may have been writing
+    if options.on_workers:  # a killed worker may have left temporary files
         atomic.sweep_temporaries(at)
-    warn = asked.stage.warn and partial(asked.stage.warn, asked.config, plan.facts)
-    return _outcome(at, plan, finish(at, plan, options.max_bad, warn, asked.stage.describe), progress, began)
+    warn = request.stage.warn and partial(request.stage.warn, request.config, plan.facts)
+    return _outcome(at, plan, finish(at, plan, options.max_bad, warn, request.stage.describe), progress, began)
 
 
 def _of_part(units: Iterator[Unit], part: tuple[int, int] | None) -> Iterator[Unit]:
-    """Every N-th unit: parts are disjoint, and each sees pictures from all over the list."""
+    """Every N-th unit, so that parts are disjoint and each covers the whole list."""
     if part is None:
         return units
     number, parts = part
@@ -154,17 +154,16 @@ def _outcome(at: Place, plan: Plan, summary: Summary | None, progress: RunProgre
 
 
 def refuse_strangers(at: Place) -> None:
-    """A directory with other things in it is not ours to write into."""
     if at.exists(PLAN):
         return
     strangers = (name for name in at.names() if name.partition("/")[0] not in {".lock", "listing", "log"})
-    found = next((name for name in strangers if not name.endswith(atomic.TEMPORARY_SUFFIX)), None)
-    if found is not None and not at.exists(PLAN):  # another part or run may have begun it between the two looks
-        raise ConfigError(f"{at} is not an artifact and not empty (it holds {found}); choose another --out")
+    stranger = next((name for name in strangers if not name.endswith(atomic.TEMPORARY_SUFFIX)), None)
+    if stranger is not None and not at.exists(PLAN):  # another part or run may have begun it meanwhile
+        raise ConfigError(f"{at} is not an artifact and not empty (it holds {stranger}); choose another --out")
 
 
 def leave_nothing(at: Place) -> None:
-    """Undoes the beginning of an artifact that could not be planned."""
+    """Removes what is left of an artifact that could not be planned."""
     for name in list(at.names()):
         atomic.remove(at, name)
     atomic.remove_directory(at)
@@ -175,4 +174,4 @@ def _read_request(at: Place, plan: Plan) -> tuple[Stage, Any, dict[str, str]]:
         raise ConfigError(f"{at} was made in one go and has no units; run `maskmill {plan.stage}` again")
     stage = find_unit_stage(plan.stage)
     config = config_from(stage.config, {**plan.config, **plan.settings})
-    return stage, config, {each.role: each.place(at).uri for each in plan.inputs}
+    return stage, config, {read.role: read.place(at).uri for read in plan.inputs}

@@ -1,7 +1,7 @@
-"""A stage without units, computed by as many processes as torchrun started.
+"""A stage without units, computed by all processes that torchrun started.
 
-The first runs it as if it were alone. The others compute with it: they read the same inputs, and neither look at what
-is in `--out` nor write there, so on other machines it need not be.
+The first runs it as a single process would. The others compute with it and read the same inputs. They never read or
+write `--out`, so it need not be visible on other machines.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def run_together(
     break_lock: bool = False,
     show: Show = no_progress,
 ) -> Outcome | None:
-    """What `run_whole` gives, to the first process alone."""
+    """The outcome of `run_whole` in the first process, None in the others."""
     if number() == 0:
         return run_whole(stage, config, inputs, out, break_lock, show)
     make_reproducible(stage, config)

@@ -1,6 +1,6 @@
 """One unit, from its planned rows to its record. Safe to run twice, or twice at once.
 
-Order of writing: artifact.json away, shards, then the record that vouches for them.
+Order of writing: remove artifact.json, write the shards, then the record with their digests.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from .job import Job, OpenJob, libraries_of, open_job, prepare_stage, software
 
 @dataclass(frozen=True, slots=True)
 class UnitReport:
-    """What comes back from a worker: numbers and digests, never an array."""
+    """What a worker returns: numbers and digests, never an array."""
 
     unit: int
     rows: int
@@ -39,12 +39,12 @@ class UnitReport:
     reading_s: float = 0.0
     computing_s: float = 0.0
     writing_s: float = 0.0
-    error: str = ""  # the traceback of a unit that was given up
+    error: str = ""  # traceback, if the unit was given up
 
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """A unit between its computation and its writing, which may be another thread's."""
+    """A unit that is computed and not yet written; another thread may write it."""
 
     job: Job
     state: OpenJob
@@ -55,7 +55,7 @@ class Computed:
 
 
 def compute_unit(job: Job, unit: Unit, careful: bool = False) -> Computed | UnitReport:
-    """What a unit holds, not yet written; or the report of one that is skipped."""
+    """The unit, not yet written; or its report if it is skipped."""
     began = time.perf_counter()
     state = open_job(job)
     work = _work(job, state, unit, careful)
@@ -85,7 +85,7 @@ def write_unit(computed: Computed) -> UnitReport:
 
 
 def give_up(job: Job, unit: Unit, reason: Reason, error: str = "") -> UnitReport:
-    """Records a unit that could not be done at any try, its rows as failed, so that all others can finish."""
+    """Records all rows of a unit as failed, so that the other units can finish."""
     state = open_job(job)
     work = _work(job, state, unit, careful=True)
     nothing = RowResult(reason=reason)
@@ -102,7 +102,7 @@ def give_up(job: Job, unit: Unit, reason: Reason, error: str = "") -> UnitReport
 
 
 def _blank(job: Job, work: Work) -> pa.Table:
-    assert job.stage.blank is not None, f"{job.stage.name} has a frame and says nothing of rows that it cannot do"
+    assert job.stage.blank is not None, f"{job.stage.name} has a frame and no blank rows for failures"
     return job.stage.blank(work.ids)
 
 
@@ -110,7 +110,9 @@ def _work(job: Job, state: OpenJob, unit: Unit, careful: bool) -> Work:
     listing = read_unit_rows(job.at, state.plan, unit)
     ids = listing.column("id").to_pylist()
     if unit.ids_sha256 and ids_digest(ids) != unit.ids_sha256:
-        raise CorruptArtifact(f"{job.at} lists other rows for unit {unit.index} than were planned; run it again")
+        raise CorruptArtifact(
+            f"{job.at} lists other rows for unit {unit.index} than were planned; run the command again"
+        )
     upstream: dict[str, pa.Table] = {}
     for role, artifact in state.inputs.items():
         if not artifact.has_rows:
@@ -137,14 +139,14 @@ def _work(job: Job, state: OpenJob, unit: Unit, careful: bool) -> Work:
 
 
 def _columns_read(artifact: Artifact, fields: Mapping[str, str]) -> list[str]:
-    """Status and note, and of every field that is read its columns or the digest of its content; then every scalar."""
-    held = artifact.plan.fields
-    digests = [held[name].digest_column for name in fields if held[name].kind != "columns"]
+    """Status, reason and note; for each field its columns or its digest column; then every scalar."""
+    known = artifact.plan.fields
+    digests = [known[name].digest_column for name in fields if known[name].kind != "columns"]
     return ["status", "reason", "note", *digests, *artifact.plan.columns]
 
 
 def _align_rows(rows: pa.Table, ids: Sequence[str]) -> pa.Table:
-    """Rows of an input repeated where several rows of the unit are of one image."""
+    """Rows of an input, repeated where several rows of the unit belong to one image."""
     if rows.num_rows == len(ids):
         return rows
     position = {identifier: index for index, identifier in enumerate(rows.column("id").to_pylist())}
@@ -152,14 +154,14 @@ def _align_rows(rows: pa.Table, ids: Sequence[str]) -> pa.Table:
 
 
 def _rows_read(work: Work, role: str) -> list[list[dict[str, Json]]]:
-    """For each row of the unit, the rows of an input that it reads."""
+    """For each row of the unit, the rows that it reads from an input."""
     if role in work.gathers:
         return [rows.to_pylist() for rows in work.gather_rows(role)]
     return [[row] for row in work.upstream[role].to_pylist()]
 
 
 def _blocking_reasons(work: Work) -> list[str]:
-    """Why each row cannot be done because of a row that it reads, or ""."""
+    """For each row the reason why a row that it reads is not ok, or ""."""
     blocked = [""] * len(work.ids)
     for role in work.upstream:
         for index, rows in enumerate(_rows_read(work, role)):
@@ -170,7 +172,7 @@ def _blocking_reasons(work: Work) -> list[str]:
 
 
 def _fingerprint(state: OpenJob, work: Work, observed: Sequence[str]) -> str:
-    """Of everything the unit reads: its planned rows, their content upstream, and what it saw of the outside world."""
+    """Covers everything that the unit reads: planned rows, their content upstream, and observed files outside."""
     planned = work.listing.to_pylist()
     read: dict[str, list[Json]] = {}
     for role in sorted(work.upstream):
@@ -185,17 +187,17 @@ def _fingerprint(state: OpenJob, work: Work, observed: Sequence[str]) -> str:
 
 
 def _content(artifact: Artifact, fields: Mapping[str, str], row: Mapping[str, Json]) -> list[Json]:
-    held = artifact.plan.fields
+    known = artifact.plan.fields
     return [row["status"]] + [
-        digest_of([row[column] for column in held[name].columns])
-        if held[name].kind == "columns"
-        else row[held[name].digest_column]
+        digest_of([row[column] for column in known[name].columns])
+        if known[name].kind == "columns"
+        else row[known[name].digest_column]
         for name in sorted(fields)
     ]
 
 
 def _record_if_sound(job: Job, state: OpenJob, unit: Unit) -> Record | None:
-    """A unit's record; one that does not parse counts as none, and its unit is done again."""
+    """A unit's record, or None if there is none that parses."""
     try:
         return ledger.read_record(job.at, state.group.ledger, unit.index)
     except CorruptArtifact:
@@ -219,12 +221,11 @@ def _is_done(job: Job, state: OpenJob, work: Work, record: Record) -> bool:
 def _is_as_written(job: Job, name: str, digest: FileDigest, since: float) -> bool:
     if not job.trust:
         return fault(job.at, name, digest) is None
-    found = job.at.stat(name)
-    return found is not None and found.size == digest.size and found.modified <= since
+    stat = job.at.stat(name)
+    return stat is not None and stat.size == digest.size and stat.modified <= since
 
 
 def _store_unit(job: Job, state: OpenJob, work: Work, result: UnitResult) -> Record:
-    """Writes a unit's files and then its record."""
     columns, files = _encode_unit(state, work, result)
     if result.observed:
         columns["observed"] = list(result.observed)
@@ -245,7 +246,6 @@ def _store_unit(job: Job, state: OpenJob, work: Work, result: UnitResult) -> Rec
 
 
 def _encode_unit(state: OpenJob, work: Work, result: UnitResult) -> tuple[dict[str, list[Json]], dict[str, bytes]]:
-    """What the record says of each row, and the bytes of the unit's files."""
     fields = state.plan.fields_of(state.group)
     rows = _fail_non_finite(work, result, fields)
     columns = _outcomes(work, rows)
@@ -271,14 +271,14 @@ def _encode_unit(state: OpenJob, work: Work, result: UnitResult) -> tuple[dict[s
 
 
 def _scalars(work: Work, rows: Sequence[RowResult], name: str) -> list[Json]:
-    """A column of rows.parquet. What was planned of a row holds even where the row could not be done."""
+    """A column of rows.parquet. A planned value is kept even if the row failed."""
     is_planned = name in work.listing.column_names
     planned = work.listing.column(name).to_pylist() if is_planned else [None] * len(rows)
     return [row.scalars.get(name, known) for row, known in zip(rows, planned, strict=True)]
 
 
 def _outcomes(work: Work, rows: Sequence[RowResult]) -> dict[str, list[Json]]:
-    """Status, reason and note of each row; what failed upstream has failed for that reason, whatever the stage says."""
+    """Status, reason and note of each row. A failure upstream overrides what the stage returned."""
     pairs = list(zip(rows, work.blocked, strict=True))
     return {
         "id": list(work.ids),
@@ -289,9 +289,9 @@ def _outcomes(work: Work, rows: Sequence[RowResult]) -> dict[str, list[Json]]:
 
 
 def _fail_non_finite(work: Work, result: UnitResult, fields: Sequence[Field]) -> list[RowResult]:
-    """What the stage said of its rows, with rows that hold NaN or infinity failed."""
+    """The stage's row results, with rows that have NaN or infinity marked as failed."""
     if len(result.rows) != len(work.ids):
-        raise ValueError(f"the stage gave {len(result.rows)} rows for a unit of {len(work.ids)}")
+        raise ValueError(f"the stage returned {len(result.rows)} rows for a unit of {len(work.ids)}")
     rows = list(result.rows)
     for field in fields:
         if field.kind == "array" and field.dtype.startswith("float"):
@@ -304,7 +304,7 @@ def _fail_non_finite(work: Work, result: UnitResult, fields: Sequence[Field]) ->
 
 
 def _zero_failed(is_ok: Sequence[bool], values: np.ndarray) -> np.ndarray:
-    """A failed row keeps its slot as zeros, so that its neighbours' bytes never move."""
+    """Zeros in the slots of failed rows, so that the bytes of their neighbours never move."""
     if all(is_ok):
         return values
     values = values.copy()

@@ -1,11 +1,10 @@
-"""A stage without units, from a command to a finished artifact: what it makes is computed in one go.
+"""A stage without units, from a command to a finished artifact: its result is computed in one go.
 
-Order of writing: plan.json, the files, artifact.json. What is there is done if it was made with this configuration of
-these inputs, and its files are what was written. What takes long may keep where it is (see `Underway`): then plan.json
-is written with the first that it keeps, and the same command goes on from the last.
+Order of writing: plan.json, the files, artifact.json. An existing artifact counts as done if it was made with this
+configuration from these inputs, and its files have the recorded digests. A long computation may save its state (see
+`Underway`): then plan.json is written with the first saved state, and the same command resumes from the last.
 """
 
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,6 +26,7 @@ from .executors.attempts import close_log, log
 from .finishing import valid_summary
 from .job import make_reproducible
 from .planning import header_of, input_digest, inputs_of, is_as_read, refuse_other_header
+from .progress import LOGGER
 from .run import Outcome, leave_nothing, refuse_strangers
 
 
@@ -51,8 +51,8 @@ def run_whole(
         existing = read_plan(at) if at.exists(PLAN) else None
         if existing is not None:
             refuse_other_header(at, existing, header)
-        before = _existing_summary(at, existing, read)
-        underway = Underway(at, partial(_begin, at, plan), partial(log, at), _say, show)
+        before = valid_summary(at) if existing is not None and not find_changed_inputs(existing, read) else None
+        underway = Underway(at, partial(_begin, at, plan), partial(log, at), LOGGER.info, show)
         if existing is not None and before is None and find_changed_inputs(existing, read):
             _refuse_to_lose(at, stage, existing, read, underway)
             underway.clear()
@@ -92,8 +92,7 @@ def _plan(
         libraries=header["libraries"],
         fingerprint=fingerprint(header),
         inputs=tuple(
-            replace(each, content=input_digest(inputs[each.role], each.fields))
-            for each in inputs_of(at, inputs, header)
+            replace(one, content=input_digest(inputs[one.role], one.fields)) for one in inputs_of(at, inputs, header)
         ),
         fields={},
         field_fingerprints={},
@@ -109,27 +108,22 @@ def _plan(
 def _compute(
     at: Place, stage: WholeStage, config: Any, inputs: Mapping[str, Artifact], plan: Plan, underway: Underway
 ) -> Summary:
-    """Computes before it changes anything but what it keeps, so that what failed has left what was there."""
-    found = stage.compute(config, inputs, underway)
+    """Computes before it changes anything but its saved state, so that a failure leaves the old artifact as it was."""
+    result = stage.compute(config, inputs, underway)
     _begin(at, plan)
     atomic.remove(at, ARTIFACT)
-    for name, data in found.files.items():
+    for name, data in result.files.items():
         atomic.write(at, name, data)
     summary = Summary(
         plan_sha256=FileDigest.of(at.read(PLAN)).sha256,
         fingerprint=plan.fingerprint,
-        counts=dict(found.facts),
-        warnings=tuple(found.warnings),
-        files={name: FileDigest.of(data) for name, data in found.files.items()},
+        counts=dict(result.facts),
+        warnings=tuple(result.warnings),
+        files={name: FileDigest.of(data) for name, data in result.files.items()},
         ledgers={},
     )
     sealed.write(at, ARTIFACT, summary.as_json())
     return summary
-
-
-def _say(text: str) -> None:
-    """On standard error; standard output is for the result."""
-    print(f"maskmill: {text}", file=sys.stderr, flush=True)
 
 
 def _begin(at: Place, plan: Plan) -> None:
@@ -138,14 +132,9 @@ def _begin(at: Place, plan: Plan) -> None:
         write_plan(at, plan)
 
 
-def _existing_summary(at: Place, existing: Plan | None, inputs: Mapping[str, Artifact]) -> Summary | None:
-    """What was made before, if it was made of what there is now and is whole."""
-    return valid_summary(at) if existing is not None and not find_changed_inputs(existing, inputs) else None
-
-
 def find_changed_inputs(existing: Plan, inputs: Mapping[str, Artifact]) -> list[str]:
-    """The roles whose artifact is not what was read, wherever it lies and whatever else it holds by now."""
-    before = {each.role: each for each in existing.inputs}
+    """The roles whose artifact no longer has the content that was read. Its path and its other fields do not count."""
+    before = {read.role: read for read in existing.inputs}
     return [
         role
         for role in {**before, **inputs}
@@ -159,6 +148,6 @@ def _refuse_to_lose(
     if stage.takes_long and (at.exists(ARTIFACT) or underway.names()):
         changed = " and ".join(find_changed_inputs(existing, inputs))
         raise StaleArtifact(
-            f"{at} was made of other {changed} than there are now, and making it anew would take as long again; choose "
-            "another --out, or delete the directory"
+            f"{at} was made from other {changed} than there are now, and would have to be computed from the start; "
+            "choose another --out, or delete the directory"
         )

@@ -1,7 +1,7 @@
-"""Several calls at once that mostly wait, for a disk or a network; what stops one stops all.
+"""Runs calls that mostly wait for a disk or a network in threads. The first error stops all of them.
 
-No pool of concurrent.futures: its threads are waited for when the process ends, so a host that does not answer would
-hold up whoever has pressed Ctrl-C.
+Not with concurrent.futures: it waits for its threads when the process ends, so after Ctrl-C a host that does not answer
+would block.
 """
 
 import threading
@@ -12,12 +12,12 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 THREADS = 8
-PATIENCE_S = 2.0  # for calls in the middle of a request, when the user stops all
+PATIENCE_S = 2.0  # for calls in the middle of a request, after Ctrl-C
 T = TypeVar("T")
 
 
 class Stopped(BaseException):
-    """Raised in calls that are to end because another has failed or the user stops all."""
+    """Raised in the other calls when one has failed or the user has pressed Ctrl-C."""
 
 
 def run_in_threads(
@@ -26,10 +26,10 @@ def run_in_threads(
     moved: Callable[[int], None],
     num_threads: int = THREADS,
 ) -> None:
-    """Calls with each item; raises the first error when the other calls have ended.
+    """Calls `call` with each item. Raises the first error once the other calls have ended.
 
-    A call tells its second argument of every piece before it writes it. That passes the number on to `moved`, or ends
-    the call; so nothing is written behind the back of whoever stops all, but for a piece that is being written.
+    `call` must call its second argument with the size of every piece before it writes it. That reports the size to
+    `moved`, or raises `Stopped`, so at most the current piece is written after a stop.
     """
     waiting, stop = deque(items), threading.Event()
     ended: SimpleQueue[BaseException | None] = SimpleQueue()

@@ -1,4 +1,4 @@
-"""Hand artifacts from team to team through a folder or bucket that both can reach (see published/versions.py)."""
+"""Pushes and pulls artifacts through a folder or bucket that two teams can reach (see published/versions.py)."""
 
 import os
 import time
@@ -26,42 +26,40 @@ from ...manifests.published.versions import (
     version_name,
 )
 from ..answers.verify import verify
-from ..running.progress import moving
+from ..running.progress import transfer_bar
 from .at_once import THREADS, run_in_threads
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What a push or a pull has done."""
-
     kind: str
     version: str
     at: str  # the URL of a push, the folder of a pull
     files: int
     bytes: int
-    moved_files: int  # those that were not there
+    moved_files: int  # files that were missing
     moved_bytes: int
     seconds: float
 
 
 def push(uri: str, to: str, is_shown: bool = False) -> Shared:
-    """Puts a finished artifact at a URL: the files that it lacks, several at once, then the list of all, then what says
-    it is latest."""
+    """Uploads a finished artifact: the missing files, several at once, then the list of all files, then the pointer to
+    the latest version."""
     began = time.monotonic()
     url, chosen = at_url(to)
     if chosen:
-        raise ConfigError(f"{to} names a version that was pushed; push to {url}, and the version gets its own digest")
+        raise ConfigError(f"{to} names an existing version; push to {url}, which creates a version with its own digest")
     artifact = open_artifact(uri)
     _refuse_url(url, artifact)
     version = _version(artifact)
     remove_leftovers(url)
-    there = url.sizes("files")
+    sizes = url.sizes("files")
     missing = {
-        each.sha256: (name, each) for name, each in version.files.items() if there.get(file_name(each)) != each.size
+        file.sha256: (name, file) for name, file in version.files.items() if sizes.get(file_name(file)) != file.size
     }
-    sent = sum(each.size for _, each in missing.values())
+    sent = sum(file.size for _, file in missing.values())
     try:
-        with moving("push", sent, is_shown) as moved:
+        with transfer_bar("push", sent, is_shown) as moved:
             run_in_threads(
                 lambda named, passed: send(artifact.place, named[0], url, named[1], passed),
                 missing.values(),
@@ -69,7 +67,7 @@ def push(uri: str, to: str, is_shown: bool = False) -> Shared:
                 _threads(artifact.place, url),
             )
     except CorruptArtifact:
-        _refuse_changed(artifact)  # which says more than that its files are not what they were
+        _refuse_changed(artifact)  # a clearer error
         raise
     _refuse_changed(artifact)
     _publish(url, version)
@@ -77,19 +75,19 @@ def push(uri: str, to: str, is_shown: bool = False) -> Shared:
 
 
 def pull(source: str, into: str, is_shown: bool = False) -> Shared:
-    """Makes a folder of the version that URL@DIGEST names, or of the latest at URL: all of it and checked, or nothing.
+    """Downloads the version that URL@DIGEST names, or the latest at URL. The folder appears only once all is checked.
 
-    What has come before a pull was stopped stays beside the folder, and is not fetched again. A folder that holds this
-    version already is checked and left as it is.
+    Files of a stopped pull are kept beside the folder and are not fetched again. If the folder already holds this
+    version, it is only checked.
     """
     began = time.monotonic()
     url, chosen = at_url(source)
     if "://" in into and not into.startswith("file://"):
-        raise ConfigError(f"{into} is a URL, and a pull makes a folder of this machine; give a path")
+        raise ConfigError(f"{into} is a URL, but pull writes a local folder; give a path")
     target = Place(os.path.realpath(place(into).uri))
     version = read_version(url, resolve_version(url, chosen))
     if _holds(target, version):
-        atomic.remove(target, LOCK)  # of a pull that was stopped by a signal as it ended
+        atomic.remove(target, LOCK)  # left by a pull that was stopped as it ended
         _check_held(target, version)
         return _summarize(version, target, 0, 0, began)
     _refuse_filled(target)
@@ -98,9 +96,9 @@ def pull(source: str, into: str, is_shown: bool = False) -> Shared:
     with hold_lock(part):
         try:
             missing = _missing(part, version)
-            to_come = sum(each.size for each in missing.values())
+            to_come = sum(file.size for file in missing.values())
             _refuse_full(part, to_come)
-            with moving("pull", to_come, is_shown) as moved:
+            with transfer_bar("pull", to_come, is_shown) as moved:
                 run_in_threads(
                     lambda named, passed: fetch(url, named[1], part, named[0], passed),
                     missing.items(),
@@ -108,7 +106,7 @@ def pull(source: str, into: str, is_shown: bool = False) -> Shared:
                     _threads(url),
                 )
             _check(part, version, url)
-            _refuse_filled(target)  # once more, since this may have taken hours
+            _refuse_filled(target)  # again, since the transfer may have taken hours
             atomic.move_directory(part, target)
             atomic.remove(target, LOCK)
         except BaseException:
@@ -118,7 +116,7 @@ def pull(source: str, into: str, is_shown: bool = False) -> Shared:
 
 
 def _threads(*places: Place) -> int:
-    return THREADS if all(each.is_for_threads for each in places) else 1
+    return THREADS if all(where.is_for_threads for where in places) else 1
 
 
 def _summarize(version: Version, at: Place, files: int, moved: int, began: float) -> Shared:
@@ -128,13 +126,13 @@ def _summarize(version: Version, at: Place, files: int, moved: int, began: float
 
 def _refuse_url(url: Place, artifact: Artifact) -> None:
     if f"{url.uri}/".startswith(f"{artifact.place.uri}/"):
-        raise ConfigError(f"{url} lies in the artifact that is to be pushed; push to a place of its own")
+        raise ConfigError(f"{url} is inside the artifact that is pushed; push to another place")
     atomic.check_can_write(url)
     before = latest(url)
     if before.number and before.kind != artifact.plan.kind:
         raise ConfigError(
             f"{url} holds versions of {before.kind} and {artifact.place} is {artifact.plan.kind}; "
-            "push it to a place of its own"
+            "push it to another place"
         )
 
 
@@ -148,20 +146,20 @@ def _version(artifact: Artifact) -> Version:
 
 
 def _refuse_changed(artifact: Artifact) -> None:
-    """What was read of an artifact that another run has rewritten meanwhile belongs together no more."""
+    """Refuses an artifact that another run has rewritten since it was opened."""
     try:
         now = FileDigest.of(artifact.place.read(ARTIFACT)).sha256
     except FileNotFoundError:
         now = ""
     if now != artifact.digest:
         raise StaleArtifact(
-            f"{artifact.place} changed while it was pushed, so no version was made of it; "
+            f"{artifact.place} changed while it was pushed, so no version was created; "
             "wait for its run to end and push again"
         )
 
 
 def _publish(url: Place, version: Version) -> None:
-    """The list, once all its files are there, and the pointer behind it."""
+    """Writes the list of files, once all of them are there, and then the pointer to it."""
     try:
         read_version(url, version.digest)
     except (MissingArtifact, CorruptArtifact):
@@ -179,47 +177,44 @@ def _holds(target: Place, version: Version) -> bool:
 
 def _check_held(target: Place, version: Version) -> None:
     if faults := verify(target.uri).faults:
-        raise CorruptArtifact(
-            f"{target} holds version {version.digest}, damaged ({faults[0]}); pull into a folder that is not there"
-        )
+        raise CorruptArtifact(f"{target} holds version {version.digest}, damaged ({faults[0]}); pull into a new folder")
 
 
 def _refuse_filled(target: Place) -> None:
     if target.exists() and (not os.path.isdir(target.uri) or os.listdir(target.uri)):
-        raise ConfigError(f"{target} is not empty; pull into a folder that is empty or not there")
+        raise ConfigError(f"{target} is not empty; pull into a folder that is empty or new")
     atomic.check_can_write(target)
 
 
 def _missing(part: Place, version: Version) -> Mapping[str, FileDigest]:
-    """The files that have not come yet. What is there and belongs to another version, or is half of a file, goes."""
-    there = set(part.names()) - {LOCK}
-    whole = {name for name in there & version.files.keys() if fault(part, name, version.files[name]) is None}
-    atomic.discard(part, sorted(there - whole))
-    atomic.remove_directory(part)  # the empty ones in it; itself holds the lock
-    return {name: each for name, each in version.files.items() if name not in whole}
+    """The files still to fetch. Removes partial files and files of other versions."""
+    present = set(part.names()) - {LOCK}
+    whole = {name for name in present & version.files.keys() if fault(part, name, version.files[name]) is None}
+    atomic.discard(part, sorted(present - whole))
+    atomic.remove_directory(part)  # only the empty folders in it: itself holds the lock
+    return {name: file for name, file in version.files.items() if name not in whole}
 
 
 def _refuse_full(part: Place, needed: int) -> None:
     free = atomic.free_bytes(part)
     if needed > free:
-        raise EnvironmentFault(f"{needed:,} bytes are to come to {part.uri} and {free:,} are free; free space there")
+        raise EnvironmentFault(f"{part.uri} needs {needed:,} bytes and {free:,} are free; free space there")
 
 
 def _check(part: Place, version: Version, url: Place) -> None:
-    """That the folder is the artifact whose files were listed, and nothing else lies in it."""
-    found = verify(part.uri)
-    wrong = [*found.faults, *(f"{name} belongs to nothing" for name in found.strangers)]
+    verdict = verify(part.uri)
+    wrong = [*verdict.faults, *(f"{name} belongs to nothing" for name in verdict.strangers)]
     if not wrong and (open_artifact(part).digest, open_artifact(part).plan.kind) == (version.artifact, version.kind):
         return
     atomic.discard(part, [name for name in part.names() if name != LOCK])
     raise CorruptArtifact(
-        f"version {version.digest} at {url} is no whole {version.kind} ({wrong[0] if wrong else 'another artifact'}); "
-        "do not trust it, and ask who pushed it"
+        f"version {version.digest} at {url} is not a complete {version.kind} "
+        f"({wrong[0] if wrong else 'another artifact'}); do not trust it, and ask who pushed it"
     )
 
 
 def _keep_partial(part: Place) -> None:
-    """For the same command to go on from; nothing where nothing came."""
+    """Keeps the files that have come, for the same command to resume; removes the folder if there are none."""
     atomic.remove_directory(part)
     if set(part.names()) <= {LOCK}:
         atomic.remove(part, LOCK)

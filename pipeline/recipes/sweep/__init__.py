@@ -1,4 +1,4 @@
-"""A recipe run with every combination of some settings, and one table of what each is worth.
+"""Runs a recipe with every combination of some settings, and compares the results in one table.
 
-grid (checked as a whole) → running, foreseen → worth.
+grid (checked as a whole) → running → worth.
 """

@@ -1,7 +1,7 @@
-"""The combinations of a sweep: the product of all its lists, each combination a recipe that has been checked.
+"""The combinations of a sweep: the product of all its lists of values, each checked as a recipe.
 
-How a list is written is this project's own: `refine.threshold=0.3,0.4`, each value read as `run --set` reads one; where
-a value has commas in it the values are a TOML list, `refine.preset=["15,0.001", "toco"]`.
+The syntax of a list is this project's own: `refine.threshold=0.3,0.4`, with each value read as `run --set` reads one.
+If a value contains commas, write a TOML list: `refine.preset=["15,0.001", "toco"]`.
 """
 
 import json
@@ -23,7 +23,7 @@ ReadRecipe = Callable[[Settings], Recipe]
 @dataclass(frozen=True, slots=True)
 class Combination:
     number: int  # from 1
-    settings: Settings  # those that have other values elsewhere in the grid
+    settings: Settings  # those that vary in the grid
     recipe: Recipe
 
     def __str__(self) -> str:
@@ -32,8 +32,6 @@ class Combination:
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """What the command line says."""
-
     swept: Sequence[Settings]  # each a key with its values
     fixed: Settings  # keys of one value
 
@@ -42,26 +40,26 @@ class Axes:
 
 
 def parse_axes(texts: Sequence[str]) -> Axes:
-    """Raises ConfigError with everything that is wrong, a line each."""
+    """Raises ConfigError with one line for each mistake."""
     axes: dict[str, Settings] = {}
     mistakes: list[str] = []
     for text in texts:
         try:
             setting = parse_setting(text)
             if setting.name in axes:
-                raise ConfigError(f"--set {setting.name} is there twice; put all its values into one list")
+                raise ConfigError(f"--set {setting.name} is given twice; put all its values into one list")
             axes[setting.name] = [replace(setting, value=value) for value in _values(setting)]
         except ConfigError as error:
             mistakes.append(str(error))
     if mistakes:
         raise ConfigError("\n  ".join(mistakes))
     return Axes(
-        [each for each in axes.values() if len(each) > 1], [each[0] for each in axes.values() if len(each) == 1]
+        [axis for axis in axes.values() if len(axis) > 1], [axis[0] for axis in axes.values() if len(axis) == 1]
     )
 
 
 def build_grid(axes: Axes, read: ReadRecipe) -> list[Combination]:
-    """Every combination, the last key varying fastest; raises what is wrong with any of them before one is run."""
+    """Every combination, with the last key varying fastest. Raises the mistakes of all combinations before any runs."""
     grid: list[Combination] = []
     refused: dict[str, list[Settings]] = {}
     errors: dict[str, MaskmillError] = {}
@@ -72,7 +70,7 @@ def build_grid(axes: Axes, read: ReadRecipe) -> list[Combination]:
             refused.setdefault(str(error), []).append(settings)
             errors.setdefault(str(error), error)
     if refused:
-        lines = [_mistake_text(message, found, len(axes)) for message, found in refused.items()]
+        lines = [_mistake_text(message, combinations, len(axes)) for message, combinations in refused.items()]
         raise type(next(iter(errors.values())))("\n  ".join(lines) + ("" if grid else _hint(axes, read)))
     _refuse_twice(grid)
     return _with_common_fields(grid)
@@ -89,7 +87,7 @@ def _values(setting: Setting) -> Sequence[Any]:
         values = [toml_or_text(part.strip()) for part in text.split(",")]
         if len(values) > 1 and "" in values:
             raise ConfigError(
-                f'--set {setting} has nothing between two commas; write ["", "text"] where empty text is meant'
+                f'--set {setting} has an empty value between two commas; for an empty text write ["", "text"]'
             )
     if not values:
         raise ConfigError(f"--set {setting} is an empty list; give it values, such as {setting.name}=[0.3, 0.4]")
@@ -101,65 +99,66 @@ def _values(setting: Setting) -> Sequence[Any]:
 
 
 def exact(value: Any) -> str:
-    """In which 1, true and "1" differ."""
+    """A text that differs for 1, true and "1"."""
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def _mistake_text(message: str, found: Sequence[Settings], all_of_them: int) -> str:
-    """A mistake, by the settings that all the combinations have which it is made in."""
-    if len(found) == all_of_them:
+def _mistake_text(message: str, combinations: Sequence[Settings], total: int) -> str:
+    """A mistake, with the settings that all combinations with this mistake share."""
+    if len(combinations) == total:
         return message
-    common = [each for each in found[0] if all(each in settings for settings in found)]
+    first, others = combinations[0], len(combinations) - 1
+    common = [setting for setting in first if all(setting in settings for settings in combinations)]
     if common:
         return f"with {' '.join(map(str, common))}: {message}"
-    others = len(found) - 1
-    return f"with {' '.join(map(str, found[0]))} and {others} other combination{'s' if others > 1 else ''}: {message}"
+    return f"with {' '.join(map(str, first))} and {others} other combination{'s' if others > 1 else ''}: {message}"
 
 
 def _hint(axes: Axes, read: ReadRecipe) -> str:
-    """Where no combination will do: a key's values may have been meant as one."""
-    for each in axes.swept:
-        others = [one[0] for one in axes.swept if one is not each]
-        values = [one.value for one in each]
+    """If no combination is valid, the list of a key may have been meant as one value."""
+    for axis in axes.swept:
+        others = [other[0] for other in axes.swept if other is not axis]
+        values = [setting.value for setting in axis]
         for joined in (",".join(map(value_text, values)), values):
             try:
-                read([*axes.fixed, *others, replace(each[0], value=joined)])
+                read([*axes.fixed, *others, replace(axis[0], value=joined)])
             except MaskmillError:
                 continue
-            told = replace(each[0], value=[joined])
-            return f"\n  a value that has commas or is a list itself stands in a list of values: {told}"
+            return (
+                f"\n  put a value that has commas or is a list itself into a list: {replace(axis[0], value=[joined])}"
+            )
     return ""
 
 
 def _refuse_twice(grid: Sequence[Combination]) -> None:
-    """Values may differ as they are written and not in what they mean."""
+    """Refuses combinations that mean the same although their values are written differently."""
     known: dict[str, Combination] = {}
-    for each in grid:
-        same = known.setdefault(exact(each.recipe.tables), each)
-        if same is not each:
-            raise ConfigError(f"{same} and {each} ask for the same; leave one out")
+    for combination in grid:
+        first = known.setdefault(exact(combination.recipe.tables), combination)
+        if first is not combination:
+            raise ConfigError(f"{first} and {combination} mean the same; leave one out")
 
 
 def _with_common_fields(grid: Sequence[Combination]) -> list[Combination]:
-    """Tokens that several combinations read are extracted with the fields of all of them: were some added later, what
-    was made before would be of tokens that have changed."""
-    fields: dict[str, dict[str, str]] = {}  # extraction → field → as it is asked for
-    for each in grid:
-        for _, table in _extractions(each.recipe):
-            known = fields.setdefault(_extraction(each.recipe, table), {})
-            for one in table[FIELDS]:
-                name = one.partition(":")[0].strip()
-                before = known.setdefault(name, one.strip())
-                if before != one.strip():
-                    known[name] = _wider(each, name, before, one.strip())
-    return [_with_fields(each, fields) for each in grid]
+    """Extracts tokens that several combinations read with the fields of all of them. If fields were added later, the
+    artifacts made before would count as made from changed tokens."""
+    fields: dict[str, dict[str, str]] = {}  # extraction → field → as written
+    for combination in grid:
+        for _, table in _extractions(combination.recipe):
+            known = fields.setdefault(_extraction(combination.recipe, table), {})
+            for text in map(str.strip, table[FIELDS]):
+                name = text.partition(":")[0].strip()
+                before = known.setdefault(name, text)
+                if before != text:
+                    known[name] = _wider(combination, name, before, text)
+    return [_with_fields(combination, fields) for combination in grid]
 
 
-def _wider(combination: Combination, name: str, *asked: str) -> str:
-    if f"{name}:all" not in asked:
+def _wider(combination: Combination, name: str, *requested: str) -> str:
+    if f"{name}:all" not in requested:
         raise ConfigError(
-            f"{combination} wants other blocks of {name} than those before it ({' and '.join(asked)}); name in "
-            f'[extract] what all of them read, such as fields = ["{name}:all"]'
+            f"{combination} reads other blocks of {name} than the combinations before it ({' and '.join(requested)}); "
+            f'name in [extract] what all of them read, such as fields = ["{name}:all"]'
         )
     return f"{name}:all"
 
@@ -174,12 +173,12 @@ def _with_fields(combination: Combination, fields: Mapping[str, Mapping[str, str
 
 
 def _extractions(recipe: Recipe) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Those that say which fields they want."""
+    """The extract tables with a list of fields."""
     for name, table in recipe.tables.items():
         if name.startswith(EXTRACT) and FIELDS in table:
             yield name, table
 
 
 def _extraction(recipe: Recipe, table: Mapping[str, Any]) -> str:
-    """What else decides where its tokens lie."""
+    """Everything but the fields that decides which tokens artifact it makes."""
     return exact([recipe.tables.get("index"), {key: value for key, value in table.items() if key != FIELDS}])

@@ -1,7 +1,7 @@
-"""What tells the combinations of a sweep apart: their scores, and what is known without ground truth.
+"""Compares the combinations of a sweep: their scores, and no-reference scores without ground truth.
 
-Scores are those of the metrics artifact and of the checkpoint. Beside them stands the difference to the first
-combination that was judged, with both drawn together on the same pictures: it is surer than two intervals of their own.
+Scores come from the metrics artifact and the checkpoint. The difference to the first scored combination is a paired
+bootstrap over the same pictures, which gives a narrower interval than two separate ones.
 """
 
 import dataclasses
@@ -32,28 +32,26 @@ ScoreLine = Mapping[str, Json]
 
 @dataclass(frozen=True, slots=True)
 class ScoreDifference:
-    """To the first combination that was judged."""
-
     to: int  # its number
-    pictures: int  # judged in both
+    pictures: int  # scored in both
     miou: ScoreLine
     miou_foreground: ScoreLine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepRow:
-    """One combination. What is not known is None or empty."""
+    """One combination; unknown values are None or empty."""
 
     number: int
-    values: Mapping[str, Json]  # of the keys that are swept
+    values: Mapping[str, Json]  # of the swept keys
     exit_code: int
     error: str
     warnings: Sequence[str]
-    artifacts: Mapping[str, str]  # step → where
+    artifacts: Mapping[str, str]  # step → path
     counts: Mapping[str, int]  # pictures: kept, dropped, failed, upstream
-    measures: Mapping[str, float]  # means over the objects of kept pictures; none of them asks for ground truth
-    masks: ScoreLine | None  # what was made is worth: the first line of the metrics
-    coverage: Mapping[str, int]  # of the pictures with ground truth
+    measures: Mapping[str, float]  # no-reference scores: means over the objects of kept pictures
+    masks: ScoreLine | None  # the first line of the metrics
+    coverage: Mapping[str, int]  # of pictures with ground truth
     floors: Sequence[ScoreLine]
     difference: ScoreDifference | None
     student: ScoreLine | None
@@ -61,8 +59,6 @@ class SweepRow:
 
 
 class Judge:
-    """Makes the rows, one after the other."""
-
     def __init__(self) -> None:
         self._first: tuple[int, Artifact] | None = None  # number and metrics
         self._counts: dict[str, Counts] = {}  # of the first, by id
@@ -70,21 +66,21 @@ class Judge:
 
     def row(self, ran: Ran) -> SweepRow:
         head, metrics = _head(ran.made), _open_made("metrics", ran.made)
-        told = json.loads(metrics.file("metrics.json")) if metrics else {"results": [], "coverage": {}}
+        scores = json.loads(metrics.file("metrics.json")) if metrics else {"results": [], "coverage": {}}
         student, floors = _student(ran.made)
         counts, measures = _looks(head) if head and not ran.error else ({}, {})
         return SweepRow(
             number=ran.combination.number,
-            values={each.name: each.value for each in ran.combination.settings},
+            values={setting.name: setting.value for setting in ran.combination.settings},
             exit_code=ran.exit_code,
             error=str(ran.error or ""),
             warnings=ran.warnings,
-            artifacts={each.stage: each.outcome.at.uri for each in ran.made},
+            artifacts={step.stage: step.outcome.at.uri for step in ran.made},
             counts=counts,
             measures=measures,
-            masks=next(iter(told["results"]), None),
-            coverage=told["coverage"],
-            floors=[line for line in told["results"] if is_floor(line["name"])],
+            masks=next(iter(scores["results"]), None),
+            coverage=scores["coverage"],
+            floors=[line for line in scores["results"] if is_floor(line["name"])],
             difference=self._difference(ran.combination.number, metrics) if metrics else None,
             student=student,
             student_floors=floors,
@@ -97,7 +93,7 @@ class Judge:
         first = self._first[1]
         config, images = _evaluate_config(first), _input(first, "images")
         if (_evaluate_config(metrics), _input(metrics, "images").digest) != (config, images.digest):
-            return None  # judged in another way, or by another truth
+            return None  # other options, or other ground truth
         if metrics.digest not in self._known:
             self._counts = self._counts or _counts(first)
             counts = _counts(metrics) if metrics.digest != first.digest else self._counts
@@ -108,32 +104,32 @@ class Judge:
 def _difference_lines(
     before: Mapping[str, Counts], after: Mapping[str, Counts], config: EvaluateConfig
 ) -> tuple[int, ScoreLine, ScoreLine]:
-    ids = [each for each in before if each in after]
-    found = [
+    ids = [identifier for identifier in before if identifier in after]
+    intervals = [
         difference_interval(
-            [before[each] for each in ids],
-            [after[each] for each in ids],
+            [before[identifier] for identifier in ids],
+            [after[identifier] for identifier in ids],
             partial(mean_iou, with_background=with_background),
             seed=config.seed,
             num_resamples=config.resamples,
         )
         for with_background in BOTH.values()
     ]
-    miou, foreground = (each.as_json() for each in found)
+    miou, foreground = (interval.as_json() for interval in intervals)
     return len(ids), miou, foreground
 
 
 def _counts(metrics: Artifact) -> dict[str, Counts]:
-    """Of each picture that was judged, as they were judged."""
+    """The counts of each scored picture, with the options that it was scored with."""
     config, images = _evaluate_config(metrics), _input(metrics, "images")
     view = ScoringOptions(config.class_agnostic, boundary=False, sweep=False)
     pictures, _ = score_predictions(config, _input(metrics, "predicted"), images, GroundTruth(images), view)
-    return {each.id: each.counts for each in pictures}
+    return {picture.id: picture.counts for picture in pictures}
 
 
 def _evaluate_config(metrics: Artifact) -> EvaluateConfig:
     config: EvaluateConfig = config_from(EvaluateConfig, {**metrics.plan.config, **metrics.plan.settings})
-    return dataclasses.replace(config, boundary=False)  # which changes no count
+    return dataclasses.replace(config, boundary=False)  # which does not change counts
 
 
 def _input(artifact: Artifact, role: str) -> Artifact:
@@ -141,26 +137,26 @@ def _input(artifact: Artifact, role: str) -> Artifact:
 
 
 def _open_made(kind: str, made: Sequence[Made]) -> Artifact | None:
-    found = [each.outcome.at for each in made if each.outcome.kind == kind]
-    return open_artifact(found[-1]) if found else None
+    places = [step.outcome.at for step in made if step.outcome.kind == kind]
+    return open_artifact(places[-1]) if places else None
 
 
 def _head(made: Sequence[Made]) -> Artifact | None:
-    """The furthest along of what has a row for each picture, as the report takes it."""
-    return next((found for kind in KINDS if (found := _open_made(kind, made)) is not None), None)
+    """The last artifact with a row per picture, as in the report."""
+    return next((artifact for kind in KINDS if (artifact := _open_made(kind, made)) is not None), None)
 
 
 def _student(made: Sequence[Made]) -> tuple[ScoreLine | None, Sequence[ScoreLine]]:
-    """A student that was judged while it was trained, and what its guesses without learning are worth."""
-    for each in made:
-        lines = each.outcome.counts.get("judged", {}).get("lines", []) if each.stage == "train" else []
+    """The score of a student that was scored in training, and its floors."""
+    for step in made:
+        lines = step.outcome.counts.get("judged", {}).get("lines", []) if step.stage == "train" else []
         if lines:
             return lines[0], lines[1:]
     return None, []
 
 
 def _looks(artifact: Artifact) -> tuple[dict[str, int], dict[str, float]]:
-    """How many pictures are kept, and how their masks look; objects of the ground truth are left out."""
+    """Counts of pictures and no-reference scores of their masks, without objects of the ground truth."""
     states = {"kept": 0, "dropped": 0, "failed": 0, "upstream": 0}
     sums, numbers = dict[str, float](), Counter[str]()
     for row in rows_of(artifact):

@@ -1,4 +1,4 @@
-"""Who runs the units: this process, or workers of a Dask cluster. The same units, and the same bytes."""
+"""What runs the units: this process, or the workers of a Dask cluster. Both write the same bytes."""
 
 from collections.abc import Callable, Iterator
 
@@ -15,15 +15,15 @@ Executor = Callable[[Job, Iterator[Unit], Report], None]
 
 
 def executor_for(options: RunOptions, at: Place, *inputs: Place) -> Executor:
-    """The executor that the options name; refuses what cannot work before anything is started."""
+    """The executor that the options name. Refuses options that cannot work before anything starts."""
     if not options.on_workers:
         return run_inline
     if options.part is not None:
         raise ConfigError("--part runs its units in this process; leave out --workers, --scheduler and --cluster")
-    for each in (at, *inputs):
-        if not each.is_shared:
+    for one in (at, *inputs):
+        if not one.is_shared:
             raise ConfigError(
-                f"{each} lives in this process's memory and workers cannot see it; leave out --workers or move it"
+                f"{one} is in the memory of this process and workers cannot read it; leave out --workers or move it"
             )
     from .clusters import refuse_early
     from .dask import run_on_dask  # dask takes half a second to import

@@ -1,4 +1,4 @@
-"""How often a unit is tried, and what is written of it in the log of this process."""
+"""Tries a unit several times, and writes the log of this process."""
 
 import json
 import os
@@ -16,29 +16,28 @@ from ....manifests.errors import MaskmillError, Reason
 from ....manifests.files import atomic
 from ....manifests.files.place import Place
 from ..job import TRIES, Job, PreparationError
+from ..progress import LOGGER
 from ..units import Computed, UnitReport, compute_unit, give_up, write_unit
 
 T = TypeVar("T")
-
-
-Attempted = Computed | UnitReport | str  # to be written; skipped; or the traceback of the last try
+Attempted = Computed | UnitReport | str  # computed, skipped, or the traceback of the last try
 
 
 def attempt(job: Job, unit: Unit, careful: bool = False) -> UnitReport:
-    """Runs a unit, again if it raises; after the last try its rows are recorded as failed and the run goes on.
+    """Runs a unit, several times if it raises. After the last try its rows are recorded as failed and the run goes on.
 
-    What is wrong with the machine or the artifact is wrong for every unit, so that ends the run at once.
+    An error of the machine or the artifact affects every unit, so it ends the run at once.
     """
     return write(job, unit, compute(job, unit, careful))
 
 
 def compute(job: Job, unit: Unit, careful: bool = False) -> Attempted:
-    """The first half of an attempt, which writes nothing of the unit."""
+    """The first half of an attempt. Writes nothing of the unit."""
     return _try_again(job, unit, partial(compute_unit, job, unit, careful))
 
 
 def write(job: Job, unit: Unit, attempted: Attempted) -> UnitReport:
-    """The second half, which may be another thread's."""
+    """The second half, which another thread may run."""
     if isinstance(attempted, Computed):
         attempted = _try_again(job, unit, partial(write_unit, attempted))
     if isinstance(attempted, str):
@@ -58,6 +57,8 @@ def _try_again(job: Job, unit: Unit, function: Callable[[], T]) -> T | str:
         except Exception as unexpected:
             error = "".join(traceback.format_exception(unexpected))
             log(job.at, {"event": "raised", "unit": unit.index, "try": number, "traceback": error})
+            sentence = "unit %d raised %s at try %d of %d"
+            LOGGER.debug(sentence, unit.index, type(unexpected).__name__, number, TRIES)
     return error
 
 
@@ -67,7 +68,6 @@ def log_give_up(job: Job, unit: Unit, reason: Reason, error: str = "") -> UnitRe
 
 
 def log(at: Place, event: dict[str, object]) -> None:
-    """A line in this process's own log file in the artifact."""
     line = {"time": time.time(), "host": socket.gethostname(), "pid": os.getpid(), **event}
     _log(at, os.getpid()).append(json.dumps(line).encode())
 

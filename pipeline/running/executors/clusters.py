@@ -1,4 +1,4 @@
-"""The Dask cluster that a run is asked to use: local processes, a scheduler that is there already, or batch jobs."""
+"""The Dask cluster of a run: local processes, an existing scheduler, or batch jobs."""
 
 import ipaddress
 import logging
@@ -19,9 +19,9 @@ from ....manifests.errors import ConfigError, EnvironmentFault
 from ..options import RunOptions
 from ..threads import num_cores, thread_settings
 
-# Else it takes port 8787, for a batch cluster's on every interface, and warns where that is taken.
+# Dask's default takes port 8787 (on every interface for batch clusters) and warns if it is in use.
 NO_DASHBOARD: Mapping[str, Any] = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
-PATIENCE = "20s"  # with a scheduler that does not answer
+PATIENCE = "20s"  # until a scheduler must have answered
 
 # dask-jobqueue's clusters by the name of their scheduler
 JOB_QUEUES = {
@@ -37,17 +37,14 @@ JOB_QUEUES = {
 
 @dataclass(frozen=True, slots=True)
 class ClusterFile:
-    """What a cluster file says: batch jobs of one queue, with options as dask-jobqueue takes them."""
-
     queue: str
     jobs: int
     options: Mapping[str, Any]
 
 
 def refuse_early(options: RunOptions) -> None:
-    """Refuses what can be seen to be wrong before anything is started."""
     if (options.workers > 0) + bool(options.scheduler) + bool(options.cluster) > 1:
-        raise ConfigError("--workers, --scheduler and --cluster are three ways to run; give one of them")
+        raise ConfigError("--workers, --scheduler and --cluster exclude each other; give one of them")
     if options.scheduler:
         refuse_open_port(options.scheduler, options.insecure)
     if options.cluster:
@@ -55,7 +52,7 @@ def refuse_early(options: RunOptions) -> None:
 
 
 def refuse_open_port(address: str, insecure: bool) -> None:
-    """A Dask scheduler runs whatever reaches its port, so an address that others can reach must be encrypted."""
+    """Refuses an unencrypted address that others can reach: a Dask scheduler runs any code sent to its port."""
     host = host_of(address)
     if insecure or address.startswith("tls://"):
         return
@@ -65,7 +62,7 @@ def refuse_open_port(address: str, insecure: bool) -> None:
         is_loopback = False
     if not is_loopback:
         raise ConfigError(
-            f"the Dask scheduler at {address} is neither on this machine nor encrypted, and anybody who reaches it "
+            f"the Dask scheduler at {address} is neither on this machine nor encrypted, so anyone who can reach it "
             "can run code; use a tls:// address, or pass --insecure on a network you trust"
         )
 
@@ -75,15 +72,17 @@ def host_of(address: str) -> str:
         parts = urlsplit(address if "://" in address else f"tcp://{address}")
         host, _ = parts.hostname, parts.port  # reading the port checks it
     except ValueError as error:
-        raise ConfigError(f"{address} is no address of a Dask scheduler ({error}); write tcp://HOST:PORT") from error
+        raise ConfigError(
+            f"{address} is not an address of a Dask scheduler ({error}); write tcp://HOST:PORT"
+        ) from error
     if not host:
-        raise ConfigError(f"{address} is no address of a Dask scheduler; write tcp://HOST:PORT")
+        raise ConfigError(f"{address} is not an address of a Dask scheduler; write tcp://HOST:PORT")
     return host
 
 
 @contextmanager
 def connect_client(options: RunOptions) -> Iterator[Client]:
-    """A client of the cluster that the options name; a cluster that was started for it ends with it."""
+    """A client of the cluster that the options name. A cluster started for it ends with it."""
     with ExitStack() as stack:
         stack.enter_context(_quiet())
         if options.scheduler:
@@ -103,7 +102,7 @@ def connect_client(options: RunOptions) -> Iterator[Client]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What waits for a unit sees a connection that breaks; Dask and asyncio would also print each with a traceback."""
+    """Silences Dask and asyncio, which print every broken connection with a traceback; the run handles these itself."""
     loggers = [logging.getLogger(name) for name in ("asyncio", "tornado", "distributed", "distributed.client")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -118,8 +117,8 @@ def _quiet() -> Iterator[None]:
 @contextmanager
 def _local(workers: int) -> Iterator[Any]:
     with ExitStack() as stack:
-        stack.enter_context(_restore_environment())  # Dask leaves that of the workers in this process
-        # Some numeric libraries count their threads as they are loaded, so a worker must be born with its share.
+        stack.enter_context(_restore_environment())  # Dask leaves its workers' variables in this process
+        # Some numeric libraries read their number of threads when they are loaded, so set it before workers start.
         os.environ.update(thread_settings(max(1, num_cores() // workers)))
         with _hold_back_signals():
             cluster = stack.enter_context(
@@ -147,13 +146,13 @@ def _restore_environment() -> Iterator[None]:
 
 @contextmanager
 def _hold_back_signals() -> Iterator[None]:
-    """Lets signals wait until the block ends, because a cluster half made cannot be closed; and keeps Ctrl-C from the
-    processes started inside for good, because a terminal sends it to them too and this process ends them anyway."""
+    """Delays signals until the block ends, because a half-started cluster cannot be closed. Processes started inside
+    never see Ctrl-C: a terminal sends it to them too, and this process ends them anyway."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     waiting: list[int] = []
-    resource_tracker.ensure_running()  # started later, it would lift the block in the thread that starts workers
+    resource_tracker.ensure_running()  # if started later, it would unblock the signal in the thread that starts workers
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in handlers:
         signal.signal(number, lambda caught, _: waiting.append(caught))
@@ -170,47 +169,39 @@ def _hold_back_signals() -> Iterator[None]:
 
 @contextmanager
 def _start_queue(options: RunOptions) -> Iterator[Any]:
-    wanted = read_cluster_file(options.cluster)
+    cluster_file = read_cluster_file(options.cluster)
     try:
         import dask_jobqueue
         import dask_jobqueue.local
     except ImportError as error:
         raise ConfigError("--cluster needs dask-jobqueue; install it with `pip install 'maskmill[cluster]'`") from error
-    made: Any = dask_jobqueue
-    for name in JOB_QUEUES[wanted.queue].split("."):
-        made = getattr(made, name)
+    make: Any = dask_jobqueue
+    for name in JOB_QUEUES[cluster_file.queue].split("."):
+        make = getattr(make, name)
     try:
-        scheduler = {**NO_DASHBOARD, **wanted.options.get("scheduler_options", {})}
-        cluster = made(**{"cores": 1, "processes": 1, **wanted.options, "scheduler_options": scheduler})
+        scheduler = {**NO_DASHBOARD, **cluster_file.options.get("scheduler_options", {})}
+        cluster = make(**{"cores": 1, "processes": 1, **cluster_file.options, "scheduler_options": scheduler})
     except (TypeError, ValueError) as error:
         why = str(error).partition("\n")[0]
-        raise ConfigError(f"{options.cluster}: dask-jobqueue refuses its [options]: {why}") from error
+        raise ConfigError(f"dask-jobqueue refuses the [options] of {options.cluster}: {why}; correct them") from error
     with cluster:
         refuse_open_port(cluster.scheduler_address, options.insecure)
-        cluster.scale(jobs=wanted.jobs)
+        cluster.scale(jobs=cluster_file.jobs)
         yield cluster
 
 
 def read_cluster_file(path: str) -> ClusterFile:
-    """A TOML file: `queue`, `jobs`, and [options] as dask-jobqueue takes them."""
+    """Reads a TOML file with `queue`, `jobs` and an [options] table for dask-jobqueue."""
     try:
         with open(path, "rb") as stream:
-            wanted = tomllib.load(stream)
+            values = tomllib.load(stream)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{path} is no cluster file: {why}; give the path of a TOML file") from error
-    queue, jobs, options = (
-        wanted.get(name, default) for name, default in [("queue", ""), ("jobs", 0), ("options", {})]
-    )
-    unknown = sorted(set(wanted) - {"queue", "jobs", "options"})
-    if (
-        not isinstance(queue, str)
-        or queue not in JOB_QUEUES
-        or type(jobs) is not int
-        or jobs < 1
-        or not isinstance(options, dict)
-        or unknown
-    ):
+        raise ConfigError(f"{path} is not a cluster file: {why}; give the path of a TOML file") from error
+    queue, jobs, options = values.get("queue", ""), values.get("jobs", 0), values.get("options", {})
+    unknown = sorted(set(values) - {"queue", "jobs", "options"})
+    is_queue, is_number = isinstance(queue, str) and queue in JOB_QUEUES, type(jobs) is int and jobs > 0
+    if unknown or not (is_queue and is_number and isinstance(options, dict)):
         raise ConfigError(
             f"{path} has queue = {queue!r} and jobs = {jobs!r}{f' and an unknown {unknown[0]!r}' if unknown else ''}; "
             f"a cluster file needs queue = one of {sorted(JOB_QUEUES)}, jobs = a number from 1, "

@@ -1,10 +1,10 @@
-"""Units on the workers of a Dask cluster, each worker one process that runs one unit at a time.
+"""Runs units on the workers of a Dask cluster. Each worker is one process that runs one unit at a time.
 
-Execution is at least once: a worker that dies may have finished its unit, and one that was thought dead may still be
-writing. Units are harmless to repeat, so all that is kept here is which of them are still owed.
+Execution is at least once: a worker that dies may have finished its unit, and one that seems dead may still be
+writing. Units are safe to repeat, so this module only tracks which of them are not done.
 
-A unit whose worker died is suspect, and so is whatever stood in that worker's queue. Suspects are tried again alone,
-so that one unit that kills its worker never takes a neighbour with it.
+A unit whose worker died is suspect, and so is every unit in that worker's queue. Suspects are retried alone, so that a
+unit that kills its worker never takes others with it.
 """
 
 import threading
@@ -31,19 +31,20 @@ from ....manifests.artifact.layout import Unit
 from ....manifests.errors import EnvironmentFault, MaskmillError, Reason
 from ..job import TRIES, Job, forget
 from ..options import RunOptions
+from ..progress import LOGGER
 from ..threads import num_cores, use_threads
 from ..units import UnitReport
 from .attempts import attempt, close_log, log, log_give_up
 from .clusters import connect_client, host_of
 
-IN_FLIGHT_PER_WORKER = 2  # one running, one waiting: the wait for the scheduler costs nothing, and little is lost
-PATIENCE_S = 120.0  # without any worker for so long, they are lost
+IN_FLIGHT_PER_WORKER = 2  # one runs and one waits, so a worker never waits for the scheduler
+PATIENCE_S = 120.0  # without any worker, until the run gives up
 LOOK_S = 2.0  # how often the workers are counted
 KEY = "maskmill-unit-"
 
 
 def run_on_dask(job: Job, units: Iterator[Unit], report: Callable[[UnitReport], None], options: RunOptions) -> None:
-    """Runs every unit, a bounded number at a time. Raises what is wrong with the artifact or the machine."""
+    """Runs every unit, a bounded number at a time. Raises errors of the artifact or the machine."""
     try:
         with ExitStack() as stack:
             client = stack.enter_context(connect_client(options))
@@ -60,7 +61,7 @@ def run_on_dask(job: Job, units: Iterator[Unit], report: Callable[[UnitReport], 
 def _run_all(
     client: Client, workers: "_Workers", job: Job, units: Iterator[Unit], report: Callable[[UnitReport], None]
 ) -> list[Unit]:
-    """Runs the units and gives those whose worker died."""
+    """Runs the units and returns those whose worker died."""
     running: dict[Future[UnitReport], Unit] = {}
     suspects: list[Unit] = []
     while True:
@@ -75,12 +76,13 @@ def _run_all(
             if result is None:
                 suspects.append(unit)
                 log(job.at, {"event": "worker died", "unit": unit.index})
+                LOGGER.debug("the worker of unit %d died; the unit is tried again alone", unit.index)
             else:
                 report(result)
 
 
 def _run_alone(client: Client, workers: "_Workers", job: Job, unit: Unit) -> UnitReport:
-    """A suspect with the whole cluster to itself; if its worker dies again and again, its rows fail."""
+    """Runs a suspect with nothing else on the cluster. If its worker dies at every try, its rows fail."""
     for number in range(2, TRIES + 1):
         future = _submit(client, workers, job, unit, careful=number == TRIES)
         workers.first_done([future])
@@ -88,6 +90,7 @@ def _run_alone(client: Client, workers: "_Workers", job: Job, unit: Unit) -> Uni
         if result is not None:
             return result
         log(job.at, {"event": "worker died", "unit": unit.index, "try": number})
+        LOGGER.debug("the worker of unit %d died at try %d of %d", unit.index, number, TRIES)
     return log_give_up(job, unit, Reason.WORKER_LOST)
 
 
@@ -100,8 +103,8 @@ _one_at_a_time = threading.Lock()
 
 
 def _on_worker(job: Job, unit: Unit, careful: bool, workers_per_host: Mapping[str, int]) -> UnitReport:
-    """A unit in a worker process, with its share of the machine's cores. A worker that was started by somebody else
-    may have several threads; a stage and what it prepared are for one."""
+    """Runs a unit in a worker process, with its share of the machine's cores. A worker of an existing cluster may have
+    several threads; a stage is not thread-safe, so it runs in one at a time."""
     with _one_at_a_time:
         use_threads(max(1, num_cores() // workers_per_host.get(host_of(get_worker().address), 1)))
         return attempt(job, unit, careful)
@@ -113,7 +116,7 @@ def _result(workers: "_Workers", future: "Future[UnitReport]") -> UnitReport | N
         while True:
             with suppress(TimeoutError):
                 return future.result(timeout=LOOK_S)
-            workers.count()  # the report was lost with its worker, and Dask runs the unit again where it can
+            workers.count()  # if the report was lost with its worker, Dask runs the unit again
     except KilledWorker:
         return None
     except CancelledError as error:
@@ -125,18 +128,18 @@ def _result(workers: "_Workers", future: "Future[UnitReport]") -> UnitReport | N
 
 
 class _Workers:
-    """How many workers there are, where, and how long there have been none."""
+    """Counts the workers, per host, and how long there have been none."""
 
     def __init__(self, client: Client, queued: bool) -> None:
-        self._client: Any = client  # its methods are typed as for asyncio as well
-        self._seen = float("inf") if queued else time.monotonic()  # a batch job may wait for days until it starts
+        self._client: Any = client  # its methods are typed for asyncio too
+        self._seen = float("inf") if queued else time.monotonic()  # a batch job may wait in the queue for days
         self._looked = float("-inf")
         self._count = 0
-        self.per_host: dict[str, int] = {}  # the most that were seen: a worker that died is soon replaced
+        self.per_host: dict[str, int] = {}  # the maximum so far: Dask replaces a worker that died
         self.count()
 
     def count(self) -> int:
-        """The number of workers. Raises EnvironmentFault when the scheduler is gone, or all workers for too long."""
+        """The number of workers. Raises EnvironmentFault if the scheduler is gone, or all workers are for too long."""
         now = time.monotonic()
         if now - self._looked < LOOK_S:
             return self._count
@@ -153,8 +156,8 @@ class _Workers:
             self._seen = now
         elif now - self._seen > PATIENCE_S:
             raise EnvironmentFault(
-                f"all Dask workers have been gone for {PATIENCE_S:.0f} s; what is done is kept, "
-                "so see why they ended and run the same command again"
+                f"all Dask workers have been gone for {PATIENCE_S:.0f} s; "
+                "find out why they ended and run the same command again, which resumes"
             )
         return self._count
 
@@ -171,7 +174,7 @@ class _Workers:
 
 @contextmanager
 def _watch_scheduler(client: Client) -> Iterator[None]:
-    """What Dask raises when its scheduler dies depends on the moment; all of it means the same."""
+    """Turns every error that Dask raises when its scheduler dies into one."""
     try:
         yield
     except MaskmillError:
@@ -183,18 +186,18 @@ def _watch_scheduler(client: Client) -> Iterator[None]:
 
 
 def _scheduler_error() -> EnvironmentFault:
-    return EnvironmentFault("the Dask scheduler was lost; what is done is kept, so run the same command again")
+    return EnvironmentFault("the Dask scheduler was lost; run the same command again, which resumes")
 
 
 def _cannot_import(error: ImportError) -> EnvironmentFault:
     return EnvironmentFault(
-        f"the Dask scheduler or its workers cannot run this maskmill: {error}; "
-        "install the same version of it where they run"
+        f"the Dask scheduler or its workers cannot run this version of maskmill: {error}; "
+        "install the same version where they run"
     )
 
 
 class _Closing(WorkerPlugin):
-    """Ends the log of a worker process with the run, and lets go of what the stage had loaded."""
+    """At the end of a run, closes the log of a worker process and frees what the stage had loaded."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -205,8 +208,8 @@ class _Closing(WorkerPlugin):
 
 
 class _OneDeath(SchedulerPlugin):
-    """Reports a unit at once when its worker dies, however many deaths the scheduler would allow: the tries are
-    counted here, because Dask counts a death against every unit in the worker's queue."""
+    """Reports a unit at the first death of its worker, whatever number Dask allows. Tries are counted in this module,
+    because Dask counts a death against every unit in the worker's queue."""
 
     name = "maskmill-one-death"
     idempotent = True

@@ -1,6 +1,6 @@
-"""Units one after another in this process: the default, and what a part runs.
+"""Runs units one after another in this process: the default, and what --part uses.
 
-While a unit is computed, a thread writes the one before it; so two units are in memory, and never more.
+While a unit is computed, a thread writes the one before it, so at most two units are in memory.
 """
 
 from collections.abc import Callable, Iterator
