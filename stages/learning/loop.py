@@ -55,7 +55,8 @@ def _run_steps(lesson: Lesson, course: Course, underway: Underway, stops: Stops)
         underway.show(step, values)
 
     reached: TrainingProgress | None = begun  # the resumable state; None while weights change
-    keeper, rates, averaging = _Keeper(lesson, underway), _Rates(underway, course), _averaging(lesson)
+    averaging = Averaging([parameter for group in lesson.optimiser.param_groups for parameter in group["params"]])
+    keeper, rates = _Keeper(lesson, underway), _Rates(underway, course)
     try:
         if begun.unwatched and not (lines and json.loads(lines[-1])["step"] == begun.step - 1):
             with stops.raise_at_once():
@@ -88,10 +89,6 @@ def _run_steps(lesson: Lesson, course: Course, underway: Underway, stops: Stops)
             "lower precision"
         ) from error
     return lines
-
-
-def _averaging(lesson: Lesson) -> Averaging:
-    return Averaging([parameter for group in lesson.optimiser.param_groups for parameter in group["params"]])
 
 
 def _add_watched_values(lesson: Lesson, step: int, values: Mapping[str, Any]) -> Mapping[str, Any]:
