@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...manifests.artifact.artifact import ARTIFACT
+from ...manifests.artifact.facts import provenance_steps
 from ...manifests.artifact.plan import PLAN, Plan, read_plan
 from ...manifests.errors import CorruptArtifact, InputError, MaskmillError
 from ...manifests.files import sealed
@@ -133,7 +134,7 @@ def _describe_gone(selection: Selection) -> None:
 def _provenance(chain: Sequence[Place]) -> Iterator[Mapping[str, Json]]:
     for at in chain:
         plan = _plan(at)
-        yield from plan.facts.get("provenance", ()) if plan else ()
+        yield from provenance_steps(plan.facts).values() if plan else ()
 
 
 def _digest(at: Place) -> str:

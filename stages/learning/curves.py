@@ -1,7 +1,7 @@
 """Optional TensorBoard curves of the metric lines. They are not part of any artifact."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from ...manifests.artifact.underway import Show, no_progress
@@ -16,11 +16,8 @@ def open_curves(directory: str) -> Iterator[Show]:
     if not directory:
         yield no_progress
         return
-    curves = _Curves(directory)
-    try:
+    with closing(_Curves(directory)) as curves:
         yield curves.show
-    finally:
-        curves.close()
 
 
 class _Curves:

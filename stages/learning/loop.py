@@ -55,7 +55,7 @@ def _run_steps(lesson: Lesson, course: Course, underway: Underway, stops: Stops)
         lines.append(json.dumps({"step": step, **values}))
         underway.show(step, values)
 
-    reached: TrainingProgress | None = begun  # from which one could go on; None while weights change
+    reached: TrainingProgress | None = begun  # the resumable state; None while weights change
     keeper, rates = _Keeper(lesson, underway), _Rates(underway, course)
     try:
         if begun.unwatched and not (lines and json.loads(lines[-1])["step"] == begun.step - 1):

@@ -1,7 +1,7 @@
 """CST's maps: the agreement of patch keys with the class query of a support picture.
 
 Letters: B pictures, K supports, T patches, S patches of a support, D key width (heads one after the other),
-H heads, E width of a head, I J pixels of a support mask, U V pixels of a query mask.
+H heads, E width of a head, R C rows and columns of patches, I J pixels of a support mask, U V pixels of a query mask.
 
 Source: CST (Kang et al., CVPR 2023), generate_pseudo_mask in the released code.
 """
@@ -79,11 +79,8 @@ def support_masks(
 
 
 def _cut_masks(keys: Tensor, queries: Tensor, grid: Size, size: Size, threshold: float) -> Tensor:
-    return _upsample_map(cosine_map(keys, queries), grid, size) > threshold
-
-
-def _upsample_map(map_BT: Tensor, grid: Size, size: Size) -> Tensor:
-    return interpolate(map_BT.view(-1, 1, *grid), size, mode="bilinear", align_corners=True)[:, 0]
+    map_B1RC = cosine_map(keys, queries).view(-1, 1, *grid)
+    return interpolate(map_B1RC, size, mode="bilinear", align_corners=True)[:, 0] > threshold
 
 
 def _to_unit_range(cosine: Tensor) -> Tensor:

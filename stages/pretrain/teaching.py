@@ -32,16 +32,13 @@ ME_MAX = "me-max "  # prefix of the name of its loss
 class Centres(nn.Module):
     """The centres of class tokens and patches, in a module so that checkpoints include them."""
 
-    cls_K: Tensor
-    patch_K: Tensor
-
     def __init__(self, num_clusters: int) -> None:
         super().__init__()
-        self.register_buffer("cls_K", torch.zeros(num_clusters))
-        self.register_buffer("patch_K", torch.zeros(num_clusters))
+        for name in ("cls", "patch"):
+            self.register_buffer(f"{name}_K", torch.zeros(num_clusters))
 
     def get(self, name: str) -> Tensor:
-        return self.cls_K if name == "cls" else self.patch_K
+        return self.get_buffer(f"{name}_K")
 
 
 class Teaching:

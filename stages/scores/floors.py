@@ -55,8 +55,7 @@ def paint_ellipse(size: tuple[int, int], label: int, ellipse: Ellipse = WHOLE) -
 
 def cell_counts(truth_HW: UInt8[np.ndarray, "H W"]) -> Float32[np.ndarray, "2 G G"]:
     """Foreground pixels, and pixels that are not 255, in each cell of the picture."""
-    height, width = truth_HW.shape
-    row_cells, column_cells = _cells_of(height), _cells_of(width)
+    row_cells, column_cells = ((_centres_of(side) * GRID).astype(np.intp) for side in truth_HW.shape)
     cell_HW = row_cells[:, None] * GRID + column_cells[None, :]
     counted = [(truth_HW != BACKGROUND) & (truth_HW != IGNORE), truth_HW != IGNORE]
     cells = [np.bincount(cell_HW[mask_HW], minlength=GRID * GRID).reshape(GRID, GRID) for mask_HW in counted]
@@ -134,10 +133,6 @@ def _inside(size: tuple[int, int], ellipse: Ellipse) -> Bool[np.ndarray, "H W"]:
     rows = (_centres_of(size[0]) - ellipse.row) / ellipse.row_radius
     columns = (_centres_of(size[1]) - ellipse.column) / ellipse.column_radius
     return np.asarray(rows[:, None] ** 2 + columns[None, :] ** 2 <= 1)
-
-
-def _cells_of(num_pixels: int) -> np.ndarray:
-    return (_centres_of(num_pixels) * GRID).astype(np.intp)
 
 
 def _centres_of(num_pixels: int) -> Float64[np.ndarray, " pixels"]:

@@ -2,7 +2,7 @@
 
 import difflib
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import timm
@@ -15,7 +15,7 @@ from ...manifests.errors import ConfigError
 from ..choices import Positions
 from . import builtin as builtin  # registers it with timm
 from .architecture import load_state
-from .capture import Captured, watch_blocks
+from .capture import Captured
 from .checkpoints import StateDict
 
 _NEEDED = ("blocks", "patch_embed", "num_prefix_tokens", "forward_features")
@@ -29,10 +29,38 @@ class Backbone:
     device: torch.device
 
 
+@lru_cache(maxsize=64)
 def backbone_facts(name: str, rows_px: int, columns_px: int) -> BackboneFacts:
-    """Found on a model without numbers, in about a second; raises ConfigError for what is no vision transformer here,
-    or a size that its patches do not fill."""
-    return _facts(name, rows_px, columns_px)
+    """Traces the model on the meta device, in about a second; raises ConfigError for an unsupported backbone, or a size
+    that is not whole patches."""
+    patch, _ = _patch_and_size(name)
+    _refuse_size(name, patch, rows_px, columns_px)
+    grid = (rows_px // patch[0], columns_px // patch[1])
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.inference_mode():
+        model: Any = timm.create_model(name, pretrained=False, num_classes=0, img_size=(rows_px, columns_px)).eval()
+        captured, unreadable = _trace_blocks(name, model, torch.zeros(1, 3, rows_px, columns_px))
+    last = len(model.blocks) - 1
+    _, num_tokens, width = captured.tokens[last].shape
+    if num_tokens != model.num_prefix_tokens + grid[0] * grid[1]:
+        raise _unreadable_error(name, f"its blocks give {num_tokens} tokens for {grid[0]}×{grid[1]} patches")
+    _, heads, _, head_width = captured.attended[last].key.shape if last in captured.attended else (1, 1, 1, width)
+    data: dict[str, Any] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+    return BackboneFacts(
+        name=name,
+        rows_px=rows_px,
+        columns_px=columns_px,
+        patch=patch,
+        grid=grid,
+        width=width,
+        depth=last + 1,
+        heads=heads,
+        key_width=heads * head_width,
+        num_prefix=int(model.num_prefix_tokens),
+        has_class_token=getattr(model, "cls_token", None) is not None,
+        unreadable=tuple(unreadable),
+        mean=tuple(data["mean"]),
+        std=tuple(data["std"]),
+    )
 
 
 def training_size(name: str) -> tuple[int, int]:
@@ -76,49 +104,12 @@ def find_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-@lru_cache(maxsize=64)
-def _facts(name: str, rows_px: int, columns_px: int) -> BackboneFacts:
-    patch, _ = _patch_and_size(name)
-    _refuse_size(name, patch, rows_px, columns_px)
-    grid = (rows_px // patch[0], columns_px // patch[1])
-    with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.inference_mode():
-        model: Any = timm.create_model(name, pretrained=False, num_classes=0, img_size=(rows_px, columns_px)).eval()
-        captured, unreadable = _trace_blocks(name, model, torch.zeros(1, 3, rows_px, columns_px))
-    last = len(model.blocks) - 1
-    _, num_tokens, width = captured.tokens[last].shape
-    if num_tokens != model.num_prefix_tokens + grid[0] * grid[1]:
-        raise _unreadable_error(name, f"its blocks give {num_tokens} tokens for {grid[0]}×{grid[1]} patches")
-    _, heads, _, head_width = captured.attended[last].key.shape if last in captured.attended else (1, 1, 1, width)
-    data: dict[str, Any] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
-    return BackboneFacts(
-        name=name,
-        rows_px=rows_px,
-        columns_px=columns_px,
-        patch=patch,
-        grid=grid,
-        width=width,
-        depth=last + 1,
-        heads=heads,
-        key_width=heads * head_width,
-        num_prefix=int(model.num_prefix_tokens),
-        has_class_token=getattr(model, "cls_token", None) is not None,
-        unreadable=tuple(unreadable),
-        mean=tuple(data["mean"]),
-        std=tuple(data["std"]),
-    )
-
-
 def _trace_blocks(name: str, model: Any, images: torch.Tensor) -> tuple[Captured, list[int]]:
     """Every block's values on the meta device, and the blocks whose queries and keys cannot be read."""
     captured = Captured()
     blocks = range(len(model.blocks))
     try:
-        unreadable = watch_blocks(
-            model,
-            images,
-            {number: partial(captured.attended.__setitem__, number) for number in blocks},
-            {number: partial(captured.tokens.__setitem__, number) for number in blocks},
-        )
+        unreadable = captured.fill(model, images, blocks, blocks)
     except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
         # timm's networks raise these if they need more inputs, or another size.
         raise _unreadable_error(name, f"it does not take a batch of pictures alone: {str(error)[:80]}") from error

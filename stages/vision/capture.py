@@ -38,6 +38,15 @@ class Captured:
     attended: dict[int, Attended] = field(default_factory=dict)
     tokens: dict[int, Float[Tensor, "B N D"]] = field(default_factory=dict)  # before the final norm
 
+    def fill(self, model: nn.Module, images: Tensor, attention: Collection[int], tokens: Collection[int]) -> list[int]:
+        """Runs the model; returns what `watch_blocks` returns."""
+        return watch_blocks(
+            model,
+            images,
+            {number: partial(self.attended.__setitem__, number) for number in attention},
+            {number: partial(self.tokens.__setitem__, number) for number in tokens},
+        )
+
 
 class _Enough(Exception):
     """Ends a forward pass once everything needed is computed."""

@@ -129,8 +129,7 @@ def _limit_threads(rows: int) -> Iterator[None]:
 def _to_host(values: Tensor) -> Tensor:
     if values.device.type != "cuda":
         return values
-    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-    return host.copy_(values, non_blocking=True)
+    return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
 
 
 def _record_event(device: torch.device) -> Any:
