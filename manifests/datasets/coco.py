@@ -16,7 +16,7 @@ def list_coco(source: CocoSource, known: ClassTable) -> Listing:
     """The images in the order of the JSON; labels are the categories with an annotation, including crowds."""
     file, root = source.annotations, place(source.images)
     if root.is_local and not root.exists():
-        raise InputError(f"there is no folder {root} with the pictures of {file}; check the path")
+        raise InputError(f"no folder {root} with the pictures of {file}; check the path")
     content = _read_annotations(file)
     table, indices = _classes(file, content["categories"], known)
     images = _images(file, content["images"])
@@ -51,12 +51,9 @@ def _entries(images: dict[int, Any], segments: dict[int, list[Any]], has_shapes:
         # An object with a box but no segmentation would become background.
         is_drawable = has_shapes and all(segment["segmentation"] for segment in of_image)
         name = image["file_name"]
-        yield PictureEntry(image_id(name), name, labels, shapes=_as_shapes(image, of_image) if is_drawable else "")
-
-
-def _as_shapes(image: dict[str, Any], segments: list[dict[str, Any]]) -> str:
-    shapes = {"width": image.get("width"), "height": image.get("height"), "segments": segments}
-    return json.dumps(shapes, sort_keys=True, separators=(",", ":"))
+        shapes = {"width": image.get("width"), "height": image.get("height"), "segments": of_image}
+        text = json.dumps(shapes, sort_keys=True, separators=(",", ":")) if is_drawable else ""
+        yield PictureEntry(image_id(name), name, labels, shapes=text)
 
 
 def _segments_by_image(
@@ -88,7 +85,7 @@ def _images(file: str, images: Sequence[dict[str, Any]]) -> dict[int, dict[str, 
     for image in images:
         number = _integer(file, "an image", image, "id")
         name = image.get("file_name")
-        fault = path_fault(name) if isinstance(name, str) else "is not a text"
+        fault = path_fault(name) if isinstance(name, str) else "is not text"
         if fault or not isinstance(name, str):
             raise InputError(f"{file}: the file_name {name!a} of image {number} {fault}; correct it")
         if number in by_id:

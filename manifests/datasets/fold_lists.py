@@ -34,7 +34,7 @@ class FoldList:
 def read_fold(benchmark: Benchmark, folder: str, fold: int, part: FoldPart) -> FoldList:
     """The pictures to train on (base: classes of the other folds) or to score on (novel: the fold's classes)."""
     if not 0 <= fold < FOLDS:
-        raise ConfigError(f"the fold is {fold}, and {benchmark} has folds 0 to {FOLDS - 1}; choose one of them")
+        raise ConfigError(f"the fold is {fold}, expected one of {benchmark}'s folds, 0 to {FOLDS - 1}; choose another")
     classes = fold_classes(benchmark, fold, part)
     if benchmark == "coco-20i":
         return FoldList(classes, tuple(_coco(folder, fold, part)))

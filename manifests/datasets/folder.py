@@ -103,7 +103,7 @@ class _Tree:
         try:
             index = tar_index(path)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise InputError(f"there is no tar {path}; check the path") from error
+            raise InputError(f"no tar {path}; check the path") from error
         if index.repeated:
             raise InputError(f"{path} holds {index.repeated!a} twice, and ids must be unique; pack it without repeats")
         for name in index.members:
@@ -162,7 +162,7 @@ def _tar_error(path: str) -> InputError:
 
 def _nothing_found(root: Place, tar: str) -> str:
     if root.is_local and not root.exists():
-        return f"there is no {'tar' if tar else 'folder'} {root}; check the path"
+        return f"no {'tar' if tar else 'folder'} {root}; check the path"
     for name in root.names() if root.is_local and not tar else ():
         if os.path.islink(root.path(name)) and os.path.isdir(root.path(name)):
             return f"no pictures found in {root}; {name} is a link to a folder, which is not followed; give that folder"

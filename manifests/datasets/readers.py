@@ -1,6 +1,7 @@
 """Selects the dataset reader of a layout."""
 
-from typing import assert_never
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ..classes import ClassTable
 from .coco import list_coco
@@ -12,20 +13,15 @@ from .table import list_table
 from .voc import list_voc
 
 _NONE_KNOWN = ClassTable()
+_READERS: Mapping[type[DatasetSource], Callable[[Any, ClassTable], Listing]] = {
+    FolderSource: list_folder,
+    VocSource: list_voc,
+    CocoSource: list_coco,
+    Coco20iSource: list_coco20i,
+    TableSource: list_table,
+}
 
 
 def list_dataset(source: DatasetSource, known: ClassTable = _NONE_KNOWN) -> Listing:
     """Lists a dataset; classes in `known` keep their index and new ones follow."""
-    match source:
-        case VocSource():
-            return list_voc(source, known)
-        case CocoSource():
-            return list_coco(source, known)
-        case Coco20iSource():
-            return list_coco20i(source, known)
-        case FolderSource():
-            return list_folder(source, known)
-        case TableSource():
-            return list_table(source, known)
-        case _:
-            assert_never(source)
+    return _READERS[type(source)](source, known)

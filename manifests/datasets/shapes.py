@@ -32,10 +32,10 @@ def draw_shapes(shapes: str, width: int, height: int) -> UInt8[np.ndarray, "H W"
             f"annotated as {declared[0]}x{declared[1]}, the picture is {width}x{height} (width x height)",
         )
     labels_HW = np.full((height, width), BACKGROUND, dtype=np.uint8)
-    objects = [segment for segment in content["segments"] if not segment["crowd"]]
     for segment in content["segments"]:
         if segment["crowd"]:
             labels_HW[_draw_segment(segment, width, height)] = IGNORE
+    objects = [segment for segment in content["segments"] if not segment["crowd"]]
     for segment in sorted(objects, key=lambda segment: -_area(segment, width, height)):
         labels_HW[_draw_segment(segment, width, height)] = segment["class"]
     return labels_HW
@@ -45,11 +45,11 @@ def _parse_shapes(shapes: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(shapes)
         known = {"area", "class", "crowd", "segmentation"}
-        if all(known <= segment.keys() and 1 <= segment["class"] < IGNORE for segment in content["segments"]):
-            return content
+        if not all(known <= segment.keys() and 1 <= segment["class"] < IGNORE for segment in content["segments"]):
+            raise ValueError("a key is missing or a class is out of range")
+        return content
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _undecodable("the segments are not what the index writes") from error
-    raise _undecodable("the segments are not what the index writes")
 
 
 def _undecodable(detail: str) -> RowFailed:
@@ -108,8 +108,7 @@ def _check_polygon(polygon: Any, width: int, height: int) -> None:
 
 
 def _plain(counts: Any) -> Int64[np.ndarray, " R"]:
-    is_runs = isinstance(counts, list) and all(type(run) is int and 0 <= run < 2**32 for run in counts)
-    if not is_runs:
+    if not isinstance(counts, list) or not all(type(run) is int and 0 <= run < 2**32 for run in counts):
         raise _undecodable("run lengths are neither a string nor a list of whole numbers")
     return np.array(counts, dtype=np.int64)
 

@@ -4,7 +4,7 @@ import csv
 import io
 import posixpath
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -178,23 +178,19 @@ def _parquet_rows(file: str) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             table = parquet.ParquetFile(stream, page_checksum_verification=True)
             _check_columns(file, table.schema_arrow.names)
-            number = 0
-            for batch in table.iter_batches(batch_size=1024):
-                for cells in batch.to_pylist():
-                    number += 1
-                    yield f"row {number}", cells
+            rows = (cells for batch in table.iter_batches(batch_size=1024) for cells in batch.to_pylist())
+            for number, cells in enumerate(rows, 1):
+                yield f"row {number}", cells
         except (pyarrow.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:  # a fault of the disk, not of the format
                 raise
             raise InputError(f"{file} cannot be read as Parquet: {error}; write or copy it again") from error
 
 
-def _check_columns(file: str, names: Iterable[str]) -> None:
-    names = list(names)
-    wrong = [name for name in names if name not in COLUMNS]
-    if wrong:
+def _check_columns(file: str, names: Sequence[str]) -> None:
+    if unknown := [name for name in names if name not in COLUMNS]:
         raise InputError(
-            f"{file} has an unknown column {wrong[0]!a}, expected some of {', '.join(COLUMNS)}; "
+            f"{file} has an unknown column {unknown[0]!a}, expected some of {', '.join(COLUMNS)}; "
             "rename it or leave it out"
         )
     if len(set(names)) < len(names) or {"path", "uri"} <= set(names) or {"label", "labels"} <= set(names):

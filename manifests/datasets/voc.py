@@ -35,10 +35,7 @@ def list_voc(source: VocSource, known: ClassTable) -> Listing:
 
 
 def _entries(
-    source: VocSource,
-    listed: dict[str, set[int]],
-    labels: Iterable[tuple[int, ...] | None],
-    pictures: frozenset[str],
+    source: VocSource, listed: dict[str, set[int]], labels: Iterable[tuple[int, ...] | None], pictures: frozenset[str]
 ) -> Iterator[PictureEntry]:
     for name, of_picture in zip(listed, labels, strict=True):
         file = next((name + suffix for suffix in _SUFFIXES if name + suffix in pictures), f"{name}.jpg")
@@ -95,7 +92,6 @@ def _split_file(root: Place, split: str) -> str:
 
 
 def _labels(root: Place, source: VocSource, listed: dict[str, set[int]]) -> Iterable[tuple[int, ...] | None]:
-    """The labels of every listed picture, in order."""
     if source.labels_from == "masks":
         return (None for _ in listed)
     if any(listed.values()):

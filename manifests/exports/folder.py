@@ -1,6 +1,6 @@
-"""Writes a folder completely or not at all: it is built beside the target and moved there at the end.
+"""Writes a folder completely or not at all: it is built next to the target and moved there at the end.
 
-An export lists the files it wrote, and only those files are ever replaced.
+An export lists the files that it wrote, and only those files are ever replaced.
 """
 
 import json
@@ -74,9 +74,7 @@ def whole_folder(target: Place, overwrite: bool, mark: dict[str, Json]) -> Itera
 def check_target(target: Place, overwrite: bool) -> None:
     """Refuses a folder with content; with `overwrite`, accepts one that holds only files of an export."""
     atomic.check_can_write(target)
-    if not target.exists():
-        return
-    names = set(target.names()) - {LOCK}
+    names = set(target.names()) - {LOCK} if target.exists() else set()
     if not names:
         return
     if not overwrite:
@@ -85,11 +83,11 @@ def check_target(target: Place, overwrite: bool) -> None:
         )
     if MARK not in names:
         raise ConfigError(
-            f"{target} is not an export: it holds no {MARK}, so --overwrite does not replace it; choose another --out"
+            f"{target} is not an export: it has no {MARK}, so --overwrite cannot replace it; choose another --out"
         )
-    if strangers := sorted(names - read_file_list(target)):
+    if foreign := sorted(names - read_file_list(target)):
         raise ConfigError(
-            f"{target} holds {len(strangers)} files that its export did not write, the first is {strangers[0]!r}; "
+            f"{target} holds {len(foreign)} files that its export did not write, the first is {foreign[0]!r}; "
             "move them away or choose another --out"
         )
 

@@ -1,4 +1,4 @@
-"""The export formats. The module of a format has its name and a function `write`."""
+"""The export formats. Each format has a module of its name with a function `write`."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module

@@ -58,14 +58,10 @@ def _brushes(example: ExportPicture, names: Mapping[int, str]) -> Iterator[dict[
 
 def _config(names: Mapping[int, str]) -> str:
     labels = "".join(
-        f"    <Label value={quoteattr(name)} background={quoteattr(_colour(label))}/>\n"
+        f'    <Label value={quoteattr(name)} background="#{VOC_PALETTE[3 * label : 3 * label + 3].hex()}"/>\n'
         for label, name in names.items()
     )
     return (
         '<View>\n  <Image name="image" value="$image" zoom="true"/>\n'
         f'  <BrushLabels name="mask" toName="image">\n{labels}  </BrushLabels>\n</View>\n'
     )
-
-
-def _colour(label: int) -> str:
-    return f"#{VOC_PALETTE[3 * label : 3 * label + 3].hex()}"

@@ -1,7 +1,6 @@
 """Numbered files of bounded size, one series per split."""
 
 from contextlib import ExitStack
-from types import TracebackType
 
 from ..files.atomic import HashingWriter
 from .folder import Folder
@@ -42,9 +41,7 @@ class Parts:
     def __enter__(self) -> "Parts":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """After an error, files are closed unfinished; the folder is removed."""
         for split in list(self._open):
             if kind is None:

@@ -19,7 +19,7 @@ from .outlines import pieces_of
 _HOLES = "holes closed"
 _HOLE_PIXELS = "pixels of holes that get the class around them"
 _LINES = "pieces left out that are a point or a straight line"
-_LEAST_POINTS = 3  # Ultralytics takes a line of fewer for a box and refuses the picture
+_LEAST_POINTS = 3  # Ultralytics reads a line with fewer as a box and refuses the picture
 _UNDECIDED = "undecided pixels that become background"
 _NO_TRAIN = "rows that data.yaml names as train too, since there is no split of that name"
 _NO_VAL = "rows that data.yaml names as val too, since there is no split of that name"

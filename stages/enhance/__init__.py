@@ -1,1 +1,1 @@
-"""The enhancer: better maps from the maps of the heads, learned from a few masks."""
+"""The enhancer learns better maps from the maps of heads and a few masks."""

@@ -1,4 +1,4 @@
-"""Enhancers in a checkpoint, and what they make of a row.
+"""Saves, loads and applies the enhancers of a checkpoint.
 
 Letters: H heads, R C rows and columns of patches, P Q of cells.
 """
@@ -33,7 +33,7 @@ def load_networks(checkpoint: Artifact) -> nn.ModuleList:
         networks.load_state_dict(state)
     except (SafetensorError, RuntimeError) as error:
         raise CorruptArtifact(
-            f"{checkpoint.place.path(WEIGHTS)} holds no {count} enhancers of {heads} heads ({error}); fit it again"
+            f"{checkpoint.place.path(WEIGHTS)} is not {count} enhancers of {heads} heads ({error}); fit it again"
         ) from error
     return networks.eval()
 
@@ -42,9 +42,9 @@ def load_networks(checkpoint: Artifact) -> nn.ModuleList:
 def enhance_map(
     networks: Sequence[nn.Module], maps: Float32[np.ndarray, "H R C"], box: Box, cells: Cells
 ) -> Float32[np.ndarray, "P Q"]:
-    """The mean of what the networks make of it. Each row by itself and on one thread, so that its bytes depend neither
-    on its neighbours nor on the machine's threads."""
+    """The mean output of the networks. One row at a time on one thread, so that its bytes depend neither on other rows
+    nor on the machine's threads."""
     with one_thread():
         maps_1HPQ, valid_1PQ = torch.from_numpy(cells.upsample(maps[None])), torch.from_numpy(cells.valid(box))[None]
-        found = torch.stack([network(maps_1HPQ, valid_1PQ)[0] for network in networks])
-        return found.mean(dim=0).numpy()
+        outputs = torch.stack([network(maps_1HPQ, valid_1PQ)[0] for network in networks])
+        return outputs.mean(dim=0).numpy()

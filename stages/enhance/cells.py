@@ -1,4 +1,4 @@
-"""What an enhancer works on: the patches, or maps upsampled so that a patch has several cells along each side.
+"""The cells that an enhancer works on: the patches, or several cells along each side of a patch.
 
 Letters: K rows, H heads, R C rows and columns of patches, P Q of cells.
 """
@@ -24,7 +24,7 @@ class Cells:
     align_corners: bool  # how the maps of heads are upsampled
 
     def valid(self, box: Box) -> Bool[np.ndarray, "P Q"]:
-        """The cells of valid patches: of the others the maps say nothing."""
+        """The cells of valid patches."""
         patches = (self.grid[0] // self.per_patch, self.grid[1] // self.per_patch)
         valid_RC = valid_patches(box, self.patch, patches)
         return valid_RC.repeat(self.per_patch, axis=0).repeat(self.per_patch, axis=1)
@@ -52,5 +52,5 @@ def cells_of(facts: MapsFacts, per_patch: int) -> Cells:
 
 
 def enhanced_facts(facts: MapsFacts, cells: Cells) -> MapsFacts:
-    """The facts of enhanced maps. A cell is fitted to the truth within it, so its value stands at its centre."""
+    """The facts of enhanced maps. A cell is fitted to the truth within it, so its value belongs to its centre."""
     return replace(facts, grid=cells.grid, patch=cells.size, score_kind="probability", align_corners=False)

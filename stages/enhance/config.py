@@ -1,4 +1,4 @@
-"""What `enhance fit` and `enhance apply` ask for."""
+"""Options of `enhance fit` and `enhance apply`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -27,8 +27,8 @@ class EnhancerConfig:
         0, "Number of cross-fit folds: each network is held out from one part of the drawn pictures.", metavar="N"
     )
     seed: int = option(0, f"{SEED_HELP} for drawing pictures and fitting.", at_least=0)
-    loss: Loss = field_for_resolve("balanced")  # these two are chosen by measuring, and are no options
-    cells: int = field_for_resolve(1)  # of a patch along each side
+    loss: Loss = field_for_resolve("balanced")  # this and the next were chosen by measuring, and are not options
+    cells: int = field_for_resolve(1)  # per patch, along each side
 
     def __post_init__(self) -> None:
         check_config(self)
@@ -36,11 +36,11 @@ class EnhancerConfig:
         object.__setattr__(self, "classes", tuple(sorted(set(self.classes))))
         if sum(map(bool, (self.gt_fraction, self.gt_per_class, self.gt_list))) != 1:
             raise ConfigError(
-                "the enhancer needs to know which masks to learn from; give one of --gt-fraction (such as 0.1), "
+                "the enhancer needs masks to learn from; give exactly one of --gt-fraction (such as 0.1), "
                 "--gt-per-class (such as 5) and --gt-list (a file of ids)"
             )
         if self.cross_fit < 0 or self.cross_fit == 1:
-            raise ConfigError(f"cross-fit is {self.cross_fit} and must be at least 2, or left out")
+            raise ConfigError(f"cross-fit is {self.cross_fit}, expected 2 or more; leave it out for one network")
 
 
 @checks_itself
@@ -62,10 +62,7 @@ ENHANCER = Command(
     makes="checkpoint",
     config=EnhancerConfig,
     work=".enhance.enhancer_fit:FIT",
-    roles={
-        "maps": Role(kind="maps", metavar="MAPS", help="Maps artifact made with --per-head."),
-        "images": IMAGES,
-    },
+    roles={"maps": Role(kind="maps", metavar="MAPS", help="Maps artifact made with --per-head."), "images": IMAGES},
     help="A fifth of the drawn pictures decides when to stop; all other pictures with a mask score the result. Exits 6 "
     "if the maps do not become better. Rerun to resume.",
     has_units=False,

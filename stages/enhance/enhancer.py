@@ -1,11 +1,11 @@
-"""CST's enhancer: a small network from the maps of the heads to one map, learned from a few masks.
+"""CST's enhancer: a small network that maps the maps of heads to one map, learned from a few masks.
 
-Letters: B rows, H heads, R C rows and columns of patches, F features.
+Letters: B rows, H heads, P valid patches, R C rows and columns of patches.
 
 Source: three convolutions of 3×3, heads → 128 → 128 → 1, ReLU, ReLU and sigmoid, as the author of CST gave them in
-issue 1 of the released code; nothing else of it was published. This project's own: each head is brought to mean 0 and
-width 1 over the patches that it was fitted on, and what lies outside of the picture's box is 0 in every layer, as what
-lies outside of the view is to a convolution.
+issue 1 of the released code; no other detail was published. This project's own: each head is normalised to mean 0 and
+width 1 over the patches that it is fitted on, and every layer is 0 outside the picture's box, like a convolution's
+padding.
 """
 
 from itertools import pairwise
@@ -31,8 +31,7 @@ class Enhancer(nn.Module):
         self.register_buffer("width_H", torch.ones(heads))
 
     def fit_normalisation(self, maps: Float32[Tensor, "B H R C"], valid: Bool[Tensor, "B R C"]) -> None:
-        """Takes each head's mean and width from what it is fitted on. A head that has one value stays as wide as it
-        is."""
+        """Sets the mean and width of each head; the width of a constant head is 1."""
         values_HP = maps.transpose(0, 1)[:, valid].double()
         deviation_H = values_HP.std(dim=1, correction=0)
         self.mean_H.copy_(values_HP.mean(dim=1))
@@ -44,9 +43,9 @@ class Enhancer(nn.Module):
         *hidden, last = self.layers
         for layer in hidden:
             features = torch.relu(layer(features)) * inside_B1RC
-        found: Tensor = last(features)[:, 0]
-        return found
+        logits: Tensor = last(features)[:, 0]
+        return logits
 
     def forward(self, maps: Float32[Tensor, "B H R C"], valid: Bool[Tensor, "B R C"]) -> Float32[Tensor, "B R C"]:
-        """From 0 to 1; 0 outside of the box."""
+        """Values from 0 to 1; 0 outside the box."""
         return torch.sigmoid(self.logits(maps, valid)) * valid

@@ -1,7 +1,8 @@
-"""An enhancer is fitted: from the heads' maps and a few ground-truth masks to a checkpoint for `enhance apply`."""
+"""Fits enhancers on the maps of heads and a few ground-truth masks, and writes a checkpoint for `enhance apply`."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 from torch import nn
@@ -46,18 +47,17 @@ def compute(config: EnhancerConfig, inputs: Inputs, underway: Underway) -> Findi
     if not pictures:
         raise InputError(
             f"no picture of {maps.place} has a mask in {inputs['images'].place}"
-            f"{' and shows one of the classes named' if classes else ''}; index the pictures with their masks, or pass "
-            "as --images those that have some"
+            f"{' and shows one of the given --classes' if classes else ''}; index the pictures with their masks, or "
+            "pass an index with masks as --images"
         )
-    names = class_names(facts.classes)
-    ids = draw_ids(config, pictures, truth, classes, names, underway)
-    learned = cross_fit_folds(ids, config.cross_fit or 1)
+    ids = draw_ids(config, pictures, truth, classes, class_names(facts.classes), underway)
+    folds = cross_fit_folds(ids, config.cross_fit or 1)
     cells = cells_of(facts, config.cells)
     with one_thread():  # so that a checkpoint does not depend on the machine's threads
-        best, lines = _fit_networks(config, maps, truth, pictures, learned, cells, underway)
-        reported = _score_held_out(maps, truth, pictures, classes, learned, cells, best.networks)
-    held_out = before_after_scores(reported, config.seed)
-    seen = [SeenByNetwork(part.fitting, part.stopping, part.held_out) for part in learned]
+        best, lines = _fit_networks(config, maps, truth, pictures, folds, cells, underway)
+        counts = _score_held_out(maps, truth, pictures, classes, folds, cells, best.networks)
+    held_out = before_after_scores(counts, config.seed)
+    seen = [SeenByNetwork(fold.fitting, fold.stopping, fold.held_out) for fold in folds]
     return Findings(
         files={
             WEIGHTS: weights_bytes(best.networks),
@@ -67,14 +67,14 @@ def compute(config: EnhancerConfig, inputs: Inputs, underway: Underway) -> Findi
         facts={
             "kind": KIND,
             **maps_kind(maps),
-            "networks": len(learned),
+            "networks": len(folds),
             "cells": config.cells,
-            "fitting": len({each for part in learned for each in part.fitting}),
-            "stopping": len({each for part in learned for each in part.stopping}),
+            "fitting": len(set(chain.from_iterable(fold.fitting for fold in folds))),
+            "stopping": len(set(chain.from_iterable(fold.stopping for fold in folds))),
             "best_steps": [int(step) + 1 for step in best.step_N],
             "held_out": held_out,
         },
-        warnings=_warnings(held_out, len(ids), len(reported.before)),
+        warnings=_warnings(held_out, len(ids), len(counts.before)),
     )
 
 
@@ -86,58 +86,55 @@ def draw_ids(
     names: Mapping[int, str],
     underway: Underway,
 ) -> list[str]:
-    """In the order of their hashes."""
+    """The ids of the pictures to learn from, in the order of their hashes."""
     if config.gt_list:
-        chosen = order_by_hash(_ids_with_masks(config.gt_list, pictures, truth, classes, underway), config.seed)
+        drawn = order_by_hash(_ids_with_masks(config.gt_list, pictures, truth, classes, underway), config.seed)
     else:
-        shown = {
-            identifier: [each for each in truth.labels[identifier] if not classes or each in classes] or [0]
+        labels = {
+            identifier: [label for label in truth.labels[identifier] if not classes or label in classes] or [0]
             for identifier in pictures
         }
-        chosen = draw_per_class(shown, _pictures_per_class(config), config.seed)
-        _report_small_classes(config, shown, names, underway)
-    if len(chosen) < config.cross_fit:
-        raise ConfigError(
-            f"cross-fit is {config.cross_fit} and {len(chosen)} pictures with ground truth were drawn; draw at "
-            "least as many as there are networks"
+        drawn = draw_per_class(
+            labels, lambda count: config.gt_per_class or max(1, round(config.gt_fraction * count)), config.seed
         )
-    return chosen
-
-
-def _pictures_per_class(config: EnhancerConfig) -> Callable[[int], int]:
-    """Of so many pictures of a class, how many."""
-    return lambda number: config.gt_per_class or max(1, round(config.gt_fraction * number))
+        _report_small_classes(config, labels, names, underway)
+    if len(drawn) < config.cross_fit:
+        raise ConfigError(
+            f"cross-fit is {config.cross_fit}, but {len(drawn)} pictures with ground truth were drawn; draw at least "
+            "one per network"
+        )
+    return drawn
 
 
 def _ids_with_masks(
     ids: Sequence[str], pictures: ExamplesById, truth: GroundTruth, classes: Sequence[int], underway: Underway
 ) -> list[str]:
-    found = [identifier for identifier in ids if identifier in pictures]
+    usable = [identifier for identifier in ids if identifier in pictures]
     others = [identifier for identifier in ids if identifier not in pictures]
-    strangers = [identifier for identifier in others if identifier not in truth.ids] if classes else others
-    if strangers:
+    unknown = [identifier for identifier in others if identifier not in truth.ids] if classes else others
+    if unknown:
         raise InputError(
-            f"{len(strangers)} ids of gt-list have no mask, or no map that is ok, the first is {strangers[0]!r}; "
+            f"{len(unknown)} ids of gt-list have no mask or no valid map, the first is {unknown[0]!r}; "
             "correct the list (an id is a picture's path without its extension)"
         )
-    if not found:
-        raise InputError("no picture of gt-list shows one of the classes named; name others, or leave classes out")
+    if not usable:
+        raise InputError("no picture of gt-list shows one of the given classes; name others, or leave classes out")
     if others:
-        underway.say(f"{len(others)} pictures of gt-list show none of the classes named and are left out")
-    return found
+        underway.say(f"{len(others)} pictures of gt-list show none of the given classes and are left out")
+    return usable
 
 
 def _report_small_classes(
-    config: EnhancerConfig, shown: Mapping[str, Collection[int]], names: Mapping[int, str], underway: Underway
+    config: EnhancerConfig, labels: Mapping[str, Collection[int]], names: Mapping[int, str], underway: Underway
 ) -> None:
-    counts = Counter(index for indices in shown.values() for index in indices)
+    counts = Counter(chain.from_iterable(labels.values()))
     few = sorted(index for index, count in counts.items() if count < config.gt_per_class)
     if few:
         named = ", ".join(f"{names.get(index, 'without class')}: {counts[index]}" for index in few[:8])
         named += " …" if len(few) > 8 else ""
         underway.say(
-            f"{len(few)} classes have fewer than {config.gt_per_class} pictures with ground truth, all of which are "
-            f"drawn ({named})"
+            f"{len(few)} classes have fewer than {config.gt_per_class} pictures with ground truth, and all of them "
+            f"are drawn ({named})"
         )
 
 
@@ -146,21 +143,21 @@ def _fit_networks(
     maps: Artifact,
     truth: GroundTruth,
     pictures: ExamplesById,
-    learned: Sequence[CrossFitFold],
+    folds: Sequence[CrossFitFold],
     cells: Cells,
     underway: Underway,
 ) -> tuple[Best, list[str]]:
     def read(ids: Sequence[str]) -> Examples:
         return read_examples(maps, truth, [row for identifier in ids for row in pictures[identifier]], cells)
 
-    fitting = [read(part.fitting) for part in learned]
-    for part, examples in zip(learned, fitting, strict=True):
+    fitting = [read(fold.fitting) for fold in folds]
+    for fold, examples in zip(folds, fitting, strict=True):
         if not examples.weight.any():
             raise InputError(
-                f"the masks of the {len(part.fitting)} pictures to fit on, the first is {part.fitting[0]!r}, are 255 "
-                "(undecided) everywhere; draw more, or name others in gt-list"
+                f"the masks of the {len(fold.fitting)} pictures to fit on are 255 (undecided) everywhere, the first is "
+                f"{fold.fitting[0]!r}; draw more, or name others in gt-list"
             )
-    stopping = [read(part.stopping) for part in learned]
+    stopping = [read(fold.stopping) for fold in folds]
     networks = make_networks(maps.plan.fields[HEAD_MAPS].shape[0], fitting, config.seed)
     best, course = Best(networks), Course(steps=STEPS, steps_per_epoch=WATCHED_EVERY, seed=config.seed)
     lines = train(make_lesson(networks, best, fitting, stopping, course, config.loss), course, underway)
@@ -172,20 +169,19 @@ def _score_held_out(
     truth: GroundTruth,
     pictures: ExamplesById,
     classes: Sequence[int],
-    learned: Sequence[CrossFitFold],
+    folds: Sequence[CrossFitFold],
     cells: Cells,
     networks: nn.ModuleList,
 ) -> BeforeAfterCounts:
-    """On pictures that were not drawn; where all were, on each by the network that has not seen it, if there is one."""
-    seen = {identifier for part in learned for identifier in (*part.fitting, *part.stopping)}
-    own = {identifier: number for number, part in enumerate(learned) for identifier in part.held_out}
+    """Scores pictures that were not drawn; if all were drawn, each with the network that holds it out."""
+    seen = {identifier for fold in folds for identifier in (*fold.fitting, *fold.stopping)}
+    own = {identifier: number for number, fold in enumerate(folds) for identifier in fold.held_out}
     unseen = {identifier: rows for identifier, rows in pictures.items() if identifier not in seen}
 
     def enhance(rows: Sequence[MapExample], heads_KHRC: np.ndarray) -> EnhancedMaps:
         used = [networks[own[rows[0].id]]] if rows[0].id in own else list(networks)
-        return np.stack(
-            [enhance_map(used, heads_HRC, row.box, cells) for row, heads_HRC in zip(rows, heads_KHRC, strict=True)]
-        )
+        pairs = zip(rows, heads_KHRC, strict=True)
+        return np.stack([enhance_map(used, heads_HRC, row.box, cells) for row, heads_HRC in pairs])
 
     held_out = unseen or {identifier: pictures[identifier] for identifier in own}
     return before_after_counts(maps, truth, held_out, classes, cells, enhance)
@@ -193,28 +189,22 @@ def _score_held_out(
 
 def _warnings(held_out: Mapping[str, Json], num_drawn: int, num_left: int) -> list[str]:
     if not held_out["pictures"]:
-        why = (
-            f"the masks of the {num_left} pictures that were not seen are 255 (undecided) everywhere"
-            if num_left
-            else f"all {num_drawn} pictures with ground truth were drawn"
-        )
-        sentence = (
-            f"{why}, so nothing tells whether the enhanced maps are better; draw fewer, or have each judged by a "
-            "network that has not seen it, with cross-fit"
-        )
-        return [sentence]
-    before, after, by = (held_out[name]["estimate"] for name in ("before", "after", "difference"))
+        why = f"all {num_drawn} pictures with ground truth were drawn"
+        if num_left:
+            why = f"the masks of the {num_left} held-out pictures are 255 (undecided) everywhere"
+        return [f"{why}, so the enhanced maps cannot be scored; draw fewer pictures, or set cross-fit"]
+    before, after, gain = (held_out[name]["estimate"] for name in ("before", "after", "difference"))
     sentence = (
-        f"the enhanced maps are not better: on {held_out['pictures']} pictures that were not seen mIoU was "
-        f"{before:.3f} and is {after:.3f}; give it more masks, or refine the maps as they are"
+        f"the enhanced maps are not better: on {held_out['pictures']} held-out pictures mIoU was {before:.3f} and is "
+        f"{after:.3f}; give more masks, or refine the maps as they are"
     )
-    return [] if by > 0 else [sentence]
+    return [] if gain > 0 else [sentence]
 
 
 def refuse_without_masks(configs: Configs, given: Inputs) -> None:
     refuse_without_heads_in_recipe(configs, given)
     if "index" in configs and not configs["index"].may_have_masks:
-        raise ConfigError("the pictures of [index] have no masks to learn from; give it masks")
+        raise ConfigError("the pictures of [index] have no masks to learn from; set masks in [index]")
 
 
 FIT = WholeStage(

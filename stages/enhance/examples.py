@@ -1,10 +1,11 @@
-"""What an enhancer learns from: the heads' maps of a row, and how much of each cell is of what the row looks for.
+"""The examples that an enhancer learns from: the maps of heads of a row, and the share of its class in each cell.
 
 Letters: N rows, H heads, R C rows and columns of cells, I J pixels of a picture, K masks.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -24,30 +25,30 @@ from .kinds import HEAD_MAPS
 
 @dataclass(frozen=True, slots=True)
 class MapExample:
-    """A row of which something is known."""
+    """A row of a picture with a mask."""
 
     position: int  # in the maps' row list
     id: str
     label: int | None  # None: whatever stands out
-    threshold: float  # of the map as it is
+    threshold: float  # of the map before enhancing
     box: Box
     size: tuple[int, int]  # of the picture
 
     def map_columns(self, threshold: float) -> dict[str, Json]:
-        """As the columns of maps have it."""
+        """The row's columns in a maps artifact."""
         height, width = self.size
         return {"class": self.label, "threshold": threshold, "box": self.box, "height": height, "width": width}
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Rows side by side; some twenty kilobytes each."""
+    """A batch of rows; about twenty kilobytes each."""
 
     ids: Sequence[str]
     maps: Float32[Tensor, "N H R C"]
     valid: Bool[Tensor, "N R C"]
-    truth: Float32[Tensor, "N R C"]  # the share of what is known of a cell
-    weight: Float32[Tensor, "N R C"]  # the share of a cell that is picture and known
+    truth: Float32[Tensor, "N R C"]  # share of the class in the known pixels of a cell
+    weight: Float32[Tensor, "N R C"]  # share of a cell that is picture and known
 
     def at(self, places: Tensor) -> "Examples":
         ids = [self.ids[int(place)] for place in places]
@@ -55,19 +56,17 @@ class Examples:
 
 
 def examples_by_id(maps: Artifact, truth: GroundTruth, classes: Sequence[int]) -> dict[str, list[MapExample]]:
-    """Of every picture with ground truth the rows that say something of it; of `classes` only, where any are named."""
-    found: dict[str, list[MapExample]] = {}
-    position = 0
+    """The labelled rows of every picture with ground truth; only of `classes` if any are given."""
+    examples: dict[str, list[MapExample]] = {}
     columns = ["id", "status", "note", "class", "threshold", "box", "height", "width"]
-    for batch in maps.row_batches(columns):
-        for offset, row in enumerate(batch.to_pylist()):
-            is_ok = row["status"] == "ok" and row["note"] != NO_LABEL
-            if is_ok and row["id"] in truth.ids and _is_wanted(row["class"], truth.labels[row["id"]], classes):
-                box, size = tuple(row["box"]), (row["height"], row["width"])
-                example = MapExample(position + offset, row["id"], row["class"], row["threshold"], box, size)
-                found.setdefault(row["id"], []).append(example)
-        position += batch.num_rows
-    return found
+    rows = chain.from_iterable(batch.to_pylist() for batch in maps.row_batches(columns))
+    for position, row in enumerate(rows):
+        is_ok = row["status"] == "ok" and row["note"] != NO_LABEL
+        if is_ok and row["id"] in truth.ids and _is_wanted(row["class"], truth.labels[row["id"]], classes):
+            box, size = tuple(row["box"]), (row["height"], row["width"])
+            example = MapExample(position, row["id"], row["class"], row["threshold"], box, size)
+            examples.setdefault(row["id"], []).append(example)
+    return examples
 
 
 def read_examples(maps: Artifact, truth: GroundTruth, rows: Sequence[MapExample], cells: Cells) -> Examples:
@@ -96,7 +95,7 @@ def true_labels(truth: GroundTruth, row: MapExample) -> UInt8[np.ndarray, "I J"]
         (height, width), (true_height, true_width) = row.size, label_IJ.shape
         raise InputError(
             f"{row.id} is {width}×{height} pixels in the maps and {true_width}×{true_height} in its ground truth; "
-            "pass as --images those that the maps were made from, or make the maps anew from these"
+            "pass as --images the images that the maps were made from, or make the maps again from these"
         )
     return label_IJ
 
@@ -104,7 +103,7 @@ def true_labels(truth: GroundTruth, row: MapExample) -> UInt8[np.ndarray, "I J"]
 def cell_shares(
     masks: Bool[np.ndarray, "K I J"], box: Box, size: tuple[int, int], grid: tuple[int, int]
 ) -> Float32[np.ndarray, "K R C"]:
-    """How much of each cell's area a mask covers, where the picture fills its box of the view."""
+    """The share of each cell's area that a mask covers; the picture fills its box of the view."""
     rows_RI = _overlaps(grid[0], size[0], (box[0], box[2]), masks.shape[1])
     columns_CJ = _overlaps(grid[1], size[1], (box[1], box[3]), masks.shape[2])
     return rows_RI @ masks.astype(np.float32) @ columns_CJ.T
@@ -113,15 +112,15 @@ def cell_shares(
 def _overlaps(
     num_cells: int, cell_px: int, inside: tuple[int, int], num_pixels: int
 ) -> Float32[np.ndarray, "cells pixels"]:
-    """Along one axis, the share of each cell that each pixel of the picture covers."""
+    """The share of each cell that each pixel of the picture covers, along one axis."""
     edges = inside[0] + np.arange(num_pixels + 1) * ((inside[1] - inside[0]) / num_pixels)
     first = np.arange(num_cells)[:, None] * cell_px
     covered = np.minimum(first + cell_px, edges[1:]) - np.maximum(first, edges[:-1])
     return (np.clip(covered, 0, None) / cell_px).astype(np.float32)
 
 
-def _is_wanted(label: int | None, shown: Sequence[int], classes: Sequence[int]) -> bool:
-    """An object without class is of all classes of its picture."""
+def _is_wanted(label: int | None, image_labels: Sequence[int], classes: Sequence[int]) -> bool:
+    """An object without class counts as all classes of its picture."""
     if not classes:
         return True
-    return label in classes if label is not None else bool(shown) and set(shown) <= set(classes)
+    return label in classes if label is not None else bool(image_labels) and set(image_labels) <= set(classes)

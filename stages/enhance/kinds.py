@@ -1,4 +1,4 @@
-"""Which kind of maps an enhancer was made for. It has learned what those look like, so any other kind is refused."""
+"""Checks that maps are of the kind that an enhancer was fitted on."""
 
 import shlex
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ KIND = "enhancer"
 
 
 def maps_kind(maps: Artifact) -> dict[str, Json]:
-    """`supports` 0 is a picture's own class query."""
+    """What an enhancer's maps must have in common."""
     config, facts = maps.plan.config, MapsFacts.of(maps)
-    views = [each for each in maps.plan.inputs if each.role not in ("images", "model")]
+    views = [source for source in maps.plan.inputs if source.role not in ("images", "model")]
     return {
         "method": config.get("method", maps.plan.stage),
         "supports": config.get("supports", ""),
@@ -33,40 +33,41 @@ def refuse_without_heads(maps: Artifact) -> None:
         return
     if maps.plan.stage != "mask":
         raise ConfigError(
-            f"{maps.place} holds no maps of heads and was made by {maps.plan.stage}; "
-            "pass maps that `maskmill mask --per-head` has made"
+            f"{maps.place} has no maps of heads: it was made by {maps.plan.stage}, expected mask; "
+            "pass maps made by `maskmill mask --per-head`"
         )
-    raise ConfigError(f"{maps.place} holds no maps of heads; add them with `{_command(maps)}`")
+    raise ConfigError(f"{maps.place} has no maps of heads; add them with `{_command(maps)}`")
 
 
 def refuse_without_heads_in_recipe(configs: Configs, given: Inputs) -> None:
     if "mask" in configs and not configs["mask"].per_head:
-        raise ConfigError("reads the maps of heads; set per_head = true in [mask]")
+        raise ConfigError("needs the maps of heads; set per_head = true in [mask]")
 
 
 def refuse_other_kind(maps: Artifact, checkpoint: Artifact) -> None:
     counts: Mapping[str, Json] = checkpoint.summary.counts
     if counts.get("kind") != KIND:
         raise ConfigError(
-            f"{checkpoint.place} is no enhancer but of kind {counts.get('kind')}; pass a checkpoint that "
-            "`maskmill enhance fit` has made"
+            f"{checkpoint.place} is not an enhancer: found kind {counts.get('kind')}, expected {KIND}; pass a "
+            "checkpoint made by `maskmill enhance fit`"
         )
-    differing = [
-        (name, counts.get(name), value) for name, value in maps_kind(maps).items() if counts.get(name) != value
+    differences = [
+        f"{name} {counts.get(name)} (these have {value})"
+        for name, value in maps_kind(maps).items()
+        if counts.get(name) != value
     ]
-    if differing:
-        told = " and ".join(f"{name} {found} (these have {value})" for name, found, value in differing)
+    if differences:
         raise ConfigError(
-            f"{checkpoint.place} was made for maps of {told}; pass {maps.place} with a checkpoint that "
-            f"`maskmill enhance fit {maps.place}` has made"
+            f"{checkpoint.place} was made for maps of {' and '.join(differences)}; pass {maps.place} with a checkpoint "
+            f"made by `maskmill enhance fit {maps.place}`"
         )
 
 
 def _command(maps: Artifact) -> str:
-    """What adds the heads to maps: the command that made them, and --per-head."""
-    given = {each.role: each.place(maps.place).uri for each in maps.plan.inputs}
-    words = [uri for role, uri in given.items() if role not in ("images", "model")]
-    words += [word for role in ("images", "model") if role in given for word in (f"--{role}", given[role])]
-    for name in ("method", "supports", "seed", "threshold"):  # all that methods with heads are told
+    """The command that made the maps, with --per-head."""
+    uris = {source.role: source.place(maps.place).uri for source in maps.plan.inputs}
+    words = [uri for role, uri in uris.items() if role not in ("images", "model")]
+    words += [word for role in ("images", "model") if role in uris for word in (f"--{role}", uris[role])]
+    for name in ("method", "supports", "seed", "threshold"):  # all options of methods with heads
         words += [f"--{name}", str(maps.plan.config[name])]
     return shlex.join(["maskmill", "mask", *words, "--per-head", "--out", maps.place.uri])

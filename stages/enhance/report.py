@@ -1,9 +1,9 @@
-"""What an enhancer is worth: maps before and after, cut and judged on pictures that it has not seen.
+"""Scores maps before and after enhancing, on pictures that the enhancer has not seen.
 
 Letters: K rows of a picture, H heads, R C rows and columns of patches, P Q of cells, I J pixels.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,10 +30,10 @@ THRESHOLD = 0.5  # of enhanced maps
 
 @dataclass(frozen=True, slots=True)
 class BeforeAfterCounts:
-    """The same pictures twice."""
+    """Pixel counts of the same pictures with both maps."""
 
-    before: Sequence[Counts]
-    after: Sequence[Counts]
+    before: list[Counts]
+    after: list[Counts]
 
 
 def before_after_counts(
@@ -44,43 +44,34 @@ def before_after_counts(
     cells: Cells,
     enhance: Enhance,
 ) -> BeforeAfterCounts:
-    """Of `pictures`, the rows of each. Where classes are named, the others are background."""
-    counts = list(_counts(maps, truth, pictures, classes, cells, enhance))
-    return BeforeAfterCounts([before for before, _ in counts], [after for _, after in counts])
+    """The counts of the rows of each picture. If classes are given, all others are background."""
+    facts = MapsFacts.of(maps)
+    counts = BeforeAfterCounts([], [])
+    for identifier, examples in pictures.items():
+        positions = [example.position for example in examples]
+        known = KnownClasses(num_classes=len(facts.classes), image_labels=truth.labels[identifier])
+        true_IJ = _keep_classes(true_labels(truth, examples[0]), classes)
+        own_columns = [example.map_columns(example.threshold) for example in examples]
+        before = cut_maps(maps.read("map", positions), own_columns, facts, known)
+        counts.before.append(pixel_counts(true_IJ, before.label_HW))
+        enhanced_KPQ = enhance(examples, maps.read(HEAD_MAPS, positions))
+        enhanced_columns = [example.map_columns(THRESHOLD) for example in examples]
+        after = cut_maps(enhanced_KPQ, enhanced_columns, enhanced_facts(facts, cells), known)
+        counts.after.append(pixel_counts(true_IJ, after.label_HW))
+    return counts
 
 
-def before_after_scores(found: BeforeAfterCounts, seed: int) -> dict[str, Json]:
-    """mIoU with its interval before and after, and that of the difference; of pictures whose masks say something."""
-    if not any(len(each.classes) for each in found.before):
+def before_after_scores(counts: BeforeAfterCounts, seed: int) -> dict[str, Json]:
+    """mIoU before and after and the difference, with intervals, over pictures whose masks are known somewhere."""
+    if not any(len(picture.classes) for picture in counts.before):
         return {"pictures": 0}
     miou = partial(mean_iou, with_background=True)
     return {
-        "pictures": len(found.before),
-        "before": counts_interval(stack_counts(found.before), miou, seed=seed).as_json(),
-        "after": counts_interval(stack_counts(found.after), miou, seed=seed).as_json(),
-        "difference": difference_interval(found.before, found.after, miou, seed=seed).as_json(),
+        "pictures": len(counts.before),
+        "before": counts_interval(stack_counts(counts.before), miou, seed=seed).as_json(),
+        "after": counts_interval(stack_counts(counts.after), miou, seed=seed).as_json(),
+        "difference": difference_interval(counts.before, counts.after, miou, seed=seed).as_json(),
     }
-
-
-def _counts(
-    maps: Artifact,
-    truth: GroundTruth,
-    pictures: Mapping[str, Sequence[MapExample]],
-    classes: Sequence[int],
-    cells: Cells,
-    enhance: Enhance,
-) -> Iterator[tuple[Counts, Counts]]:
-    facts = MapsFacts.of(maps)
-    for identifier, examples in pictures.items():
-        positions = [each.position for each in examples]
-        known = KnownClasses(num_classes=len(facts.classes), image_labels=truth.labels[identifier])
-        true_IJ = _keep_classes(true_labels(truth, examples[0]), classes)
-        as_it_was = [each.map_columns(each.threshold) for each in examples]
-        before = cut_maps(maps.read("map", positions), as_it_was, facts, known)
-        enhanced_KPQ = enhance(examples, maps.read(HEAD_MAPS, positions))
-        at_half = [each.map_columns(THRESHOLD) for each in examples]
-        after = cut_maps(enhanced_KPQ, at_half, enhanced_facts(facts, cells), known)
-        yield pixel_counts(true_IJ, before.label_HW), pixel_counts(true_IJ, after.label_HW)
 
 
 def _keep_classes(label_IJ: UInt8[np.ndarray, "I J"], classes: Sequence[int]) -> UInt8[np.ndarray, "I J"]:

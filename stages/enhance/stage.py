@@ -1,7 +1,6 @@
-"""Better maps of the heads' maps, by enhancers that were fitted on a few masks. Nothing is cut here.
+"""Makes better maps from the maps of heads, with enhancers that were fitted on a few masks; `refine` cuts them later.
 
-Letters: N rows of a unit, K rows read together, H heads, R C rows and columns of patches, P Q of cells,
-T all cells.
+Letters: N rows of a unit, K rows read together, H heads, R C rows and columns of patches, P Q of cells, T all cells.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,10 +31,10 @@ LISTED: Mapping[str, str] = {
     "id": "string",
     "class": "int64",
     "instance": "int64",
-    "maps": "ints",  # its place in their row list
-    "network": "int64",  # the one that has not seen the picture's mask; null: all of them, or all have
+    "maps": "ints",  # position in the maps' row list
+    "network": "int64",  # the network that holds the picture out; null: the mean of all
 }
-ROWS_AT_ONCE = 64  # whose heads are in memory
+ROWS_AT_ONCE = 64  # rows whose maps of heads are in memory
 
 
 def plan(config: EnhanceConfig, inputs: Inputs, known: Known) -> RowList:
@@ -63,9 +62,9 @@ def prepare(config: EnhanceConfig, inputs: Inputs) -> nn.ModuleList:
 
 
 def run_unit(work: Work, config: EnhanceConfig, networks: nn.ModuleList) -> UnitResult:
-    """A picture that has no label has an empty map, as before."""
+    """Enhances the maps of a unit; a picture without a label keeps its empty map."""
     cells = _cells(work.inputs)
-    rows = [each.to_pylist()[0] for each in work.gather_rows("maps")]
+    rows = [batch.to_pylist()[0] for batch in work.gather_rows("maps")]
     map_NPQ = np.zeros((len(rows), *cells.grid), np.float32)
     results = [_map_row(row, row["note"]) for row in rows]
     for index, used, heads_HRC in _rows_to_enhance(work, rows, networks):
@@ -78,19 +77,19 @@ def run_unit(work: Work, config: EnhanceConfig, networks: nn.ModuleList) -> Unit
 def _rows_to_enhance(
     work: Work, rows: Sequence[Mapping[str, Json]], networks: nn.ModuleList
 ) -> Iterator[tuple[int, Sequence[nn.Module], Float32[np.ndarray, "H R C"]]]:
-    """Each row of which there is something to enhance, the networks for it, and the maps of its heads."""
+    """Each labelled row with its networks and its maps of heads."""
     places, own = (work.listing.column(name).to_pylist() for name in ("maps", "network"))
     doable = [index for index, row in enumerate(rows) if not work.blocked[index] and row["note"] != NO_LABEL]
     for start in range(0, len(doable), ROWS_AT_ONCE):
-        some = doable[start : start + ROWS_AT_ONCE]
-        heads_KHRC = work.inputs["maps"].read(HEAD_MAPS, [places[index][0] for index in some])
-        for index, heads_HRC in zip(some, heads_KHRC, strict=True):
+        batch = doable[start : start + ROWS_AT_ONCE]
+        heads_KHRC = work.inputs["maps"].read(HEAD_MAPS, [places[index][0] for index in batch])
+        for index, heads_HRC in zip(batch, heads_KHRC, strict=True):
             yield index, list(networks) if own[index] is None else [networks[own[index]]], heads_HRC
 
 
 def _map_row(row: Mapping[str, Json], note: str, threshold: float = 0.0, foreground: float = 0.0) -> RowResult:
-    placed = {name: row[name] for name in ("box", "height", "width")}
-    return RowResult({**placed, "threshold": threshold, "foreground": foreground}, note=note)
+    kept = {name: row[name] for name in ("box", "height", "width")}
+    return RowResult({**kept, "threshold": threshold, "foreground": foreground}, note=note)
 
 
 def _apply_threshold(

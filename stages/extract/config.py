@@ -1,4 +1,4 @@
-"""What `extract` asks for."""
+"""Options of `extract`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -21,7 +21,7 @@ class ExtractConfig:
     image_size: Size = option(None, SIZE_HELP, metavar="S|HxW")
     fit: Fit = option("pad", "Keep the aspect ratio and pad, or squash (as CST does).")
     flip: bool = option(False, "Mirror the pictures: a second view, to merge with the first in `mask`.")
-    # As `explicit_fields` writes them, once settled.
+    # Once resolved: as `explicit_fields` writes them.
     fields: tuple[str, ...] = option(
         ("keys", "cls_query"),
         "Token fields: keys, cls_query, cls_attention[:BLOCKS], tokens[:BLOCKS], support_tokens[:BLOCKS]; BLOCKS is "

@@ -1,7 +1,7 @@
-"""Which fields of which blocks: as a user writes it, and as the configuration and the store have it.
+"""Parses and formats the choice of token fields and blocks, and lists their arrays in the store.
 
-`keys` and `cls_query` are of the last block. The others take blocks: `tokens:all`, `tokens:last` (the same as
-`tokens`), `cls_attention:8-11`, `tokens:3+7+11`, counted from 0.
+`keys` and `cls_query` belong to the last block. The others take blocks, counted from 0: `tokens:all`, `tokens:last`
+(the same as `tokens`), `cls_attention:8-11`, `tokens:3+7+11`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,47 +13,48 @@ from ...manifests.errors import ConfigError
 from ..vision.token_fields import FIELDS, LAST_ONLY, Wanted, field_shapes
 
 
-def explicit_fields(asked: Sequence[str], facts: BackboneFacts) -> tuple[str, ...]:
-    """The same choice in the one way in which the configuration has it; raises ConfigError for what cannot be."""
-    wanted = blocks_by_field(asked, facts.depth)
+def explicit_fields(texts: Sequence[str], facts: BackboneFacts) -> tuple[str, ...]:
+    """The choice in the one spelling that configurations use; raises ConfigError if it is impossible."""
+    wanted = blocks_by_field(texts, facts.depth)
     field_shapes(facts, wanted)
     return _format_fields(wanted)
 
 
-def blocks_by_field(asked: Sequence[str], depth: int) -> Wanted:
+def blocks_by_field(texts: Sequence[str], depth: int) -> Wanted:
     """Field → blocks."""
     wanted: dict[str, Sequence[int]] = {}
-    for one in asked:
-        name, colon, blocks = one.strip().partition(":")
+    for text in map(str.strip, texts):
+        name, colon, blocks = text.partition(":")
         if name not in FIELDS:
-            raise ConfigError(f"there is no field {name!r}; choose among {', '.join(FIELDS)}")
+            raise ConfigError(f"unknown field {name!r}; choose among {', '.join(FIELDS)}")
         if name in wanted:
-            raise ConfigError(f"field {name} is asked for twice; name it once, with all its blocks")
+            raise ConfigError(f"field {name} is given twice; name it once, with all its blocks")
         if colon and name in LAST_ONLY:
-            raise ConfigError(f"field {one.strip()} names blocks, and {name} is always of the last one; write {name}")
-        wanted[name] = _parse_blocks(one, blocks if colon else "last", depth)
+            raise ConfigError(f"field {text} names blocks, but {name} exists for the last block only; write {name}")
+        wanted[name] = _parse_blocks(text, blocks if colon else "last", depth)
     if not wanted:
-        raise ConfigError(f"no fields are asked for; choose among {', '.join(FIELDS)}")
+        raise ConfigError(f"no fields are given; choose among {', '.join(FIELDS)}")
     return wanted
 
 
-def merge_existing_fields(asked: Sequence[str], held: Sequence[str], depth: int) -> tuple[str, ...]:
-    """What is asked for beside what is held.
+def merge_existing_fields(texts: Sequence[str], existing: Sequence[str], depth: int) -> tuple[str, ...]:
+    """The given fields together with the existing ones.
 
-    Who asks for the last block alone reads it wherever it stands among others, so others may be held with it; but
-    tokens of pairs, which are read with `support_tokens`, are read of all blocks that are held.
+    If only the last block is given, existing blocks are kept with it, because readers pick the last among them. Not so
+    for tokens with `support_tokens`: pairs are read with all stored blocks.
     """
-    wanted, there = blocks_by_field(asked, depth), blocks_by_field(held, depth)
-    one_is_read = {"cls_attention", "tokens"} if "support_tokens" not in wanted else {"cls_attention"}
+    wanted, stored = blocks_by_field(texts, depth), blocks_by_field(existing, depth)
+    last_is_picked = {"cls_attention", "tokens"} if "support_tokens" not in wanted else {"cls_attention"}
 
-    def is_held(name: str) -> bool:
-        return name in one_is_read and list(wanted[name]) == [depth - 1] and depth - 1 in there[name]
+    def is_stored(name: str) -> bool:
+        return name in last_is_picked and list(wanted[name]) == [depth - 1] and depth - 1 in stored[name]
 
-    return _format_fields({**wanted, **{name: there[name] for name in there if name not in wanted or is_held(name)}})
+    kept = {name: blocks for name, blocks in stored.items() if name not in wanted or is_stored(name)}
+    return _format_fields({**wanted, **kept})
 
 
 def array_fields(facts: BackboneFacts, wanted: Wanted, dtype: str) -> list[Field]:
-    """The arrays of the store; signed bytes have the scales of their tokens beside them."""
+    """The arrays of the store; each int8 array has an array of scales."""
     stored = []
     for name, shape in field_shapes(facts, wanted).items():
         detail = {"blocks": list(wanted[name])}
@@ -68,11 +69,11 @@ def array_fields(facts: BackboneFacts, wanted: Wanted, dtype: str) -> list[Field
 
 
 def fields_in_group(wanted: Wanted, stored: Sequence[str]) -> Mapping[str, Sequence[int]]:
-    """Those of the fields that a group of the store holds."""
+    """The fields that are stored."""
     return {name: blocks for name, blocks in wanted.items() if name in stored}
 
 
-def _parse_blocks(one: str, text: str, depth: int) -> list[int]:
+def _parse_blocks(field: str, text: str, depth: int) -> list[int]:
     if text == "all":
         return list(range(depth))
     if text == "last":
@@ -82,11 +83,11 @@ def _parse_blocks(one: str, text: str, depth: int) -> list[int]:
         first, dash, last = part.partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
             raise ConfigError(
-                f"field {one.strip()} has blocks {text!r}; write all, last, a number such as 11, "
-                "a range such as 8-11, or several joined by +"
+                f"field {field} has blocks {text!r}; write all, last, a number such as 11, a range such as 8-11, or "
+                "several joined by +"
             )
-        if int(last or first) >= depth:  # before a range of any length is laid out
-            raise ConfigError(f"field {one.strip()} names block {int(last or first)}, and there are 0 to {depth - 1}")
+        if int(last or first) >= depth:  # before a huge range is expanded
+            raise ConfigError(f"field {field} names block {int(last or first)}, expected 0 to {depth - 1}")
         blocks.update(range(int(first), int(last or first) + 1))
     return sorted(blocks)
 

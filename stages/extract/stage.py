@@ -1,4 +1,4 @@
-"""The one time the vision transformer runs: tokens of every picture, in the fields and blocks that are asked for.
+"""Runs the vision transformer once and stores the chosen token fields and blocks of every picture.
 
 Letters: R rows of a unit, B pictures of a batch.
 """
@@ -24,20 +24,14 @@ from ..vision.pictures import ViewSpec, load_ahead, load_first, stack_pictures
 from ..vision.token_fields import Wanted
 from ..vision.weights import read_weights, weights_of
 from .config import EXTRACT, ExtractConfig
-from .fields import (
-    array_fields,
-    blocks_by_field,
-    explicit_fields,
-    fields_in_group,
-    merge_existing_fields,
-)
+from .fields import array_fields, blocks_by_field, explicit_fields, fields_in_group, merge_existing_fields
 
-PROBE_S = 4.0  # about how long a measurement for `plan` takes, once the backbone is loaded
+PROBE_S = 4.0  # seconds of measuring for `plan`, after the backbone is loaded
 
 
 def resolve(config: ExtractConfig, inputs: Inputs) -> ExtractConfig:
-    """The size left open is the backbone's own; position embeddings are resampled as DINO does for DINO's weights, and
-    as timm does for others. Weights whose digest is known are taken for what they were."""
+    """Fills in the backbone's own size, the resampling of position embeddings and the digest of the weights; weights
+    with a known digest are not read again."""
     find_device(config.device)
     backbone = full_backbone_name(config.backbone)
     rows_px, columns_px = config.image_size or training_size(backbone)
@@ -59,8 +53,8 @@ def resolve(config: ExtractConfig, inputs: Inputs) -> ExtractConfig:
 
 def plan(config: ExtractConfig, inputs: Inputs, known: Known) -> RowList:
     weights = weights_of(config.backbone, config.weights, config.weights_sha256)
-    described = WeightsFacts(weights.source, weights.sha256, weights.licence)
-    return rows_of_input(inputs, "images", TokensFacts(_facts(config), described).as_json())
+    weights_facts = WeightsFacts(weights.source, weights.sha256, weights.licence)
+    return rows_of_input(inputs, "images", TokensFacts(_facts(config), weights_facts).as_json())
 
 
 def fields(config: ExtractConfig, inputs: Inputs) -> Sequence[Field]:
@@ -88,7 +82,7 @@ def reads(config: ExtractConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
 def prepare(config: ExtractConfig, inputs: Inputs) -> Extractor:
     _, state = read_weights(config.backbone, config.weights, config.weights_sha256)
     if config.device != "cpu":
-        torch.backends.cudnn.allow_tf32 = False  # or the patch embedding has 10 bits where everything else has 23
+        torch.backends.cudnn.allow_tf32 = False  # TF32 would give the patch embedding 10 bits instead of 23
     backbone = load_backbone(config.backbone, state, *config.image_size, config.positions, config.device)
     stored = torch.float16 if config.dtype == "float16" else torch.float32
     return Extractor(backbone, config.autocast, stored, fitting_batch(backbone, config.autocast, config.batch))
@@ -97,59 +91,53 @@ def prepare(config: ExtractConfig, inputs: Inputs) -> Extractor:
 def run_unit(work: Work, config: ExtractConfig, extractor: Extractor) -> UnitResult:
     wanted = fields_in_group(_field_blocks(config), work.fields)
     stored = array_fields(extractor.backbone.facts, wanted, config.dtype)
-    arrays = {each.name: np.zeros((len(work.ids), *each.shape), each.dtype) for each in stored}
+    arrays = {field.name: np.zeros((len(work.ids), *field.shape), field.dtype) for field in stored}
     rows = [RowResult()] * len(work.ids)
-    for start, found in fetch_one_behind(_launch_batches(work, config, extractor, wanted, rows)):
-        count = len(next(iter(found.values())))
+    for start, batch in fetch_one_behind(_launch_batches(work, config, extractor, wanted, rows)):
         if config.dtype == "int8":
-            found = _quantize_fields(found, rows, start)
-        for name, values in found.items():
-            arrays[name][start : start + count] = values
+            batch = _quantize_fields(batch, rows, start)
+        for name, values in batch.items():
+            arrays[name][start : start + len(values)] = values
     return UnitResult(rows, arrays)
 
 
 def probe(config: ExtractConfig, inputs: Inputs) -> Probe:
-    """A picture to warm up, a second to tell how many can be measured, then one batch of those."""
+    """Runs one picture to warm up, one to choose the batch size, then measures one batch."""
     extractor, wanted = prepare(config, inputs), _field_blocks(config)
-    seconds = 0.0
-    for _ in range(2):
+    view = _view(config, extractor.backbone.facts)
+
+    def measure(count: int) -> Probe:
         began = time.perf_counter()
-        _run_probe(config, inputs, extractor, wanted, 1)
-        seconds = time.perf_counter() - began
-    began = time.perf_counter()
-    rows = _run_probe(config, inputs, extractor, wanted, max(1, min(config.batch, int(PROBE_S / seconds))))
-    return Probe(rows, time.perf_counter() - began)
+        loaded = load_first(inputs["images"], view, count)
+        extractor.launch(stack_pictures(loaded, view), wanted).fetch()
+        return Probe(len(loaded), time.perf_counter() - began)
+
+    measure(1)
+    return measure(max(1, min(config.batch, int(PROBE_S / measure(1).seconds))))
 
 
 def _launch_batches(
     work: Work, config: ExtractConfig, extractor: Extractor, wanted: Wanted, rows: list[RowResult]
 ) -> Iterator[tuple[int, Launched]]:
-    """Every batch, launched; notes in `rows` what became of each picture. A batch of failed ones is left out."""
+    """Launches every batch with a readable picture, and writes the result of each picture into `rows`."""
     view = _view(config, extractor.backbone.facts)
     for start, loaded in load_ahead(work, view, config.batch):
-        rows[start : start + len(loaded)] = [each.result for each in loaded]
-        if any(each.pixels is not None for each in loaded):
+        rows[start : start + len(loaded)] = [picture.result for picture in loaded]
+        if any(picture.pixels is not None for picture in loaded):
             yield start, extractor.launch(stack_pictures(loaded, view), wanted)
 
 
-def _quantize_fields(found: HostFields, rows: list[RowResult], start: int) -> HostFields:
-    """Signed bytes and their scales. A row with a value that is not finite has neither, and fails."""
-    split: HostFields = {}
-    for name, values in found.items():
+def _quantize_fields(batch: HostFields, rows: list[RowResult], start: int) -> HostFields:
+    """Signed bytes and their scales. A row with a value that is not finite fails."""
+    quantized: HostFields = {}
+    for name, values in batch.items():
         finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
         for index in np.flatnonzero(~finite).tolist():
             values[index] = 0
             if rows[start + index].reason is None:
                 rows[start + index] = RowResult(reason=Reason.NOT_FINITE)
-        split[name], split[scale_name(name)] = quantize(values)
-    return split
-
-
-def _run_probe(config: ExtractConfig, inputs: Inputs, extractor: Extractor, wanted: Wanted, count: int) -> int:
-    view = _view(config, extractor.backbone.facts)
-    loaded = load_first(inputs["images"], view, count)
-    extractor.launch(stack_pictures(loaded, view), wanted).fetch()
-    return len(loaded)
+        quantized[name], quantized[scale_name(name)] = quantize(values)
+    return quantized
 
 
 def _view(config: ExtractConfig, facts: BackboneFacts) -> ViewSpec:
@@ -183,6 +171,6 @@ STAGE = Stage(
     selects=("fields",),
     with_held=with_held,
     libraries=("Pillow", "timm", "torch"),
-    max_unit_rows=256,  # of a large backbone on a CPU some minutes, which is what a kill may cost
+    max_unit_rows=256,  # some minutes with a large backbone on a CPU: the most that a kill costs
     device=_device_type,
 )

@@ -1,4 +1,4 @@
-"""What `index` asks for."""
+"""Options of `index`."""
 
 from dataclasses import dataclass
 

@@ -1,9 +1,9 @@
-"""A ground-truth mask in the project's one form: class indices at the picture's decoded size, as palette PNG.
+"""Converts ground-truth masks to the project's one form: class indices at the picture's decoded size, as palette PNG.
 
 Letters: H W pixels.
 
-A mask of the size that the picture has before its EXIF rotation is rotated along with it. Where both sizes are equal
-(a mirrored or half-turned picture) the mask is taken to fit the picture as people see it, and the row's note says so.
+A mask with the picture's size before its EXIF rotation is rotated along with it. If both sizes are equal (a mirrored or
+half-turned picture), the mask is assumed to fit the upright picture, and the row gets a note.
 """
 
 from collections.abc import Mapping
@@ -23,19 +23,14 @@ from ...manifests.pictures.palette import decode_label_map, encode_label_map, ro
 @dataclass(frozen=True, slots=True)
 class RowMask:
     png: bytes | None
-    labels: list[int]  # the picture's classes: as listed, or those in the mask where the list leaves them to it
+    labels: list[int]  # the listed classes of the picture, or those in the mask if none are listed
     note: str = ""
 
 
 def label_map(
-    row: Mapping[str, Json],
-    data: bytes | None,
-    seen: str,
-    picture: PictureFacts,
-    classes: ClassTable,
-    mask_kind: str,
+    row: Mapping[str, Json], data: bytes | None, seen: str, picture: PictureFacts, classes: ClassTable, mask_kind: str
 ) -> RowMask:
-    """The mask of one picture. `data` are the bytes of its mask file, or None with `seen` saying why there are none."""
+    """The mask of one picture. `data` are the bytes of its mask file; if they are None, `seen` gives the reason."""
     labels = row["labels"]
     if row["shapes"]:
         return _make_row_mask(_draw_label_map(row["shapes"], picture), labels, classes, "")
@@ -54,7 +49,7 @@ def _make_row_mask(
 ) -> RowMask:
     values = [int(value) for value in np.unique(label_HW) if value not in (BACKGROUND, IGNORE)]
     if values and values[-1] > len(classes):
-        raise RowFailed(Reason.MASK_VALUES, f"{values[-1]} where the class table ends at {len(classes)}")
+        raise RowFailed(Reason.MASK_VALUES, f"the mask holds {values[-1]}, expected 0 to {len(classes)} or 255")
     return RowMask(encode_label_map(label_HW), values if labels is None else labels, note)
 
 
@@ -72,18 +67,18 @@ def _rotate_to_picture(
 ) -> tuple[UInt8[np.ndarray, "H W"], str]:
     size = (label_HW.shape[1], label_HW.shape[0])
     if size == (picture.width, picture.height):
-        is_open = picture.orientation != 1 and size == picture.raw_size
-        return label_HW, "mask_as_seen" if is_open else ""
+        is_ambiguous = picture.orientation != 1 and size == picture.raw_size
+        return label_HW, "mask_as_seen" if is_ambiguous else ""
     if size == picture.raw_size:
         return rotate_label_map(label_HW, picture.orientation), ""
-    raise RowFailed(Reason.MASK_SIZE, f"{size} where the picture has {(picture.width, picture.height)}")
+    raise RowFailed(Reason.MASK_SIZE, f"the mask is {size}, expected {(picture.width, picture.height)}")
 
 
 def _paint_label(mask_HW: UInt8[np.ndarray, "H W"], label: int) -> UInt8[np.ndarray, "H W"]:
-    """A mask of one object as a label map. Its pixels are any one value; 255 beside another value means ignore."""
+    """The label map of a mask of one object. The object has any one value; 255 next to another value means ignore."""
     values = [int(value) for value in np.unique(mask_HW) if value != BACKGROUND]
     if len(values) > 2 or (len(values) == 2 and values[1] != IGNORE):
-        raise RowFailed(Reason.MASK_VALUES, f"a mask of one object has one value besides 0 and 255, this has {values}")
+        raise RowFailed(Reason.MASK_VALUES, f"a binary mask has values {values}, expected one besides 0 and 255")
     painted_HW = np.zeros_like(mask_HW)
     if values:
         painted_HW[mask_HW == values[0]] = label

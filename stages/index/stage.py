@@ -1,7 +1,7 @@
-"""Which pictures there are: their bytes' digest, size and labels, and their ground-truth masks as label maps.
+"""Lists the pictures with digest, size and labels, and converts their ground-truth masks to label maps.
 
-Planning lists names and annotations. A unit then reads each picture's bytes and header, and nothing of its pixels; what
-only decoding shows fails at the first stage that decodes. A mask is read in full, because its values are the labels.
+Planning lists names and annotations. A unit then reads each picture's bytes and header but decodes no pixels; errors
+that only decoding shows appear at the first stage that decodes. Masks are decoded, because their values are the labels.
 """
 
 import hashlib
@@ -32,12 +32,12 @@ from .masks import label_map
 T = TypeVar("T")
 R = TypeVar("R")
 
-THREADS = min(4, os.cpu_count() or 1)  # a disk's reads and hashes overlap; headers hold the interpreter
-REMOTE_THREADS = 16  # an object store answers late, and to many at once
+THREADS = min(4, os.cpu_count() or 1)  # reads and hashes overlap; parsing headers holds the GIL
+REMOTE_THREADS = 16  # an object store answers slowly, but many requests at once
 LISTED: Mapping[str, str] = {
     "id": "string",
     "uri": "string",
-    "labels": "ints",  # class indices; null: to be read off the mask
+    "labels": "ints",  # class indices; null: read from the mask
     "split": "string",
     "mask": "string",
     "shapes": "string",
@@ -46,7 +46,7 @@ LISTED: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Indexed:
-    """What a unit found of one picture."""
+    """The result for one picture."""
 
     result: RowResult
     mask: bytes | None
@@ -60,8 +60,7 @@ def plan(config: IndexConfig, inputs: Inputs, known: Known) -> RowList:
 
 
 def fields(config: IndexConfig, inputs: Inputs) -> Sequence[Field]:
-    # A picture is its bytes and labels are their numbers, wherever they were listed from: moving a dataset and
-    # indexing it again changes nothing for the stages that read it.
+    # An empty basis: a moved dataset that is indexed again has the same bytes and labels, so nothing is recomputed.
     return (
         Field(name="picture", kind="columns", columns=("sha256",), basis={}),
         Field(name="labels", kind="columns", columns=("labels",), basis={}),
@@ -78,7 +77,7 @@ def columns(config: IndexConfig) -> Mapping[str, str]:
         "height": "int64",
         "mode": "string",  # as stored
         "orientation": "int64",  # EXIF, 1 where it says nothing
-        "frames": "int64",  # of which the first is used
+        "frames": "int64",  # the first is used
         "labels": "ints",  # class indices
         "split": "string",
     }
@@ -87,16 +86,16 @@ def columns(config: IndexConfig) -> Mapping[str, str]:
 def run_unit(work: Work, config: IndexConfig, prepared: Any) -> UnitResult:
     facts = ImagesFacts.from_json(work.facts)
     rows = work.listing.to_pylist()
-    found = _map_in_threads(lambda row: _index_row(row, config.limits, facts), rows, facts.root)
+    indexed = _map_in_threads(lambda row: _index_row(row, config.limits, facts), rows, facts.root)
     return UnitResult(
-        rows=[each.result for each in found],
-        cells={"mask": [each.mask for each in found]},
-        observed=[each.observed for each in found],
+        rows=[row.result for row in indexed],
+        cells={"mask": [row.mask for row in indexed]},
+        observed=[row.observed for row in indexed],
     )
 
 
 def observe(work: Work, config: IndexConfig, record: Record | None, since: float) -> Sequence[str]:
-    """What reading every row's sources would show now; given a record to trust, untouched sources are not read."""
+    """The digests of every row's sources now; with a record to trust, unchanged sources are not read."""
     root = ImagesFacts.from_json(work.facts).root
     rows = work.listing.to_pylist()
 
@@ -107,54 +106,44 @@ def observe(work: Work, config: IndexConfig, record: Record | None, since: float
             untouched = _is_unchanged(root, row["uri"], record.rows["bytes"][position], since)
             if untouched and (not row["mask"] or _is_unchanged(root, row["mask"], None, since)):
                 return before
-        picture = _source_digest(root, row["uri"])
-        is_readable = len(picture) == 64
-        return f"{picture}|{_source_digest(root, row['mask']) if is_readable else ''}"
+        data, picture = _read_with_digest(root, row["uri"])
+        return f"{picture}|{'' if data is None else _read_with_digest(root, row['mask'])[1]}"
 
     return _map_in_threads(observe_row, range(len(rows)), root)
 
 
 def _map_in_threads(function: Callable[[T], R], values: Sequence[T], root: str) -> list[R]:
-    """The function of every value, in order: each thread takes a stretch, for a hand-over costs as much as a header."""
+    """The function of every value, in order. Each thread takes one slice: a hand-over costs as much as a row."""
     num_threads = REMOTE_THREADS if "://" in root else THREADS
-    stretch = -(-len(values) // num_threads)
-    stretches = [values[start : start + stretch] for start in range(0, len(values), stretch)]
-    done = read_ahead(lambda part: [function(value) for value in part], stretches, len(stretches), num_threads)
-    return [result for part in done for result in part]
+    length = -(-len(values) // num_threads)
+    slices = [values[start : start + length] for start in range(0, len(values), length)]
+    results = read_ahead(lambda part: [function(value) for value in part], slices, len(slices), num_threads)
+    return [result for part in results for result in part]
 
 
 def _index_row(row: Mapping[str, Json], limits: Limits, facts: ImagesFacts) -> Indexed:
-    """One picture; whatever is wrong with it is its own row's."""
+    """Indexes one picture; an error fails only its own row."""
+    scalars: dict[str, Json] = {name: row[name] for name in ("uri", "labels", "split")}
     try:
         picture = read_source(facts.root, row["uri"])
     except RowFailed as failed:
-        return Indexed(_failure_result(row, failed), None, f"{failed.reason}|")
+        return Indexed(RowResult(scalars, reason=failed.reason), None, f"{failed.reason}|")
     sha256 = hashlib.sha256(picture).hexdigest()
-    mask_bytes, mask_seen = _mask_bytes(facts.root, row["mask"])
+    mask_bytes, mask_seen = _read_with_digest(facts.root, row["mask"])
     observed = f"{sha256}|{mask_seen}"
-    scalars: dict[str, Json] = {"uri": row["uri"], "sha256": sha256, "bytes": len(picture), "split": row["split"]}
+    scalars |= {"sha256": sha256, "bytes": len(picture)}
     try:
         header = inspect_picture(picture, limits)
         mask = label_map(row, mask_bytes, mask_seen, header, facts.classes, facts.mask_kind)
     except RowFailed as failed:
-        return Indexed(RowResult({**scalars, "labels": row["labels"]}, reason=failed.reason), None, observed)
-    scalars |= {
-        "width": header.width,
-        "height": header.height,
-        "mode": header.mode,
-        "orientation": header.orientation,
-        "frames": header.frames,
-        "labels": mask.labels,
-    }
+        return Indexed(RowResult(scalars, reason=failed.reason), None, observed)
+    scalars |= {name: getattr(header, name) for name in ("width", "height", "mode", "orientation", "frames")}
+    scalars["labels"] = mask.labels
     return Indexed(RowResult(scalars, note=mask.note), mask.png, observed)
 
 
-def _failure_result(row: Mapping[str, Json], failed: RowFailed) -> RowResult:
-    return RowResult({"uri": row["uri"], "labels": row["labels"], "split": row["split"]}, reason=failed.reason)
-
-
-def _mask_bytes(root: str, uri: str) -> tuple[bytes | None, str]:
-    """A mask file's bytes and their digest, or nothing and why."""
+def _read_with_digest(root: str, uri: str) -> tuple[bytes | None, str]:
+    """The bytes of a source and their digest, or None and why it cannot be read."""
     if not uri:
         return None, ""
     try:
@@ -164,18 +153,10 @@ def _mask_bytes(root: str, uri: str) -> tuple[bytes | None, str]:
     return data, hashlib.sha256(data).hexdigest()
 
 
-def _source_digest(root: str, uri: str) -> str:
-    """What reading a source would show: the digest of its bytes, or why it cannot be read."""
-    try:
-        return hashlib.sha256(read_source(root, uri)).hexdigest() if uri else ""
-    except RowFailed as failed:
-        return str(failed.reason)
-
-
 def _is_unchanged(root: str, uri: str, size: int | None, since: float) -> bool:
-    """Whether a source has the size it had, where that is kept, and has not been written since."""
-    found = stat_source(root, uri)
-    return found is not None and found.modified <= since and (size is None or found.size == size)
+    """Whether a source was not written since and has the same size, if one is given."""
+    stat = stat_source(root, uri)
+    return stat is not None and stat.modified <= since and (size is None or stat.size == size)
 
 
 def _batches(entries: Iterable[PictureEntry]) -> Iterator[pa.RecordBatch]:
@@ -187,11 +168,5 @@ def _batches(entries: Iterable[PictureEntry]) -> Iterator[pa.RecordBatch]:
 
 
 STAGE = Stage(
-    command=INDEX,
-    code_version=1,
-    plan=plan,
-    fields=fields,
-    columns=columns,
-    run_unit=run_unit,
-    observe=observe,
+    command=INDEX, code_version=1, plan=plan, fields=fields, columns=columns, run_unit=run_unit, observe=observe
 )

@@ -1,9 +1,9 @@
-"""What `manifest` asks for."""
+"""Options of `manifest`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...manifests.artifact.config import check_config, checks_itself, option
-from ..command import Command, Role
+from ..command import IMAGES, Command, Role
 from .quality_rules import Rule, parse_rule
 
 
@@ -20,7 +20,6 @@ class ManifestConfig:
     embed_images: bool = option(False, "Put the pictures' own files into the dataset.")
     title: str = option("", "Title of the dataset.")
     licence: str = option("", "Licence of the dataset: a URL, or a name such as CC-BY-4.0.")
-    # Ids whose masks are taken for the truth.
     ground_truth: tuple[str, ...] = option(
         (),
         "Publish true masks for these pictures: an id list, or the checkpoint that was trained on their masks.",
@@ -40,20 +39,8 @@ MANIFEST = Command(
     work=".manifest.stage:STAGE",
     roles={
         "labels": Role(kind="labels", metavar="LABELS", help="Labels artifact."),
-        "maps": Role(
-            kind="maps",
-            flag="--maps",
-            metavar="DIR",
-            help="Maps artifact, if it is no longer where it was.",
-            is_found=True,
-        ),
-        "images": Role(
-            kind="images",
-            flag="--images",
-            metavar="DIR",
-            help="Images artifact, if it is no longer where it was.",
-            is_found=True,
-        ),
+        "maps": replace(IMAGES, kind="maps", flag="--maps", help="Maps artifact, if it is no longer where it was."),
+        "images": IMAGES,
         "compared": Role(
             kind="labels",
             flag="--compare-with",

@@ -1,8 +1,8 @@
-"""croissant.json: the dataset described to readers that know nothing of this package.
+"""Writes croissant.json, which describes the dataset to readers that do not know this package.
 
 Croissant 1.1 with its RAI vocabulary 1.0, both of MLCommons, and provenance in PROV-O: docs/croissant-spec-1.1.md and
 docs/croissant-rai-spec.md of github.com/mlcommons/croissant. An entity is named by the sha256 of its artifact.json.
-There is no date in it: equal datasets are described in equal bytes.
+The file has no date, so equal datasets give equal bytes.
 """
 
 import json
@@ -17,6 +17,7 @@ from ...manifests.published.schema import FRAME, OBJECT, class_names
 NAME = "croissant.json"
 FILES, IMAGES, CLASSES = "parquet-files", "images", "classes"  # ids in the file
 _PARQUET = "application/x-parquet"
+_FILE_SET = {"@type": "cr:FileSet", "@id": FILES, "encodingFormat": _PARQUET, "includes": f"{FRAME}/*/*.parquet"}
 _TYPES = {"string": "sc:Text", "bool": "sc:Boolean", "int64": "cr:Int64", "double": "cr:Float64"}
 _DESCRIBED = {
     "id": "The picture's path without its extension; rows of different files are joined by it.",
@@ -72,7 +73,7 @@ _CONTEXT: Mapping[str, Json] = {
 
 
 def croissant_json(plan: Plan, counts: Mapping[str, Json], files: Mapping[str, FileDigest]) -> dict[str, bytes]:
-    """The description of a finished dataset, from its plan, the counts of its rows, and the digests of its files."""
+    """The description of a finished dataset."""
     facts = DatasetFacts.from_json(plan.facts)
     described: dict[str, Json] = {
         "@context": _CONTEXT,
@@ -88,7 +89,7 @@ def croissant_json(plan: Plan, counts: Mapping[str, Json], files: Mapping[str, F
         "rai:dataAnnotationProtocol": _PROTOCOL,
         "rai:dataLimitations": _LIMITATIONS,
         "rai:machineAnnotationTools": _tools(facts),
-        "distribution": [*(_file(name, files[name]) for name in sorted(files)), _file_set()],
+        "distribution": [*(_file(name, files[name]) for name in sorted(files)), _FILE_SET],
         "recordSet": [_images(plan, facts), _classes(facts)],
     }
     return {NAME: json.dumps(described, ensure_ascii=False, indent=1).encode() + b"\n"}
@@ -106,7 +107,7 @@ def _description(facts: DatasetFacts, counts: Mapping[str, Json]) -> str:
 
 
 def _licences(facts: DatasetFacts) -> list[Json]:
-    """The dataset's own, if it was given, and that of the weights, whose terms may reach what is made with them."""
+    """The licences of the dataset, if given, and of the weights, whose terms may extend to the masks."""
     weights = facts.weights
     carried = {
         "@type": "sc:CreativeWork",
@@ -117,13 +118,13 @@ def _licences(facts: DatasetFacts) -> list[Json]:
 
 
 def _tools(facts: DatasetFacts) -> list[str]:
-    known = [step for step in facts.provenance if "stage" in step]
+    known = (step for step in facts.provenance if "stage" in step)
     stages = [f"maskmill {step['stage']}, code version {step['code_version']}" for step in known]
     return [f"{facts.backbone}, weights {facts.weights.source} (sha256 {facts.weights.sha256})", *stages]
 
 
 def _entity(step: Mapping[str, Json]) -> dict[str, Json]:
-    """An artifact that the dataset was made from; of one that had gone, its digest is all there is."""
+    """An artifact that the dataset was made from; only its digest if the artifact was missing."""
     entity: dict[str, Json] = {"@type": "prov:Entity", "@id": _urn(step["digest"])}
     if "stage" not in step:
         return entity
@@ -163,19 +164,14 @@ def _file(name: str, digest: FileDigest) -> dict[str, Json]:
     }
 
 
-def _file_set() -> dict[str, Json]:
-    return {"@type": "cr:FileSet", "@id": FILES, "encodingFormat": _PARQUET, "includes": f"{FRAME}/*/*.parquet"}
-
-
 def _images(plan: Plan, facts: DatasetFacts) -> dict[str, Json]:
-    """One record per picture."""
     fields = {
         name: _field(name, text) for name, text in _DESCRIBED.items() if name != "image" or plan.config["embed_images"]
     }
-    digests = {each.role: each.digest for each in plan.inputs}
+    digests = {source.role: source.digest for source in plan.inputs}
     labelled = next(step for step in facts.provenance if step["digest"] == digests["labels"])
     fields["mask"]["prov:wasDerivedFrom"] = {"@id": _urn(labelled["digest"])}
-    if "compared" in digests:  # the labels that method_agreement is an agreement with
+    if "compared" in digests:  # the other labels of method_agreement
         fields["objects"]["prov:wasDerivedFrom"] = {"@id": _urn(digests["compared"])}
     fields["mask"]["prov:wasAttributedTo"] = _agent(labelled["stage"], labelled["code_version"])
     return {"@type": "cr:RecordSet", "@id": IMAGES, "key": {"@id": f"{IMAGES}/id"}, "field": list(fields.values())}
@@ -184,7 +180,7 @@ def _images(plan: Plan, facts: DatasetFacts) -> dict[str, Json]:
 def _field(name: str, text: str) -> dict[str, Json]:
     described: dict[str, Json] = {"@type": "cr:Field", "@id": f"{IMAGES}/{name}", "name": name, "description": text}
     if name == "objects":
-        return described | {"isArray": True, "subField": [_sub_field(each.name, str(each.type)) for each in OBJECT]}
+        return described | {"isArray": True, "subField": [_sub_field(part.name, str(part.type)) for part in OBJECT]}
     if name == "labels":
         return described | {"dataType": ["sc:Integer", "cr:Label"], "isArray": True, "source": _column(name)}
     if name in ("image", "mask"):
@@ -195,8 +191,7 @@ def _field(name: str, text: str) -> dict[str, Json]:
 
 
 def _sub_field(name: str, kind: str) -> dict[str, Json]:
-    identifier = f"{IMAGES}/objects/{name}"
-    described = {"@type": "cr:Field", "@id": identifier, "name": name, "dataType": _TYPES[kind]}
+    described = {"@type": "cr:Field", "@id": f"{IMAGES}/objects/{name}", "name": name, "dataType": _TYPES[kind]}
     return described | {"source": _column("objects", name)}
 
 
@@ -206,7 +201,6 @@ def _column(name: str, inner: str = "") -> dict[str, Json]:
 
 
 def _classes(facts: DatasetFacts) -> dict[str, Json]:
-    """What a value in a mask means."""
     names = class_names(facts.classes)
     return {
         "@type": "cr:RecordSet",

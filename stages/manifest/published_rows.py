@@ -1,4 +1,4 @@
-"""One row as it is published: the label map of a picture, where it came from, and how good each class in it looks.
+"""Makes the published rows: the label map of a picture, its source, and quality measures of each class.
 
 Letters: K soft maps of a picture, H W its pixels.
 """
@@ -30,7 +30,7 @@ _PICTURE = ("uri", "sha256", "labels", "split")
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """What the rows of a unit have in common, and what was read for each of them."""
+    """The settings of a unit and the upstream rows of its pictures."""
 
     work: Work
     rule: Rule
@@ -41,13 +41,13 @@ class _Unit:
     labels: Sequence[Mapping[str, Json]]
     maps: Sequence[Sequence[Mapping[str, Json]]]
     positions: Mapping[str, Sequence[int]]  # in the row lists of labels and of images
-    background: BackgroundRule | None  # the rule before refining; None where nothing was refined
-    threshold: float | None  # of all maps, in the place of their own
-    source: str  # of classes that are not of the ground truth
+    background: BackgroundRule | None  # the rule before refining; None if nothing was refined
+    threshold: float | None  # for all maps, instead of their own
+    source: str  # of classes that are not ground truth
 
 
 def dataset_rows(work: Work, rule: Rule, embed_images: bool) -> Iterator[dict[str, Json]]:
-    """Every row of a unit. One that cannot be done is there, and says why."""
+    """Every row of a unit; failed rows have a reason."""
     refined = work.inputs["labels"].plan.config
     is_truth = work.listing.column("is_truth").to_pylist()
     unit = _Unit(
@@ -79,12 +79,15 @@ def dataset_rows(work: Work, rule: Rule, embed_images: bool) -> Iterator[dict[st
 
 
 def failure_row(known: Mapping[str, Json], reason: str) -> dict[str, Json]:
-    """A row without mask; `known` is at least its id."""
+    """A row without mask; `known` holds at least its id."""
     return {**known, "status": "failed", "reason": reason, "kept": False, "dropped": "", "objects": []}
 
 
 def _row_with_labels(unit: _Unit, index: int, is_truth: bool) -> dict[str, Json]:
-    png = _png(unit, index, is_truth)
+    role, field = ("images", "mask") if is_truth else ("labels", "label")
+    (png,) = unit.work.inputs[role].cells(field, [unit.positions[role][index]])
+    if png is None:
+        raise RowFailed(Reason.MASK_MISSING)
     label_HW = decode_label_map(png)
     size = (unit.images[index]["height"], unit.images[index]["width"])
     if label_HW.shape != size or any((row["height"], row["width"]) != size for row in unit.maps[index]):
@@ -105,20 +108,12 @@ def _row_with_labels(unit: _Unit, index: int, is_truth: bool) -> dict[str, Json]
     }
 
 
-def _png(unit: _Unit, index: int, is_truth: bool) -> bytes:
-    role, field = ("images", "mask") if is_truth else ("labels", "label")
-    (png,) = unit.work.inputs[role].cells(field, [unit.positions[role][index]])
-    if png is None:
-        raise RowFailed(Reason.MASK_MISSING)
-    return png
-
-
 def _objects(unit: _Unit, index: int, label_HW: UInt8[np.ndarray, "H W"], is_truth: bool) -> Iterator[dict[str, Json]]:
-    """Each class that is there or was looked for; in the truth, that is there or is said to be."""
-    there = {int(label) for label in np.unique(label_HW)} - {BACKGROUND, IGNORE}
+    """Each class with pixels, and each class that was looked for or, in ground truth, that is an image-level label."""
+    present = {int(label) for label in np.unique(label_HW)} - {BACKGROUND, IGNORE}
     row = unit.labels[index]
     scores: dict[int, float | None] = dict(zip(row["classes"] or (), row["scores"] or (), strict=True))
-    classes = sorted(there | set((unit.images[index]["labels"] or ()) if is_truth else scores))
+    classes = sorted(present | set((unit.images[index]["labels"] or ()) if is_truth else scores))
     soft = _soft_maps(unit, index) if classes else None
     before_HW = None
     if soft is not None and unit.background is not None and not is_truth:
@@ -131,12 +126,12 @@ def _objects(unit: _Unit, index: int, label_HW: UInt8[np.ndarray, "H W"], is_tru
             "name": unit.names.get(label, str(label)),
             "source": "gt" if is_truth else unit.source,
             "score": None if is_truth else scores.get(label),
-            **{each.name: getattr(quality, each.name) for each in fields(Quality)},
+            **{measure.name: getattr(quality, measure.name) for measure in fields(Quality)},
         }
 
 
 def _other_labels(work: Work, index: int, size: tuple[int, ...]) -> UInt8[np.ndarray, "H W"] | None:
-    """Another method's label map. None where it has none, or one of another size: of a picture that has changed."""
+    """Another method's label map. None if there is none, or if its size differs because the picture changed."""
     positions = work.listing.column("compared")[index].as_py()
     if not positions:
         return None
@@ -157,15 +152,14 @@ def _soft_maps(unit: _Unit, index: int) -> SoftMaps | None:
 
 
 def _refusal(rule: Rule, objects: Sequence[Mapping[str, Json]]) -> str:
-    """Why a picture is dropped: the first of its classes that the rule refuses, or that there is none to judge."""
+    """Why a picture is dropped: its first class that the rule refuses, or no class at all. "" if it is kept."""
     if not rule.conditions:
         return ""
     if not objects:
         return NOTHING_FOUND
-    for each in objects:
-        why = rule.refusal(Quality(**{field.name: each[field.name] for field in fields(Quality)}))
-        if why:
-            return f"{each['name']}: {why}"
+    for row in objects:
+        if why := rule.refusal(Quality(**{measure.name: row[measure.name] for measure in fields(Quality)})):
+            return f"{row['name']}: {why}"
     return ""
 
 

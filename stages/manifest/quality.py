@@ -1,9 +1,8 @@
-"""How good a pseudo-label looks without ground truth, per (image, class).
+"""Measures pseudo-labels without ground truth, per picture and class.
 
 Letters: H W pixels.
 
-The measures are this project's own choice of what users of neighbouring tools filter by. An undecided pixel (255) is
-neither inside nor outside of a class.
+An undecided pixel (255) is neither inside nor outside a class.
 """
 
 import math
@@ -23,8 +22,8 @@ def measure_quality(
     before_HW: UInt8[np.ndarray, "H W"] | None = None,
     other_HW: UInt8[np.ndarray, "H W"] | None = None,
 ) -> Quality:
-    """Of one class in a label map, with its soft map, the label map before refining and another method's where there
-    are any. What only one of two label maps leaves undecided is not agreed on."""
+    """The measures of one class: `soft_HW` is its soft map, `before_HW` the label map before refining, `other_HW` that
+    of another method. A pixel that is undecided in one of two label maps counts as disagreement."""
     inside_HW = label_HW == label
     outside_HW = ~inside_HW & (label_HW != IGNORE)
     sizes = _component_sizes(inside_HW)

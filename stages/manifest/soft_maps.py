@@ -1,4 +1,4 @@
-"""The soft maps of a picture at its size: what was known of each class before its label map was made.
+"""The soft maps of a picture at its size, and the label map that they give before refining.
 
 Letters: K soft maps, H W pixels.
 """
@@ -18,10 +18,10 @@ from ..maps.local_classes import local_classes
 class SoftMaps:
     maps_KHW: Float32[np.ndarray, "K H W"]
     thresholds_K: Float64[np.ndarray, " K"]
-    classes: Sequence[int | None]  # of each map; None: of whatever stands out
+    classes: Sequence[int | None]  # class of each map; None: whatever stands out
 
     def class_map(self, label: int) -> Float32[np.ndarray, "H W"] | None:
-        """A class's own, the highest where there are several, or else that of an object without class."""
+        """The map of a class (the maximum if there are several), else that of an object without class."""
         for wanted in (label, None):
             own = [place for place, index in enumerate(self.classes) if index == wanted]
             if own:
@@ -30,16 +30,16 @@ class SoftMaps:
 
 
 def labels_before_refining(
-    soft: SoftMaps, background: BackgroundRule, found: Sequence[int]
+    soft: SoftMaps, background: BackgroundRule, classes: Sequence[int]
 ) -> UInt8[np.ndarray, "H W"] | None:
     """The label map that the background rule alone gives.
 
-    An object that was found without class is of the class in `found`. None where that has several: which part of the
-    object was of which was known only after refining.
+    An object without class counts as the one class in `classes`. None if `classes` has several, because the class of
+    each part of the object is known only after refining.
     """
-    if None in soft.classes and len(found) != 1:
+    if None in soft.classes and len(classes) != 1:
         return None
-    local = local_classes([found[0] if index is None else index for index in soft.classes])
+    local = local_classes([classes[0] if index is None else index for index in soft.classes])
     return local.to_class_indices(
         hard_labels(PictureMaps(soft.maps_KHW, soft.thresholds_K, local.labels_K), background)
     )

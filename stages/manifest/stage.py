@@ -1,6 +1,7 @@
-"""The published dataset: label maps with where each came from, how good it looks, and what it was made with."""
+"""Publishes the dataset: label maps with their sources, quality measures and provenance."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -20,8 +21,8 @@ from .croissant import croissant_json
 from .published_rows import dataset_rows, failure_row
 
 LISTED: Mapping[str, str] = {"id": "string", "maps": "ints", "compared": "ints", "is_truth": "bool"}
-ROW_BYTES = 300  # of a row besides its mask and its picture
-SAMPLE = 32  # label maps that are looked at to tell how large one is
+ROW_BYTES = 300  # of a row without its mask and its picture
+SAMPLE = 32  # label maps read to estimate their size
 FILE_BYTES = 128 * 2**20
 
 
@@ -31,11 +32,11 @@ def plan(config: ManifestConfig, inputs: Inputs, known: Known) -> RowList:
     if "compared" in inputs:
         _refuse_nothing_to_compare(labels, inputs["compared"])
     truth = _ground_truth_ids(config, inputs)
-    described = LabelsFacts.of(labels)
+    labels_facts = LabelsFacts.of(labels)
     facts = DatasetFacts(
-        classes=described.classes,
-        weights=described.weights,
-        backbone=described.backbone,
+        classes=labels_facts.classes,
+        weights=labels_facts.weights,
+        backbone=labels_facts.backbone,
         provenance=tuple(provenance(list(inputs.values()))),
         title=config.title or "pseudo-masks",
         licence=config.licence,
@@ -72,8 +73,8 @@ def run_unit(work: Work, config: ManifestConfig, prepared: Any) -> UnitResult:
         scalars: dict[str, Json] = {
             "kept": row["kept"],
             "dropped": row["dropped"],
-            "classes": [each["class"] for each in row["objects"]],
-            "sources": [each["source"] for each in row["objects"]],
+            "classes": [entry["class"] for entry in row["objects"]],
+            "sources": [entry["source"] for entry in row["objects"]],
         }
         has_failed = row["status"] != "ok" and not blocked
         results.append(RowResult(scalars, reason=Reason(row["reason"]) if has_failed else None))
@@ -81,23 +82,23 @@ def run_unit(work: Work, config: ManifestConfig, prepared: Any) -> UnitResult:
 
 
 def blank(ids: Sequence[str]) -> pa.Table:
-    """Rows of a unit that was given up."""
-    return pa.Table.from_pylist([failure_row({"id": each}, str(Reason.ERROR)) for each in ids], frame_schema())
+    """The rows of an abandoned unit."""
+    rows = [failure_row({"id": identifier}, str(Reason.ERROR)) for identifier in ids]
+    return pa.Table.from_pylist(rows, frame_schema())
 
 
 def _refuse_other_maps(labels: Artifact, maps: Artifact) -> None:
     if labels.plan.input("maps").digest != maps.digest:
         raise StaleArtifact(
-            f"{labels.place} was made from other maps than {maps.place} holds now; run `maskmill refine` again, or "
-            "pass as --maps those that it was made from"
+            f"{labels.place} was made from other maps than {maps.place} now holds; run `maskmill refine` again, or "
+            "pass as --maps the maps that it was made from"
         )
 
 
 def _refuse_nothing_to_compare(labels: Artifact, other: Artifact) -> None:
     if other.digest == labels.digest:
         raise InputError(
-            f"{other.place} is what is published, and agrees with itself; "
-            "pass as --compare-with labels of another method"
+            f"{other.place} cannot be compared with itself; pass as --compare-with labels of another method"
         )
     remedy = "pass as --compare-with labels of the same class table"
     refuse_other_class_table(class_table(labels), class_table(other), (labels.place, other.place), remedy)
@@ -108,31 +109,31 @@ def _refuse_nothing_to_compare(labels: Artifact, other: Artifact) -> None:
 
 
 def _ground_truth_ids(config: ManifestConfig, inputs: Inputs) -> frozenset[str]:
-    """Ground truth is only what the user named, and all of it must be there."""
+    """The ids that the user named as ground truth; all of them must have a mask."""
     labels, images = inputs["labels"], inputs["images"]
     named, seen = frozenset(config.ground_truth), frozenset[str]()
     if "seen" in inputs:
         seen = training_ids(inputs["seen"], "masks")
         if not seen:
-            raise InputError(f"{inputs['seen'].place} was fitted on no mask; leave it out of --ground-truth")
+            raise InputError(f"{inputs['seen'].place} was not trained on masks; leave it out of --ground-truth")
     if not named | seen:
         return frozenset()
     truth = (named | seen) & _ids(labels)
-    if strangers := sorted(named - truth):
+    if unknown := sorted(named - truth):
         raise InputError(
-            f"{len(strangers)} ids that are named as ground truth are not in {labels.place}, the first is "
-            f"{strangers[0]!r}; correct the list (an id is a picture's path without its extension)"
+            f"{len(unknown)} ids that are named as ground truth are not in {labels.place}, the first is "
+            f"{unknown[0]!r}; correct the list (an id is a picture's path without its extension)"
         )
     if missing := sorted(truth - _ids_with_masks(images)):
         raise InputError(
             f"{len(missing)} ids that are named as ground truth have no mask in {images.place}, the first is "
-            f"{missing[0]!r}; leave them out, or index the pictures with their masks and pass those as --images"
+            f"{missing[0]!r}; leave them out, or index the pictures with their masks and pass the index as --images"
         )
     return truth
 
 
 def _ids(artifact: Artifact) -> frozenset[str]:
-    return frozenset(each for batch in artifact.row_batches(["id"]) for each in batch.column("id").to_pylist())
+    return frozenset(chain.from_iterable(batch.column("id").to_pylist() for batch in artifact.row_batches(["id"])))
 
 
 def _ids_with_masks(images: Artifact) -> frozenset[str]:
@@ -143,7 +144,7 @@ def _ids_with_masks(images: Artifact) -> frozenset[str]:
 
 
 def _label_bytes(labels: Artifact) -> int:
-    """The mean size of a label map, from a few all over the list."""
+    """The mean size of a label map, from an evenly spaced sample."""
     num_rows = labels.plan.num_rows
     cells = labels.cells("label", range(0, num_rows, -(-num_rows // SAMPLE)))
     sizes = [len(cell) for cell in cells if cell is not None]
@@ -153,7 +154,7 @@ def _label_bytes(labels: Artifact) -> int:
 def _row_batches(
     labels: Artifact, maps: Artifact, other: Artifact | None, truth: frozenset[str]
 ) -> Iterator[pa.RecordBatch]:
-    """A row that has failed in the other labels is not listed of them, because here it has not failed."""
+    """Failed rows of the other labels are left out, because they do not fail here."""
     positions, others = maps.positions_by_id(), {} if other is None else _ok_positions(other)
     schema = tables.schema_of(LISTED)
     for batch in labels.row_batches(["id"]):

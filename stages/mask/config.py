@@ -1,4 +1,4 @@
-"""What `mask` and `fit` ask for."""
+"""Options of `mask` and `fit`."""
 
 from dataclasses import dataclass
 
@@ -14,17 +14,17 @@ METHOD_NAMES = "cst, cls-attention, ncut or maskcut"
 
 
 def parse_supports(text: str) -> str:
-    """ "all", or a number as it is written shortest; raises ConfigError."""
+    """ "all", or a number without leading zeros."""
     if text == ALL or (text.isascii() and text.isdigit()):
         return text if text == ALL else str(int(text))
-    raise ConfigError(f"supports is {text!r} and must be a number from 0, or all")
+    raise ConfigError(f"supports is {text!r}, expected a number from 0, or all")
 
 
 @checks_itself
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskConfig:
     method: str = option("cst", f"Mask method: {METHOD_NAMES}.", metavar="M")
-    # Settled: 0 for rows without class; a number or "all" for rows of a class.
+    # Once resolved: 0 for rows without class; a number or "all" for rows of a class.
     supports: str = option(
         None,
         "Supports of cst: K or all look for each class of a picture with other pictures of that class (8 by default); "

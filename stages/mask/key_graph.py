@@ -1,13 +1,12 @@
-"""The graph of a picture's patches: an edge of weight 1 where two keys agree, of a hundred-thousandth elsewhere.
+"""The graph of a picture's patches: an edge has weight 1 where two keys agree, else 1e-5.
 
 Letters: T patches, D key width (heads one after the other), B vectors.
 
-Source: TokenCut (Wang et al., CVPR 2022), object_discovery.py, and CutLER's maskcut.py, which build it alike.
+Source: TokenCut (Wang et al., CVPR 2022), object_discovery.py, and CutLER's maskcut.py, which build the same graph.
 
-A weight is one of two, so the graph is its strong edges, 0 or 1, and a product with its weights is a product with
-those: A = weak + (1 − weak)·strong. Vectors are cut into limbs of so few bits that a sum over all patches is a whole
-number float32 holds exactly. Half the bytes of float64 are then read for each product, its result is exact to
-float64's digits, and no order of summation, so no number of threads, changes a bit of it.
+The graph is stored as its strong edges, 0 or 1: A = weak + (1 − weak)·strong. Products cut vectors into limbs of few
+bits, so that float32 holds a sum over all patches exactly. A product reads half the bytes of float64 and is exact to
+float64's digits, so no order of summation and no number of threads changes a bit.
 """
 
 import math
@@ -25,12 +24,12 @@ _BLOCK = 512  # patches whose edges are found at a time
 
 @dataclass(frozen=True, slots=True)
 class KeyGraph:
-    strong_TT: Float32[Tensor, "T T"]  # 1 where the edge is strong, the patch's own included, else 0; symmetric
+    strong_TT: Float32[Tensor, "T T"]  # 1 where the edge is strong, also a patch's edge to itself; symmetric
     degree_T: Float64[Tensor, " T"]  # the sum of a patch's weights
 
     def remove_patches(self, gone: Bool[Tensor, " T"]) -> "KeyGraph":
-        """As if the keys of some patches were zero: all their edges are weak, their own included. Keys that are zero
-        agree with nothing, so this is the graph that MaskCut builds anew of keys it has painted out."""
+        """Makes all edges of the patches weak, as if their keys were zero: MaskCut builds the same graph from keys that
+        it has painted out."""
         strong_TT = self.strong_TT.clone()
         strong_TT[gone] = 0
         strong_TT[:, gone] = 0
@@ -44,10 +43,10 @@ class KeyGraph:
 
 
 def key_graph(keys: Float[Tensor, "T D"], tau: float) -> KeyGraph:
-    """Strong edges are those of a cosine above `tau`, all heads together.
+    """An edge is strong if the cosine over all heads is above `tau`.
 
-    Of two roundings of a cosine one is taken for both directions. The originals' matrix may be asymmetric where a
-    cosine is within rounding of `tau`; LAPACK then reads its lower triangle.
+    Both directions use one rounding of the cosine. The originals' matrix can be asymmetric where a cosine is within
+    rounding of `tau`; LAPACK then reads its lower triangle.
     """
     keys_TD = normalize(keys.float(), dim=1)
     num_patches = len(keys_TD)
@@ -63,13 +62,13 @@ def key_graph(keys: Float[Tensor, "T D"], tau: float) -> KeyGraph:
 
 
 def _graph_from_edges(strong_TT: Tensor) -> KeyGraph:
-    num_strong_T = strong_TT.sum(dim=1).double()  # exact in float32, and a sum in float64 would copy all edges
+    num_strong_T = strong_TT.sum(dim=1).double()  # exact in float32; a sum in float64 would copy all edges
     degree_T = WEAK * len(strong_TT) + (1 - WEAK) * num_strong_T
     return KeyGraph(strong_TT, degree_T)
 
 
 def _exact_product(strong_TT: Tensor, vectors_TB: Tensor) -> Float64[Tensor, "T B"]:
-    """Of 52 bits below each vector's largest value. A limb is at most 2^(bits − 1), so a sum of T of them is exact."""
+    """Exact to 52 bits below each vector's largest value: a limb is at most 2^(bits − 1), so a sum of T is exact."""
     bits = _EXACT_BITS + 1 - math.ceil(math.log2(len(strong_TT)))
     tiny = torch.finfo(torch.float64).tiny
     unit_B = torch.exp2(vectors_TB.abs().amax(dim=0).clamp_min(tiny).log2().ceil() - (bits - 1))

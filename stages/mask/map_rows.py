@@ -1,7 +1,7 @@
-"""The rows of a maps artifact: one per picture, or one per picture and class with the supports that it looks with.
+"""The rows of a maps artifact: one per picture, or one per picture and class with its supports.
 
-What is planned of a row's supports is their positions and a digest of their class queries, so that a picture that is
-added or changed makes those rows anew that look with it, and no other.
+The plan holds the supports' positions and a digest of their class queries. A picture that is added or changed
+therefore recomputes only the rows that it supports.
 """
 
 import hashlib
@@ -24,84 +24,72 @@ LISTED: Mapping[str, str] = {
     "class": "int64",  # null: whatever stands out
     "instance": "int64",
     "split": "string",
-    "supports": "ints",  # positions in the tokens' row list; none where they are all of the class
+    "supports": "ints",  # positions in the tokens' row list; empty if all pictures of the class are
     "supports_sha256": "string",
 }
 
 
 def object_rows(views: Sequence[Artifact], images: Artifact, instances: int) -> Iterator[pa.RecordBatch]:
-    """One row per picture, or one for each object that may be found in it."""
+    """One row per picture and object to look for."""
     for rows in _pictures(views, images):
         yield _batch([_row(row, None) | {"instance": number} for row in rows for number in range(instances)])
 
 
 def class_rows(views: Sequence[Artifact], images: Artifact, supports: str, seed: int) -> Iterator[pa.RecordBatch]:
-    """One row per picture and class, and one without a class for a picture that has none."""
+    """One row per picture and class; a picture without labels has one row without a class."""
     groups = class_groups(views, images) if supports != OWN else {}
-    everyone = {key: group.digest for key, group in groups.items()} if supports == ALL else {}
+    digests = {key: group.digest for key, group in groups.items()} if supports == ALL else {}
+
+    def supports_of(row: Mapping[str, Json], index: int | None) -> tuple[Sequence[int], str]:
+        key = (index or 0, row["split"] or "")
+        if index is None or key not in groups:
+            return [], ""
+        if supports == ALL:
+            return [], digests[key]
+        group = groups[key]
+        chosen = choose_supports(group, row["position"], row["id"], key, int(supports), seed)
+        digest = hashlib.sha256("".join(group.digests[place] for place in chosen).encode()).hexdigest()
+        return group.positions_N[chosen].tolist(), digest
+
     for rows in _pictures(views, images):
-        yield _batch(
-            [
-                _row(row, index, *_supports_of(row, index, groups, everyone, supports, seed))
-                for row in rows
-                for index in row["labels"] or [None]
-            ]
-        )
+        pairs = [(row, index) for row in rows for index in row["labels"] or [None]]
+        yield _batch([_row(row, index, *supports_of(row, index)) for row, index in pairs])
 
 
 def class_groups(views: Sequence[Artifact], images: Artifact) -> dict[GroupKey, SupportGroup]:
-    """The pictures of each class and split whose tokens are whole in every view."""
-    found: dict[GroupKey, list[tuple[int, int, str]]] = {}
+    """The pictures of each class and split that have tokens in every view."""
+    groups: dict[GroupKey, list[tuple[int, int, str]]] = {}
     for row in chain.from_iterable(_pictures(views, images)):
         if row["status"] == "ok":
             for index in row["labels"] or ():
                 member = (row["position"], id_hash(row["id"]), row["cls_query_sha256"])
-                found.setdefault((index, row["split"] or ""), []).append(member)
+                groups.setdefault((index, row["split"] or ""), []).append(member)
     return {
         key: SupportGroup(
             np.array([position for position, _, _ in members], np.int64),
             np.array([hashed for _, hashed, _ in members], np.uint64),
             [digest for _, _, digest in members],
         )
-        for key, members in found.items()
+        for key, members in groups.items()
     }
 
 
-def _supports_of(
-    row: Mapping[str, Json],
-    index: int | None,
-    groups: Mapping[GroupKey, SupportGroup],
-    everyone: Mapping[GroupKey, str],
-    supports: str,
-    seed: int,
-) -> tuple[list[int], str]:
-    key = (index or 0, row["split"] or "")
-    if index is None or key not in groups:
-        return [], ""
-    if supports == ALL:
-        return [], everyone[key]
-    group = groups[key]
-    chosen = choose_supports(group, row["position"], row["id"], key, int(supports), seed)
-    digest = hashlib.sha256("".join(group.digests[place] for place in chosen).encode()).hexdigest()
-    return group.positions_N[chosen].tolist(), digest
-
-
 def _pictures(views: Sequence[Artifact], images: Artifact) -> Iterator[list[dict[str, Json]]]:
-    """The first view's rows with their position, what the other views have of them, and labels and split."""
+    """The first view's rows with position, labels, split, and the status and digest over all views."""
     has_query = all("cls_query" in view.plan.fields for view in views)
     columns = ["id", "status", *(["cls_query_sha256"] if has_query else [])]
     first, *others = views
     start = 0
     for batch in first.row_batches(columns):
         ids = batch.column("id").to_pylist()
-        seen = [batch.to_pylist(), *(view.rows_of(ids, columns, start).to_pylist() for view in others)]
+        view_rows = [batch.to_pylist(), *(view.rows_of(ids, columns, start).to_pylist() for view in others)]
         try:
             labelled = images.rows_of(ids, ["labels", "split"], start).to_pylist()
         except KeyError as error:
             raise ConfigError(
-                f"{error.args[0]}, of which {first.place} has tokens; pass as --images those that they were made from"
+                f"{error.args[0]}, but {first.place} has tokens of it; pass as --images the images they were made from"
             ) from error
-        pairs = zip(labelled, zip(*seen, strict=True), strict=True)
+        pairs = zip(labelled, zip(*view_rows, strict=True), strict=True)
         yield [
             {**label, **_combine_views(rows), "position": start + offset} for offset, (label, rows) in enumerate(pairs)
         ]
@@ -109,7 +97,7 @@ def _pictures(views: Sequence[Artifact], images: Artifact) -> Iterator[list[dict
 
 
 def _combine_views(rows: Sequence[dict[str, Json]]) -> dict[str, Json]:
-    """A picture's row in every view as one: whole where all are, and with the class queries of all."""
+    """One row for a picture: ok if it is ok in every view, with one digest of the class queries of all views."""
     first, *others = rows
     if not others:
         return first
@@ -121,15 +109,8 @@ def _combine_views(rows: Sequence[dict[str, Json]]) -> dict[str, Json]:
 def _row(
     row: Mapping[str, Json], index: int | None, supports: Sequence[int] = (), supports_sha256: str = ""
 ) -> dict[str, Json]:
-    return {
-        "id": row["id"],
-        "position": row["position"],
-        "class": index,
-        "instance": 0,
-        "split": row["split"],
-        "supports": list(supports),
-        "supports_sha256": supports_sha256,
-    }
+    picture = {name: row[name] for name in ("id", "position", "split")}
+    return {**picture, "class": index, "instance": 0, "supports": list(supports), "supports_sha256": supports_sha256}
 
 
 def _batch(rows: list[dict[str, Json]]) -> pa.RecordBatch:

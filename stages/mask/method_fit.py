@@ -1,4 +1,4 @@
-"""A mask method is fitted: from stored tokens and image-level labels to a checkpoint for `mask`."""
+"""Fits a mask method on stored tokens and image-level labels, and writes a checkpoint for `mask`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ from .methods import Method, find_method
 
 def resolve(config: FitConfig, inputs: Inputs) -> FitConfig:
     if find_method(config.method).fit is None:
-        raise ConfigError(f"method {config.method} is not fitted; use it with `maskmill mask` as it is")
+        raise ConfigError(f"method {config.method} needs no fitting; use it with `maskmill mask`")
     return config
 
 
@@ -26,33 +26,32 @@ def reads(config: FitConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
 def compute(config: FitConfig, inputs: Inputs, underway: Underway) -> Findings:
     fit = find_method(config.method).fit
     assert fit is not None, config.method
-    found = fit(config, inputs, underway)
-    return replace(found, facts={**found.facts, "method": config.method, **_weights(inputs["tokens"])})
+    findings = fit(config, inputs, underway)
+    return replace(findings, facts={**findings.facts, "method": config.method, **_weights(inputs["tokens"])})
 
 
 def refuse_wrong_fit(method: Method, checkpoint: Artifact | None) -> None:
-    """A method that is fitted takes a checkpoint, any other takes none."""
+    """Refuses a checkpoint for a method that is not fitted, and a fitted method without one."""
     if method.fit is None and checkpoint is not None:
-        raise ConfigError(f"method {method.name} is not fitted; leave --model out")
+        raise ConfigError(f"method {method.name} takes no checkpoint; leave --model out")
     if method.fit is not None and checkpoint is None:
         raise ConfigError(
-            f"method {method.name} is fitted first; run `maskmill fit --method {method.name}` and pass its "
-            "checkpoint as --model"
+            f"method {method.name} needs a checkpoint; run `maskmill fit --method {method.name}` and pass its "
+            "result as --model"
         )
 
 
 def refuse_other_checkpoint(method: Method, tokens: Artifact, checkpoint: Artifact | None) -> None:
-    """A method takes the checkpoint that was fitted for it on tokens of the same weights, or none."""
+    """Refuses a checkpoint of another method, or one fitted on tokens of other weights."""
     refuse_wrong_fit(method, checkpoint)
     if checkpoint is None:
         return
-    expected = {"method": method.name, **_weights(tokens)}
-    for name, value in expected.items():
-        held = checkpoint.summary.counts.get(name)
-        if held != value:
+    for name, expected in {"method": method.name, **_weights(tokens)}.items():
+        value = checkpoint.summary.counts.get(name)
+        if value != expected:
             raise ConfigError(
-                f"{checkpoint.place} has {name} = {held}, expected {value}; pass as --model a checkpoint that "
-                f"`maskmill fit {tokens.place} --method {method.name}` has made"
+                f"{checkpoint.place} has {name} = {value}, expected {expected}; pass as --model a checkpoint made by "
+                f"`maskmill fit {tokens.place} --method {method.name}`"
             )
 
 
@@ -62,10 +61,5 @@ def _weights(tokens: Artifact) -> dict[str, str]:
 
 
 FIT = WholeStage(
-    command=COMMAND,
-    code_version=1,
-    resolve=resolve,
-    compute=compute,
-    reads=reads,
-    libraries=("numpy", "torch"),
+    command=COMMAND, code_version=1, resolve=resolve, compute=compute, reads=reads, libraries=("numpy", "torch")
 )

@@ -1,14 +1,14 @@
-"""The mask methods: one record each, in one table. A new one is a function and a line.
+"""The table of mask methods. A new method is one function and one record.
 
 Letters: R rows (a picture, or a picture and a class), T patches, H heads, E width of a head.
 
-Only those in the table need no training. A method that is fitted on image-level labels has a `fit`, whose
-checkpoint `maskmill fit` writes and `apply` is given; one whose `source` is `images` runs a network of its own.
+The methods in the table need no training. A method that is trained on image-level labels has a `fit`: `maskmill fit`
+writes its checkpoint, and `apply` receives the model. A method whose `source` is `images` runs its own network.
 """
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...manifests.artifact.artifact import Artifact
 from ...manifests.artifact.underway import Underway
+from ...manifests.artifact.values import nearest
 from ...manifests.errors import ConfigError
 from ..maps.cst import cosine_map, head_maps
 from ..maps.kept_mass import attention_map, head_attention_maps
@@ -32,45 +33,45 @@ MAX_INSTANCES = 255  # of a picture
 
 @dataclass(frozen=True, slots=True)
 class MethodInput:
-    """What a method is given of some rows."""
+    """The input of a method: a batch of rows."""
 
     fields: Mapping[str, np.ndarray]  # token field → one row each
-    queries: Float32[Tensor, "R H E"] | None  # the class query to look for, of a method that takes supports
-    valid: Bool[np.ndarray, "R T"]  # patches that are picture
+    queries: Float32[Tensor, "R H E"] | None  # the class query to look for; None if the method takes no supports
+    valid: Bool[np.ndarray, "R T"]  # patches that show the picture
     grid: tuple[int, int]  # rows and columns of patches
     classes: Sequence[int | None]
-    pictures: Sequence[int]  # which picture a row is of; rows of one stand together
-    instances: Sequence[int]  # and which of its objects, from 0
-    tau: float | None  # of a method that has one
-    model: Any  # what `load` gave, of a fitted method
+    pictures: Sequence[int]  # the picture of each row; rows of one picture are adjacent
+    instances: Sequence[int]  # the object of each row, from 0
+    tau: float | None
+    model: Any  # the result of `load`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
     name: str
     source: Literal["tokens", "images"]  # whether stored tokens suffice
-    reads: Sequence[str]  # token fields; of one that takes supports cls_query, too, which it is given as queries
+    reads: Sequence[str]  # token fields; cls_query of a method with supports arrives as `queries`
     apply: Callable[[MethodInput], Float32[np.ndarray, "R T"]]
     score_kind: ScoreKind
     align_corners: bool  # how its maps are upsampled
-    threshold: str  # where the user names none
-    # How its maps of several views become one; a sum is for scores that are relative to their own map, and is then
-    # scaled anew. None: it takes one view, as where rows of two views need not be of the same object.
+    threshold: str  # default rule
+    # How maps of several views are merged; a sum is for scores relative to their own map, and is rescaled. None: the
+    # method takes one view, for example because rows of two views may show different objects.
     merge: Merge | None = None
-    takes_supports: bool = False  # and where there are some, a map for each class of a picture
-    by_class: bool = False  # the same without supports: it tells classes apart by itself
-    instances: int | None = None  # of one that finds several objects: how many where the user names no number
-    tau: float | None = None  # of one that cuts a graph of keys: the cosine above which keys agree, likewise
+    takes_supports: bool = False  # with supports, there is one map per picture and class
+    by_class: bool = False  # one map per picture and class, without supports
+    instances: int | None = None  # default number of objects, if the method finds several
+    tau: float | None = None  # default cosine above which keys agree, if the method cuts a graph of keys
     fit: Callable[[Any, Inputs, Underway], Findings] | None = None  # tokens and images → a checkpoint's files
     load: Callable[[Artifact], Any] | None = None  # a checkpoint → the model
-    per_head: Callable[[MethodInput], Float32[np.ndarray, "R H T"]] | None = None  # what the map is the mean of
+    per_head: Callable[[MethodInput], Float32[np.ndarray, "R H T"]] | None = None  # maps whose mean is the map
 
     def __post_init__(self) -> None:
         assert self.merge is None or (self.merge == "sum") == (self.score_kind in RELATIVE), self.name
 
     @property
     def fields(self) -> Sequence[str]:
-        """The token fields that `apply` is given."""
+        """The token fields that `apply` receives."""
         return [name for name in self.reads if not (self.takes_supports and name == "cls_query")]
 
 
@@ -87,7 +88,7 @@ def cst_head_maps(given: MethodInput) -> Float32[np.ndarray, "R H T"]:
 
 
 def cls_attention_maps(given: MethodInput) -> Float32[np.ndarray, "R T"]:
-    """Of the last block that is stored."""
+    """Uses the last stored block."""
     return attention_map(torch.from_numpy(given.fields["cls_attention"][:, -1]), given.valid)
 
 
@@ -105,29 +106,32 @@ def ncut_maps(given: MethodInput) -> Float32[np.ndarray, "R T"]:
 
 
 def maskcut_instance_maps(given: MethodInput) -> Float32[np.ndarray, "R T"]:
-    """The objects of a picture follow from one another, so those before the ones that are wanted are found as well."""
+    """Each object depends on those before it, so objects before the requested ones are computed too."""
     assert given.tau is not None
     maps_RT = np.empty(given.valid.shape, np.float32)
     with one_thread():
-        for _, some in groupby(range(len(given.pictures)), key=lambda row: given.pictures[row]):
-            rows = list(some)
+        for _, group in groupby(range(len(given.pictures)), key=lambda row: given.pictures[row]):
+            rows = list(group)
             keys, valid_RC = torch.from_numpy(given.fields["keys"][rows[0]]), given.valid[rows[0]].reshape(given.grid)
-            wanted = [given.instances[row] for row in rows]
-            found = maskcut_maps(keys, valid_RC, given.tau, max(wanted) + 1)
-            maps_RT[rows] = found[wanted].reshape(len(rows), -1)
+            instances = [given.instances[row] for row in rows]
+            maps_NRC = maskcut_maps(keys, valid_RC, given.tau, max(instances) + 1)
+            maps_RT[rows] = maps_NRC[instances].reshape(len(rows), -1)
     return maps_RT
 
 
 def methods_by_name(*methods: Method) -> dict[str, Method]:
-    """Refuses two methods of one name, of which the second would hide the first."""
+    """The methods by name; two methods of one name are refused."""
     table: dict[str, Method] = {}
     for method in methods:
         if method.name in table:
-            raise ConfigError(f"there are two mask methods called {method.name}; rename one")
+            raise ConfigError(f"found two mask methods called {method.name}; rename one")
         table[method.name] = method
     return table
 
 
+_graph_cut = partial(
+    Method, source="tokens", reads=("keys",), score_kind="mean_at_half", align_corners=False, threshold=f"{MEAN:g}"
+)
 METHODS: dict[str, Method] = methods_by_name(
     Method(
         name="cst",
@@ -152,53 +156,29 @@ METHODS: dict[str, Method] = methods_by_name(
         merge="sum",
         per_head=cls_attention_head_maps,
     ),
-    Method(
-        name="ncut",
-        source="tokens",
-        reads=("keys",),
-        apply=ncut_maps,
-        score_kind="mean_at_half",
-        align_corners=False,
-        threshold=f"{MEAN:g}",
-        tau=0.2,
-    ),
-    Method(
-        name="maskcut",
-        source="tokens",
-        reads=("keys",),
-        apply=maskcut_instance_maps,
-        score_kind="mean_at_half",
-        align_corners=False,
-        threshold=f"{MEAN:g}",
-        instances=3,
-        tau=0.15,
-    ),
+    _graph_cut(name="ncut", apply=ncut_maps, tau=0.2),
+    _graph_cut(name="maskcut", apply=maskcut_instance_maps, tau=0.15, instances=3),
 )
 
 
 def find_method(name: str) -> Method:
-    found = METHODS.get(name)
-    if found is None:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        meant = f"did you mean {near[0]}?" if near else f"choose among {', '.join(METHODS)}"
-        raise ConfigError(f"there is no mask method {name!r}; {meant}")
-    return found
+    if name not in METHODS:
+        raise ConfigError(f"unknown mask method {name!r}; {nearest(name, METHODS)}")
+    return METHODS[name]
 
 
-def resolve_instances(method: Method, asked: int | None) -> int:
-    if method.instances is None:
-        if asked not in (None, 1):
-            raise ConfigError(f"method {method.name} finds one object in a picture; leave --instances out")
-        return 1
-    wanted = method.instances if asked is None else asked
-    if not 1 <= wanted <= MAX_INSTANCES:
-        raise ConfigError(f"instances is {wanted} and must be from 1 to {MAX_INSTANCES}")
-    return wanted
+def resolve_instances(method: Method, instances: int | None) -> int:
+    if method.instances is None and instances not in (None, 1):
+        raise ConfigError(f"method {method.name} finds one object in a picture; leave --instances out")
+    resolved = (method.instances or 1) if instances is None else instances
+    if not 1 <= resolved <= MAX_INSTANCES:
+        raise ConfigError(f"instances is {resolved}, expected 1 to {MAX_INSTANCES}")
+    return resolved
 
 
-def resolve_tau(method: Method, asked: float | None) -> float | None:
-    if method.tau is None and asked is not None:
+def resolve_tau(method: Method, tau: float | None) -> float | None:
+    if method.tau is None and tau is not None:
         raise ConfigError(f"method {method.name} cuts no graph of keys; leave --tau out")
-    if asked is not None and not 0 <= asked < 1:
-        raise ConfigError(f"tau is {asked:g}, a cosine that keys must exceed, and must be from 0 to below 1")
-    return method.tau if asked is None else asked
+    if tau is not None and not 0 <= tau < 1:
+        raise ConfigError(f"tau is {tau:g}, expected a cosine from 0 to below 1")
+    return method.tau if tau is None else tau

@@ -1,18 +1,18 @@
-"""The objects that normalised cuts of a picture's key graph find: TokenCut's one, and MaskCut's several.
+"""Finds objects by normalised cuts of a picture's key graph: one with TokenCut, several with MaskCut.
 
 Letters: T valid patches, D key width, R C rows and columns of patches, N instances.
 
 Sources: TokenCut, object_discovery.py, ncut and detect_box; MaskCut, CutLER's maskcut.py, maskcut_forward (Wang et al.,
-CVPR 2023). Both cut at the mean of the second smallest eigenvector, take the side of its largest entry, and of that the
-patches that hang together with this entry by their sides. What differs from them here:
+CVPR 2023). Both cut at the mean of the second smallest eigenvector. The object is the connected piece (by sides) that
+holds the largest entry. Differences from the sources:
 
-- Patches that are no picture are in no graph, count as no corner and in no area. The originals have no padding.
-- A graph whose second and third eigenvalue are within LEAST_GAP has no cut: any mixture of their vectors would do, and
-  the originals show the one that LAPACK comes upon. Nor has a picture of fewer than three patches.
-- The originals leave the vector's sign to LAPACK, and MaskCut's rule of the corners acts on one sign only. Here the
-  vector always points to its largest entry first, the first one of those that are equal but for rounding; then a
-  foreground with three or more of the picture's corners gives way to the other side.
-- Patches on the mean, but for rounding, are background, of whichever side.
+- Padding is in no graph, corner or area. The originals have no padding.
+- A graph whose second and third eigenvalue are within LEAST_GAP has no cut, because any mixture of the two vectors is
+  as good; the originals take the one that LAPACK returns. A picture of fewer than three patches has no cut either.
+- The originals leave the vector's sign to LAPACK, and MaskCut's corner rule acts on one sign only. Here the largest
+  entry is positive; among entries that are equal up to rounding, the first counts. Then a foreground with three or more
+  of the picture's corners is exchanged for the other side.
+- Patches on the mean, up to rounding, are background.
 """
 
 from dataclasses import dataclass
@@ -27,24 +27,24 @@ from .eigenvectors import second_eigenvector
 from .key_graph import KeyGraph, key_graph
 
 LEAST_GAP = 1e-4
-MEAN = np.float32(0.5)  # where the mean of the vector lies in a map, and so the threshold that gives its cut
+MEAN = np.float32(0.5)  # the vector's mean in a map, and so the threshold that gives the cut
 _LEAST_KEPT = np.nextafter(MEAN, np.float32(1))
-_ROUNDING = 1e-8  # of the largest entry: entries that are as near as this are equal
+_ROUNDING = 1e-8  # share of the largest entry: closer entries count as equal
 _MANY_CORNERS, _MUCH_OVERLAP, _SMALL = 3, 0.5, 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class GraphCut:
-    """One side of a bipartition, and of it what hangs together."""
+    """One side of a bipartition, and its connected piece with the largest entry."""
 
-    height_RC: Float64[np.ndarray, "R C"]  # the vector, its mean at 0 and the side above it; NaN outside the picture
+    height_RC: Float64[np.ndarray, "R C"]  # the vector minus its mean, positive on this side; NaN outside the picture
     object_RC: Bool[np.ndarray, "R C"]
 
 
 def ncut_map(
     keys: Float[Tensor, "patches D"], valid: Bool[np.ndarray, "R C"], tau: float
 ) -> Float32[np.ndarray, "R C"]:
-    """TokenCut's object as a soft map; see `soft_map`. NaN where a key of the picture is not finite."""
+    """TokenCut's object as a soft map; see `soft_map`. All NaN if a key of the picture is not finite."""
     inside = keys[torch.from_numpy(valid.ravel())]
     if not inside.isfinite().all():
         return np.full(valid.shape, np.nan, np.float32)
@@ -55,11 +55,11 @@ def ncut_map(
 def maskcut_maps(
     keys: Float[Tensor, "patches D"], valid: Bool[np.ndarray, "R C"], tau: float, instances: int
 ) -> Float32[np.ndarray, "N R C"]:
-    """MaskCut's objects, each cut from the graph in which those before it are painted out; zero where there is none.
+    """MaskCut's objects, each cut from the graph after the object before it is painted out; zero if there is none.
 
-    As in the original an object is dropped if it is a hundredth of the picture or less, or overlaps the one before it
-    by more than half; of what earlier objects hold it keeps nothing. A dropped object is not painted out, so the next
-    cut is the same one, and then it stays if it was its overlap that dropped it: the one before it is now empty.
+    As in the original, an object is dropped if it covers at most a hundredth of the picture, or overlaps the object
+    before it by more than half. It keeps no patch of an earlier object. A dropped object is not painted out, so the
+    next cut is the same; it stays then if it was dropped for its overlap, because the object before it is now empty.
     """
     maps_NRC = np.zeros((instances, *valid.shape), np.float32)
     inside = keys[torch.from_numpy(valid.ravel())]
@@ -86,10 +86,9 @@ def maskcut_maps(
 
 
 def soft_map(cut: GraphCut, kept: Bool[np.ndarray, "R C"]) -> Float32[np.ndarray, "R C"]:
-    """The vector from 0 to 1, its mean at MEAN and its farthest entry at an end, so that `map > MEAN` is the kept
-    patches: those of them that rounding put on the mean are lifted just above it, all others are at most on it.
+    """The vector scaled to 0–1, with its mean at MEAN; 0 outside the picture. `map > MEAN` gives the kept patches.
 
-    The scale is this project's own; the originals have masks alone. 0 outside the picture.
+    The scale is this project's own; the originals have masks only.
     """
     scaled_RC = (0.5 + cut.height_RC / (2 * np.nanmax(np.abs(cut.height_RC)))).astype(np.float32)
     limited_RC = np.where(kept, np.maximum(scaled_RC, _LEAST_KEPT), np.minimum(scaled_RC, MEAN))
@@ -97,15 +96,15 @@ def soft_map(cut: GraphCut, kept: Bool[np.ndarray, "R C"]) -> Float32[np.ndarray
 
 
 def best_cut(graph: KeyGraph, valid: Bool[np.ndarray, "R C"], by_corners: bool) -> GraphCut | None:
-    """None where there is none: too small a gap, or too few patches."""
+    """None if the gap is too small or there are too few patches."""
     if len(graph.degree_T) < 3:
         return None
-    found = second_eigenvector(graph, LEAST_GAP)
-    return None if found.gap <= LEAST_GAP else cut_by_vector(found.vector_T.numpy(), valid, by_corners)
+    eigenvector = second_eigenvector(graph, LEAST_GAP)
+    return None if eigenvector.gap <= LEAST_GAP else cut_by_vector(eigenvector.vector_T.numpy(), valid, by_corners)
 
 
 def cut_by_vector(vector: Float64[np.ndarray, " T"], valid: Bool[np.ndarray, "R C"], by_corners: bool) -> GraphCut:
-    """The same for a vector and its negative."""
+    """A vector and its negative give the same cut."""
     vector = vector / np.abs(vector).max()
     vector = vector * np.sign(vector[_first_largest(np.abs(vector))])
     height_T = vector - vector.mean()
@@ -119,12 +118,12 @@ def cut_by_vector(vector: Float64[np.ndarray, " T"], valid: Bool[np.ndarray, "R 
 
 
 def _first_largest(values_T: np.ndarray) -> int:
-    """Of the largest values, which rounding alone tells apart, the first."""
+    """The first of the values that equal the largest up to rounding."""
     return int(np.flatnonzero(values_T >= values_T.max() - _ROUNDING)[0])
 
 
 def _corner_values(values_T: np.ndarray, valid_RC: np.ndarray) -> np.ndarray:
-    """Of the first and last patch in the first and last row that have any picture."""
+    """The values at the first and last patch of the first and last row that show the picture."""
     rows = np.flatnonzero(valid_RC.any(axis=1))[[0, -1]]
     numbers_RC = np.cumsum(valid_RC.ravel()).reshape(valid_RC.shape) - 1
     return np.array([values_T[numbers_RC[row][valid_RC[row]][[0, -1]]] for row in rows])

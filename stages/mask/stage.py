@@ -1,4 +1,4 @@
-"""Soft maps from stored tokens, by one of the mask methods, each with a threshold; nothing is cut here."""
+"""Makes soft maps from stored tokens with a mask method, each with a threshold; `refine` cuts them later."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,17 +25,17 @@ from .views import load_views, refuse_several_views, refuse_strange_views, uprig
 
 HEAD_MAPS = "head_maps"
 NEARLY_ALL, NEARLY_NONE, WARNED_SHARE = 0.95, 0.01, 0.2
-CUT_UNIT = 32  # pictures of which a graph of keys is cut: each takes up to a second
+CUT_UNIT = 32  # pictures of a unit if a graph of keys is cut: each takes up to a second
 
 
 def resolve(config: MaskConfig, inputs: Inputs) -> MaskConfig:
-    """CST's own threshold belongs to one file of weights, so it is the default with that file only."""
+    """Fills in the method's defaults. CST's own threshold is the default only with the weights that it belongs to."""
     method = find_method(config.method)
     if config.supports not in (None, OWN) and not method.takes_supports:
         raise ConfigError(f"method {method.name} takes no supports; leave --supports out")
     if config.per_head and method.per_head is None:
-        having = ", ".join(each.name for each in METHODS.values() if each.per_head)
-        raise ConfigError(f"method {method.name} has no maps of heads; leave --per-head out, or choose among {having}")
+        names = ", ".join(other.name for other in METHODS.values() if other.per_head)
+        raise ConfigError(f"method {method.name} has no maps of heads; leave --per-head out, or choose among {names}")
     return replace(
         config,
         supports=(config.supports or "8") if method.takes_supports else OWN,
@@ -56,12 +56,12 @@ def wants(config: MaskConfig) -> Sequence[str]:
 
 
 def refuse(configs: Configs, given: Inputs) -> None:
-    """What is wrong with views and a checkpoint before the tokens are there."""
+    """Refuses wrong views and checkpoints before the tokens exist."""
     method = find_method(configs["mask"].method)
     views = [config for name, config in configs.items() if name.startswith("extract")]
     refuse_several_views(method, len(views))
     if any(view in views[:number] for number, view in enumerate(views)):
-        raise ConfigError("views has one view twice, or that of [extract]; give each another image_size, fit or flip")
+        raise ConfigError("views repeats a view, or that of [extract]; give each its own image_size, fit or flip")
     refuse_wrong_fit(method, given.get("model"))
 
 
@@ -70,15 +70,15 @@ def plan(config: MaskConfig, inputs: Inputs, known: Known) -> RowList:
     method = find_method(config.method)
     refuse_strange_views(method, views)
     refuse_other_checkpoint(method, tokens, inputs.get("model"))
-    described = TokensFacts.of(tokens)
+    tokens_facts = TokensFacts.of(tokens)
     facts = MapsFacts(
         classes=class_table(images),
-        grid=described.backbone.grid,
-        patch=described.backbone.patch,
+        grid=tokens_facts.backbone.grid,
+        patch=tokens_facts.backbone.patch,
         score_kind=method.score_kind,
         align_corners=method.align_corners,
-        weights=described.weights,
-        backbone=described.backbone.name,
+        weights=tokens_facts.weights,
+        backbone=tokens_facts.backbone.name,
     )
     batches = (
         class_rows(views, images, config.supports, config.seed)
@@ -92,7 +92,7 @@ def fields(config: MaskConfig, inputs: Inputs) -> Sequence[Field]:
     backbone = TokensFacts.of(inputs["tokens"]).backbone
     rows, columns = backbone.grid
     stored = [Field(name="map", kind="array", shape=(rows, columns), dtype="float32"), CUT]
-    if config.per_head:  # float32: float16 has steps of 5e-4 where cosines lie, and would save little beside the keys
+    if config.per_head:  # float16 would save little next to the keys, and has steps of 5e-4 in the range of cosines
         stored.append(Field(name=HEAD_MAPS, kind="array", shape=(backbone.heads, rows, columns), dtype="float32"))
     return stored
 
@@ -102,19 +102,19 @@ def columns(config: MaskConfig) -> Mapping[str, str]:
 
 
 def reads(config: MaskConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
-    wanted = find_method(config.method).reads
+    token_fields = find_method(config.method).reads
     for view in views_of(inputs):
-        Tokens(view).require(wanted)
-    needed = {role: array_names(inputs[role], wanted) for role in view_roles(inputs)} | {"images": ("labels",)}
+        Tokens(view).require(token_fields)
+    needed = {role: array_names(inputs[role], token_fields) for role in view_roles(inputs)} | {"images": ("labels",)}
     return needed | ({"model": sorted(inputs["model"].fingerprints)} if "model" in inputs else {})
 
 
 def prepare(config: MaskConfig, inputs: Inputs) -> Masker:
     method = find_method(config.method)
-    together = class_groups(views_of(inputs), inputs["images"]) if config.supports == ALL else {}
+    groups = class_groups(views_of(inputs), inputs["images"]) if config.supports == ALL else {}
     return Masker(
         method=method,
-        views=load_views(inputs, method.takes_supports, together),
+        views=load_views(inputs, method.takes_supports, groups),
         model=method.load(inputs["model"]) if method.load and "model" in inputs else None,
         by_class=_is_by_class(config, method),
         looks_with_others=config.supports != OWN,
@@ -124,23 +124,23 @@ def prepare(config: MaskConfig, inputs: Inputs) -> Masker:
 
 
 def run_unit(work: Work, config: MaskConfig, masker: Masker) -> UnitResult:
-    """The maps, those of the heads, or both: heads that are asked for later are computed alone."""
+    """Computes the maps, the maps of heads, or both: maps of heads that are added later are computed alone."""
     grid = masker.views[0].grid
     shapes = {"map": grid, HEAD_MAPS: (masker.views[0].tokens.facts.backbone.heads, *grid)}
     arrays = {name: np.zeros((len(work.ids), *shapes[name]), np.float32) for name in shapes if name in work.fields}
-    placed = _picture_boxes(work)
-    results = [RowResult({**scalars, "threshold": 0.0, "foreground": 0.0}) for scalars in placed]
+    boxes = _picture_boxes(work)
+    results = [RowResult({**box, "threshold": 0.0, "foreground": 0.0}) for box in boxes]
     for rows, fields_of_rows in rows_with_fields(masker, rows_to_do(work)):
         places = [row.index for row in rows]
         if HEAD_MAPS in arrays:
             arrays[HEAD_MAPS][places] = compute_head_maps(masker, rows, fields_of_rows).reshape(-1, *shapes[HEAD_MAPS])
         if "map" not in arrays:
             continue
-        found = compute_maps(masker, rows, fields_of_rows)
-        arrays["map"][places] = found.map_RT.reshape(-1, *grid)
-        values = zip(rows, found.threshold_R.tolist(), found.foreground_R.tolist(), found.notes, strict=True)
+        masked = compute_maps(masker, rows, fields_of_rows)
+        arrays["map"][places] = masked.map_RT.reshape(-1, *grid)
+        values = zip(rows, masked.threshold_R.tolist(), masked.foreground_R.tolist(), masked.notes, strict=True)
         for row, threshold, foreground, note in values:
-            scalars = {**placed[row.index], "threshold": threshold, "foreground": foreground}
+            scalars = {**boxes[row.index], "threshold": threshold, "foreground": foreground}
             results[row.index] = RowResult(scalars, note=note)
     return UnitResult(results, arrays)
 
@@ -150,20 +150,18 @@ def with_held(config: MaskConfig, held: Mapping[str, Json]) -> MaskConfig:
 
 
 def warn(config: MaskConfig, facts: Mapping[str, Json], batches: Iterator[pa.RecordBatch]) -> list[str]:
-    """A threshold that suits nothing shows in masks that are nearly everything or nearly nothing, a tau in graphs that
-    cannot be cut."""
+    """A wrong threshold gives masks of nearly everything or nearly nothing; a wrong tau gives graphs without a cut."""
     warnings = []
     source = MapsFacts.from_json(facts).weights.source
     if config.method == "cst" and config.threshold == PAPER_THRESHOLD and not is_paper_weights(source):
         warnings.append(
-            f"threshold 0.4 belongs to {PAPER_WEIGHTS}.pth (DINO's ViT-S/8 of 300 epochs, which CST used) and these "
-            f"tokens are of {source}; choose --threshold otsu, or extract with that file"
+            f"threshold 0.4 belongs to {PAPER_WEIGHTS}.pth (DINO's ViT-S/8 of 300 epochs, as in CST), but these tokens "
+            f"are of {source}; choose --threshold otsu, or extract with that file"
         )
     total = extreme = uncut = 0
     for batch in batches:
-        for status, note, share in zip(
-            *(batch.column(n).to_pylist() for n in ("status", "note", "foreground")), strict=True
-        ):
+        columns = (batch.column(name).to_pylist() for name in ("status", "note", "foreground"))
+        for status, note, share in zip(*columns, strict=True):
             if status == "ok" and note not in (NO_LABEL, NO_INSTANCE):
                 total += 1
                 is_uncut = config.tau is not None and note == NO_STRUCTURE
@@ -171,13 +169,13 @@ def warn(config: MaskConfig, facts: Mapping[str, Json], batches: Iterator[pa.Rec
                 extreme += not is_uncut and (share > NEARLY_ALL or share < NEARLY_NONE)
     if uncut > WARNED_SHARE * total:
         warnings.append(
-            f"{uncut} of {total} maps ({uncut / total:.0%}) have no cut (note {NO_STRUCTURE}): of their keys too "
-            f"many or too few agree by more than tau, {config.tau:g}; try another --tau, higher where all agree"
+            f"{uncut} of {total} maps ({uncut / total:.0%}) have no cut (note {NO_STRUCTURE}): tau {config.tau:g} does "
+            "not separate their keys; try another --tau, a higher one if all keys agree"
         )
     if extreme > WARNED_SHARE * total:
         warnings.append(
-            f"{extreme} of {total} maps ({extreme / total:.0%}) are above the threshold on more than 95 % or less "
-            f"than 1 % of the picture; the threshold is {config.threshold}, try another --threshold"
+            f"{extreme} of {total} maps ({extreme / total:.0%}) are above the threshold, {config.threshold}, on more "
+            "than 95 % or less than 1 % of the picture; try another --threshold"
         )
     return warnings
 
@@ -187,7 +185,7 @@ def _is_by_class(config: MaskConfig, method: Method) -> bool:
 
 
 def _picture_boxes(work: Work) -> list[dict[str, Json]]:
-    """Of each row the picture's size, and its box in the first view as it lies in the picture's own direction."""
+    """The picture's size and its upright box in the first view, for each row."""
     rows = work.upstream[TOKENS].select(["box", "height", "width"]).to_pylist()
     return [{**row, "box": row["box"] and list(upright_box(row["box"], work.inputs[TOKENS]))} for row in rows]
 

@@ -1,14 +1,14 @@
-"""Which pictures stand as supports of which, and the class query that follows from them.
+"""Chooses the supports of each picture, and reads their class queries.
 
 Letters: R rows, N pictures of one class and split, K supports, H heads, E width of a head, D = H·E.
 
-CST draws a support for every episode. Over a dataset, `supports` = K are the K other pictures of the same class and
-split with the smallest hash of (seed, picture, class, support), so that a picture that is added changes only those
-rows among whose K it comes; `all` are all of them; 0 is the picture itself. All three are this project's own.
+CST draws a support for every episode. Here `supports` = K takes the K other pictures of the same class and split with
+the smallest hash of (seed, picture, class, support): a new picture changes only the rows whose K it joins. `all` takes
+all of them, 0 the picture itself. All three are this project's own.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +17,11 @@ from jaxtyping import Float32, Int64, UInt64
 from torch import Tensor
 
 from ...manifests.artifact.tokens import Tokens
-from ...manifests.errors import ConfigError
 from ..maps.cst import normalise_queries
 
-ALL, OWN = "all", "0"
 GroupKey = tuple[int, str]  # class and split
-_SLOTS = 64  # units of class queries kept in memory: some 12 MB of a small backbone
+_SLOTS = 64  # units of class queries kept in memory: about 12 MB for a small backbone
+_ROWS_AT_ONCE = 1024  # class queries summed together
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +29,12 @@ class SupportGroup:
     """The pictures of a class and split that can be supports, in the order of the row list."""
 
     positions_N: Int64[np.ndarray, " N"]  # in the tokens' row list
-    hashes_N: UInt64[np.ndarray, " N"]  # of their ids
-    digests: Sequence[str]  # of their class queries
+    hashes_N: UInt64[np.ndarray, " N"]  # of the ids
+    digests: Sequence[str]  # of the class queries
 
     @property
     def digest(self) -> str:
         return hashlib.sha256("".join(self.digests).encode()).hexdigest()
-
-
-def parse_supports(text: str) -> str:
-    """ "all", or a number as it is written shortest; raises ConfigError."""
-    if text == ALL or (text.isascii() and text.isdigit()):
-        return text if text == ALL else str(int(text))
-    raise ConfigError(f"supports is {text!r} and must be a number from 0, or all")
 
 
 def id_hash(identifier: str) -> int:
@@ -52,18 +44,16 @@ def id_hash(identifier: str) -> int:
 def choose_supports(
     group: SupportGroup, position: int, identifier: str, key: GroupKey, count: int, seed: int
 ) -> list[int]:
-    """Places in the group of the `count` supports of one picture, nearest first; fewer where there are fewer."""
-    place = id_hash(f"{seed}\0{key[0]}\0{identifier}")
-    hashes_N = _mix_bits(group.hashes_N ^ np.uint64(place))
-    is_other_N = group.positions_N != position
-    others = np.flatnonzero(is_other_N)
+    """Places in the group of a picture's `count` supports, smallest hash first; fewer if the group is smaller."""
+    hashes_N = _mix_bits(group.hashes_N ^ np.uint64(id_hash(f"{seed}\0{key[0]}\0{identifier}")))
+    others = np.flatnonzero(group.positions_N != position)
     if len(others) > count:
         others = others[np.argpartition(hashes_N[others], count)[:count]]
     return others[np.lexsort((group.positions_N[others], hashes_N[others]))].tolist()
 
 
 def _mix_bits(values: UInt64[np.ndarray, " N"]) -> UInt64[np.ndarray, " N"]:
-    """splitmix64's finaliser: every bit of the input moves half of the output's."""
+    """splitmix64's finaliser: every input bit changes half of the output bits."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -71,7 +61,7 @@ def _mix_bits(values: UInt64[np.ndarray, " N"]) -> UInt64[np.ndarray, " N"]:
 
 
 class ClassQueryCache:
-    """Normalised class queries by position, read a unit at a time and kept while they are near."""
+    """Normalised class queries by position, read and cached by unit."""
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
@@ -86,14 +76,11 @@ class ClassQueryCache:
         places = (positions - self._bounds[units]).tolist()
         return torch.stack([self._unit(unit)[place] for unit, place in zip(units.tolist(), places, strict=True)])
 
-    def sums(self, groups: Mapping[GroupKey, Sequence[int]]) -> dict[GroupKey, Tensor]:
-        """The sum of each group's queries in float64, from which a mean without one of them is a subtraction."""
-        return {key: self._sum(positions) for key, positions in groups.items()}
-
-    def _sum(self, positions: Sequence[int]) -> Tensor:
+    def sum(self, positions: Sequence[int]) -> Tensor:
+        """The sum of class queries in float64; subtracting one gives the mean of the others."""
         total = torch.zeros(self.at(positions[:1])[0].shape, dtype=torch.float64)
-        for some in _split_positions(positions):
-            total += self.at(some).double().sum(dim=0)
+        for start in range(0, len(positions), _ROWS_AT_ONCE):
+            total += self.at(positions[start : start + _ROWS_AT_ONCE]).double().sum(dim=0)
         return total
 
     def _unit(self, index: int) -> Float32[Tensor, "R H E"]:
@@ -103,8 +90,3 @@ class ClassQueryCache:
             values = self._tokens.at("cls_query", range(*self._bounds[index : index + 2].tolist()))
             self._units[index] = normalise_queries(torch.from_numpy(values), self._heads)
         return self._units[index]
-
-
-def _split_positions(positions: Sequence[int], length: int = 1024) -> Iterator[Sequence[int]]:
-    for start in range(0, len(positions), length):
-        yield positions[start : start + length]

@@ -1,4 +1,4 @@
-"""The views of the pictures that maps are made of: that they belong together, and each as a process reads it.
+"""The views that maps are made from: checks that they belong together, and loads them.
 
 Letters: N pictures.
 """
@@ -25,7 +25,7 @@ from .supports import ClassQueryCache, GroupKey, SupportGroup
 
 
 def view_roles(inputs: Inputs) -> list[str]:
-    """That of the first view, whose grid the maps have, then those of the others in the order in which they came."""
+    """The role of the first view, whose grid the maps have, then those of the further views in order."""
     return [TOKENS, *takewhile(inputs.__contains__, (f"{VIEW}{number}" for number in count(2)))]
 
 
@@ -35,32 +35,32 @@ def views_of(inputs: Inputs) -> list[Artifact]:
 
 def refuse_several_views(method: Method, number: int) -> None:
     if number > 1 and method.merge is None:
-        raise ConfigError(f"method {method.name} does not merge maps of several views; give it one")
+        raise ConfigError(f"method {method.name} cannot merge views: found {number}, expected one; give it one view")
 
 
 def refuse_strange_views(method: Method, views: Sequence[Artifact]) -> None:
-    """Views are merged that one backbone has given of the same pictures, by a method that says how."""
+    """Refuses views of different backbones or pictures, repeated views, and several views of a method without merge."""
     first, *others = views
     refuse_several_views(method, len(views))
+    expected = _origin(first)
     for number, view in enumerate(others, 1):
-        if view.digest in [each.digest for each in views[:number]]:
-            raise ConfigError(f"{view.place} is the same view as one before it; name each view once")
-        own, wanted = _origin(view), _origin(first)
-        for name, (what, told) in own.items():
-            if what != wanted[name][0]:
+        if view.digest in [earlier.digest for earlier in views[:number]]:
+            raise ConfigError(f"{view.place} is the same view as an earlier one; name each view once")
+        for name, (value, text) in _origin(view).items():
+            if value != expected[name][0]:
                 raise ConfigError(
-                    f"{view.place} has {name} {told} and {first.place} has {wanted[name][1]}; extract every view with "
-                    "the same"
+                    f"{view.place} has {name} {text} and {first.place} has {expected[name][1]}; extract every view "
+                    f"with the same {name}"
                 )
         if view.plan.input("images").digest != first.plan.input("images").digest:
             raise ConfigError(
-                f"{view.place} and {first.place} were made of other images, or before and after these changed; run the "
-                "extract command of each again, on the same images"
+                f"{view.place} and {first.place} were made from other images, or before and after a change of "
+                "them; run the extract command of each again, on the same images"
             )
 
 
 def upright_box(box: Sequence[int], view: Artifact) -> Box:
-    """A picture's box in a view as it lies in the picture's own direction."""
+    """A picture's box in a view, mirrored back if the view is mirrored."""
     top, left, bottom, right = box
     if not view.plan.config["flip"]:
         return top, left, bottom, right
@@ -71,31 +71,29 @@ def upright_box(box: Sequence[int], view: Artifact) -> Box:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenView:
-    """One view, as it is loaded once per process."""
+    """One view; loaded once per process."""
 
     tokens: Tokens
     grid: tuple[int, int]
     patch: tuple[int, int]
     is_flipped: bool
-    places_N: Int64[np.ndarray, " N"] | None  # in its row list, of the first view's rows; None: it is the first
+    places_N: Int64[np.ndarray, " N"] | None  # positions here of the first view's rows; None in the first view
     queries: ClassQueryCache | None
-    sums: Mapping[GroupKey, tuple[Tensor, int]]  # where all look with all: of each class the sum, and of how many
+    sums: Mapping[GroupKey, tuple[Tensor, int]]  # sum and number of class queries, if all pictures are supports
 
     def positions(self, of_first: Sequence[int]) -> Sequence[int]:
         return of_first if self.places_N is None else self.places_N[of_first].tolist()
 
     def lattice(self, box: Box) -> Lattice:
-        """Upright, of a picture's box as it lies in the view."""
+        """The upright lattice of a picture with this box in the view."""
         return Lattice(self.grid, self.patch, upright_box(box, self.tokens.artifact))
 
 
 def load_views(inputs: Inputs, takes_supports: bool, groups: Mapping[GroupKey, SupportGroup]) -> list[TokenView]:
-    """`groups`: the classes whose pictures all look with all."""
+    """`groups` are the classes in which all pictures support each other."""
     first, *others = views_of(inputs)
-    return [
-        _load_view(first, None, takes_supports, groups),
-        *(_load_view(view, _places(first, view), takes_supports, groups) for view in others),
-    ]
+    places = [(first, None), *((view, _places(first, view)) for view in others)]
+    return [_load_view(view, places_N, takes_supports, groups) for view, places_N in places]
 
 
 def _load_view(
@@ -106,10 +104,11 @@ def _load_view(
 ) -> TokenView:
     tokens = Tokens(artifact)
     queries = ClassQueryCache(tokens) if takes_supports else None
-    positions = {key: group.positions_N for key, group in groups.items()}
-    if places_N is not None:
-        positions = {key: places_N[positions_N] for key, positions_N in positions.items()}
-    sums = queries.sums({key: positions_N.tolist() for key, positions_N in positions.items()}) if queries else {}
+    sums: dict[GroupKey, tuple[Tensor, int]] = {}
+    if queries is not None:
+        for key, group in groups.items():
+            positions_N = group.positions_N if places_N is None else places_N[group.positions_N]
+            sums[key] = (queries.sum(positions_N.tolist()), len(positions_N))
     return TokenView(
         tokens=tokens,
         grid=tokens.facts.backbone.grid,
@@ -117,17 +116,17 @@ def _load_view(
         is_flipped=artifact.plan.config["flip"],
         places_N=places_N,
         queries=queries,
-        sums={key: (total, len(positions[key])) for key, total in sums.items()},
+        sums=sums,
     )
 
 
 def _places(first: Artifact, view: Artifact) -> Int64[np.ndarray, " N"]:
     ids = (batch.column("id").to_pylist() for batch in first.row_batches(["id"]))
-    return np.fromiter(chain.from_iterable(view.positions(some) for some in ids), np.int64, first.plan.num_rows)
+    return np.fromiter(chain.from_iterable(map(view.positions, ids)), np.int64, first.plan.num_rows)
 
 
 def _origin(view: Artifact) -> dict[str, tuple[Json, str]]:
-    """What all views have alike: what is compared, and how it is told."""
+    """What all views must share: by name, the value to compare and its text for messages."""
     facts = TokensFacts.of(view)
     name, weights = facts.backbone.name, facts.weights
     return {"backbone": (name, name), "weights": (weights.sha256, f"{weights.source} (sha256 {weights.sha256[:12]})")}

@@ -1,4 +1,4 @@
-"""What `pixels` asks for."""
+"""Options of `pixels`."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from ...manifests.errors import ConfigError
 from ..choices import FitOrCrop, Size
 from ..command import Command, Role
 
-MAX_SIDE = 4096  # of a row, which is one chunk; the pictures of a whole batch lie in memory
+MAX_SIDE = 4096  # pixels: a row is one chunk, and a whole batch of pictures is in memory
 
 
 @checks_itself
@@ -23,7 +23,7 @@ class PixelsConfig:
         if not all(1 <= side <= MAX_SIDE for side in self.image_size):
             rows_px, columns_px = self.image_size
             raise ConfigError(
-                f"image size is {rows_px}x{columns_px} and each side must be 1 to {MAX_SIDE} pixels; "
+                f"image size is {rows_px}x{columns_px}, expected sides of 1 to {MAX_SIDE} pixels; "
                 "choose one such as 224 or 384x512"
             )
 

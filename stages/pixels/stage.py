@@ -1,4 +1,4 @@
-"""Decoded pictures at one size: what pretraining and pixel students read instead of decoding at every epoch."""
+"""Decodes pictures to one size; pretraining and pixel students read them instead of decoding at every epoch."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ from ..stage import Inputs, Known, Probe, RowList, RowResult, Stage, UnitResult,
 from ..vision.pictures import ViewSpec, load_ahead, load_first, stack_pictures
 from .config import PIXELS, PixelsConfig
 
-MID_GREY = (0.5, 0.5, 0.5)  # 128 in bytes: for padding that is to be nearly nothing to whatever mean is taken off
-BATCH = 16  # pictures decoded while others are put in their places; no bytes depend on it
+MID_GREY = (0.5, 0.5, 0.5)  # padding, 128 in bytes: close to 0 after any mean is subtracted
+BATCH = 16  # pictures decoded ahead; no bytes depend on it
 PROBE_ROWS = 64  # measured for `plan`
 
 
@@ -41,13 +41,13 @@ def run_unit(work: Work, config: PixelsConfig, prepared: Any) -> UnitResult:
     view, rows = _view_spec(config), list[RowResult]()
     pixels_R = np.zeros((len(work.ids), *config.image_size, 3), np.uint8)
     for start, loaded in load_ahead(work, view, BATCH):
-        rows += [each.result for each in loaded]
+        rows += [picture.result for picture in loaded]
         pixels_R[start : start + len(loaded)] = stack_pictures(loaded, view)
     return UnitResult(rows, {FIELD: pixels_R})
 
 
 def probe(config: PixelsConfig, inputs: Inputs) -> Probe:
-    """By one thread, where a unit has several: what is told is rather too long."""
+    """Measures one thread; a unit has several, so the estimate is too long rather than too short."""
     view = _view_spec(config)
     load_first(inputs["images"], view, 1)  # opens files, and imports what decodes
     began = time.perf_counter()

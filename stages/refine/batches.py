@@ -1,4 +1,4 @@
-"""Pictures of a unit together where that helps: on a GPU, which one small picture leaves idle."""
+"""Refines pictures of a unit together on a GPU, which one small picture would leave idle."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -12,18 +12,18 @@ Numbered = tuple[int, Refined | RowFailed]
 
 
 def refine_in_batches(
-    asked: Iterable[tuple[int, Unrefined | Refined | RowFailed]], refinement: Refinement
+    rows: Iterable[tuple[int, Unrefined | Refined | RowFailed]], refinement: Refinement
 ) -> Iterator[Numbered]:
-    """What became of each row, not in order. On a CPU one picture after the other, as nothing is gained by more."""
+    """The result of each row, in any order. On a CPU pictures are refined one by one, because batches gain nothing."""
     is_alone = refinement.smoother is None or refinement.device == "cpu"
     waiting: dict[tuple[int, ...], list[tuple[int, Unrefined]]] = {}
     values = 0
-    for index, each in asked:
-        if not isinstance(each, Unrefined):
-            yield index, each
+    for index, row in rows:
+        if not isinstance(row, Unrefined):
+            yield index, row
             continue
-        waiting.setdefault(each.shape, []).append((index, each))
-        values += math.prod(each.shape)
+        waiting.setdefault(row.shape, []).append((index, row))
+        values += math.prod(row.shape)
         if is_alone or values >= VALUES_AT_ONCE:
             yield from _refine_waiting(waiting, refinement)
             waiting, values = {}, 0
@@ -33,6 +33,6 @@ def refine_in_batches(
 def _refine_waiting(
     waiting: dict[tuple[int, ...], list[tuple[int, Unrefined]]], refinement: Refinement
 ) -> Iterator[Numbered]:
-    for alike in waiting.values():
-        found = refine_batch([each for _, each in alike], refinement)
-        yield from zip((index for index, _ in alike), found, strict=True)
+    for batch in waiting.values():
+        indices, rows = zip(*batch, strict=True)
+        yield from zip(indices, refine_batch(rows, refinement), strict=True)

@@ -1,4 +1,4 @@
-"""What `refine` asks for."""
+"""Options of `refine`."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,11 @@ from ..command import IMAGES, Command, Role
 from ..maps.background_rules import BACKGROUND_FORMS, BackgroundRule, RowThresholds, parse_background
 from .presets import Preset, Refiner, find_preset, preset_background
 
-PRESET = "preset"  # a background rule: the one that the preset's authors use
+PRESET = "preset"  # the background rule that the preset's authors use
 
 
 def _parse_rule(text: str) -> BackgroundRule | str:
-    """The rule; `preset` stays a word until the preset is known."""
+    """The rule; `preset` stays text until the preset is known."""
     return PRESET if text.strip() == PRESET else parse_background(text)
 
 
@@ -51,7 +51,7 @@ class RefineConfig:
             object.__setattr__(self, "background", preset_background(self.preset))
         if self.threshold is not None and not isinstance(self.background, RowThresholds):
             raise ConfigError(
-                f"threshold {self.threshold:g} is for rows and the background rule is {self.background}; give one"
+                f"threshold {self.threshold:g} needs the background rule rows, found {self.background}; give one"
             )
 
 

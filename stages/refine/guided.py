@@ -1,12 +1,11 @@
-"""The guided filter: scores become, in every window, a linear function of the picture's colours.
+"""The guided filter: in every window, scores become a linear function of the picture's colours.
 
 Letters: B pictures of one size, L score maps, H W pixels.
 
 He, Sun, Tang: Guided Image Filtering (TPAMI 2013), with a colour guide, colours from 0 to 1. Over each window of
 (2r + 1)² pixels, cut off at the picture's edge, a = (Σ + εU)⁻¹ cov(I, p) and b = mean(p) − aᵀ mean(I); a pixel's result
 is mean(a)ᵀ I + mean(b), both means over its own window. Computed in float64, because means are differences of running
-sums. Score maps are filtered as they are: the filter is linear and keeps constants, so what a map is compared with
-means the same afterwards.
+sums. The filter is linear and keeps constants, so thresholds mean the same before and after.
 """
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from .presets import GuidedPreset
 
-STRIP_PIXELS = 2**19  # that are filtered together, besides the rows around them
+STRIP_PIXELS = 2**19  # filtered together, not counting the rows around them
 
 
 @torch.inference_mode()
@@ -25,22 +24,22 @@ def guided_filter(
     preset: GuidedPreset,
     strip_pixels: int = STRIP_PIXELS,
 ) -> Float32[Tensor, "B L H W"]:
-    """Strip by strip: a row's result needs the rows within twice the radius."""
+    """Filters strip by strip: a row's result needs the rows within twice the radius."""
     radius, (height, width) = preset.radius, pictures.shape[2:]
-    rows = max(4 * radius, strip_pixels // width)  # of each picture, whatever the batch: sums begin where strips do
+    rows = max(4 * radius, strip_pixels // width)  # independent of the batch, because sums begin where strips do
     filtered = torch.empty_like(scores)
     for start in range(0, height, rows):
         stop, first = min(start + rows, height), max(0, start - 2 * radius)
         window = slice(first, min(stop + 2 * radius, height))
         guide = _Guide(pictures[..., window, :].double() / 255, preset)
         for label in range(scores.shape[1]):
-            found = guide.filter_scores(scores[:, label, window].double())
-            filtered[:, label, start:stop] = found[:, start - first : stop - first]
+            strip = guide.filter_scores(scores[:, label, window].double())
+            filtered[:, label, start:stop] = strip[:, start - first : stop - first]
     return filtered
 
 
 class _Guide:
-    """The windows of a picture, which serve any number of score maps."""
+    """The windows of a picture, shared by all score maps."""
 
     def __init__(self, colours: Float64[Tensor, "B 3 H W"], preset: GuidedPreset) -> None:
         self._colours, self._radius = colours, preset.radius
@@ -48,7 +47,7 @@ class _Guide:
         self._factors = self._factor_covariance(preset.eps)
 
     def _factor_covariance(self, eps: float) -> tuple[Tensor, ...]:
-        """Of Σ + εU the triangular factors, LDLᵀ: three numbers below the diagonal and three on it."""
+        """The LDLᵀ factors of Σ + εU: three numbers below the diagonal and three on it."""
         (r, g, b), (mean_r, mean_g, mean_b) = self._colours.unbind(1), self._mean.unbind(1)
         rr, gg, bb = (
             self._covariance(x, mean, x, mean).add_(eps) for x, mean in ((r, mean_r), (g, mean_g), (b, mean_b))
@@ -76,10 +75,10 @@ class _Guide:
         offset = mean
         for slope, colour_mean in zip(slopes, self._mean.unbind(1), strict=True):
             offset = offset - slope * colour_mean
-        found = _box_mean(offset, self._radius)
+        filtered = _box_mean(offset, self._radius)
         for slope, colour in zip(slopes, self._colours.unbind(1), strict=True):
-            found += _box_mean(slope, self._radius) * colour
-        return found
+            filtered += _box_mean(slope, self._radius) * colour
+        return filtered
 
     def _solve_slopes(self, right: list[Tensor]) -> list[Tensor]:
         low_rg, low_rb, low_gb, rr, gg, bb = self._factors
@@ -98,8 +97,7 @@ def _box_mean(values: Float64[Tensor, "*maps H W"], radius: int) -> Float64[Tens
 
 
 def _box_sums(values: Float64[Tensor, "*maps H W"], radius: int, dim: int) -> Float64[Tensor, "*maps H W"]:
-    """Along one axis: the running sum `radius` pixels on, which beyond the end is that at the end, less that before the
-    window."""
+    """Sums of windows along one axis: the running sum at the window's end minus that before its start."""
     size = values.shape[dim]
     reach, behind = min(radius, size - 1), max(0, size - radius - 1)
     running = values.cumsum(dim)
@@ -110,6 +108,6 @@ def _box_sums(values: Float64[Tensor, "*maps H W"], radius: int, dim: int) -> Fl
 
 
 def _counts(size: int, radius: int) -> Float64[Tensor, " size"]:
-    """How many pixels of each window there are along an axis."""
+    """The number of pixels of each window along an axis."""
     at = torch.arange(size)
     return ((at + radius).clamp(max=size - 1) - (at - radius).clamp(min=0) + 1).double()

@@ -1,16 +1,15 @@
-"""Pixel-adaptive refinement (PAR): each pixel takes on the scores of pixels near it that look like it, again and again.
+"""Pixel-adaptive refinement (PAR): each pixel repeatedly takes on the scores of similar pixels near it.
 
 Letters: B pictures of one size, S sets of scores (one per background score), L labels, H W pixels.
 
-As AFA published it (github.com/rulixiang/afa, wetr/PAR.py and utils/camutils.py) and ToCo uses it: colours from 0 to 1,
-scores through a softmax, both at half the size; eight neighbours at each dilation, beyond the edge the pixel at the
-edge; per channel and pixel, differences over w1 times the standard deviation of the 48 neighbours; a softmax over them
-of the negated mean square, and w2 times that of their distances. The weights of a pixel sum to 1 + w2, which changes no
-comparison of its labels. This project's own: a side of one pixel stays one pixel, and a tie is 255.
+As published by AFA (github.com/rulixiang/afa, wetr/PAR.py and utils/camutils.py) and used by ToCo: colours from 0 to 1
+and a softmax of the scores, both at half size; eight neighbours at each dilation, with edge pixels repeated; per
+channel and pixel, differences over w1 times the standard deviation of the 48 neighbours; a softmax of the negated mean
+square, plus w2 times the softmax of the distances. The weights of a pixel sum to 1 + w2, which changes no comparison of
+its labels. This project's own: a side of one pixel stays one pixel, and a tie is 255.
 
-Only operations whose value at a pixel does not depend on where the pixel lies in memory are used, so that bytes depend
-neither on the batch nor on the number of threads: torch's own softmax, interpolate and sums over an axis are not of
-that kind.
+The code uses only operations whose result at a pixel does not depend on the pixel's place in memory, so bytes depend
+neither on the batch nor on the number of threads. torch's softmax, interpolate and sums over an axis do not qualify.
 """
 
 from collections.abc import Iterator
@@ -24,20 +23,17 @@ from .presets import ParPreset
 
 W1, W2, TINY = 0.3, 0.01, 1e-8
 AROUND = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
-# Pixels whose 48 weights are computed together; there are as many such blocks as iterations, or one for the whole.
-CPU_BLOCK, GPU_BLOCK = 2**15, 2**20
+CPU_BLOCK, GPU_BLOCK = 2**15, 2**20  # pixels whose 48 weights are computed together
 
 
 @torch.inference_mode()
 def pixel_adaptive_scores(
     pictures: UInt8[Tensor, "B 3 H W"], scores: Float32[Tensor, "B S L H W"], preset: ParPreset
 ) -> Float32[Tensor, "B S L H W"]:
-    """The refined scores, at the size of the picture again."""
+    """The refined scores at the size of the picture."""
     batch, sets, labels, height, width = scores.shape
     smaller = (max(1, height // preset.scale), max(1, width // preset.scale))
-    channels = [
-        _resize_maps(pictures[:, each : each + 1] / 255, smaller) for each in range(3)
-    ]  # one in memory at full size
+    channels = [_resize_maps(channel / 255, smaller) for channel in pictures.chunk(3, dim=1)]  # one float at full size
     small = _resize_maps(scores.flatten(1, 2), smaller).view(batch, sets, labels, *smaller)
     refined = adapt_scores(torch.cat(channels, dim=1), probabilities(small).flatten(1, 2), preset)
     return _resize_maps(refined, (height, width)).view(scores.shape)
@@ -45,11 +41,7 @@ def pixel_adaptive_scores(
 
 def probabilities(scores: Float32[Tensor, "B S L H W"]) -> Float32[Tensor, "B S L H W"]:
     """A softmax over the labels."""
-    powers = (scores - scores.amax(dim=2, keepdim=True)).exp_()
-    total = powers[:, :, :1].clone()
-    for label in range(1, powers.shape[2]):
-        total += powers[:, :, label : label + 1]
-    return powers / total
+    return _softmax_in_place(scores.clone(), dim=2)
 
 
 def adapt_scores(
@@ -58,34 +50,34 @@ def adapt_scores(
     preset: ParPreset,
     block_pixels: int = 0,
 ) -> Float32[Tensor, "B maps H W"]:
-    """The iterations, at the size that is given. The size of blocks, which changes no value, follows the device.
+    """Runs the iterations at the given size. The block size depends on the device and changes no value.
 
-    A picture is done in blocks of rows. Iteration k of a block follows iteration k − 1 of the block below it, so that
-    weights are held only of as many blocks as there are iterations, and nothing is computed twice.
+    A picture is refined in blocks of rows. Iteration k of a block follows iteration k − 1 of the block below it, so
+    only as many blocks as iterations hold weights, and nothing is computed twice.
     """
     reach, (batch, _, height, width) = max(preset.dilations), pictures.shape
     block_pixels = block_pixels or (CPU_BLOCK if pictures.device.type == "cpu" else GPU_BLOCK)
     rows = max(reach, block_pixels // (batch * width))
     blocks = [slice(start, min(start + rows, height)) for start in range(0, height, rows)]
     refined, weights = scores.clone(), dict[int, Tensor]()
-    above = [refined[..., :0, :]] * preset.iterations  # of each iteration: the block before as that iteration found it
+    above = [refined[..., :0, :]] * preset.iterations  # per iteration, the previous block before that iteration
     for step in range(len(blocks) + preset.iterations - 1):
         if step < len(blocks):
             weights[step] = _weights(_widen_block(pictures, blocks[step], reach), preset)
         for iteration in range(preset.iterations):
             number = step - iteration
             if 0 <= number < len(blocks):
-                found = refined[..., blocks[number], :].clone()
+                block = refined[..., blocks[number], :].clone()
                 below = refined[..., blocks[number].stop : blocks[number].stop + reach, :]
-                window = _pad_edges(above[iteration], found, below, reach)
+                window = _pad_edges(above[iteration], block, below, reach)
                 refined[..., blocks[number], :] = _weighted_sum(window, weights[number], preset)
-                above[iteration] = found
+                above[iteration] = block
         weights.pop(step - preset.iterations + 1, None)
     return refined
 
 
 def _weights(window: Float32[Tensor, "B 3 rows columns"], preset: ParPreset) -> Float32[Tensor, "B neighbours H W"]:
-    """Of every neighbour of every pixel that has all of them in the window."""
+    """The weight of each neighbour, for the pixels whose neighbours all lie in the window."""
     reach = max(preset.dilations)
     own = window[..., reach:-reach, reach:-reach]
     count = len(AROUND) * len(preset.dilations)
@@ -100,32 +92,29 @@ def _weights(window: Float32[Tensor, "B 3 rows columns"], preset: ParPreset) -> 
     for number, neighbour in enumerate(_neighbours(window, preset)):
         red, green, blue = ((neighbour - own) * scale).square_().unbind(1)
         unlike[:, number] = (red + green + blue) / -3
-    _softmax_over_neighbours(unlike)
-    return unlike.add_(_position_weights(preset).to(own.device)[:, None, None])
+    return _softmax_in_place(unlike, dim=1).add_(_position_weights(preset).to(own.device)[:, None, None])
 
 
 def _position_weights(preset: ParPreset) -> Float32[Tensor, " neighbours"]:
-    """On the CPU, for all devices."""
+    """Computed on the CPU for all devices."""
     steps = torch.tensor([(row * row + column * column) ** 0.5 for row, column in AROUND])
     distances = torch.cat([steps * dilation for dilation in preset.dilations])
     far = -(distances / (distances.std() + TINY) / W1).square()
     return W2 * torch.softmax(far, dim=0)
 
 
-def _softmax_over_neighbours(values: Float32[Tensor, "B neighbours H W"]) -> None:
-    """In place."""
-    values -= values.amax(dim=1, keepdim=True)
-    values.exp_()
-    total = torch.zeros_like(values[:, 0])
-    for number in range(values.shape[1]):
-        total += values[:, number]
-    values /= total[:, None]
+def _softmax_in_place(values: Float32[Tensor, "..."], dim: int) -> Float32[Tensor, "..."]:
+    values.sub_(values.amax(dim, keepdim=True)).exp_()
+    total = torch.zeros_like(values.select(dim, 0))
+    for number in range(values.shape[dim]):
+        total += values.select(dim, number)
+    return values.div_(total.unsqueeze(dim))
 
 
 def _weighted_sum(
     window: Float32[Tensor, "B maps rows columns"], weights: Float32[Tensor, "B neighbours H W"], preset: ParPreset
 ) -> Float32[Tensor, "B maps H W"]:
-    """Product and sum are two steps, because in one they would be rounded once here and twice there."""
+    """Product and sum are two steps, because a fused step rounds differently on different devices."""
     total = window.new_zeros((*window.shape[:2], *weights.shape[2:]))
     product = torch.empty_like(total)
     for number, neighbour in enumerate(_neighbours(window, preset)):
@@ -135,7 +124,7 @@ def _weighted_sum(
 
 
 def _neighbours(window: Float32[Tensor, "B maps rows columns"], preset: ParPreset) -> Iterator[Tensor]:
-    """Views of the window, each with one neighbour of every pixel."""
+    """Views of the window; each holds one neighbour of every pixel."""
     reach = max(preset.dilations)
     height, width = window.shape[-2] - 2 * reach, window.shape[-1] - 2 * reach
     for dilation in preset.dilations:
@@ -147,12 +136,9 @@ def _neighbours(window: Float32[Tensor, "B maps rows columns"], preset: ParPrese
 def _widen_block(
     maps: Float32[Tensor, "B maps H W"], block: slice, reach: int
 ) -> Float32[Tensor, "B maps rows columns"]:
-    """A block of rows with what is around it."""
-    above, below = (
-        maps[..., max(0, block.start - reach) : block.start, :],
-        maps[..., block.stop : block.stop + reach, :],
-    )
-    return _pad_edges(above, maps[..., block, :], below, reach)
+    """A block of rows with the pixels around it."""
+    above, below = maps[..., max(0, block.start - reach) : block.start, :], maps[..., block.stop :, :]
+    return _pad_edges(above, maps[..., block, :], below[..., :reach, :], reach)
 
 
 def _pad_edges(
@@ -161,14 +147,14 @@ def _pad_edges(
     below: Float32[Tensor, "B maps R3 W"],
     reach: int,
 ) -> Float32[Tensor, "B maps rows columns"]:
-    """With `reach` more pixels on every side; where the picture ends, those at its edge."""
+    """Adds `reach` pixels on every side; beyond the picture, its edge pixels are repeated."""
     near = torch.cat([above[..., -reach:, :], block, below], dim=-2)
     missing_above, missing_below = reach - min(reach, above.shape[-2]), reach - below.shape[-2]
     return functional.pad(near, (reach, reach, missing_above, missing_below), mode="replicate")
 
 
 def _resize_maps(maps: Float32[Tensor, "B maps H W"], size: tuple[int, int]) -> Float32[Tensor, "B maps rows columns"]:
-    """Bilinear, pixels by their centres, as torch's interpolate, which rounds otherwise with other threads."""
+    """Bilinear by pixel centres, like torch's interpolate, whose rounding depends on the number of threads."""
     for dim, length in zip((-2, -1), size, strict=True):
         before = maps.shape[dim]
         at = (((torch.arange(length).double() + 0.5) * before / length) - 0.5).clamp(0, before - 1)

@@ -1,6 +1,6 @@
-"""The rows of a labels artifact: one per picture, with the maps that it is made of."""
+"""The rows of a labels artifact: one per picture, with the positions of its maps."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
@@ -14,11 +14,16 @@ LISTED: Mapping[str, str] = {"id": "string", "maps": "ints", "class_maps": "ints
 
 
 def picture_rows(maps: Artifact, images: Artifact, class_maps: Artifact | None) -> Iterator[pa.RecordBatch]:
-    """In the order in which the maps have the pictures first. Raises ConfigError for artifacts of other datasets."""
+    """One row per picture, in the order of the maps. Raises ConfigError for artifacts of other datasets."""
     by_id = maps.positions_by_id()
     others = class_maps.positions_by_id() if class_maps is not None else {}
     identifiers = list(by_id)
-    _refuse_other_pictures(maps, images, identifiers)
+    try:
+        images.positions(identifiers)
+    except KeyError as error:
+        raise ConfigError(
+            f"{error.args[0]}, but {maps.place} has maps of it; pass as --images the images they were made from"
+        ) from error
     _refuse_other_classes(maps, images)
     if class_maps is not None:
         _refuse_other_classes(maps, class_maps)
@@ -29,18 +34,9 @@ def picture_rows(maps: Artifact, images: Artifact, class_maps: Artifact | None) 
             )
     schema = tables.schema_of(LISTED)
     for start in range(0, len(identifiers), tables.ROW_GROUP):
-        some = identifiers[start : start + tables.ROW_GROUP]
-        columns = {"id": some, "maps": [by_id[i] for i in some], "class_maps": [others.get(i, []) for i in some]}
+        ids = identifiers[start : start + tables.ROW_GROUP]
+        columns = {"id": ids, "maps": [by_id[i] for i in ids], "class_maps": [others.get(i, []) for i in ids]}
         yield pa.RecordBatch.from_pydict(columns, schema)
-
-
-def _refuse_other_pictures(maps: Artifact, images: Artifact, identifiers: Sequence[str]) -> None:
-    try:
-        images.positions(identifiers)
-    except KeyError as error:
-        raise ConfigError(
-            f"{error.args[0]}, of which {maps.place} has maps; pass as --images those that they were made from"
-        ) from error
 
 
 def _refuse_other_classes(maps: Artifact, other: Artifact) -> None:

@@ -1,10 +1,10 @@
-"""From the soft maps of a picture to its label map.
+"""Makes the label map of a picture from its soft maps.
 
 Letters: K rows (soft maps) of the picture, L its labels, H W pixels.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
@@ -20,12 +20,12 @@ from .presets import CrfPreset, Smoother
 from .smoothing import smooth_scores
 
 NO_FOREGROUND = "no_foreground"
-_OBJECT = 1  # the class that rows without one have until they are given theirs
+_OBJECT = 1  # provisional class of rows without a class
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refinement:
-    """Without a refiner, the label map of the background rule as it is."""
+    """Without crf and smoother, the label map of the background rule stays as it is."""
 
     background: BackgroundRule
     crf: CrfPreset | None = None
@@ -40,7 +40,7 @@ class Refinement:
 @dataclass(frozen=True, slots=True)
 class RefinedClass:
     index: int
-    score: float | None  # its mean soft score where the label map has it; None where that is nowhere
+    score: float | None  # mean soft score over the pixels of the class; None without pixels
     area_px: int
 
 
@@ -53,16 +53,16 @@ class Refined:
 
 @dataclass(frozen=True, slots=True)
 class Unrefined:
-    """The soft maps of a picture, and how their rows are read."""
+    """A picture, its soft maps and the classes of their rows."""
 
     picture: UInt8[np.ndarray, "H W 3"]
     rows: PictureMaps
     classes: LocalClasses
-    known: KnownClasses | None = None  # of rows without class, which are refined as one object
+    known: KnownClasses | None = None  # for rows without class, which are refined as one object
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Pictures of one shape can be smoothed together: rows and columns of pixels, and the number of labels."""
+        """Height, width and number of labels: pictures of one shape can be smoothed together."""
         return *self.picture.shape[:2], 1 + len(self.classes.classes)
 
 
@@ -73,8 +73,8 @@ def prepare_picture(
     row_classes: Sequence[int],
     background: BackgroundRule,
 ) -> Unrefined:
-    """Of rows that have a class each (0 for the background's own). Raises RowFailed where a map or a threshold that is
-    needed is not finite."""
+    """Prepares rows with a class each (0 for the background's own). Raises RowFailed if a map or a needed threshold is
+    not finite."""
     assert maps_KHW.shape[1:] == picture.shape[:2], (maps_KHW.shape, picture.shape)
     local = local_classes(row_classes)
     rows = PictureMaps(maps_KHW, thresholds_K, local.labels_K)
@@ -90,33 +90,34 @@ def prepare_objects(
     known: KnownClasses,
     background: BackgroundRule,
 ) -> Unrefined:
-    """Of rows without class."""
-    found = prepare_picture(picture, maps_KHW, thresholds_K, [_OBJECT] * len(maps_KHW), background)
-    return Unrefined(found.picture, found.rows, found.classes, known)
+    """Prepares rows without class."""
+    return replace(prepare_picture(picture, maps_KHW, thresholds_K, [_OBJECT] * len(maps_KHW), background), known=known)
 
 
 def refine_batch(pictures: Sequence[Unrefined], refinement: Refinement) -> list[Refined]:
-    """The label map of each; where scores are smoothed, all must be of one shape."""
+    """The label map of each picture; with a smoother, all pictures must have one shape."""
     if refinement.smoother is None or not pictures[0].classes.classes:
-        return [_name_classes(each, _local_labels(each, refinement)) for each in pictures]
-    steps = levels(refinement.background)
-    scores = [np.stack([soft_scores(each.rows, level) for level in steps]) for each in pictures]
-    found = smooth_scores([each.picture for each in pictures], scores, refinement.smoother, refinement.device)
-    by_level = ([highest_labels(scores_LHW) for scores_LHW in scores_SLHW] for scores_SLHW in found)
+        return [_name_classes(unrefined, _local_labels(unrefined, refinement)) for unrefined in pictures]
+    background_levels = levels(refinement.background)
+    scores = [np.stack([soft_scores(unrefined.rows, level) for level in background_levels]) for unrefined in pictures]
+    smoothed = smooth_scores(
+        [unrefined.picture for unrefined in pictures], scores, refinement.smoother, refinement.device
+    )
+    by_level = ([highest_labels(scores_LHW) for scores_LHW in scores_SLHW] for scores_SLHW in smoothed)
     return [
-        _name_classes(each, _combine_levels(labels, refinement))
-        for each, labels in zip(pictures, by_level, strict=True)
+        _name_classes(unrefined, _combine_levels(labels, refinement))
+        for unrefined, labels in zip(pictures, by_level, strict=True)
     ]
 
 
-def _local_labels(asked: Unrefined, refinement: Refinement) -> UInt8[np.ndarray, "H W"]:
-    """Local ones, without a smoother."""
-    rows, num_classes, preset = asked.rows, len(asked.classes.classes), refinement.crf
+def _local_labels(unrefined: Unrefined, refinement: Refinement) -> UInt8[np.ndarray, "H W"]:
+    """Labels local to the picture, without a smoother."""
+    rows, num_classes, preset = unrefined.rows, len(unrefined.classes.classes), refinement.crf
     if not num_classes:
-        return np.zeros(asked.picture.shape[:2], np.uint8)
+        return np.zeros(unrefined.picture.shape[:2], np.uint8)
     if preset is None:
         return hard_labels(rows, refinement.background)
-    crf = PictureCrf(asked.picture, 1 + num_classes, preset)
+    crf = PictureCrf(unrefined.picture, 1 + num_classes, preset)
     by_level = [
         crf.from_labels(hard_labels(rows, level))
         if preset.unary == "labels"
@@ -137,19 +138,21 @@ def _check_finite(rows: PictureMaps, background: BackgroundRule) -> None:
         raise RowFailed(Reason.NOT_FINITE, "the threshold of a soft map is NaN or infinity")
 
 
-def _name_classes(asked: Unrefined, local_HW: UInt8[np.ndarray, "H W"]) -> Refined:
-    """With the classes' own indices, and what is measured of each."""
-    label_HW, maps_KHW = asked.classes.to_class_indices(local_HW), asked.rows.maps_KHW
-    if asked.known is not None:
-        named_HW = object_labels(label_HW == _OBJECT, asked.known)
+def _name_classes(unrefined: Unrefined, local_HW: UInt8[np.ndarray, "H W"]) -> Refined:
+    """Replaces local labels by class indices, and measures each class."""
+    label_HW, maps_KHW = unrefined.classes.to_class_indices(local_HW), unrefined.rows.maps_KHW
+    if unrefined.known is not None:
+        named_HW = object_labels(label_HW == _OBJECT, unrefined.known)
         label_HW = np.where(label_HW == IGNORE, np.uint8(IGNORE), named_HW)
         indices = [int(index) for index in np.unique(label_HW) if index not in (BACKGROUND, IGNORE)]
-        return _add_note(label_HW, [_measure_class(label_HW, index, maps_KHW) for index in indices])
-    by_class = {
-        index: [maps_KHW[row] for row in np.flatnonzero(asked.rows.labels_K == label)]
-        for label, index in enumerate(asked.classes.classes, start=1)
-    }
-    return _add_note(label_HW, [_measure_class(label_HW, index, maps) for index, maps in by_class.items()])
+        classes = [_measure_class(label_HW, index, maps_KHW) for index in indices]
+    else:
+        classes = [
+            _measure_class(label_HW, index, [maps_KHW[row] for row in np.flatnonzero(unrefined.rows.labels_K == label)])
+            for label, index in enumerate(unrefined.classes.classes, start=1)
+        ]
+    has_foreground = any(measured.area_px for measured in classes)
+    return Refined(label_HW, tuple(classes), "" if has_foreground else NO_FOREGROUND)
 
 
 def _measure_class(label_HW: UInt8[np.ndarray, "H W"], index: int, maps: Iterable[np.ndarray]) -> RefinedClass:
@@ -157,8 +160,3 @@ def _measure_class(label_HW: UInt8[np.ndarray, "H W"], index: int, maps: Iterabl
     area_px = int(is_class_HW.sum())
     score_N = np.max([map_HW[is_class_HW] for map_HW in maps], axis=0)
     return RefinedClass(index, float(score_N.mean(dtype=np.float64)) if area_px else None, area_px)
-
-
-def _add_note(label_HW: UInt8[np.ndarray, "H W"], classes: list[RefinedClass]) -> Refined:
-    has_foreground = any(each.area_px for each in classes)
-    return Refined(label_HW, tuple(classes), "" if has_foreground else NO_FOREGROUND)

@@ -1,4 +1,4 @@
-"""What each refiner runs with: its preset, its device, and the background rule."""
+"""Checks the device of a refiner, and collects its preset, device and background rule."""
 
 from ...manifests.errors import ConfigError
 from .config import RefineConfig
@@ -11,7 +11,7 @@ def check_device(config: RefineConfig) -> None:
         return
     if config.refiner not in SMOOTHERS:
         raise ConfigError(
-            f"device is {config.device}, and the refiner {config.refiner} runs on the CPU alone; leave --device out"
+            f"device is {config.device}, but the refiner {config.refiner} runs on the CPU only; leave --device out"
         )
     from ..vision.backbone import find_device  # timm takes a second
 
@@ -20,6 +20,6 @@ def check_device(config: RefineConfig) -> None:
 
 def refinement_of(config: RefineConfig) -> Refinement:
     preset = config.preset
-    crf = preset if isinstance(preset, CrfPreset) else None
-    smoother = None if isinstance(preset, CrfPreset) else preset
-    return Refinement(background=config.background, crf=crf, smoother=smoother, device=config.device)
+    if isinstance(preset, CrfPreset):
+        return Refinement(background=config.background, crf=preset, device=config.device)
+    return Refinement(background=config.background, smoother=preset, device=config.device)

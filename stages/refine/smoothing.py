@@ -1,4 +1,4 @@
-"""The refiners that smooth scores along a picture's colours, PAR and the guided filter, as the stage calls them.
+"""Runs the refiners that smooth scores along a picture's colours: PAR and the guided filter.
 
 Letters: S sets of scores (one per background score), L labels, H W pixels.
 """
@@ -24,9 +24,9 @@ def smooth_scores(
     smoother: Smoother,
     device: str,
 ) -> list[Float32[np.ndarray, "S L H W"]]:
-    """Pictures of one size, all at once where the device has room. What comes out of one does not depend on the others.
+    """Smooths pictures of one size together if the device has room. A result does not depend on the other pictures.
 
-    On a CPU there is nothing in it: one picture fills the caches, and one thread works on it.
+    On a CPU one thread works on one picture, because one picture fills the caches.
     """
     try:
         with one_thread() if device == "cpu" else nullcontext():
@@ -35,28 +35,27 @@ def smooth_scores(
         if len(pictures) == 1:
             height, width = pictures[0].shape[:2]
             raise EnvironmentFault(
-                f"{device} has no room to refine a picture of {width}×{height} pixels; choose --device cpu, or "
-                "a device with more memory"
+                f"{device} has too little memory to refine a picture of {width}×{height} pixels; choose --device cpu, "
+                "or a device with more memory"
             ) from error
     torch.cuda.empty_cache()
-    return [_smooth_together([one], [its], smoother, device)[0] for one, its in zip(pictures, scores, strict=True)]
+    pairs = zip(pictures, scores, strict=True)
+    return [_smooth_together([picture], [own], smoother, device)[0] for picture, own in pairs]
 
 
 def _smooth_together(
     pictures: Sequence[np.ndarray], scores: Sequence[np.ndarray], smoother: Smoother, device: str
 ) -> list[np.ndarray]:
-    pictures_B3HW, scores_BSLHW = (
-        _stack_on_device(device, pictures).permute(0, 3, 1, 2),
-        _stack_on_device(device, scores),
-    )
+    pictures_B3HW = _stack_on_device(device, pictures).permute(0, 3, 1, 2)
+    scores_BSLHW = _stack_on_device(device, scores)
     if isinstance(smoother, ParPreset):
-        found_BSLHW = pixel_adaptive_scores(pictures_B3HW, scores_BSLHW, smoother)
+        smooth_BSLHW = pixel_adaptive_scores(pictures_B3HW, scores_BSLHW, smoother)
     else:
-        found_BSLHW = guided_filter(pictures_B3HW, scores_BSLHW.flatten(1, 2), smoother).view(scores_BSLHW.shape)
-    return list(found_BSLHW.cpu().numpy())
+        smooth_BSLHW = guided_filter(pictures_B3HW, scores_BSLHW.flatten(1, 2), smoother).view(scores_BSLHW.shape)
+    return list(smooth_BSLHW.cpu().numpy())
 
 
 def _stack_on_device(device: str, arrays: Sequence[np.ndarray]) -> Tensor:
-    """One array is not copied on a CPU, and may be one that is not to be written to."""
+    """A single array is copied on a CPU only if it is read-only."""
     joined = np.stack(arrays) if len(arrays) > 1 else np.ascontiguousarray(arrays[0])[None]
     return torch.from_numpy(joined if joined.flags.writeable else joined.copy()).to(device)

@@ -1,11 +1,11 @@
-"""Label maps at each picture's own size: soft maps upsampled, cut, told apart and, if wanted, refined on the picture.
+"""Makes label maps at each picture's size: soft maps are upsampled, cut, named and optionally refined on the picture.
 
 Letters: K soft maps of a picture, R C rows and columns of patches, H W its pixels.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from typing import Any
 
 import numpy as np
@@ -30,13 +30,13 @@ from .presets import SMOOTHERS, Refiner
 from .refinement import Refined, Refinement, Unrefined, prepare_objects, prepare_picture
 from .refiners import check_device, refinement_of
 
-# Pictures: of a CRF each takes half a second, of PAR and the guided filter a tenth.
+# Pictures of a unit: a CRF takes half a second for each, PAR and the guided filter a tenth.
 UNITS: Mapping[Refiner, int] = {"none": 256, "crf": 16, "par": 64, "guided": 64}
-PICTURES_AT_ONCE = 32  # whose maps are in memory
+PICTURES_AT_ONCE = 32  # pictures whose maps are in memory
 
 
 def resolve(config: RefineConfig, inputs: Inputs) -> RefineConfig:
-    """Refuses what this machine cannot do."""
+    """Refuses a device or refiner that this machine does not have."""
     check_device(config)
     if config.refiner == "crf":
         require_crf()
@@ -60,9 +60,9 @@ def fields(config: RefineConfig, inputs: Inputs) -> Sequence[Field]:
 
 def columns(config: RefineConfig) -> Mapping[str, str]:
     return {
-        "classes": "ints",  # that were looked for
-        "areas": "ints",  # pixels of each
-        "scores": "floats",  # the mean of its map over them; null where there are none
+        "classes": "ints",  # looked for
+        "areas": "ints",  # pixels of each class
+        "scores": "floats",  # mean of the class's map over its pixels; null without pixels
         "height": "int64",
         "width": "int64",
     }
@@ -76,37 +76,36 @@ def reads(config: RefineConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
 def run_unit(work: Work, config: RefineConfig, prepared: Any) -> UnitResult:
     refinement = refinement_of(config)
     results, cells = [RowResult()] * len(work.ids), list[bytes | None]([None] * len(work.ids))
-    for index, found in refine_in_batches(_prepare_rows(work, config, refinement), refinement):
-        if isinstance(found, RowFailed):
-            results[index] = RowResult(reason=found.reason)
+    for index, refined in refine_in_batches(_prepare_rows(work, config, refinement), refinement):
+        if isinstance(refined, RowFailed):
+            results[index] = RowResult(reason=refined.reason)
         else:
-            results[index], cells[index] = _row_result(found), encode_label_map(found.label_HW)
+            results[index], cells[index] = _row_result(refined), encode_label_map(refined.label_HW)
     return UnitResult(results, cells={"label": cells})
 
 
 @dataclass(frozen=True, slots=True)
 class Soft:
-    """The rows of one picture in an artifact of maps, and their maps on its grid."""
+    """The rows of one picture in a maps artifact, with their maps."""
 
     rows: Sequence[Mapping[str, Json]]
-    maps_KRC: Float32[np.ndarray, "K R C"] | None  # None where there is no such artifact
+    maps_KRC: Float32[np.ndarray, "K R C"]
 
     def select_rows(self, places: Sequence[int]) -> "Soft":
-        assert self.maps_KRC is not None
         return Soft([self.rows[place] for place in places], self.maps_KRC[list(places)])
 
 
 def _read_soft_maps(work: Work, role: str) -> Iterator[Soft]:
-    """Of each picture of the unit in turn; those of a few pictures are read together."""
+    """The soft maps of each picture of the unit; maps of several pictures are read together."""
     if role not in work.inputs:
-        yield from (Soft((), None) for _ in work.ids)
+        yield from (Soft((), np.zeros((0, 0, 0), np.float32)) for _ in work.ids)
         return
     rows = iter(work.upstream[role].to_pylist())
     positions = work.listing.column(role).to_pylist()
     for start in range(0, len(positions), PICTURES_AT_ONCE):
-        some = positions[start : start + PICTURES_AT_ONCE]
-        maps = work.inputs[role].read("map", [position for each in some for position in each])
-        stops = list(accumulate(len(each) for each in some))
+        batch = positions[start : start + PICTURES_AT_ONCE]
+        maps = work.inputs[role].read("map", list(chain.from_iterable(batch)))
+        stops = list(accumulate(map(len, batch)))
         for first, stop in zip([0, *stops], stops, strict=False):
             yield Soft(list(islice(rows, stop - first)), maps[first:stop])
 
@@ -114,10 +113,9 @@ def _read_soft_maps(work: Work, role: str) -> Iterator[Soft]:
 def _prepare_rows(
     work: Work, config: RefineConfig, refinement: Refinement
 ) -> Iterator[tuple[int, Unrefined | Refined | RowFailed]]:
-    """Of each row that can be done, what is to be refined; or what became of it where nothing is."""
-    for index, (soft, class_soft) in enumerate(
-        zip(_read_soft_maps(work, "maps"), _read_soft_maps(work, "class_maps"), strict=True)
-    ):
+    """Each row that is not blocked: ready to refine, already finished, or failed."""
+    soft_maps = zip(_read_soft_maps(work, "maps"), _read_soft_maps(work, "class_maps"), strict=True)
+    for index, (soft, class_soft) in enumerate(soft_maps):
         if not work.blocked[index]:
             try:
                 yield index, _prepare_row(work, index, soft, class_soft, config, refinement)
@@ -130,12 +128,11 @@ def _prepare_row(
 ) -> Unrefined | Refined:
     size = (soft.rows[0]["height"], soft.rows[0]["width"])
     labelled = soft.select_rows([place for place, row in enumerate(soft.rows) if row["note"] != NO_LABEL])
-    if not labelled.rows:  # a picture of which nothing is known
+    if not labelled.rows:  # nothing is known of the picture
         return Refined(np.full(size, IGNORE, np.uint8), (), NO_LABEL)
     maps_KHW = _maps_at_size(work.inputs["maps"], labelled, size)
-    picture = (
-        _read_picture(work, index, size) if refinement.needs_pictures else np.broadcast_to(np.uint8(0), (*size, 3))
-    )
+    no_picture = np.broadcast_to(np.uint8(0), (*size, 3))
+    picture = _read_picture(work, index, size) if refinement.needs_pictures else no_picture
     thresholds = np.array([row["threshold"] for row in labelled.rows])
     if config.threshold is not None:
         thresholds[:] = np.float32(config.threshold)  # as `mask` would have written it
@@ -146,20 +143,20 @@ def _prepare_row(
     return prepare_picture(picture, maps_KHW, thresholds, classes, refinement.background)
 
 
-def _row_result(found: Refined) -> RowResult:
-    height, width = found.label_HW.shape
+def _row_result(refined: Refined) -> RowResult:
+    height, width = refined.label_HW.shape
     scalars: dict[str, Json] = {
-        "classes": [each.index for each in found.classes],
-        "areas": [each.area_px for each in found.classes],
-        "scores": [each.score for each in found.classes],
+        "classes": [measured.index for measured in refined.classes],
+        "areas": [measured.area_px for measured in refined.classes],
+        "scores": [measured.score for measured in refined.classes],
         "height": height,
         "width": width,
     }
-    return RowResult(scalars, note=found.note)
+    return RowResult(scalars, note=refined.note)
 
 
 def _read_known_classes(work: Work, index: int, class_soft: Soft, size: tuple[int, int]) -> KnownClasses:
-    """What tells the classes of objects that were found without one."""
+    """What names objects that were found without a class: image-level labels and class maps."""
     labels = work.upstream["images"].column("labels")[index].as_py() or []
     known = KnownClasses(num_classes=len(LabelsFacts.from_json(work.facts).classes), image_labels=labels)
     places = [place for place, row in enumerate(class_soft.rows) if row["class"] is not None]
@@ -173,8 +170,7 @@ def _read_known_classes(work: Work, index: int, class_soft: Soft, size: tuple[in
 def _maps_at_size(maps: Artifact, soft: Soft, size: tuple[int, int]) -> Float32[np.ndarray, "K H W"]:
     first = soft.rows[0]
     if (first["height"], first["width"]) != size:
-        raise RowFailed(Reason.CHANGED, "maps and class maps are of pictures of different sizes")
-    assert soft.maps_KRC is not None
+        raise RowFailed(Reason.CHANGED, "maps and class maps have pictures of different sizes")
     return maps_at_size(soft.maps_KRC, first, MapsFacts.of(maps))
 
 
