@@ -75,3 +75,4 @@ IMAGES = Role(
     help="Images artifact, if it is no longer where it was.",
     is_found=True,
 )
+TOKENS = Role(kind="tokens", flag="--tokens", metavar="DIR", is_optional=True)

@@ -1,4 +1,4 @@
-"""The learners that were named, and what each is asked."""
+"""The learners that were named, and the fold that each is scored on."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -16,7 +16,7 @@ from .learners import TrainedLearner, load_learner_checkpoint, load_learner_file
 
 
 def load_learners(config: FewShotConfig, inputs: Inputs) -> list[TrainedLearner]:
-    """In the order in which they were named."""
+    """The learners in the order in which they were named."""
     return [
         load_learner_file(file, config.files_sha256[place])
         if file
@@ -26,7 +26,7 @@ def load_learners(config: FewShotConfig, inputs: Inputs) -> list[TrainedLearner]
 
 
 def usable_ids(config: FewShotConfig, inputs: Inputs) -> frozenset[str]:
-    """Of the pictures that the learners can look at."""
+    """The pictures that have features."""
     rows = inputs["images" if config.seeing else "tokens"].rows(["id", "status"]).to_pylist()
     return frozenset(row["id"] for row in rows if row["status"] == "ok")
 
@@ -38,10 +38,10 @@ def make_folds(
     truth: GroundTruth,
     usable: Collection[str],
 ) -> list[Fold]:
-    """One for each learner, with everything that they ask for known to be there: a benchmark names its pictures, and of
-    a split of classes those are asked about that are `usable`."""
+    """One fold for each learner, all of whose pictures and masks are there: a benchmark names its pictures, and a split
+    of classes draws from the `usable` ones."""
     names = class_names(class_table(images))
-    found = []
+    folds = []
     for place, learner in enumerate(learners):
         fold = (
             _class_fold(config, place, learner, images, truth, names, usable)
@@ -50,15 +50,19 @@ def make_folds(
         )
         refuse_learned_classes(fold, training_classes(learner, names), names, learner.where)
         refuse_missing_masks(fold, truth, images)
-        found.append(fold)
-    return found
+        folds.append(fold)
+    return folds
+
+
+def lists_digest(lists: FoldList) -> str:
+    return digest_of([list(lists.classes), [list(line) for line in lists.lines]])
 
 
 def _benchmark_fold(config: FewShotConfig, place: int, images: Artifact) -> Fold:
     assert config.protocol != CLASSES
-    lists: FoldList = read_fold(config.protocol, config.folds, config.fold[place], "novel")
-    if digest_of([list(lists.classes), [list(line) for line in lists.lines]]) != config.lists_sha256[place]:
-        raise InputError(f"the lists in {config.folds} have changed since they were looked at; run the command again")
+    lists = read_fold(config.protocol, config.folds, config.fold[place], "novel")
+    if lists_digest(lists) != config.lists_sha256[place]:
+        raise InputError(f"the lists in {config.folds} have changed since this command started; run it again")
     return benchmark_fold(config.protocol, config.fold[place], lists, images, config.way, config.shot, config.episodes)
 
 
@@ -71,14 +75,14 @@ def _class_fold(
     names: Mapping[int, str],
     usable: Collection[str],
 ) -> Fold:
-    """Of pictures that the learner has not seen."""
+    """A fold of pictures that the learner has not seen."""
     learned = training_classes(learner, names)
     shown = classes_in_masks(truth, [each for each in truth.ids if each in usable and each not in learner.seen])
-    occurring = {label for found in shown.values() for label in found}
+    occurring = {label for labels in shown.values() for label in labels}
     if not occurring:
         raise InputError(
-            f"no mask in {images.place} has a pixel of a class, of pictures that have features and that "
-            f"{learner.where} has not seen; give it images with masks of others"
+            f"{images.place} has no mask with a class on pictures that have features and that {learner.where} has not "
+            "seen; give images with masks of other pictures"
         )
     judged = (
         tuple(class_indices(config.classes[place], class_table(images), "the images"))
@@ -87,8 +91,8 @@ def _class_fold(
     )
     if not judged:
         raise ConfigError(
-            f"{learner.where} has learned every class that {images.place} has pictures of; train it without some, or "
-            "judge it on other images"
+            f"{learner.where} has learned every class that {images.place} shows; train it without some classes, or "
+            "score it on other images"
         )
     base = learned or tuple(sorted(set(names) - set(judged)))
     name = f"fold {place}" if len(config.files) > 1 else "classes"
