@@ -125,6 +125,6 @@ def _refuse_other_table(benchmark: Benchmark, images: Artifact) -> None:
     for index, name in enumerate(TABLES[benchmark], 1):
         if names.get(index) != name:
             raise InputError(
-                f"class {index} of {images.place} is not a class of {benchmark}: found "
-                f"{names.get(index, 'no name')}, expected {name}; give images made by `maskmill index {layout}`"
+                f"class {index} of {images.place} is {names.get(index, 'not there')}: expected {name}, as in "
+                f"{benchmark}; give images made by `maskmill index {layout}`"
             )

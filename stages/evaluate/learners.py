@@ -32,8 +32,8 @@ def load_learner_checkpoint(checkpoint: Artifact) -> TrainedLearner:
     if (facts.kind, facts.student) != (STUDENT, "cst"):
         kind = " ".join(filter(None, (facts.kind, facts.student)))
         raise ConfigError(
-            f"{checkpoint.place} is not a checkpoint of a student cst: found kind {kind}; give one that `maskmill train "
-            "--student cst` has made"
+            f"{checkpoint.place} is not a checkpoint of a student cst: found kind {kind}; give one that "
+            "`maskmill train --student cst` has made"
         )
     learner = learner_of(load(checkpoint.file(WEIGHTS)), str(checkpoint.place))
     # A step that was chosen on test episodes, as in the original, is scored on them again, with a warning.
