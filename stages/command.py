@@ -43,15 +43,15 @@ class Command:
     name: str  # its table in a recipe, the first argument of `maskmill.run`, and the stage that plan.json names
     makes: str  # kind of artifact
     config: type[Any]
-    work: str  # where its stage is, such as ".refine.stage:STAGE" beside this module
+    work: str  # module and name of its stage, such as ".refine.stage:STAGE"
     roles: Mapping[str, Role] = field(default_factory=dict)
-    help: str = ""  # what follows the registry's line in `--help`
+    help: str = ""  # follows the registry's line in `--help`
     has_units: bool = True
-    follows_source: bool = False  # its rows change with what lies outside, on --update
+    follows_source: bool = False  # --update changes its rows with the files outside
     is_training: bool = False  # its metric lines can be drawn as curves
-    runs_together: bool = False  # under torchrun
+    runs_together: bool = False  # in several processes under torchrun
     in_recipes: bool = True
-    resumes: bool = True  # stopped and started again it goes on; otherwise it begins anew
+    resumes: bool = True  # a stopped run resumes; otherwise it starts again
     retired: Mapping[str, str] = field(default_factory=dict)  # options of earlier versions → what to use instead
 
     @property

@@ -159,24 +159,24 @@ class Stage(StageBase):
 
     plan: Callable[[Any, Inputs, Known], RowList]
     fields: Callable[[Any, Inputs], Sequence[Field]]
-    columns: Callable[[Any], Mapping[str, str]]  # a row's scalars; of its planned columns those that readers need
-    run_unit: Callable[[Work, Any, Any], UnitResult]  # work, config, what `prepare` gave
+    columns: Callable[[Any], Mapping[str, str]]  # a row's scalars, including planned columns that readers need
+    run_unit: Callable[[Work, Any, Any], UnitResult]  # work, config, the result of `prepare`
     prepare: Callable[[Any, Inputs], Any] | None = None  # once per process: loads the model
-    probe: Callable[[Any, Inputs], Probe] | None = None  # a few rows, computed to tell how long all of them will take
-    # For stages that read the outside world: the digest of every row's sources now. Given a record and the time it was
+    probe: Callable[[Any, Inputs], Probe] | None = None  # computes a few rows, to estimate the time of all
+    # For stages that read outside files: the digest of every row's sources now. Given a record and the time it was
     # written, rows whose sources have the recorded size and are no newer may keep their recorded digest.
     observe: Callable[[Work, Any, Record | None, float], Sequence[str]] | None = None
-    selects: Sequence[str] = ()  # config fields that choose which fields are made, and are in no field's content
-    # A config, and that of an artifact of the same otherwise → the config that asks for what is held as well, so that
-    # units which have to be made again are made whole.
+    selects: Sequence[str] = ()  # config fields that choose which fields are made but do not change their content
+    # A config, and the stored config of the artifact that it extends → a config that also makes the stored fields, so
+    # that units which are made again are complete.
     with_held: Callable[[Any, Mapping[str, Json]], Any] = keep_config
-    max_unit_rows: int | Callable[[Any], int] = MAX_UNIT_ROWS  # of a config, where it depends
+    max_unit_rows: int | Callable[[Any], int] = MAX_UNIT_ROWS
     max_unit_bytes: int = MAX_UNIT_BYTES
     gathers: Mapping[str, str] = field(default_factory=dict)  # role → planned column of positions in its row list
-    blank: Callable[[Sequence[str]], pa.Table] | None = None  # the frame of ids that could not be done
+    blank: Callable[[Sequence[str]], pa.Table] | None = None  # the frame of failed ids
     # Files that describe the finished artifact to readers outside this package.
     describe: Callable[[Plan, Mapping[str, Json], Mapping[str, FileDigest]], Mapping[str, bytes]] | None = None
-    # What is odd about a finished run, in sentences: from its config, its facts and its rows.
+    # Warnings about a finished run, from its config, its facts and its rows.
     warn: Callable[[Any, Mapping[str, Json], Iterator[pa.RecordBatch]], Sequence[str]] | None = None
 
 

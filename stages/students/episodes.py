@@ -49,8 +49,8 @@ class Pool:
 def make_pool(
     lines: Iterable[ImageLabel], classes: Sequence[int], queries: Literal["listed", "drawn"], way: int, shot: int
 ) -> Pool:
-    """`lines` are pairs of a picture and one of its classes, from a fold list or from image-level labels; lines of other
-    classes are left out. Queries are the lines in turn (listed, as in Pascal-5i), or a class is drawn first and then one
+    """`lines` are pairs of a picture and one of its classes, from a fold list or image-level labels; lines of other
+    classes are left out. Queries are the lines in turn (listed, as in Pascal-5i), or a class is drawn first, then one
     of its pictures (drawn, as in COCO-20i), so that every class is asked for equally often."""
     kept = tuple((image, label) for image, label in dict.fromkeys(lines) if label in set(classes))
     by_class: dict[int, list[str]] = defaultdict(list)
@@ -60,8 +60,8 @@ def make_pool(
         by_picture[image].add(label)
     if way < 1 or shot < 1 or way > len(classes):
         raise ConfigError(
-            f"{len(classes)} classes do not give episodes of {way} way{'s'[: way != 1]} and {shot} "
-            f"shot{'s'[: shot != 1]}; choose from 1 to {len(classes)} ways, and 1 or more shots"
+            f"episodes of {way} way{'s'[: way != 1]} and {shot} shot{'s'[: shot != 1]} cannot be drawn from "
+            f"{len(classes)} classes; choose from 1 to {len(classes)} ways, and 1 or more shots"
         )
     few = [label for label in classes if len(by_class[label]) <= shot]
     if few:

@@ -71,7 +71,7 @@ class FeatureSpec(Facts):
         for name, value in self.as_json().items():
             if expected[name] != value:
                 raise ConfigError(
-                    f"{where} have {name} {value}, but the checkpoint was trained on {name} {expected[name]}; give "
+                    f"the checkpoint was trained on {name} {expected[name]}, but {where} have {name} {value}; give "
                     "features like those that it was trained on"
                 )
 
@@ -122,7 +122,7 @@ class Cached:
     """Stored tokens, checked as they are read."""
 
     def __init__(self, tokens: Tokens, fields: Sequence[str]) -> None:
-        """`fields` are all that will be read; raises ConfigError, with the command to extract them, if one is missing."""
+        """`fields` are all that will be read; raises ConfigError, with a command to extract them, if any is missing."""
         self._tokens = tokens
         blocks = _blocks_to_read(tokens, fields)
         facts, config = tokens.facts, tokens.artifact.plan.config

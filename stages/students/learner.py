@@ -72,7 +72,7 @@ class Learner(nn.Module):
         grid: Grid,
         heads: int,
     ) -> Logits:
-        """The same from stored `tokens` and `support_tokens`, of any float type, without the whole correlation in memory.
+        """The same from stored `tokens` and `support_tokens` of any float type, with less memory.
 
         Correlations are computed for some query patches at a time, with the visible support tokens, and again for the
         gradient. Pooling a correlation equals correlating with the pooled support.

@@ -1,6 +1,6 @@
 """The parameters of the published learner, renamed to this project's names and back.
 
-A checkpoint of the original training (Lightning) calls them `learner.corrtransformer.0…`; the prefix may be missing. Its
+A checkpoint of the original training (Lightning) calls them `learner.corrtransformer.0…`; the prefix is optional. Its
 `backbone.` was never trained and is left out. `read_state` reads the file.
 """
 
@@ -70,7 +70,8 @@ def learner_of(state: Mapping[str, Tensor], where: str) -> Learner:
         if name not in own or tuple(own[name].shape) != shape:
             actual = "nothing" if name not in own else f"{tuple(own[name].shape)}"
             raise ConfigError(
-                f"{where} does not fit CST's learner: {name} has shape {actual}, expected {shape}; give a whole checkpoint"
+                f"{where} does not fit CST's learner: {name} has shape {actual}, expected {shape}; give a whole "
+                "checkpoint"
             )
     foreign = sorted(str(name) for name in own.keys() - expected.keys())
     if foreign:

@@ -23,7 +23,7 @@ def refuse_other_pictures(first: Artifact, second: Artifact) -> None:
             )
     if ours.keys().isdisjoint(theirs):
         raise InputError(
-            f"{first.place} and {second.place} have no picture in common; give two that were made from the same pictures"
+            f"{first.place} and {second.place} have no picture in common; give two made from the same pictures"
         )
 
 
