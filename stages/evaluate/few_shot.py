@@ -148,7 +148,8 @@ def compute(config: FewShotConfig, inputs: Inputs, underway: Underway) -> Findin
     files = {"metrics.json": text.encode(), "classes.parquet": classes}
     if config.save_predictions:
         files["episodes.parquet"] = predictions_table(
-            (fold.name, fold.episodes, *parts) for fold, *parts in zip(folds, rows, is_present, strict=True)
+            (fold.name, fold.episodes, fold_rows, present)
+            for fold, fold_rows, present in zip(folds, rows, is_present, strict=True)
         )
     facts = {"protocol": config.protocol, "mean": metrics["mean"]}
     return Findings(files, facts, _warnings(shared, learners, folds))
