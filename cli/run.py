@@ -50,13 +50,7 @@ def recipe_command(dry_run: str, **settings: Any) -> Callable[[Callable[..., int
     help="Override a recipe setting; repeatable, such as refine.threshold=0.5.",
 )
 def run(
-    recipe: str | None,
-    images: str,
-    work: str,
-    start: str,
-    dry_run: bool,
-    settings: tuple[str, ...],
-    **values: Any,
+    recipe: str | None, images: str, work: str, start: str, dry_run: bool, settings: tuple[str, ...], **values: Any
 ) -> int:
     """Run every stage of a recipe and skip what is done. The whole recipe is checked before anything runs."""
     from ..pipeline.recipes.chain import foresee_recipe, run_recipe

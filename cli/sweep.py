@@ -26,13 +26,7 @@ if TYPE_CHECKING:
     """'refine.preset=["15,0.001", "toco"]'.""",
 )
 def sweep(
-    recipe: str | None,
-    images: str,
-    work: str,
-    start: str,
-    dry_run: bool,
-    settings: tuple[str, ...],
-    **values: Any,
+    recipe: str | None, images: str, work: str, start: str, dry_run: bool, settings: tuple[str, ...], **values: Any
 ) -> int:
     """Run a recipe with every combination of the values of all --set, and compare them in one table.
 

@@ -50,9 +50,7 @@ def boundary_scores(
     return BoundaryScores(classes, np.array(f, np.float64))
 
 
-def stack_boundaries(
-    images: Sequence[BoundaryScores],
-) -> tuple[UInt8[np.ndarray, " K"], Float64[np.ndarray, "N K 2"]]:
+def stack_boundaries(images: Sequence[BoundaryScores]) -> tuple[UInt8[np.ndarray, " K"], Float64[np.ndarray, "N K 2"]]:
     """Classes, and for each image the F of each class and whether it has one: columns to sum or resample."""
     classes = np.unique(np.concatenate([image.classes for image in images]) if images else np.empty(0, np.uint8))
     sums_NK2 = np.zeros((len(images), len(classes), 2))

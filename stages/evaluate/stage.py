@@ -164,10 +164,5 @@ def refuse(configs: Configs, given: Inputs) -> None:
 
 
 STAGE = WholeStage(
-    command=EVALUATE,
-    code_version=1,
-    refuse=refuse,
-    compute=compute,
-    reads=reads,
-    libraries=("numpy", "scipy"),
+    command=EVALUATE, code_version=1, refuse=refuse, compute=compute, reads=reads, libraries=("numpy", "scipy")
 )
