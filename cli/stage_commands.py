@@ -5,6 +5,7 @@ import logging
 import os
 import typing
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ import click
 
 from ..manifests.artifact.config import Option, build_config, flag, layouts_of, options_of
 from ..manifests.artifact.values import is_list
+from ..manifests.files.place import place
 from ..stages.command import Command as Record, Role
 from ..stages.registry import GROUPS, Entry
 from .help import Group, Lazy, SectionedCommand
@@ -95,8 +97,6 @@ def _run(record: Record, layout: str, values: dict[str, Any]) -> int:
 
 
 def _curves(folder: str) -> Any:
-    from contextlib import nullcontext
-
     from ..manifests.artifact.underway import no_progress
 
     if not folder:
@@ -109,7 +109,6 @@ def _curves(folder: str) -> Any:
 def _config_and_inputs(record: Record, layout: str, values: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
     """The config of a command line, and the places of its inputs by role."""
     from ..manifests.artifact.plan import PLAN
-    from ..manifests.files.place import place
 
     options = options_of(record.config, layout)
     typed = {name: _value(one, values[name]) for name, one in options.items() if values[name] is not None}
@@ -143,8 +142,6 @@ def _file(uri: str) -> str:
 
 def _value(one: Option, value: Any) -> Any:
     """A shell value in the form that a recipe gives."""
-    from ..manifests.files.place import place
-
     if one.spec.path in ("file", "folder") and value:
         return place(value).uri
     if one.spec.is_list_file or not is_list(one.hint):

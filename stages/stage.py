@@ -106,11 +106,7 @@ def no_device(config: Any) -> str:
     return ""
 
 
-def keep_config(config: Any, held: Mapping[str, Json]) -> Any:
-    return config
-
-
-def settle_nothing(config: Any, inputs: Inputs) -> Any:
+def keep_config(config: Any, _: Mapping[str, Any]) -> Any:
     return config
 
 
@@ -129,7 +125,7 @@ class StageBase:
     code_version: int  # increases with every change of its results; a test compares golden outputs
     # Settles the open options of a config; raises ConfigError for a config that cannot work. Called without inputs
     # while a recipe is checked, and again once they exist.
-    resolve: Callable[[Any, Inputs], Any] = settle_nothing
+    resolve: Callable[[Any, Inputs], Any] = keep_config
     reads: Callable[[Any, Inputs], Mapping[str, Sequence[str]]] = no_reads  # role → fields, or files of a checkpoint
     wants: Callable[[Any], Sequence[str]] = no_fields  # token fields that a recipe has to extract for a config
     skips: Callable[[Any], Sequence[str]] = no_fields  # roles that a config does not read

@@ -10,6 +10,7 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import ge, gt, le, lt
 from typing import Any, Literal, TypeVar
 
 from ..errors import ConfigError, CorruptArtifact
@@ -179,13 +180,8 @@ def check_config(config: Any) -> None:
 def _refuse_out_of_range(name: str, value: Any, spec: Spec) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
-    wrong = (
-        (spec.at_least is not None and not value >= spec.at_least)
-        or (spec.at_most is not None and not value <= spec.at_most)
-        or (spec.above is not None and not value > spec.above)
-        or (spec.below is not None and not value < spec.below)
-    )
-    if wrong:
+    limits = ((spec.at_least, ge), (spec.at_most, le), (spec.above, gt), (spec.below, lt))
+    if any(limit is not None and not is_within(value, limit) for limit, is_within in limits):
         raise ConfigError(f"{name} is {value:g} and must be {range_text(spec)}")
 
 

@@ -28,7 +28,7 @@ class Facts:
     @classmethod
     def from_json(cls: type[F], values: Mapping[str, Json]) -> F:
         hints = _hints(cast(Any, cls))
-        known = {name: _stored(hint, values[name]) for name, hint in hints.items() if name in values}
+        known = {name: _from_json(hint, values[name]) for name, hint in hints.items() if name in values}
         try:
             return cls(**known)
         except TypeError as error:
@@ -127,7 +127,7 @@ def _json(value: Any) -> Json:
     return [_json(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _stored(hint: Any, value: Json) -> Any:
+def _from_json(hint: Any, value: Json) -> Any:
     if type(None) in get_args(hint):
         hint = get_args(hint)[0]
     if isinstance(hint, type) and issubclass(hint, Facts | ClassTable):

@@ -40,11 +40,10 @@ from .episode_rows import (
 from .few_shot_config import CHECKPOINT, CLASSES, FSCS as COMMAND, LABELS, FewShotConfig, labels_role, refuse_count
 from .few_shot_floors import all_foreground, choose_threshold, constant, nearest_cls
 from .few_shot_tables import FLOORS, LEARNER, FoldAnswers, class_rows, comparison, fold_table, mean_table
-from .folds import Fold, base_episodes
-from .learners import TrainedLearner, file_sha256, refuse_other_features
+from .folds import Fold, base_episodes, lists_digest, make_folds, usable_ids
+from .learners import TrainedLearner, file_sha256, load_learners, refuse_other_features
 from .predictions import LabelMaps
 from .published_scores import find_published_scores
-from .questions import lists_digest, load_learners, make_folds, usable_ids
 from .support_masks import Masks, label_map_masks, pseudo_masks, refuse_without_maps, true_masks
 
 KEEP_EVERY_S = 60.0

@@ -10,11 +10,13 @@ from safetensors.torch import load
 from ...manifests.artifact.artifact import Artifact
 from ...manifests.artifact.checkpoints import WEIGHTS, training_ids
 from ...manifests.errors import ConfigError
+from ..stage import Inputs
 from ..students.facts import STUDENT, StudentFacts, student_facts
 from ..students.features import Features
 from ..students.learner import Learner
 from ..students.official import learner_of
 from ..vision.checkpoints import read_state
+from .few_shot_config import FewShotConfig, checkpoint_role
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,16 @@ class TrainedLearner:
     where: str
     facts: StudentFacts
     seen: frozenset[str]  # pictures whose labels or masks it saw, on which a score would be flattered
+
+
+def load_learners(config: FewShotConfig, inputs: Inputs) -> list[TrainedLearner]:
+    """The learners in the order in which they were named."""
+    return [
+        load_learner_file(file, config.files_sha256[place])
+        if file
+        else load_learner_checkpoint(inputs[checkpoint_role(place)])
+        for place, file in enumerate(config.files)
+    ]
 
 
 def load_learner_checkpoint(checkpoint: Artifact) -> TrainedLearner:
