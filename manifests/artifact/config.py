@@ -124,7 +124,6 @@ def build_config(config: type[T], values: Mapping[str, Any], layout: str = "") -
 
 
 def _refuse_alone(given: Mapping[str, Any], options: Mapping[str, Option], needed: str) -> None:
-    """Refuses options of a nested config that is left out."""
     for name, value in given.items():
         if name != needed and value not in (None, options[name].default):
             raise ConfigError(f"{flag(name)} needs {flag(needed)}; give both, or leave it out")

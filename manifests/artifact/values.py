@@ -94,7 +94,6 @@ def members_of(hint: Any) -> list[Any]:
 
 
 def _nearest_word(value: Any, hint: Any) -> str:
-    """The most similar of the words that an option takes."""
     literals = [member for member in members_of(hint) if typing.get_origin(member) is Literal]
     words = [word for literal in literals for word in typing.get_args(literal)]
     near = difflib.get_close_matches(value, words, n=1) if isinstance(value, str) else []

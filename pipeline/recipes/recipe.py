@@ -279,7 +279,6 @@ def _check(tables: Tables, faults: dict[str, list[str]], steps: dict[str, Recipe
 
 @contextmanager
 def _collect_mistakes(faults: list[str]) -> Iterator[None]:
-    """Lists a mistake of the user instead of raising it."""
     try:
         yield
     except MaskmillError as error:

@@ -163,7 +163,6 @@ def _features(config: FewShotConfig, inputs: Inputs, learners: Sequence[TrainedL
 
 
 def _masks(shared: _Run, folds: Sequence[Fold]) -> list[Masks]:
-    """For each fold."""
     sight, images = shared.features.sight, shared.inputs["images"]
     if shared.config.support_mask == "pseudo":
         return [pseudo_masks(sight)] * len(folds)

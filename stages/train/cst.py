@@ -19,7 +19,7 @@ from ..learning.lesson import Batch, Lesson, Losses, no_metrics
 from ..learning.loop import Course, train
 from ..learning.schedules import Schedule
 from ..stage import Findings
-from ..students.episodes import Pool, training_episode
+from ..students.episodes import Episode, Pool, training_episode
 from ..students.learner import Learner
 from ..students.official import official_state
 from ..vision.backbone import find_device
@@ -126,13 +126,16 @@ def _watch(
 ) -> Watch:
     if config.select == "last":
         return no_metrics
-    arguments = (learner, kept, given.features, supervise, config.reads_keys, drawn.choosing)
-    device = find_device(config.device)
+
+    def read(episode: Episode) -> Pairs:
+        return read_pairs(given.features, supervise, config.reads_keys, [episode])
+
+    arguments = (learner, kept, given.features.sight, read, drawn.choosing, find_device(config.device))
     if config.select == "held-out":
-        return watch_held_out(*arguments, device)
+        return watch_held_out(*arguments)
     if given.truth is None:
         raise InputError("--select upstream needs ground truth of the test episodes; pass --images with masks")
-    return watch_upstream(*arguments, given.truth, device)
+    return watch_upstream(*arguments, given.truth)
 
 
 def _refuse_void(given: TrainingData, drawn: Drawn) -> None:

@@ -81,7 +81,6 @@ def _hold_out_pictures(shown: LabelsById, base: Sequence[int], seed: int) -> Dra
 
 
 def _novel_episodes(published: PublishedDataset, truth: GroundTruth | None, base: Sequence[int]) -> list[Episode]:
-    """The test episodes of the classes that are not learned."""
     ids = truth.ids if truth is not None else ()
     shown = {identifier: labels for identifier, labels in published.image_labels().items() if identifier in ids}
     novel = sorted({label for labels in shown.values() for label in labels} - set(base))

@@ -22,13 +22,13 @@ from ..scores.few_shot import episode_counts
 from ..scores.iou import mean_iou, sum_counts
 from ..scores.truth import GroundTruth
 from ..students.episodes import Episode
-from ..students.features import Features
+from ..students.features import FeatureSpec
 from ..students.learner import Learner
 from ..students.objective import decide_ways, pixel_probability, upsample_logits
-from .pairs import logits_of_pair, losses_of_pair, read_pairs
-from .targets import Supervise
+from .pairs import Pairs, logits_of_pair, losses_of_pair
 
 Watch = Callable[[int], Mapping[str, Any]]
+ReadPair = Callable[[Episode], Pairs]
 
 
 class Kept(nn.Module):
@@ -52,20 +52,13 @@ class Kept(nn.Module):
 
 
 def watch_held_out(
-    learner: Learner,
-    kept: Kept,
-    features: Features,
-    supervise: Supervise,
-    reads_keys: bool,
-    episodes: Sequence[Episode],
-    device: torch.device,
+    learner: Learner, kept: Kept, sight: FeatureSpec, read: ReadPair, episodes: Sequence[Episode], device: torch.device
 ) -> Watch:
     @torch.no_grad()
     def watch(step: int) -> Mapping[str, Any]:
         total = 0.0
         for episode in episodes:
-            pair = read_pairs(features, supervise, reads_keys, [episode])
-            loss = float(losses_of_pair(learner, pair, 0, features.sight, device).total)
+            loss = float(losses_of_pair(learner, read(episode), 0, sight, device).total)
             if not math.isfinite(loss):
                 pair_ids = f"{episode.query}, {episode.supports[0][0]}"
                 raise Diverged(
@@ -82,20 +75,18 @@ def watch_held_out(
 def watch_upstream(
     learner: Learner,
     kept: Kept,
-    features: Features,
-    supervise: Supervise,
-    reads_keys: bool,
+    sight: FeatureSpec,
+    read: ReadPair,
     episodes: Sequence[Episode],
-    truth: GroundTruth,
     device: torch.device,
+    truth: GroundTruth,
 ) -> Watch:
     @torch.no_grad()
     def watch(step: int) -> Mapping[str, Any]:
         counts = []
         for episode in episodes:
-            pair = read_pairs(features, supervise, reads_keys, [episode])
             true_UV = truth.mask(episode.query)
-            logits = logits_of_pair(learner, pair, 0, features.sight, device)
+            logits = logits_of_pair(learner, read(episode), 0, sight, device)
             pixels_1UV = pixel_probability(upsample_logits(logits.segmentation, (true_UV.shape[0], true_UV.shape[1])))
             painted_UV = decide_ways(pixels_1UV[:, None])[0].cpu().numpy()
             counts.append(episode_counts(painted_UV, true_UV, episode.classes, "background"))
