@@ -205,8 +205,9 @@ def _read_step(
 ) -> tuple[dict[str, Any], list[str]]:
     options = step.options(table)
     values, mistakes = read_table(table, options)
-    paths = {name: one.spec.path or "file" for name, one in options.items() if one.spec.path or one.spec.is_list_file}
-    kinds: dict[str, PathKind] = {**paths, **dict.fromkeys(step.role_keys, "folder")}
+    files = [one for one in options.values() if one.spec.path or one.spec.is_list_file]
+    kinds: dict[str, PathKind] = {one.name: one.spec.path or "file" for one in files}
+    kinds |= dict.fromkeys(step.role_keys, "folder")
     for name in sorted(kinds, key=lambda name: kinds[name] == "inside root"):  # root comes first
         if name in values and _is_path(values[name], kinds[name]):
             try:
