@@ -1,4 +1,4 @@
-"""Help in sections: a command's own options, then those of running; commands grouped by purpose."""
+"""Help in sections: a command's own options, then its run options; commands by purpose."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from click.shell_completion import CompletionItem
 
 
 class SectionedCommand(click.Command):
-    """A command with a separate section for the options of running."""
+    """A command whose run options have a section of their own."""
 
     def __init__(
         self,
@@ -24,16 +24,16 @@ class SectionedCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows: dict[str, list[tuple[str, str]]] = {"Options": [], "Running": []}
-        for each in self.get_params(ctx):
-            if isinstance(each, click.Option) and (record := each.get_help_record(ctx)):
-                rows["Running" if each in self._running else "Options"].append(record)
+        for option in self.get_params(ctx):
+            if isinstance(option, click.Option) and (record := option.get_help_record(ctx)):
+                rows["Running" if option in self._running else "Options"].append(record)
         for title, records in rows.items():
             _write_section(formatter, title, records)
 
 
 @dataclass(frozen=True, slots=True)
 class Lazy:
-    """A command that is imported when it is called."""
+    """A command that is imported when it is called: its help line, and the function that loads it."""
 
     line: str
     load: Callable[[], click.Command]
@@ -41,7 +41,7 @@ class Lazy:
 
 
 class Group(click.Group):
-    """A group that imports commands when they are called, and lists them in sections without cutting lines."""
+    """A group that imports a command when it is called, and lists all in sections with their whole lines."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Group(click.Group):
 
     @property
     def lazy(self) -> Mapping[str, Lazy]:
-        """Looked up each time: a command may have been registered meanwhile."""
+        """Computed on each access, because a command may have been registered since."""
         return self._lazy()
 
     @property

@@ -1,4 +1,4 @@
-"""The options of running, shared by all commands that make artifacts."""
+"""The run options of every command that makes an artifact."""
 
 import dataclasses
 import logging
@@ -19,7 +19,7 @@ JSON_HELP = "Print the result as JSON."
 
 
 def running(names: Sequence[str]) -> list[click.Parameter]:
-    """The named run options, with --json, -q and -v."""
+    """The run options by name, and those for the output of a command."""
     options = options_of(RunOptions)
     options["log"] = dataclasses.replace(options["log"], default="progress")
     return [
@@ -31,16 +31,16 @@ def running(names: Sequence[str]) -> list[click.Parameter]:
 
 
 def stage_running(record: Record) -> list[click.Parameter]:
-    """All run options for a stage with units, few for one that computes its result in one go."""
-    out = click.Option(["--out"], metavar="DIR", help="Where the artifact is made: a directory or an fsspec URL.")
-    curves = click.Option(["--tensorboard"], metavar="DIR", default="", help="Draw the metric lines there as curves.")
+    """The run options of a stage: all if it has units, few if it makes its result in one go."""
+    out = click.Option(["--out"], metavar="DIR", help="Place of the artifact: a directory or an fsspec URL.")
+    curves = click.Option(["--tensorboard"], metavar="DIR", default="", help="Write the metrics as TensorBoard curves.")
     names = ["part", "unit_rows", *WHERE, *HOW] if record.has_units else ["break_lock"]
     update = ["update"] if record.follows_source else []
     return [out, *([curves] if record.is_training else []), *running([*update, *names])]
 
 
 def run_options(values: Mapping[str, Any]) -> RunOptions:
-    """The run options among a command's parameters; also sets the log level from -q and -v."""
+    """The run options among a command's parameters; also sets the log level."""
     level = logging.DEBUG if values.get("verbose") else logging.WARNING if values.get("quiet") else logging.INFO
     logging.getLogger("maskmill").setLevel(level)
     chosen = {name: values[name] for name in options_of(RunOptions) if values.get(name) is not None}

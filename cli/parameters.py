@@ -1,4 +1,4 @@
-"""Options as a shell takes them, made from how a config declares them."""
+"""The shell options of a config, generated from its declarations."""
 
 import typing
 from typing import Any, Literal
@@ -6,7 +6,7 @@ from typing import Any, Literal
 import click
 
 from ..manifests.artifact.config import Option, flag
-from ..manifests.artifact.values import is_list
+from ..manifests.artifact.values import is_list, members_of
 
 
 class PartType(click.ParamType[tuple[int, int]]):
@@ -22,7 +22,7 @@ class PartType(click.ParamType[tuple[int, int]]):
         except ValueError:
             self.fail(f"{value!r} is not of the form I/N, such as 1/16", param, ctx)
         if not 1 <= part <= parts:
-            self.fail(f"part {part} of {parts} does not exist; parts are counted from 1 to N", param, ctx)
+            self.fail(f"part {part} of {parts} does not exist; parts count from 1 to N", param, ctx)
         return part, parts
 
 
@@ -43,14 +43,13 @@ class SizeType(click.ParamType[tuple[int, int]]):
 
 
 def click_option(one: Option) -> click.Option:
-    """An option as a shell takes it. None stands for leaving it out; what is left open is settled later."""
+    """The shell option of a config's option; None means that it was left out."""
     spec, default = one.spec, None if one.is_required else one.default
     names = [f"--{spec.flag}" if spec.flag else flag(one.name), one.name]
-    help_text = spec.help
     if one.hint is bool:
         names[0] += f"/--no-{names[0][2:]}" if default else ""
-        return click.Option(names, is_flag=True, default=default, show_default=bool(default), help=help_text)
-    if is_list(one.hint) and not one.spec.is_repeated:
+        return click.Option(names, is_flag=True, default=default, show_default=bool(default), help=spec.help)
+    if is_list(one.hint) and not spec.is_repeated:
         default = ",".join(default or ())
     elif spec.parse is not None:
         default = "" if default is None else str(default)
@@ -63,16 +62,15 @@ def click_option(one: Option) -> click.Option:
         multiple=spec.is_repeated,
         metavar=spec.metavar or None,
         show_default=default not in (None, "", ()),
-        help=help_text,
+        help=spec.help,
     )
 
 
 def _click_type(one: Option) -> Any:
     spec = one.spec
     hint = typing.get_args(one.hint)[0] if spec.is_repeated else one.hint
-    members = [each for each in typing.get_args(hint) if each is not type(None)]
-    if spec.parse is None and type(None) in typing.get_args(hint):
-        hint = members[0]
+    if type(None) in typing.get_args(hint):
+        hint = members_of(hint)[0]
     if spec.parse is not None or is_list(hint):
         return str
     if typing.get_origin(hint) is Literal:
@@ -80,13 +78,10 @@ def _click_type(one: Option) -> Any:
     if typing.get_origin(hint) is tuple:
         return PartType() if one.name == "part" else SizeType()
     if hint in (int, float):
-        low, high = _limit(spec.at_least, spec.above), _limit(spec.at_most, spec.below)
+        low: Any = spec.above if spec.at_least is None else spec.at_least
+        high: Any = spec.below if spec.at_most is None else spec.at_most
         if low is None and high is None:
             return hint
         kind = click.IntRange if hint is int else click.FloatRange
         return kind(low, high, min_open=spec.above is not None, max_open=spec.below is not None)
     return hint
-
-
-def _limit(closed: float | int | None, opened: float | int | None) -> Any:
-    return closed if closed is not None else opened

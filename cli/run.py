@@ -12,7 +12,6 @@ from click.core import ParameterSource
 from ..manifests.artifact.artifact import open_artifact
 from ..manifests.files.place import Place, place, split
 from ..pipeline.running.options import RunOptions
-from ..pipeline.running.run import Outcome
 from .answers import echo_json, show_metrics, show_outcome
 from .help import SectionedCommand
 from .options import HOW, WHERE, run_options, running
@@ -22,11 +21,11 @@ if TYPE_CHECKING:
     from ..pipeline.recipes.recipe import Recipe, Setting
 
 WORK = "maskmill-work"
-RESULTS = ("manifest", "train")  # the stages that make the results of a recipe
+RESULTS = ("manifest", "train")  # stages whose artifacts are the results of a recipe
 
 
 def recipe_command(dry_run: str, **settings: Any) -> Callable[[Callable[..., int]], click.Command]:
-    """A command that runs a recipe, with its own texts for --dry-run and --set."""
+    """A decorator for a command that runs a recipe, with its own help for --dry-run and its own --set."""
     own: list[click.Parameter] = [
         click.Argument(["recipe"], metavar="RECIPE.toml", required=False, help="Recipe file."),
         click.Option(["--images"], metavar="DIR", default="", help="Folder of pictures, run with the recipe `folder`."),
@@ -34,7 +33,7 @@ def recipe_command(dry_run: str, **settings: Any) -> Callable[[Callable[..., int
             ["--work"],
             metavar="DIR",
             default="",
-            help=f"Work folder of all artifacts; by default {WORK} beside the recipe, or here with --images.",
+            help=f"Folder of all artifacts; by default {WORK} beside the recipe, or in this folder with --images.",
         ),
         click.Option(
             ["--from", "start"], metavar="STAGE", default="", help="Start at this stage; those before must be done."
@@ -46,20 +45,14 @@ def recipe_command(dry_run: str, **settings: Any) -> Callable[[Callable[..., int
 
 
 @recipe_command(
-    "Say of every stage whether it is done or would run; write nothing.",
+    "Show whether each stage is done or would run; write nothing.",
     metavar="STAGE.KEY=VALUE",
     help="Override a recipe setting; repeatable, such as refine.threshold=0.5.",
 )
 def run(
-    recipe: str | None,
-    images: str,
-    work: str,
-    start: str,
-    dry_run: bool,
-    settings: tuple[str, ...],
-    **values: Any,
+    recipe: str | None, images: str, work: str, start: str, dry_run: bool, settings: tuple[str, ...], **values: Any
 ) -> int:
-    """Run every stage of a recipe, each skipping what is done; all of it is checked before anything runs."""
+    """Run every stage of a recipe and skip what is done. The whole recipe is checked before anything runs."""
     from ..pipeline.recipes.chain import foresee_recipe, run_recipe
 
     read = recipe_reader(recipe, images)(settings)
@@ -87,51 +80,42 @@ def work_place(recipe: str | None, work: str) -> Place:
     return place(work) if work else (split(recipe)[0] if recipe else place(".")).join(WORK)
 
 
-def recipe_options(recipe_values: Mapping[str, Any], values: Mapping[str, Any]) -> RunOptions:
-    """The run options: the command line first, then the recipe."""
+def recipe_options(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> RunOptions:
+    """The options of the command line, with the recipe's run options as defaults."""
     context = click.get_current_context()
-    typed = {name for name in recipe_values if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
-    return run_options({**values, **{name: value for name, value in recipe_values.items() if name not in typed}})
+    typed = {name for name in defaults if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    return run_options({**values, **{name: value for name, value in defaults.items() if name not in typed}})
 
 
 def _show_made(steps: "Iterator[Made]", as_json: bool) -> int:
-    """Prints a line when each stage ends, and the results; with --json everything at the end, even after a failure."""
+    """Prints a line as each stage ends, then the place of the result. JSON comes at the end, even if a stage failed."""
     made: list[Made] = []
     try:
         for step in steps:
             made.append(step)
             if not as_json:
-                _show_outcome(_spell_warnings(step))
+                _show_outcome(step)
     finally:
         if as_json:
             outcomes = [(step.stage, step.outcome) for step in made]
-            echo_json([{"stage": name, **dataclasses.asdict(each), "at": each.at.uri} for name, each in outcomes])
+            echo_json([{"stage": name, **dataclasses.asdict(out), "at": out.at.uri} for name, out in outcomes])
     if not as_json:
-        for result in _results(made):
-            click.echo(f"result: {result.kind} → {result.at}")
+        last = [step for step in made if step.outcome.kind != "metrics"][-1:]
+        for step in [step for step in made if step.stage in RESULTS] or last:
+            click.echo(f"result: {step.outcome.kind} → {step.outcome.at}")
     return max(step.outcome.exit_code for step in made)
 
 
-def _results(made: "Sequence[Made]") -> list[Outcome]:
-    """The dataset and the student, or else the last artifact that is not metrics."""
-    last = [step.outcome for step in made if step.outcome.kind != "metrics"][-1:]
-    return [step.outcome for step in made if step.stage in RESULTS] or last
-
-
-def _spell_warnings(step: "Made") -> Outcome:
-    """Its warnings name options as `run` takes them."""
+def _show_outcome(step: "Made") -> None:
+    """Its warnings spell options as `run` takes them."""
     from ..pipeline.recipes.spelling import spell
     from ..pipeline.recipes.steps import recipe_steps
 
-    command = recipe_steps()[step.stage.partition("-view")[0]].command
-    warnings = tuple(spell(warning, command, "set") for warning in step.outcome.warnings)
-    return dataclasses.replace(step.outcome, warnings=warnings)
-
-
-def _show_outcome(outcome: Outcome) -> None:
+    outcome, command = step.outcome, recipe_steps()[step.stage.partition("-view")[0]].command
     if outcome.kind == "metrics":
         show_metrics(json.loads(open_artifact(outcome.at, "metrics").file("metrics.json")))
-    show_outcome(outcome, as_json=False)
+    warnings = tuple(spell(warning, command, "set") for warning in outcome.warnings)
+    show_outcome(dataclasses.replace(outcome, warnings=warnings), as_json=False)
 
 
 def _show_foreseen(steps: "Sequence[Foreseen]", as_json: bool) -> int:

@@ -1,9 +1,11 @@
-"""The shell command of every command that makes an artifact, made from its record."""
+"""The shell commands that make artifacts, generated from their records."""
 
 import dataclasses
 import logging
+import os
 import typing
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -11,6 +13,7 @@ import click
 
 from ..manifests.artifact.config import Option, build_config, flag, layouts_of, options_of
 from ..manifests.artifact.values import is_list
+from ..manifests.files.place import place
 from ..stages.command import Command as Record, Role
 from ..stages.registry import GROUPS, Entry
 from .help import Group, Lazy, SectionedCommand
@@ -19,7 +22,7 @@ from .parameters import click_option
 
 
 def stage_commands(entries: Iterable[Entry]) -> dict[str, Lazy]:
-    """The commands of entries of the registry by their first word; those of two words stand in a group."""
+    """The commands of registry entries by their first word; those of two words form a group."""
     by_word: dict[str, list[Entry]] = {}
     for entry in entries:
         by_word.setdefault(entry.words[0], []).append(entry)
@@ -35,20 +38,17 @@ def _lazy(word: str, entries: Sequence[Entry]) -> Lazy:
 
 
 def _stage_command(entry: Entry) -> click.Command:
-    """The command of an entry; a group where its config has variants."""
+    """The command of an entry; a group if its config has variants."""
     record, name = entry.command, entry.words[-1]
+    text = f"{entry.line} {record.help}".strip()
     layouts = layouts_of(record.config)
     if not layouts:
-        return _command(record, name, "", _help(entry, record))
+        return _command(record, name, "", text)
     lazy = {
-        layout: Lazy(text := str(variant.__doc__), partial(_command, record, layout, layout, text))
+        layout: Lazy(line := str(variant.__doc__), partial(_command, record, layout, layout, line))
         for layout, variant in layouts.items()
     }
-    return Group(name, lazy=lambda: lazy, help=_help(entry, record))
-
-
-def _help(entry: Entry, record: Record) -> str:
-    return f"{entry.line} {record.help}".strip()
+    return Group(name, lazy=lambda: lazy, help=text)
 
 
 def _command(record: Record, name: str, layout: str, text: str) -> click.Command:
@@ -57,15 +57,19 @@ def _command(record: Record, name: str, layout: str, text: str) -> click.Command
     def callback(**values: Any) -> int:
         return _run(record, layout, values)
 
-    arguments = [_argument(one) for one in options.values() if one.spec.is_argument]
+    arguments = [
+        click.Argument([one.name], metavar=one.name.upper(), help=one.spec.help)
+        for one in options.values()
+        if one.spec.is_argument
+    ]
     own = [click_option(one) for one in options.values() if not one.spec.is_argument]
-    roles = [_role_parameter(role, each) for role, each in record.roles.items() if each.has_parameter]
-    retired = [click.Option([flag(each), each], hidden=True) for each in record.retired]
-    named = [each for each in roles if isinstance(each, click.Argument)]
-    others = [each for each in roles if isinstance(each, click.Option)]
+    roles = [_role_parameter(name, role) for name, role in record.roles.items() if role.has_parameter]
+    retired = [click.Option([flag(option), option], hidden=True) for option in record.retired]
+    role_arguments = [parameter for parameter in roles if isinstance(parameter, click.Argument)]
+    role_options = [parameter for parameter in roles if isinstance(parameter, click.Option)]
     return SectionedCommand(
         name,
-        params=[*named, *arguments, *own, *others, *retired],
+        params=[*role_arguments, *arguments, *own, *role_options, *retired],
         running=stage_running(record),
         callback=callback,
         help=text,
@@ -93,8 +97,6 @@ def _run(record: Record, layout: str, values: dict[str, Any]) -> int:
 
 
 def _curves(folder: str) -> Any:
-    from contextlib import nullcontext
-
     from ..manifests.artifact.underway import no_progress
 
     if not folder:
@@ -105,28 +107,28 @@ def _curves(folder: str) -> Any:
 
 
 def _config_and_inputs(record: Record, layout: str, values: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
-    """The config that is asked for, and where its inputs lie by role."""
+    """The config of a command line, and the places of its inputs by role."""
     from ..manifests.artifact.plan import PLAN
-    from ..manifests.files.place import place
 
     options = options_of(record.config, layout)
     typed = {name: _value(one, values[name]) for name, one in options.items() if values[name] is not None}
     given: dict[str, str] = {}
     files: dict[str, tuple[str, ...]] = {}
-    for role, each in record.roles.items():
-        if not each.has_parameter:
-            uri = typed.get(each.or_field)
+    for name, role in record.roles.items():
+        if not role.has_parameter:
+            uri = typed.get(role.or_field)
             if isinstance(uri, str) and place(uri).exists(PLAN):
-                given[role] = place(uri).uri
-                del typed[each.or_field]
+                given[name] = place(uri).uri
+                del typed[role.or_field]
             continue
-        named = values[f"input_{role}"]
-        uris = [named] if isinstance(named, str) else list(named or ())
-        if each.or_field:
-            files[each.or_field] = tuple(_file(uri) for uri in uris)
+        value = values[f"input_{name}"]
+        uris = [value] if isinstance(value, str) else list(value or ())
+        if role.or_field:
+            files[role.or_field] = tuple(_file(uri) for uri in uris)
         for number, uri in enumerate(uris, 1):
-            if uri and not (each.or_field and _file(uri)):
-                given[_role_name(role, each, number)] = place(uri).uri
+            if uri and not (role.or_field and _file(uri)):
+                is_numbered = role.several and (number > 1 or role.several == name)
+                given[f"{role.several}{number}" if is_numbered else name] = place(uri).uri
     config = build_config(
         record.config, {name: _read_list(options[name], value) for name, value in typed.items()}, layout
     )
@@ -134,29 +136,19 @@ def _config_and_inputs(record: Record, layout: str, values: Mapping[str, Any]) -
 
 
 def _file(uri: str) -> str:
-    """The absolute path of a file, nothing where it is none."""
-    import os
-
+    """The absolute path of a file, or "" if it is not a file."""
     return os.path.abspath(uri) if os.path.isfile(uri) else ""
 
 
-def _role_name(role: str, each: Role, number: int) -> str:
-    if not each.several or (number == 1 and each.several != role):
-        return role
-    return f"{each.several}{number}"
-
-
 def _value(one: Option, value: Any) -> Any:
-    """What a shell gives, as a recipe would."""
-    from ..manifests.files.place import place
-
+    """A shell value in the form that a recipe gives."""
     if one.spec.path in ("file", "folder") and value:
         return place(value).uri
     if one.spec.is_list_file or not is_list(one.hint):
         return value
     if one.spec.is_repeated:
         inner = typing.get_args(one.hint)[0]
-        return tuple(_parts(each) if is_list(inner) else each for each in value)
+        return tuple(_parts(item) if is_list(inner) else item for item in value)
     return _parts(value)
 
 
@@ -172,14 +164,10 @@ def _parts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",")) if text.strip() else ()
 
 
-def _argument(one: Option) -> click.Argument:
-    return click.Argument([one.name], metavar=one.name.upper(), help=one.spec.help)
-
-
-def _role_parameter(role: str, each: Role) -> click.Parameter:
-    name = f"input_{role}"
-    if each.flag:
-        many: dict[str, Any] = {"multiple": True} if each.several else {"default": ""}
-        return click.Option([each.flag, name], metavar=each.metavar, help=each.help, **many)
-    count = -1 if each.several else 1
-    return click.Argument([name], metavar=each.metavar or role.upper(), help=each.help, nargs=count, required=True)
+def _role_parameter(name: str, role: Role) -> click.Parameter:
+    parameter = f"input_{name}"
+    if role.flag:
+        many: dict[str, Any] = {"multiple": True} if role.several else {"default": ""}
+        return click.Option([role.flag, parameter], metavar=role.metavar, help=role.help, **many)
+    count, metavar = -1 if role.several else 1, role.metavar or name.upper()
+    return click.Argument([parameter], metavar=metavar, help=role.help, nargs=count, required=True)

@@ -19,26 +19,20 @@ if TYPE_CHECKING:
 
 
 @recipe_command(
-    "Say what would be made, and what is shared; write nothing.",
+    "Show what would be made and what is shared; write nothing.",
     metavar="STAGE.KEY=V1,V2,…",
     required=True,
-    help="Values to try; one alone holds for all. Where a value has commas, a TOML list of values: "
+    help="Values to try; a single value applies to all. Write values with commas as a TOML list: "
     """'refine.preset=["15,0.001", "toco"]'.""",
 )
 def sweep(
-    recipe: str | None,
-    images: str,
-    work: str,
-    start: str,
-    dry_run: bool,
-    settings: tuple[str, ...],
-    **values: Any,
+    recipe: str | None, images: str, work: str, start: str, dry_run: bool, settings: tuple[str, ...], **values: Any
 ) -> int:
     """Run a recipe with every combination of the values of all --set, and compare them in one table.
 
-    All combinations are checked before any runs. Each runs as `maskmill run` would, in the same WORK: what they share
-    is made once. A combination that fails ends alone; the exit code is the highest of the failures', else 6 if there
-    is a warning. Rerun to resume.
+    All combinations are checked before any runs. Each runs like `maskmill run`, in the same WORK; shared artifacts are
+    made once. If a combination fails, the others still run; the exit code is the highest of the failures, else 6 if
+    there is a warning. Rerun to resume.
     """
     from ..pipeline.recipes.sweep.grid import build_grid, parse_axes
     from ..pipeline.recipes.sweep.running import foresee_grid, run_grid, worst_code
@@ -54,11 +48,12 @@ def sweep(
     options = recipe_options(grid[0].recipe.run, values)
     begun, ended = (_ignore, _ignore) if as_json else (partial(_show_begun, len(grid)), _show_ended)
     ran, rows, judge = list["Ran"](), list["SweepRow"](), Judge()
-    for each in run_grid(grid, at, options, start, begun, ended):
-        if each.error:
-            click.echo(f"maskmill: combination {each.combination.number}, {each.combination}: {each.error}", err=True)
-        ran.append(each)
-        rows.append(judge.row(each))
+    for result in run_grid(grid, at, options, start, begun, ended):
+        if result.error:
+            combination = result.combination
+            click.echo(f"maskmill: combination {combination.number}, {combination}: {result.error}", err=True)
+        ran.append(result)
+        rows.append(judge.row(result))
     if as_json:
         echo_json({**_axes_json(axes), **rows_json(rows)})
     else:
@@ -67,24 +62,20 @@ def sweep(
 
 
 def _axes_text(axes: "Axes") -> str:
-    """Printed before all combinations are checked, which may take a while."""
-    lists = " × ".join(f"{len(each)} of {each[0].name}" for each in axes.swept)
+    """The number of combinations, printed before they are checked, which may take a while."""
+    number, lists = len(axes), " × ".join(f"{len(axis)} of {axis[0].name}" for axis in axes.swept)
     fixed = f", all with {' '.join(map(str, axes.fixed))}" if axes.fixed else ""
-    return f"{_combinations(len(axes))}{f': {lists}' if lists else ''}{fixed}"
-
-
-def _combinations(number: int) -> str:
-    return f"{number:,} combination{'' if number == 1 else 's'}"
+    return f"{number:,} combination{'' if number == 1 else 's'}{f': {lists}' if lists else ''}{fixed}"
 
 
 def _axes_json(axes: "Axes") -> dict[str, Any]:
     return {
-        "swept": {each[0].name: [setting.value for setting in each] for each in axes.swept},
-        "fixed": {each.name: each.value for each in axes.fixed},
+        "swept": {axis[0].name: [setting.value for setting in axis] for axis in axes.swept},
+        "fixed": {setting.name: setting.value for setting in axes.fixed},
     }
 
 
-def _ignore(each: Any) -> None: ...
+def _ignore(step: Any) -> None: ...
 
 
 def _show_begun(number: int, combination: "Combination") -> None:
@@ -92,21 +83,22 @@ def _show_begun(number: int, combination: "Combination") -> None:
 
 
 def _show_ended(made: "Made") -> None:
-    """Prints a line for a step that ran, none if it was already done. Warnings appear once, below the table."""
+    """Prints a line for a step that ran; none for one that was done already. Warnings are printed once, below the
+    table."""
     if made.outcome.units_run:
         show_outcome(dataclasses.replace(made.outcome, warnings=()), as_json=False)
 
 
-def _show_foreseen(axes: "Axes", grid: "Sequence[Combination]", found: "GridForeseen", as_json: bool) -> int:
+def _show_foreseen(axes: "Axes", grid: "Sequence[Combination]", foreseen: "GridForeseen", as_json: bool) -> int:
     if as_json:
         combinations = [
-            {"values": {each.name: each.value for each in combination.settings}, "steps": steps}
-            for combination, steps in zip(grid, dataclasses.asdict(found)["combinations"], strict=True)
+            {"values": {setting.name: setting.value for setting in combination.settings}, "steps": steps}
+            for combination, steps in zip(grid, dataclasses.asdict(foreseen)["combinations"], strict=True)
         ]
-        steps = [dataclasses.asdict(step) for step in found.steps]
+        steps = [dataclasses.asdict(step) for step in foreseen.steps]
         echo_json({**_axes_json(axes), "steps": steps, "combinations": combinations})
         return 0
-    for step in found.steps:
+    for step in foreseen.steps:
         shared = "shared by all" if step.artifacts == 1 and len(grid) > 1 else _artifacts(step.artifacts, len(grid))
         states = ", ".join(f"{state}" if step.artifacts == 1 else f"{n} {state}" for state, n in step.states.items())
         click.echo(f"{step.stage}: {shared}; {states}")

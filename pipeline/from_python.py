@@ -1,4 +1,4 @@
-"""What a user's program calls: one command by its name or by its config, or a whole recipe."""
+"""The Python interface: run one command by its name or its config, or a whole recipe."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -25,12 +25,14 @@ Path = str | os.PathLike[str]
 def run(
     step: Any, inputs: Mapping[str, Path], out: Path, *, options: RunOptions | None = None, **settings: Any
 ) -> Outcome:
-    """Makes an artifact, or goes on with it, or finds that it is done: `run("mask", {"tokens": "tokens"}, "maps",
+    """Makes an artifact, or resumes it; does nothing if it is done: `run("mask", {"tokens": "tokens"}, "maps",
     supports=8)`. Settings are the keys of a command's table in a recipe. Instead of a name and settings, pass a config
-    as `config_of` gives it. Name only those inputs that the others do not lead to. Raises MaskmillError where a command
-    would end with its sentence."""
+    from `config_of`. Name only inputs that the others do not lead to. Raises MaskmillError where a command would print
+    an error."""
+    if isinstance(step, str) and step not in COMMANDS:
+        raise ConfigError(f"unknown command {step!r}; {nearest(step, COMMANDS)}")
     given = {role: place(path).uri for role, path in inputs.items()}
-    command = _command_named(step) if isinstance(step, str) else _command_of(step, settings)
+    command = COMMANDS[step].command if isinstance(step, str) else _command_of(step, settings)
     with spell_errors(command, "python"):
         config = _config_of_settings(command, settings) if isinstance(step, str) else step
         outcome = make(place_order(command, config, given), place(out).uri, options or RunOptions())
@@ -39,7 +41,7 @@ def run(
 
 
 def config_of(path: Path) -> Any:
-    """What an artifact was made with: a frozen dataclass, for `dataclasses.replace` and `run`."""
+    """The config that an artifact was made with: a frozen dataclass, for `dataclasses.replace` and `run`."""
     plan = open_artifact(place(path).uri).plan
     return config_from(find_stage(plan.stage).config, {**plan.config, **plan.settings})
 
@@ -47,16 +49,10 @@ def config_of(path: Path) -> Any:
 def run_recipe(
     recipe: Path, work: Path = "", *, settings: Sequence[str] = (), options: RunOptions | None = None
 ) -> list[Made]:
-    """Runs every step, each skipping what is done; `settings` are such as "refine.threshold=0.5"."""
+    """Runs every step and skips what is done; a setting reads "refine.threshold=0.5"."""
     uri = os.fspath(recipe)
     at = place(work) if work else split(uri)[0].join("maskmill-work")
     return list(run_each(read_recipe(uri, settings), at, options or RunOptions()))
-
-
-def _command_named(name: str) -> Command:
-    if name not in COMMANDS:
-        raise ConfigError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
-    return COMMANDS[name].command
 
 
 def _config_of_settings(command: Command, settings: Mapping[str, Any]) -> Any:
@@ -72,9 +68,11 @@ def _config_of_settings(command: Command, settings: Mapping[str, Any]) -> Any:
 
 def _command_of(config: Any, settings: Mapping[str, Any]) -> Command:
     name = type(config).__name__
-    entry = next((each for each in COMMANDS.values() if each.config == name), None)
+    entry = next((entry for entry in COMMANDS.values() if entry.config == name), None)
     if entry is None or not isinstance(config, entry.command.config):
-        raise ConfigError(f"run takes the name of a command or the config of one, and was given a {name}")
+        raise ConfigError(f"run takes the name of a command or its config: found a {name}")
     if settings:
-        raise ConfigError(f"a {name} says all; change it with dataclasses.replace instead of {', '.join(settings)} = …")
+        raise ConfigError(
+            f"a {name} takes no further settings: found {', '.join(settings)}; change it with dataclasses.replace"
+        )
     return entry.command

@@ -1,13 +1,13 @@
-"""Words that options of several stages take, where nothing heavy is imported."""
+"""Values and help that options of several stages share, in a module that imports nothing heavy."""
 
 from typing import Literal
 
-Fit = Literal["pad", "squash"]  # neither loses anything of a picture
+Fit = Literal["pad", "squash"]  # both keep the whole picture
 FitOrCrop = Literal["crop", "pad", "squash"]
 Positions = Literal["dino", "timm"]
 Autocast = Literal["off", "bfloat16", "float16"]
-Void = Literal["background", "ignore"]  # what 255 in the ground truth of few-shot episodes is
-EPISODES = 1000  # of a few-shot fold, as published
+Void = Literal["background", "ignore"]  # the meaning of 255 in the ground truth of few-shot episodes
+EPISODES = 1000  # in a few-shot fold, as published
 Size = tuple[int, int]  # rows and columns
 
 DEVICE_HELP = "Device: cpu, cuda or cuda:NUMBER."

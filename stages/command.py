@@ -1,8 +1,8 @@
-"""What a command that makes an artifact asks for: its options, and the artifacts that it reads.
+"""The declaration of a command that makes an artifact: its options, and the artifacts that it reads.
 
-A `Command` is the one declaration of a command. Its shell options, its table in a recipe, `maskmill.run`, `maskmill
-plan` and the names that the package exports follow from it. It is cheap to import, so that asking for help loads no
-torch; how the work is done is in its `Stage` or `WholeStage`, which `work` names.
+A `Command` is declared once. Its shell options, its table in a recipe, `maskmill.run`, `maskmill plan` and the names
+that the package exports follow from it. It is cheap to import, so that `--help` loads no torch; the work is in its
+`Stage` or `WholeStage`, which `work` names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,19 +21,20 @@ class Role:
     kind: str  # kinds of artifact, separated by |
     help: str = ""
     metavar: str = ""
-    flag: str = ""  # of the option that names it; without one it is an argument
-    key: str = ""  # in a recipe and in Python, of one that a recipe may name although no step makes it
+    flag: str = ""  # its option; without one it is an argument
+    key: str = ""  # its key in a recipe and in Python, if a recipe may name an artifact that no step makes
     is_optional: bool = False
-    is_found: bool = False  # where it is not named, the first artifact that is leads to it
-    found_from: str = ""  # or that of this role
-    several: str = ""  # of an argument or option that may be given several times: the role of the second and further
-    made_by: Sequence[str] | None = None  # steps of a recipe; None: the latest before it that makes such a kind
-    # A config field that takes what is named where it is no artifact: a file, or a list of ids in a file.
-    or_field: str = ""
+    is_found: bool = False  # if it is not named, it is found from the first artifact that is
+    found_from: str = ""  # or from the artifact of this role
+    several: str = ""  # if it may be given several times: the role of the second and later ones
+    made_by: Sequence[str] | None = None  # steps of a recipe; None: the latest earlier step that makes this kind
+    or_field: str = (
+        ""  # a config field that takes a value that is not an artifact: a file, or a file with a list of ids
+    )
 
     @property
     def has_parameter(self) -> bool:
-        """Whether a shell has an argument or option for it, or the option of the field names it as well."""
+        """Whether it has a shell argument or option of its own; otherwise the option of `or_field` names it."""
         return bool(self.metavar or self.flag or not self.or_field)
 
 
@@ -42,26 +43,26 @@ class Command:
     name: str  # its table in a recipe, the first argument of `maskmill.run`, and the stage that plan.json names
     makes: str  # kind of artifact
     config: type[Any]
-    work: str  # where its stage is, such as ".refine.stage:STAGE" beside this module
+    work: str  # module and name of its stage, such as ".refine.stage:STAGE"
     roles: Mapping[str, Role] = field(default_factory=dict)
-    help: str = ""  # what follows the registry's line in `--help`
+    help: str = ""  # follows the registry's line in `--help`
     has_units: bool = True
-    follows_source: bool = False  # its rows change with what lies outside, on --update
+    follows_source: bool = False  # --update changes its rows with the files outside
     is_training: bool = False  # its metric lines can be drawn as curves
-    runs_together: bool = False  # under torchrun
+    runs_together: bool = False  # in several processes under torchrun
     in_recipes: bool = True
-    resumes: bool = True  # stopped and started again it goes on; otherwise it begins anew
+    resumes: bool = True  # a stopped run resumes; otherwise it starts again
     retired: Mapping[str, str] = field(default_factory=dict)  # options of earlier versions → what to use instead
 
     @property
     def stage(self) -> "Stage | WholeStage":
-        """How it is done; importing it may take seconds."""
+        """Its implementation; importing it may take seconds."""
         module, _, name = self.work.partition(":")
-        found: Stage | WholeStage = getattr(import_module(module, __package__), name)
-        return found
+        stage: Stage | WholeStage = getattr(import_module(module, __package__), name)
+        return stage
 
     def role(self, name: str) -> Role:
-        """Several artifacts may have one role and are numbered: view2 and view3 are views."""
+        """The role of a name; several artifacts of one role are numbered, such as view2 and view3."""
         if name in self.roles:
             return self.roles[name]
         base = name.rstrip("0123456789")
@@ -75,3 +76,4 @@ IMAGES = Role(
     help="Images artifact, if it is no longer where it was.",
     is_found=True,
 )
+TOKENS = Role(kind="tokens", flag="--tokens", metavar="DIR", is_optional=True)

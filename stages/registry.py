@@ -1,6 +1,6 @@
-"""The one table of the commands that make artifacts, in the order in which a recipe runs them.
+"""The table of the commands that make artifacts, in the order in which a recipe runs them.
 
-A line here and a folder beside it are all that a new stage takes.
+A new stage needs an entry here and a folder beside it.
 """
 
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is known of a command before any of it is imported."""
+    """A command before any of it is imported."""
 
-    typed: str  # what a shell is told: "enhance fit"
-    at: str  # where its Command is
+    typed: str  # in a shell: "enhance fit"
+    at: str  # module and name of its Command
     config: str  # the class of its config, which the package exports
     line: str  # its line in `maskmill --help`
     is_hidden: bool = False
@@ -35,9 +35,8 @@ class Entry:
 
     @property
     def command(self) -> Command:
-        module, _, name = self.at.partition(":")
-        found: Command = getattr(import_module(module, __package__), name)
-        return found
+        command: Command = getattr(import_module(self.module, __package__), self.at.partition(":")[2])
+        return command
 
 
 COMMANDS: dict[str, Entry] = {
@@ -88,7 +87,7 @@ COMMANDS: dict[str, Entry] = {
 }
 
 
-GROUPS = {  # of commands of two words
+GROUPS = {  # first words of commands of two words
     "enhance": "Make better maps with an enhancer that is fitted on a few true masks.",
     "evaluate": "Score what was made against ground truth.",
 }
@@ -97,18 +96,18 @@ GROUPS = {  # of commands of two words
 def find_command(name: str) -> Command:
     if name not in COMMANDS:
         raise ConfigError(
-            f"there is no stage {name!r}, only {sorted(COMMANDS)}; use the version of maskmill that wrote it"
+            f"unknown stage {name!r}, expected one of {sorted(COMMANDS)}; use the version of maskmill that wrote it"
         )
     return COMMANDS[name].command
 
 
 def find_stage(name: str) -> "Stage | WholeStage":
-    """How a command is done, by its name."""
+    """The stage of a command, by its name."""
     return find_command(name).stage
 
 
 def find_unit_stage(name: str) -> "Stage":
-    """The same of a command whose rows are computed in units."""
+    """The same for a command whose rows are computed in units."""
     from .stage import Stage
 
     stage = find_stage(name)

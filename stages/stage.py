@@ -1,7 +1,7 @@
 """What a stage is: a record of plain functions that the pipeline calls.
 
-Planning fixes the rows. Then each unit is run by itself, anywhere, any number of times: it is given its planned rows
-and the artifacts it reads, and gives back what it computed, row by row. It neither writes nor knows where it runs.
+Planning fixes the rows. Then each unit runs by itself, anywhere, any number of times: it takes its planned rows and
+its input artifacts, and returns what it computed, row by row. It neither writes nor knows where it runs.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ Configs = Mapping[str, Any]  # by step of a recipe
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What an artifact that is being extended already holds."""
+    """The facts of an artifact that is being extended."""
 
     facts: Mapping[str, Json] = field(default_factory=dict)
 
@@ -42,12 +42,12 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class RowList:
-    """The rows of an artifact as planned. `columns` begin with id; the batches are read once."""
+    """The planned rows of an artifact. `columns` start with id; the batches are read once."""
 
     columns: Mapping[str, str]
     batches: Iterator[pa.RecordBatch]
     facts: Mapping[str, Json] = field(default_factory=dict)
-    key: Sequence[str] = ("id",)  # the columns that tell rows apart, where an image has several
+    key: Sequence[str] = ("id",)  # the columns that identify a row; more than id if an image has several rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +57,24 @@ class Work:
     unit: Unit
     ids: Sequence[str]
     listing: pa.Table  # the planned columns
-    upstream: Mapping[str, pa.Table]  # of each input with rows, those of these ids; of a gathered one, see `gathered`
+    upstream: Mapping[str, pa.Table]  # role → the rows of these ids; for a gathered role, see `gather_rows`
     inputs: Inputs
-    facts: Mapping[str, Json]  # what planning found out
-    fields: Sequence[str]  # what to compute: those of the unit's group
+    facts: Mapping[str, Json]  # from planning
+    fields: Sequence[str]  # to compute: those of the unit's group
     blocked: Sequence[str]  # "" or why the row failed upstream; such a row needs no result
-    careful: bool = False  # the last try after a worker died: whatever may crash the process belongs in a child
-    gathers: Mapping[str, str] = field(default_factory=dict)  # as the stage has it
+    careful: bool = False  # last try after a worker died: run whatever may crash the process in a child
+    gathers: Mapping[str, str] = field(default_factory=dict)  # as in the stage
 
     def gather_rows(self, role: str) -> list[pa.Table]:
-        """Of an input with several rows per image: for each row of the unit, the rows that were planned for it."""
-        counts = [len(each) for each in self.listing.column(self.gathers[role]).to_pylist()]
+        """For an input with several rows per image: the planned input rows of each row of the unit."""
+        counts = [len(positions) for positions in self.listing.column(self.gathers[role]).to_pylist()]
         starts = accumulate(counts, initial=0)
         return [self.upstream[role].slice(start, count) for start, count in zip(starts, counts, strict=False)]
 
 
 @dataclass(frozen=True, slots=True)
 class RowResult:
-    """What became of one row. Its scalars are columns of rows.parquet; one that is left out is as it was planned."""
+    """The result of one row. Its scalars are columns of rows.parquet; missing ones keep their planned value."""
 
     scalars: Mapping[str, Json] = field(default_factory=dict)
     note: str = ""
@@ -87,12 +87,12 @@ class UnitResult:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)  # field → one row each; failed rows are zeroed
     cells: Mapping[str, Sequence[bytes | None]] = field(default_factory=dict)  # table field → one value each
     frames: Mapping[str, pa.Table] = field(default_factory=dict)  # frame field → a table with one row each
-    observed: Sequence[str] = ()  # of a stage that reads the outside world: the digest of what it read, row by row
+    observed: Sequence[str] = ()  # for a stage that reads outside files: the digest of what it read, row by row
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A short measurement: so many rows took so many seconds, once everything was loaded."""
+    """A short measurement: the seconds that some rows took, once everything was loaded."""
 
     rows: int
     seconds: float
@@ -106,11 +106,7 @@ def no_device(config: Any) -> str:
     return ""
 
 
-def keep_config(config: Any, held: Mapping[str, Json]) -> Any:
-    return config
-
-
-def settle_nothing(config: Any, inputs: Inputs) -> Any:
+def keep_config(config: Any, _: Mapping[str, Any]) -> Any:
     return config
 
 
@@ -123,17 +119,18 @@ def refuse_nothing(configs: Configs, given: Inputs) -> None: ...
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageBase:
-    """What the pipeline has to know of any stage. Functions are module-level, so that it can be sent to a worker."""
+    """What the pipeline knows of any stage. Functions are module-level, so that a stage can be sent to a worker."""
 
     command: Command
-    code_version: int  # grows with every change of what it computes; a test holds golden outputs against it
-    # A config with what was left open settled; raises ConfigError for what cannot work. Called without inputs while a
-    # recipe is checked, and again once they exist.
-    resolve: Callable[[Any, Inputs], Any] = settle_nothing
-    reads: Callable[[Any, Inputs], Mapping[str, Sequence[str]]] = no_reads  # role → fields; of a checkpoint, files
-    wants: Callable[[Any], Sequence[str]] = no_fields  # the token fields that a recipe has to extract for a config
-    skips: Callable[[Any], Sequence[str]] = no_fields  # the roles that a config does not read
-    # Raises ConfigError for what cannot work together: configs by step, and what a recipe gives to this one by role.
+    code_version: int  # increases with every change of its results; a test compares golden outputs
+    # Settles the open options of a config; raises ConfigError for a config that cannot work. Called without inputs
+    # while a recipe is checked, and again once they exist.
+    resolve: Callable[[Any, Inputs], Any] = keep_config
+    reads: Callable[[Any, Inputs], Mapping[str, Sequence[str]]] = no_reads  # role → fields, or files of a checkpoint
+    wants: Callable[[Any], Sequence[str]] = no_fields  # token fields that a recipe has to extract for a config
+    skips: Callable[[Any], Sequence[str]] = no_fields  # roles that a config does not read
+    # Raises ConfigError for a combination that cannot work: configs by step, and the artifacts that a recipe names for
+    # this step, by role.
     refuse: Callable[[Configs, Inputs], None] = refuse_nothing
     libraries: Sequence[str] | Callable[[Any], Sequence[str]] = ()  # whose versions change numbers
     device: Callable[[Any], str] = no_device
@@ -144,7 +141,7 @@ class StageBase:
 
     @property
     def kind(self) -> str:
-        """Of the artifact that it writes."""
+        """The kind of artifact that it writes."""
         return self.command.makes
 
     @property
@@ -158,30 +155,30 @@ class Stage(StageBase):
 
     plan: Callable[[Any, Inputs, Known], RowList]
     fields: Callable[[Any, Inputs], Sequence[Field]]
-    columns: Callable[[Any], Mapping[str, str]]  # a row's scalars; of its planned columns those that readers need
-    run_unit: Callable[[Work, Any, Any], UnitResult]  # work, config, what `prepare` gave
+    columns: Callable[[Any], Mapping[str, str]]  # a row's scalars, including planned columns that readers need
+    run_unit: Callable[[Work, Any, Any], UnitResult]  # work, config, the result of `prepare`
     prepare: Callable[[Any, Inputs], Any] | None = None  # once per process: loads the model
-    probe: Callable[[Any, Inputs], Probe] | None = None  # a few rows, computed to tell how long all of them will take
-    # For stages that read the outside world: the digest of every row's sources now. Given a record and the time it was
+    probe: Callable[[Any, Inputs], Probe] | None = None  # computes a few rows, to estimate the time of all
+    # For stages that read outside files: the digest of every row's sources now. Given a record and the time it was
     # written, rows whose sources have the recorded size and are no newer may keep their recorded digest.
     observe: Callable[[Work, Any, Record | None, float], Sequence[str]] | None = None
-    selects: Sequence[str] = ()  # config fields that choose which fields are made, and are in no field's content
-    # A config, and that of an artifact of the same otherwise → the config that asks for what is held as well, so that
-    # units which have to be made again are made whole.
+    selects: Sequence[str] = ()  # config fields that choose which fields are made but do not change their content
+    # A config, and the stored config of the artifact that it extends → a config that also makes the stored fields, so
+    # that units which are made again are complete.
     with_held: Callable[[Any, Mapping[str, Json]], Any] = keep_config
-    max_unit_rows: int | Callable[[Any], int] = MAX_UNIT_ROWS  # of a config, where it depends
+    max_unit_rows: int | Callable[[Any], int] = MAX_UNIT_ROWS
     max_unit_bytes: int = MAX_UNIT_BYTES
     gathers: Mapping[str, str] = field(default_factory=dict)  # role → planned column of positions in its row list
-    blank: Callable[[Sequence[str]], pa.Table] | None = None  # the frame of ids that could not be done
+    blank: Callable[[Sequence[str]], pa.Table] | None = None  # the frame of failed ids
     # Files that describe the finished artifact to readers outside this package.
     describe: Callable[[Plan, Mapping[str, Json], Mapping[str, FileDigest]], Mapping[str, bytes]] | None = None
-    # What is odd about a finished run, in sentences: from its config, its facts and its rows.
+    # Warnings about a finished run, from its config, its facts and its rows.
     warn: Callable[[Any, Mapping[str, Json], Iterator[pa.RecordBatch]], Sequence[str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a stage without units has made."""
+    """The result of a stage without units."""
 
     files: Mapping[str, bytes]
     facts: Mapping[str, Json] = field(default_factory=dict)
@@ -190,14 +187,14 @@ class Findings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WholeStage(StageBase):
-    """A stage without units: what it makes is computed in one go and is a handful of files."""
+    """A stage without units: it computes a few files in one go."""
 
-    compute: Callable[[Any, Inputs, Underway], Findings]  # by several processes at once, where torchrun started them
-    takes_long: bool = False  # where its inputs have changed since, a run is refused rather than what was made lost
+    compute: Callable[[Any, Inputs, Underway], Findings]  # in several processes at once under torchrun
+    takes_long: bool = False  # if its inputs have changed, a run is refused instead of overwriting the result
 
 
 def rows_of_input(inputs: Inputs, role: str, facts: Mapping[str, Json] | None = None) -> RowList:
-    """The commonest row list: one row per row of an input, in its order, by default with the input's facts."""
+    """The most common row list: one row per row of an input, in its order, by default with the input's facts."""
     artifact = inputs[role]
     return RowList(
         {"id": "string"}, iter(artifact.row_batches(["id"])), artifact.plan.facts if facts is None else facts

@@ -1,74 +1,74 @@
 """Configs: every option is declared once, and read the same way from a shell, a recipe, Python and plan.json.
 
-A config is a frozen dataclass under `checks_itself` whose fields are made by `option` and whose `__post_init__` calls
-`check_config`. A field
-whose default is None and whose type is not optional is open: the stage's `resolve` settles it before it is used.
+A config is a frozen dataclass under `checks_itself`. Its fields are made by `option`, and its `__post_init__` calls
+`check_config`. A field is open if its default is None and its type is not optional: the stage's `resolve` settles it
+before it is used.
 """
 
 import dataclasses
 import inspect
-import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import ge, gt, le, lt
 from typing import Any, Literal, TypeVar
 
 from ..errors import ConfigError, CorruptArtifact
 from ..files.sealed import Json
-from .values import Unfit, fit_value, is_union, kind_text, misfit, nearest
+from .values import Unfit, fit_value, is_union, kind_text, members_of, misfit, nearest
 
 T = TypeVar("T")
 _SPEC = "option"
 REQUIRED: Any = dataclasses.MISSING
-# What a path names: a file, a folder, a folder inside `root`, or weights (a file, a checkpoint or random:SEED).
+# What a path leads to: a file, a folder, a folder inside `root`, or weights (a file, a checkpoint or random:SEED).
 PathKind = Literal["file", "folder", "inside root", "weights"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """What is declared of an option besides its name, type and default."""
+    """The declaration of an option, besides its name, type and default."""
 
     help: str = ""
     metavar: str = ""
-    flag: str = ""  # the name on the command line where it differs from the field
+    flag: str = ""  # the name on the command line if it differs from the field
     at_least: float | int | None = None
     at_most: float | int | None = None
     above: float | int | None = None
     below: float | int | None = None
     parse: Callable[[str], Any] | None = None  # text → the object whose `str` is that text
     path: PathKind | None = None
-    is_argument: bool = False  # named by its place in a command
-    open_word: str = ""  # a word that leaves the option open, as leaving it out does
-    is_list_file: bool = False  # a command takes a file with one entry a line, a recipe that or the list itself
-    is_repeated: bool = False  # a command takes one value each time the option is given
+    is_argument: bool = False  # a positional argument of the command
+    open_word: str = ""  # a value that leaves the option open, like leaving it out
+    is_list_file: bool = False  # a command takes a file with one entry per line; a recipe takes the file or the list
+    is_repeated: bool = False  # the option may be given several times, with one value each
     without: tuple[str, ...] = ()  # options of a nested config that this command does not offer
-    is_settled: bool = False  # no option: `resolve` finds the value
+    is_settled: bool = False  # not an option: `resolve` finds the value
     changes_bytes: bool = True
     is_kept: bool = False
 
 
-# Stands above a config: its values are checked by `check_config`, in sentences, and not by a checker of annotations.
+# Decorates a config: `check_config` checks its values, with readable messages, instead of a runtime type checker.
 checks_itself = typing.no_type_check
 
 
 def option(default: Any = REQUIRED, help: str = "", *, changes_bytes: bool = True, **more: Any) -> Any:  # noqa: A002
-    """A field of a config. `changes_bytes=False` keeps it out of every fingerprint; such a value is forgotten unless
-    `is_kept`: then plan.json has it, for a retry that could not run without."""
+    """A field of a config. `changes_bytes=False` keeps it out of every fingerprint; plan.json stores such a value only
+    with `is_kept`, for a retry that needs it."""
     return dataclasses.field(default=default, metadata={_SPEC: Spec(help=help, changes_bytes=changes_bytes, **more)})
 
 
 def field_for_resolve(default: Any = None, *, changes_bytes: bool = True, is_kept: bool = False) -> Any:
-    """A field that no user gives: `resolve` settles it, such as the digest of a file that an option names."""
+    """A field that is not an option: `resolve` settles it, such as the digest of a file that an option names."""
     return option(default, changes_bytes=changes_bytes, is_kept=is_kept, is_settled=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option of a command, whichever nested config its field stands in."""
+    """One option of a command; its field may be in a nested config."""
 
     name: str
     hint: Any
-    default: Any  # REQUIRED where there is none
+    default: Any  # REQUIRED if there is none
     spec: Spec = Spec()
 
     @property
@@ -81,18 +81,16 @@ def spec_of(field: "dataclasses.Field[Any]") -> Spec:
 
 
 def options_of(config: type[Any], layout: str = "") -> dict[str, Option]:
-    """Name → option, those of nested configs among them; of variants those of `layout`, without it all as optional."""
+    """Name → option, including those of nested configs; of variants those of `layout`, else all, optional."""
     options: dict[str, Option] = {}
     for field, hint in _fields_of(config):
         spec = spec_of(field)
         if spec.is_settled:
             continue
-        variants = variants_of(hint)
-        if variants:
-            named = [variants[layout]] if layout in variants else list(variants.values())
-            for each in named:
-                for name, one in options_of(each).items():
-                    is_open = layout not in variants
+        if variants := variants_of(hint):
+            is_open = layout not in variants
+            for variant in variants.values() if is_open else [variants[layout]]:
+                for name, one in options_of(variant).items():
                     options.setdefault(name, dataclasses.replace(one, default=None) if is_open else one)
         elif nested := config_inside(hint):
             is_optional = type(None) in typing.get_args(hint)
@@ -106,63 +104,61 @@ def options_of(config: type[Any], layout: str = "") -> dict[str, Option]:
 
 
 def build_config(config: type[T], values: Mapping[str, Any], layout: str = "") -> T:
-    """The config of flat values, as `options_of` names them; raises ConfigError for what cannot work."""
+    """The config of flat values, named as in `options_of`; raises ConfigError if it cannot work."""
     arguments: dict[str, Any] = {}
     for field, hint in _fields_of(config):
         spec = spec_of(field)
         if variants := variants_of(hint):
             arguments[field.name] = build_config(variants[layout], values)
         elif nested := config_inside(hint):
-            given = {name: value for name, value in values.items() if name in options_of(nested)}
-            required = [name for name, one in options_of(nested).items() if one.is_required]
+            options = options_of(nested)
+            given = {name: value for name, value in values.items() if name in options}
+            required = [name for name, one in options.items() if one.is_required]
             if all(given.get(name) for name in required):
                 arguments[field.name] = build_config(nested, given)
             else:
-                _refuse_alone(given, options_of(nested), required[0])
+                _refuse_alone(given, options, required[0])
         elif not spec.is_settled and field.name in values:
             arguments[field.name] = values[field.name]
     return config(**arguments)
 
 
 def _refuse_alone(given: Mapping[str, Any], options: Mapping[str, Option], needed: str) -> None:
-    """Options of a nested config that is left out."""
     for name, value in given.items():
         if name != needed and value not in (None, options[name].default):
-            raise ConfigError(f"{flag(name)} is of no use without {flag(needed)}; give both, or leave it out")
+            raise ConfigError(f"{flag(name)} needs {flag(needed)}; give both, or leave it out")
 
 
 def flag(name: str) -> str:
-    """An option as a command spells it, which is how messages name it."""
+    """An option as commands and messages spell it."""
     return f"--{name.replace('_', '-')}"
 
 
 def variants_of(hint: Any) -> dict[str, type[Any]]:
-    """Layout → config, of a union of configs of which each names its layout."""
-    members: Sequence[Any] = [each for each in typing.get_args(hint) if hasattr(each, "layout")]
-    return {each.layout: each for each in members} if is_union(hint) else {}
+    """Layout → config, for a union of configs with a `layout` each."""
+    members: Sequence[Any] = typing.get_args(hint) if is_union(hint) else ()
+    return {member.layout: member for member in members if hasattr(member, "layout")}
 
 
 def layouts_of(config: type[Any]) -> dict[str, type[Any]]:
-    """Layout → config, where one of a config's fields has variants."""
+    """Layout → config, if a field of the config has variants."""
     return next(filter(None, (variants_of(hint) for _, hint in _fields_of(config))), {})
 
 
 def config_inside(hint: Any) -> type[Any] | None:
     """The config that a field holds, or may hold."""
-    members = [each for each in typing.get_args(hint) if each is not types.NoneType] if is_union(hint) else [hint]
-    is_nested = len(members) == 1 and dataclasses.is_dataclass(members[0]) and not hasattr(members[0], "layout")
-    return typing.cast(type[Any], members[0]) if is_nested and _has_options(members[0]) else None
-
-
-def _has_options(config: Any) -> bool:
-    return any(_SPEC in field.metadata for field in dataclasses.fields(config))
+    first, *others = members_of(hint)
+    if others or not dataclasses.is_dataclass(first) or hasattr(first, "layout"):
+        return None
+    has_options = any(_SPEC in field.metadata for field in dataclasses.fields(first))
+    return typing.cast(type[Any], first) if has_options else None
 
 
 def check_config(config: Any) -> None:
-    """Reads text forms into their objects, and raises ConfigError for a value of another type or out of range."""
+    """Parses text into objects; raises ConfigError for a value of another type or out of range."""
     for field, hint in _fields_of(type(config)):
         spec, value = spec_of(field), getattr(config, field.name)
-        if value == spec.open_word and field.default is None and (value or spec.parse):  # said to be left open
+        if value == spec.open_word and field.default is None and (value or spec.parse):  # explicitly open
             object.__setattr__(config, field.name, None)
             continue
         if value is None and field.default is None:
@@ -183,45 +179,36 @@ def check_config(config: Any) -> None:
 def _refuse_out_of_range(name: str, value: Any, spec: Spec) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
-    wrong = (
-        (spec.at_least is not None and not value >= spec.at_least)
-        or (spec.at_most is not None and not value <= spec.at_most)
-        or (spec.above is not None and not value > spec.above)
-        or (spec.below is not None and not value < spec.below)
-    )
-    if wrong:
+    limits = ((spec.at_least, ge), (spec.at_most, le), (spec.above, gt), (spec.below, lt))
+    if any(limit is not None and not is_within(value, limit) for limit, is_within in limits):
         raise ConfigError(f"{name} is {value:g} and must be {range_text(spec)}")
 
 
 def range_text(spec: Spec) -> str:
-    low = f"at least {spec.at_least:g}" if spec.at_least is not None else ""
-    low = f"above {spec.above:g}" if spec.above is not None else low
-    high = f"at most {spec.at_most:g}" if spec.at_most is not None else ""
-    high = f"below {spec.below:g}" if spec.below is not None else high
     if spec.at_least is not None and spec.at_most is not None:
         return f"from {spec.at_least:g} to {spec.at_most:g}"
-    return " and ".join(part for part in (low, high) if part)
+    limits = {"at least": spec.at_least, "above": spec.above, "at most": spec.at_most, "below": spec.below}
+    return " and ".join(f"{words} {limit:g}" for words, limit in limits.items() if limit is not None)
 
 
 def config_json(config: Any) -> dict[str, Json]:
-    """A config as JSON, nested ones under their field; what does not change bytes is left out."""
-    values: dict[str, Json] = {}
-    if hasattr(config, "layout"):  # which of several configs stands in a union
-        values["layout"] = config.layout
-    for field in dataclasses.fields(config):
-        if spec_of(field).changes_bytes:
-            values[field.name] = _json(getattr(config, field.name), spec_of(field))
-    return values
+    """A config as JSON, nested ones under their field, without fields that do not change bytes."""
+    layout = {"layout": config.layout} if hasattr(config, "layout") else {}  # identifies a member of a union
+    return {**layout, **_fields_json(config, lambda spec: spec.changes_bytes)}
 
 
 def settings_json(config: Any) -> dict[str, Json]:
-    """What a later run needs of a config besides what changes bytes, such as where the weights lay."""
-    fields = [field for field in dataclasses.fields(config) if spec_of(field).is_kept]
-    return {field.name: _json(getattr(config, field.name), spec_of(field)) for field in fields}
+    """The other fields that a later run needs, such as the path of the weights."""
+    return _fields_json(config, lambda spec: spec.is_kept)
+
+
+def _fields_json(config: Any, is_wanted: Callable[[Spec], bool]) -> dict[str, Json]:
+    specs = {field.name: spec_of(field) for field in dataclasses.fields(config)}
+    return {name: _json(getattr(config, name), spec) for name, spec in specs.items() if is_wanted(spec)}
 
 
 def config_from(cls: type[T], values: Mapping[str, Json]) -> T:
-    """The config that `config_json` wrote. Settings that change no bytes take their defaults."""
+    """The config that `config_json` wrote. Fields that change no bytes take their defaults."""
     fields = {field.name: (field, hint) for field, hint in _fields_of(cls)}
     unknown = sorted(set(values) - set(fields) - {"layout"})
     if unknown:
@@ -232,16 +219,16 @@ def config_from(cls: type[T], values: Mapping[str, Json]) -> T:
 
 
 def _from_stored(hint: Any, value: Json) -> Any:
-    """What a stored value stands for: another config, a tuple, or itself."""
+    """A stored value as a nested config, a tuple, or itself."""
     if isinstance(value, list):
         inner = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else Any
-        return tuple(_from_stored(inner, each) for each in value)
+        return tuple(_from_stored(inner, item) for item in value)
     if not isinstance(value, Mapping):
         return value
     if variants := variants_of(hint):
         return config_from(variants[value["layout"]], value)
-    members = [each for each in (*typing.get_args(hint), hint) if dataclasses.is_dataclass(each)]
-    return config_from(typing.cast(type[Any], members[0]), value) if members else value
+    configs = [member for member in (*typing.get_args(hint), hint) if dataclasses.is_dataclass(member)]
+    return config_from(typing.cast(type[Any], configs[0]), value) if configs else value
 
 
 def _json(value: Any, spec: Spec) -> Json:
@@ -254,28 +241,28 @@ def _json(value: Any, spec: Spec) -> Json:
     return value
 
 
-def read_table(said: Mapping[str, Any], options: Mapping[str, Option]) -> tuple[dict[str, Any], list[str]]:
-    """The values of a table of a recipe, each as its option has it; and what is wrong, one sentence each."""
+def read_table(table: Mapping[str, Any], options: Mapping[str, Option]) -> tuple[dict[str, Any], list[str]]:
+    """The values of a recipe's table, converted to their options' types, and the mistakes, one sentence each."""
     values: dict[str, Any] = {}
-    mistakes = [f"unknown key {name}; {nearest(name, options)}" for name in said if name not in options]
+    mistakes = [f"unknown key {name}; {nearest(name, options)}" for name in table if name not in options]
     for name, one in options.items():
-        if name in said:
-            hint = _table_hint(one)
+        hint = _table_hint(one)
+        if name in table:
             try:
-                values[name] = fit_value(said[name], hint)
+                values[name] = fit_value(table[name], hint)
             except Unfit as unfit:
-                mistakes.append(misfit(name, said[name], hint, unfit))
+                mistakes.append(misfit(name, table[name], hint, unfit))
         elif one.is_required:
-            mistakes.append(f"{name} is missing and must be {kind_text(_table_hint(one))}")
+            mistakes.append(f"{name} is missing and must be {kind_text(hint)}")
     return values, mistakes
 
 
 def _table_hint(one: Option) -> Any:
-    """A text form may be a number in a recipe, and a list the path of a file that has one entry a line."""
+    """In a recipe, parsed text may also be a number, and a list may also be the path of a file with its entries."""
     if one.spec.parse is not None:
         return str | int | float
     if one.spec.open_word:
-        literal: Any = Literal  # which type checkers let nobody make from values
+        literal: Any = Literal  # type checkers do not allow a Literal of variables
         return literal[(one.spec.open_word, *typing.get_args(one.hint))]
     return str | one.hint if one.spec.is_list_file else one.hint
 

@@ -1,7 +1,7 @@
-"""What planning found out about a whole artifact, typed: the `facts` of plan.json, one class per kind of artifact.
+"""The `facts` of plan.json, typed, one class per kind of artifact: what planning found out about the whole artifact.
 
-A stage writes `MapsFacts(...).as_json()` and its readers ask `MapsFacts.of(maps)`. Keys that a class does not know are
-ignored, so that artifacts of other versions stay readable.
+A stage writes `MapsFacts(...).as_json()`, and readers call `MapsFacts.of(maps)`. Unknown keys are ignored, so that
+artifacts of other versions stay readable.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ F = TypeVar("F", bound="Facts")
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A frozen dataclass as JSON and back: nested facts and class tables as theirs, tuples as lists, None as absent."""
+    """A frozen dataclass to JSON and back: nested facts and class tables too, tuples as lists, None left out."""
 
     def as_json(self) -> dict[str, Json]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -28,7 +28,7 @@ class Facts:
     @classmethod
     def from_json(cls: type[F], values: Mapping[str, Json]) -> F:
         hints = _hints(cast(Any, cls))
-        known = {name: _stored(hint, values[name]) for name, hint in hints.items() if name in values}
+        known = {name: _from_json(hint, values[name]) for name, hint in hints.items() if name in values}
         try:
             return cls(**known)
         except TypeError as error:
@@ -41,7 +41,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class ImagesFacts(Facts):
-    root: str = ""  # what the pictures' uris are relative to
+    root: str = ""  # the base of the pictures' uris
     classes: ClassTable = ClassTable()
     mask_kind: str = ""
 
@@ -55,7 +55,7 @@ class WeightsFacts(Facts):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneFacts(Facts):
-    """What is known of a backbone at one size without its weights."""
+    """A backbone at one view size, without its weights."""
 
     name: str
     patch: tuple[int, int]  # rows and columns, in pixels
@@ -65,9 +65,9 @@ class BackboneFacts(Facts):
     width: int = 0  # of a token
     depth: int = 0  # blocks
     heads: int = 0
-    key_width: int = 0  # of a key, all heads together; most often the width
+    key_width: int = 0  # of a key, all heads together; usually the width
     num_prefix: int = 0  # tokens before the patches: class, distillation, registers
-    has_class_token: bool = False  # the first of them, where there is one
+    has_class_token: bool = False  # as the first prefix token
     unreadable: tuple[int, ...] = ()  # blocks whose queries and keys cannot be read
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)  # per channel; 1 is full
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -92,7 +92,7 @@ class LabelsFacts(Facts):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapsFacts(LabelsFacts):
-    grid: tuple[int, int] = (0, 0)  # rows and columns of patches; (0, 0) where the stage does not say
+    grid: tuple[int, int] = (0, 0)  # rows and columns of patches; (0, 0) if unknown
     patch: tuple[int, int]  # rows and columns, in pixels
     score_kind: str = ""  # cosine01, minmax, probability, …
     align_corners: bool  # how maps are upsampled
@@ -100,7 +100,7 @@ class MapsFacts(LabelsFacts):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetFacts(LabelsFacts):
-    provenance: tuple[Mapping[str, Json], ...]  # a step for each artifact that it was made from
+    provenance: tuple[Mapping[str, Json], ...]  # one step per artifact that it was made from
     title: str
     licence: str
 
@@ -111,7 +111,7 @@ def class_table(artifact: Artifact) -> ClassTable:
 
 
 def provenance_steps(facts: Mapping[str, Json]) -> dict[str, Mapping[str, Json]]:
-    """Digest → step, of a published dataset's facts; none of any other artifact's."""
+    """Digest → step, from the facts of a published dataset; empty for other artifacts."""
     return {str(step["digest"]): step for step in facts.get("provenance", ())}
 
 
@@ -124,10 +124,10 @@ def _hints(cls: Any) -> dict[str, Any]:
 def _json(value: Any) -> Json:
     if isinstance(value, Facts | ClassTable):
         return value.as_json()
-    return [_json(each) for each in value] if isinstance(value, tuple) else value
+    return [_json(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _stored(hint: Any, value: Json) -> Any:
+def _from_json(hint: Any, value: Json) -> Any:
     if type(None) in get_args(hint):
         hint = get_args(hint)[0]
     if isinstance(hint, type) and issubclass(hint, Facts | ClassTable):

@@ -1,4 +1,4 @@
-"""Values as a type has them: read from a shell, TOML or JSON, and the sentence for one that does not fit."""
+"""Convert values from a shell, TOML or JSON to the type of an option, and describe those that do not fit."""
 
 import dataclasses
 import difflib
@@ -19,21 +19,21 @@ _KINDS: Mapping[type, str] = {
 
 
 class Unfit(Exception):
-    """A value that is not what its option takes; says what is expected."""
+    """A value does not fit its option; the text says what is expected."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence that refuses a name."""
+    """The remedy for an unknown name, as the end of a message."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]}?" if near else f"it can be {', '.join(names)}"
 
 
 def fit_value(value: Any, hint: Any) -> Any:
-    """The value as the hint has it: a list as a tuple, a whole number as a float; raises Unfit."""
+    """The value converted to the hint, such as a list to a tuple or a whole number to a float; raises Unfit."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if is_union(hint):
-        return None if value is None and types.NoneType in arguments else _fit_to_any(value, _members(hint), hint)
+        return None if value is None and types.NoneType in arguments else _fit_to_any(value, hint)
     if dataclasses.is_dataclass(hint):
         if isinstance(value, typing.cast(type[Any], hint)):
             return value
@@ -42,23 +42,23 @@ def fit_value(value: Any, hint: Any) -> Any:
         if isinstance(value, str) and value in arguments:
             return value
     elif origin is tuple and Ellipsis not in arguments:
-        values = value if isinstance(value, list | tuple) else [value] * len(arguments)  # one stands for all of them
+        values = value if isinstance(value, list | tuple) else [value] * len(arguments)  # one value fills all places
         if len(values) == len(arguments):
-            return tuple(fit_value(each, inner) for each, inner in zip(values, arguments, strict=True))
+            return tuple(fit_value(item, inner) for item, inner in zip(values, arguments, strict=True))
     elif origin in (tuple, Sequence):
         if isinstance(value, list | tuple):
-            return tuple(_fit_item(each, arguments[0], hint) for each in value)
+            return _fit_items(value, arguments[0], hint)
     elif hint is Any or origin is Callable:
         return value
     elif hint is float and type(value) in (int, float):
         return float(value)
-    elif type(value) is (origin or hint):  # not isinstance: true is no number
+    elif type(value) is (origin or hint):  # not isinstance: true is not a number
         return value
     raise Unfit(kind_text(hint))
 
 
-def _fit_to_any(value: Any, members: Sequence[Any], hint: Any) -> Any:
-    for member in members:
+def _fit_to_any(value: Any, hint: Any) -> Any:
+    for member in members_of(hint):
         try:
             return fit_value(value, member)
         except Unfit:
@@ -66,10 +66,10 @@ def _fit_to_any(value: Any, members: Sequence[Any], hint: Any) -> Any:
     raise Unfit(kind_text(hint))
 
 
-def _fit_item(value: Any, inner: Any, hint: Any) -> Any:
-    """One value of a list; what is expected is said of the list."""
+def _fit_items(values: Sequence[Any], inner: Any, hint: Any) -> tuple[Any, ...]:
+    """The items of a list; Unfit describes the whole list."""
     try:
-        return fit_value(value, inner)
+        return tuple(fit_value(value, inner) for value in values)
     except Unfit:
         raise Unfit(kind_text(hint)) from None
 
@@ -77,26 +77,25 @@ def _fit_item(value: Any, inner: Any, hint: Any) -> Any:
 def kind_text(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if is_union(hint):
-        members = _members(hint)
-        return " or ".join(kind_text(each) for each in members if not (each is int and float in members))
+        members = members_of(hint)
+        return " or ".join(kind_text(member) for member in members if not (member is int and float in members))
     if origin is Literal:
         return " or ".join(arguments)
     if origin is tuple and Ellipsis not in arguments:
         return f"{kind_text(arguments[0])} or a list of {len(arguments)}"
     if origin in (tuple, Sequence):
-        return f"a list, each of it {kind_text(arguments[0])}"
+        return f"a list, each item {kind_text(arguments[0])}"
     return _KINDS.get(origin or hint, f"a {getattr(hint, '__name__', hint)}")
 
 
-def _members(hint: Any) -> list[Any]:
-    """Without None, which TOML cannot say: a key that is left out says it."""
-    return [each for each in typing.get_args(hint) if each is not types.NoneType]
+def members_of(hint: Any) -> list[Any]:
+    """The members of a union, without None; else the hint itself."""
+    return [member for member in typing.get_args(hint) if member is not types.NoneType] if is_union(hint) else [hint]
 
 
 def _nearest_word(value: Any, hint: Any) -> str:
-    """The nearest of the words that an option takes."""
-    members = _members(hint) if is_union(hint) else [hint]
-    words = [word for each in members if typing.get_origin(each) is Literal for word in typing.get_args(each)]
+    literals = [member for member in members_of(hint) if typing.get_origin(member) is Literal]
+    words = [word for literal in literals for word in typing.get_args(literal)]
     near = difflib.get_close_matches(value, words, n=1) if isinstance(value, str) else []
     return f"; did you mean {near[0]}?" if near else ""
 

@@ -1,4 +1,4 @@
-"""The artifacts of a recipe, one after the other: each in the directory of WORK that is its home."""
+"""Make the artifacts of a recipe one after the other, each in its own directory of WORK."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Literal
 
 from ...manifests.artifact.artifact import Artifact, open_artifact, read_summary
-from ...manifests.artifact.plan import PLAN, Input, read_plan
+from ...manifests.artifact.plan import PLAN, read_plan
 from ...manifests.artifact.values import nearest
 from ...manifests.errors import ConfigError, MaskmillError, UnfinishedArtifact
 from ...manifests.files import sealed
@@ -28,7 +28,7 @@ StepState = Literal["done", "would run", "cannot be told"]
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What became of a step."""
+    """The outcome of a step."""
 
     stage: str
     outcome: Outcome
@@ -36,17 +36,17 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Foreseen:
-    """What would become of a step."""
+    """What a step would do."""
 
     stage: str
     state: StepState
     why: str
-    at: str = ""  # where its artifact is or would be made, where that can be told
+    at: str = ""  # the place of its artifact, if it is known
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A step whose inputs are there."""
+    """A step whose inputs exist."""
 
     stage: Stage | WholeStage
     config: Any
@@ -54,24 +54,25 @@ class _Target:
     at: Place
 
     def is_same(self, other: "_Target") -> bool:
-        """The same settings, and inputs that have not changed between the two."""
-        ours, theirs = ({role: each.digest for role, each in one.inputs.items()} for one in (self, other))
+        """Whether the settings and the contents of the inputs are the same."""
+        ours, theirs = ({role: artifact.digest for role, artifact in target.inputs.items()} for target in (self, other))
         return (self.at, self.config, ours) == (other.at, other.config, theirs)
 
 
 def run_recipe(recipe: Recipe, work: Place, options: RunOptions, start: str = "") -> Iterator[Made]:
-    """Runs every step, or those from `start` on, and gives what became of each as it ends."""
+    """Runs every step, or those from `start` on, and yields the outcome of each as it ends."""
     made: list[Made] = []
-    for each in run_steps(recipe, work, options, start):
-        made.append(each)
-        yield each
+    for step in run_steps(recipe, work, options, start):
+        made.append(step)
+        yield step
     write_last_run(work, recipe, made)
 
 
 def run_steps(
     recipe: Recipe, work: Place, options: RunOptions, start: str = "", ended: "Ended | None" = None
 ) -> Iterator[Made]:
-    """As `run_recipe`, without noting it as the last run. Steps that `ended` has of other recipes are not run again."""
+    """Like `run_recipe`, but does not record the last run. Steps that ended in other recipes of `ended` are not
+    repeated."""
     early = _before(recipe, start)
     ended = ended or Ended()
     made: dict[str, Artifact] = {}
@@ -85,13 +86,13 @@ def run_steps(
 
 
 class Ended:
-    """How the steps ended that several recipes have in common: each is run once, whatever came of it."""
+    """The outcomes of steps that several recipes share: each step runs once, even if it fails."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[_Target, Outcome | MaskmillError]] = {}  # by where it was made
+        self._known: dict[str, tuple[_Target, Outcome | MaskmillError]] = {}  # by the place of the artifact
 
     def once(self, target: _Target, run: Callable[[], Outcome]) -> Outcome:
-        """Raises again what was raised then."""
+        """Runs a step, or repeats its earlier outcome or error."""
         known = self._known.get(target.at.uri)
         if known is None or not known[0].is_same(target):
             try:
@@ -110,17 +111,17 @@ class Ended:
 def write_last_run(
     work: Place, recipe: Recipe, made: Sequence[Made], combinations: Sequence[Sequence[Made]] = ()
 ) -> None:
-    """What is looked at as the last run; of a sweep the last combination, and all of them to be kept."""
-    several = {"combinations": [_names(each) for each in combinations]} if combinations else {}
+    """Records the last run: the last combination of a sweep, and all combinations, whose artifacts are kept."""
+    several = {"combinations": [_names(steps) for steps in combinations]} if combinations else {}
     sealed.write(work, LAST_RUN, {"title": recipe.heading.title, "artifacts": _names(made), **several})
 
 
-def _names(made: Sequence[Made]) -> dict[str, str]:
-    return {each.stage: each.outcome.at.uri.rpartition("/")[2] for each in made}
+def _names(steps: Sequence[Made]) -> dict[str, str]:
+    return {step.stage: step.outcome.at.uri.rpartition("/")[2] for step in steps}
 
 
 def foresee_recipe(recipe: Recipe, work: Place, start: str = "") -> Iterator[Foreseen]:
-    """What `run_recipe` would do, as far as the files in WORK tell; writes nothing, and looks at no picture."""
+    """What `run_recipe` would do, judging by the files in WORK; writes nothing and opens no picture."""
     early = _before(recipe, start)
     made: dict[str, Artifact] = {}
     undone = ""
@@ -139,13 +140,13 @@ def foresee_recipe(recipe: Recipe, work: Place, start: str = "") -> Iterator[For
             undone = step.name
             yield Foreseen(step.name, "would run", missing, target.at.uri)
         else:
-            yield Foreseen(step.name, "done", "finished and of the same inputs", target.at.uri)
+            yield Foreseen(step.name, "done", "finished, with the same inputs", target.at.uri)
 
 
 def _before(recipe: Recipe, start: str) -> list[str]:
     names = [step.name for step in recipe.steps]
     if start and start not in names:
-        raise ConfigError(f"--from {start} is no stage of this recipe; {nearest(start, names)}")
+        raise ConfigError(f"--from {start} is not a stage of this recipe; {nearest(start, names)}")
     return names[: names.index(start)] if start else []
 
 
@@ -171,38 +172,29 @@ def _run(target: _Target, options: RunOptions) -> Outcome:
 
 
 def _existing_outcome(target: _Target, start: str) -> Outcome:
-    """The outcome of an artifact that a run starts behind."""
+    """The outcome of an artifact before `start`, which must be done."""
     missing = _missing(target)
     if missing:
         raise UnfinishedArtifact(
             f"--from {start} needs {target.at}, which is {missing}; start --from {target.stage.name}, or leave it out"
         )
-    found = open_artifact(target.at, target.stage.kind)
-    units = sum(found.plan.layout(group).num_units for group in found.plan.groups) or 1
-    summary = found.summary
-    return Outcome(
-        found.place, found.plan.kind, found.plan.num_rows, summary.counts, 0, units, summary.warnings, 0.0, True
-    )
+    artifact = open_artifact(target.at, target.stage.kind)
+    plan, summary = artifact.plan, artifact.summary
+    units = sum(plan.layout(group).num_units for group in plan.groups) or 1
+    return Outcome(artifact.place, plan.kind, plan.num_rows, summary.counts, 0, units, summary.warnings, 0.0, True)
 
 
 def _missing(target: _Target) -> str:
-    """Why a step's artifact is not done, or nothing."""
+    """Why a step's artifact is not done, or ""."""
     if not target.at.exists(PLAN):
         return "not there yet"
     plan = read_plan(target.at)
     if read_summary(target.at) is None:
         return "begun and not finished"
-    changed = [each.role for each in plan.inputs if not _is_as_read(target, each)]
+    now, stage = target.inputs, target.stage
+    changed = [read.role for read in plan.inputs if read.role not in now or not is_as_read(read, now[read.role])]
     if changed:
         return f"made before its {' and '.join(changed)} changed"
-    lacking = [name for name in _field_names(target) if name not in plan.fields]
+    fields = [] if isinstance(stage, WholeStage) else stage.fields(target.config, now)
+    lacking = [field.name for field in fields if field.name not in plan.fields]
     return f"without {', '.join(lacking)}" if lacking else ""
-
-
-def _is_as_read(target: _Target, before: Input) -> bool:
-    return before.role in target.inputs and is_as_read(before, target.inputs[before.role])
-
-
-def _field_names(target: _Target) -> list[str]:
-    stage = target.stage
-    return [] if isinstance(stage, WholeStage) else [each.name for each in stage.fields(target.config, target.inputs)]

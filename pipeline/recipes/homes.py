@@ -1,9 +1,9 @@
-"""The directory in WORK where an artifact of a recipe lies, named by its fingerprint.
+"""The directory of an artifact of a recipe in WORK, named after its fingerprint.
 
-The settings decide the name, so another threshold gives other labels beside the old ones, made from the same tokens.
-A fingerprint does not cover the pictures themselves (see `_home`), nor which fields a stage with optional fields has
-(see `home_of`). A long computation, such as a checkpoint, gets a new directory when its inputs have changed (see
-`_long_home`); the old one is never overwritten.
+The options decide the name, so another threshold makes new labels beside the old ones, from the same tokens. The
+fingerprint covers neither the pictures (see `_home`) nor which fields exist, in a stage that can add fields (see
+`home_of`). If the inputs of a slow stage have changed, its result, such as a checkpoint, is made again beside the old
+one, which stays (see `_long_home`).
 """
 
 from typing import Any
@@ -20,8 +20,8 @@ from ..running.whole import find_changed_inputs
 
 
 def home_of(work: Place, stage: Stage | WholeStage, config: Any, inputs: Inputs) -> Place:
-    """Fields are added to the existing artifact. If it has a field with other content, such as from other blocks, it
-    stays as it is and the requested field goes into an artifact beside it."""
+    """New fields go into the existing artifact. If it holds a field in another form, such as of other blocks, it stays
+    as it is, and a new artifact is made beside it."""
     name = f"{stage.kind}-{fingerprint(header_of(stage, config, inputs))[:12]}"
     at = _home(work, name, inputs.get("images"))
     if isinstance(stage, WholeStage):
@@ -29,10 +29,12 @@ def home_of(work: Place, stage: Stage | WholeStage, config: Any, inputs: Inputs)
     if not stage.selects:
         return at
     request = ask(stage, config, inputs)
-    while at.exists(PLAN) and (
-        others := conflicting_fields(merge_existing_fields(request, plan := read_plan(at)), plan)
-    ):
-        name += f"-{digest_of({field.name: request.field_fingerprint(field) for field in others})[:12]}"
+    while at.exists(PLAN):
+        plan = read_plan(at)
+        conflicts = conflicting_fields(merge_existing_fields(request, plan), plan)
+        if not conflicts:
+            break
+        name += f"-{digest_of({field.name: request.field_fingerprint(field) for field in conflicts})[:12]}"
         at = _home(work, name, inputs.get("images"))
     return at
 
@@ -41,38 +43,43 @@ def _long_home(work: Place, name: str, at: Place, stage: WholeStage, config: Any
     if not at.exists(PLAN) or not find_changed_inputs(read_plan(at), reuse_inputs(at, inputs)):
         return at
     read = inputs_of(at, inputs, header_of(stage, config, inputs))
-    contents = {one.role: input_digest(inputs[one.role], one.fields) or one.digest for one in read}
+    contents = {source.role: input_digest(inputs[source.role], source.fields) or source.digest for source in read}
     return work.join(f"{name}-{digest_of(contents)[:12]}")
 
 
 def reuse_inputs(at: Place, inputs: Inputs) -> Inputs:
-    """The inputs, with those that the artifact was made from where they hold the same content as the new ones. The
-    artifact then keeps its bytes and need not be checked again."""
+    """The inputs that an artifact was made from replace new ones with the same fields and more: what was made from them
+    need not be checked again and keeps its bytes."""
     if not at.exists(PLAN):
         return inputs
-    before = {read.role: read for read in read_plan(at).inputs}
-    reusable = {role: _reusable_input(before[role], at, inputs[role]) for role in before if role in inputs}
-    return {role: reusable.get(role) or artifact for role, artifact in inputs.items()}
+    reusable = {
+        before.role: artifact
+        for before in read_plan(at).inputs
+        if before.role in inputs and (artifact := _reusable_input(before, at, inputs[before.role])) is not None
+    }
+    return {**inputs, **reusable}
 
 
 def _reusable_input(before: Input, at: Place, now: Artifact) -> Artifact | None:
-    """The earlier input, if it still exists with the same configuration and the same inputs as the new one."""
+    """The earlier input, if it exists and has the same config and the same inputs as the new one."""
     if before.place(at) == now.place or not now.has_rows:
         return None
     try:
         earlier = open_artifact(before.place(at), now.plan.kind)
     except MaskmillError:
         return None
-    made_from = [{read.role: read.digest for read in one.plan.inputs} for one in (earlier, now)]
-    is_same = earlier.plan.fingerprint == now.plan.fingerprint and made_from[0] == made_from[1]
+    origins, new_origins = (
+        {origin.role: origin.digest for origin in artifact.plan.inputs} for artifact in (earlier, now)
+    )
+    is_same = earlier.plan.fingerprint == now.plan.fingerprint and origins == new_origins
     return earlier if is_same and before.fields.items() <= earlier.fingerprints.items() else None
 
 
 def _home(work: Place, name: str, images: Artifact | None) -> Place:
-    """The directory with this name, or one beside it if that holds an artifact of other pictures.
+    """The directory of a name, or one beside it if its artifact was made from other pictures.
 
-    A fingerprint covers settings and not pictures, so that added or repaired pictures go into the existing artifact.
-    This function separates the same stages over another dataset or another split.
+    A fingerprint does not cover the pictures, so that added or repaired pictures go into the existing artifact. Another
+    dataset or split gets a directory of its own here.
     """
     at = work.join(name)
     if images is None or not at.exists(PLAN):
@@ -84,9 +91,9 @@ def _home(work: Place, name: str, images: Artifact | None) -> Place:
 
 
 def _has_pictures(before: Place, images: Artifact) -> bool:
-    """Whether the earlier images artifact lists the same pictures; masks or limits may differ."""
+    """Whether the images artifact at `before` lists the same pictures: masks or a limit may have changed."""
     columns = ["id", "sha256"]
     try:
         return open_artifact(before, "images").rows(columns).equals(images.rows(columns))
-    except MaskmillError:  # it is gone, so this cannot be checked
+    except MaskmillError:  # it is gone, so its pictures are unknown
         return False

@@ -1,7 +1,7 @@
-"""Options in messages, in the words of whoever reads them.
+"""Respell the options in messages for a recipe, `run --set` or Python.
 
-The stages name an option as their command spells it, `--weights`. A recipe calls it `weights`, `run --set` calls it
-`extract.weights=`, and a program passes `weights=`. Commands in backticks stay as they are.
+Stages spell an option like their command, `--weights`. A recipe has the key `weights`, `run --set` takes
+`extract.weights=`, and Python takes `weights=`. Commands in backticks stay as they are.
 """
 
 import re
@@ -20,7 +20,7 @@ _CHOSEN = re.compile(r"\b(choose|try|pass|give) --([a-z][a-z0-9-]*) ([a-z0-9][\w
 
 
 def spell(sentence: str, command: Command, spelling: Spelling) -> str:
-    """The sentence with every option of the command spelled so."""
+    """The sentence with every option of the command respelled."""
     names = {name.replace("_", "-"): name for name in options_of(command.config)}
     names |= {role.flag[2:]: role.key or name for name, role in command.roles.items() if role.flag}
 
@@ -48,7 +48,7 @@ def spell(sentence: str, command: Command, spelling: Spelling) -> str:
 
 @contextmanager
 def spell_errors(command: Command, spelling: Spelling, prefix: str = "") -> Iterator[None]:
-    """Raises an error of the user's again with its options spelled so."""
+    """Raises a MaskmillError again with its options respelled."""
     try:
         yield
     except MaskmillError as error:

@@ -1,4 +1,4 @@
-"""The steps of a recipe: the commands of the registry in their order, and which reads what of which."""
+"""The steps of a recipe: the commands of the registry in their order, and which step reads the artifacts of which."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,36 +11,41 @@ from ...stages.command import Command
 from ...stages.registry import recipe_commands
 from ...stages.stage import Inputs
 
-Said = Mapping[str, Any]  # the values of a table
+Table = Mapping[str, Any]
 EXTRACT, MASK, VIEWS = "extract", "mask", "views"
 LAYOUT = "layout"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeStep:
-    name: str  # of its table; that of a further view is the extraction's with a number
+    name: str  # of its table; further views are numbered extractions
     command: Command
-    reads: Mapping[str, Sequence[str]]  # role → the steps whose artifact it may be, the first that there is
+    reads: Mapping[str, Sequence[str]]  # role → steps that may make its artifact; the first one in the recipe does
 
     @property
     def role_keys(self) -> dict[str, str]:
-        """Key → role, of artifacts that a recipe may name."""
+        """Key → role, for artifacts that a recipe may name."""
         return {role.key: name for name, role in self.command.roles.items() if role.key}
 
-    def options(self, said: Said) -> dict[str, Option]:
-        """What its table may say, by what it says."""
-        options = table_options(self.command, said)
+    def options(self, table: Table) -> dict[str, Option]:
+        """The keys that its table may have, which may depend on its layout."""
+        options = table_options(self.command, table)
         if self.name == MASK:
             options[VIEWS] = Option(VIEWS, Sequence[dict[str, Any]], ())
         return {**options, **{key: Option(key, str, "") for key in self.role_keys}}
 
-    def config(self, values: Said) -> Any:
-        """The config of a table's values, with what they leave open; raises ConfigError for what cannot work."""
-        known = options_of(self.command.config, str(values.get(LAYOUT, "")))
-        told = {name: _read_list(known[name], value) for name, value in values.items() if name in known}
-        return build_config(self.command.config, told, str(values.get(LAYOUT, "")))
+    def config(self, values: Table) -> Any:
+        """The config of a table's values; raises ConfigError if it cannot work."""
+        layout = str(values.get(LAYOUT, ""))
+        known = options_of(self.command.config, layout)
+        given = {
+            name: read_id_list(value) if known[name].spec.is_list_file and isinstance(value, str) else value
+            for name, value in values.items()
+            if name in known
+        }
+        return build_config(self.command.config, given, layout)
 
-    def artifacts_named(self, values: Said) -> Inputs:
+    def artifacts_named(self, values: Table) -> Inputs:
         """Role → the artifact that the recipe names for it."""
         roles = self.command.roles
         return {
@@ -48,24 +53,16 @@ class RecipeStep:
         }
 
 
-def table_options(command: Command, said: Said) -> dict[str, Option]:
-    """The options of a command, by the variant that its table names."""
+def table_options(command: Command, table: Table) -> dict[str, Option]:
+    """The options of a command, for the variant that its table names."""
     layouts = layouts_of(command.config)
-    options = options_of(command.config, str(said.get(LAYOUT, "")))
-    return {LAYOUT: Option(LAYOUT, _one_of(layouts), REQUIRED), **options} if layouts else options
-
-
-def _one_of(names: Mapping[str, Any]) -> Any:
-    literal: Any = Literal  # which type checkers let nobody make from values
-    return literal[tuple(names)]
-
-
-def _read_list(option: Option, value: Any) -> Any:
-    return read_id_list(value) if option.spec.is_list_file and isinstance(value, str) else value
+    options = options_of(command.config, str(table.get(LAYOUT, "")))
+    literal: Any = Literal  # type checkers do not allow a Literal of variables
+    return {LAYOUT: Option(LAYOUT, literal[tuple(layouts)], REQUIRED), **options} if layouts else options
 
 
 def recipe_steps(views: int = 0) -> dict[str, RecipeStep]:
-    """Name → step; with an extraction more for each further view that [mask] names."""
+    """Name → step, with one more extraction for each further view in [mask]."""
     steps: dict[str, RecipeStep] = {}
     for command in recipe_commands():
         steps[command.name] = RecipeStep(name=command.name, command=command, reads=_readers(command, steps))
@@ -80,18 +77,18 @@ def recipe_steps(views: int = 0) -> dict[str, RecipeStep]:
 
 
 def _readers(command: Command, before: Mapping[str, RecipeStep]) -> dict[str, Sequence[str]]:
-    """Of each role the steps before that make it, the latest first; a further view is read by number alone."""
+    """Role → earlier steps that make it, the latest first; further views are read only by number."""
     reads: dict[str, Sequence[str]] = {}
     for name, role in command.roles.items():
         kinds = role.kind.split("|")
-        made = [each.name for each in before.values() if each.command.makes in kinds and "-view" not in each.name]
-        makers = list(reversed(made)) if role.made_by is None else list(role.made_by)
+        earlier = [step.name for step in before.values() if step.command.makes in kinds and "-view" not in step.name]
+        makers = list(reversed(earlier)) if role.made_by is None else list(role.made_by)
         if makers:
             reads[name] = makers
     return reads
 
 
-def view_options(extract: Said) -> dict[str, Option]:
-    """What a further view may say: in which it is another than that of [extract]."""
+def view_options(extract: Table) -> dict[str, Option]:
+    """The keys in which a further view may differ from [extract]."""
     options = recipe_steps()[EXTRACT].options(extract)
     return {name: replace(options[name], default=None) for name in ("image_size", "fit", "flip")}

@@ -1,4 +1,4 @@
-"""From what a user asks of a command to its artifact: the one way for a shell, a recipe and a program."""
+"""From a command and its options to its artifact, for a shell and a program."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from .together import run_together
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A command with everything that was left open settled."""
+    """A command with all open options and inputs settled."""
 
     stage: Stage | WholeStage
     config: Any
@@ -30,44 +30,40 @@ class Order:
 
 
 def place_order(command: Command, config: Any, given: Mapping[str, str]) -> Order:
-    """`given` says where artifacts lie, by role; those that others lead to need not be named."""
+    """`given` has the places of artifacts by role; artifacts that others lead to may be left out."""
     stage = command.stage
     inputs = complete_inputs(command, given, config, stage.skips(config))
     return Order(stage, stage.resolve(config, inputs), inputs)
 
 
 def make(order: Order, out: str, options: RunOptions, show: Show = no_progress) -> Outcome | None:
-    """Makes the artifact, goes on with it, or finds that it is done. None: by another process of torchrun's."""
+    """Makes the artifact, or resumes it; does nothing if it is done. None in the other processes of torchrun."""
     if isinstance(order.stage, WholeStage):
         return run_together(order.stage, order.config, order.uris, out, options.break_lock, show)
     return run(order.stage, order.config, order.uris, out, options)
 
 
 def complete_inputs(command: Command, given: Mapping[str, str], config: Any, skips: Sequence[str]) -> Inputs:
-    """All inputs that a config reads, opened: those that are named, and those that the first of these leads to."""
-    names = list(command.roles)
-    for role in given:
-        if role not in names and role.rstrip("0123456789") not in _roles_with_numbers(command):
-            raise ConfigError(f"{command.name} reads no {role!r}; {nearest(role, names)}")
-    inputs = {role: open_artifact(uri, command.role(role).kind) for role, uri in given.items()}
-    for role, each in command.roles.items():
-        is_numbered = each.several == role and any(name.startswith(role) for name in inputs)
-        is_a_file = bool(each.or_field) and bool(getattr(config, each.or_field))
-        if role in inputs or is_numbered or is_a_file or role in skips:
+    """All inputs that a config reads, opened: those that are named, and those that these lead to."""
+    numbered = [role.several for role in command.roles.values() if role.several]
+    for name in given:
+        if name not in command.roles and name.rstrip("0123456789") not in numbered:
+            raise ConfigError(f"{name!r} is not an input of {command.name}; {nearest(name, command.roles)}")
+    inputs = {name: open_artifact(uri, command.role(name).kind) for name, uri in given.items()}
+    for name, role in command.roles.items():
+        is_numbered = role.several == name and any(other.startswith(name) for other in inputs)
+        is_file = bool(role.or_field) and bool(getattr(config, role.or_field))
+        if name in inputs or is_numbered or is_file or name in skips:
             continue
-        leading = inputs.get(each.found_from) if each.found_from else next(iter(inputs.values()), None)
-        if each.is_found and leading is not None:
+        leading = inputs.get(role.found_from) if role.found_from else next(iter(inputs.values()), None)
+        if role.is_found and leading is not None:
             try:
-                inputs[role] = open_artifact(source_of(leading, role), each.kind)
+                inputs[name] = open_artifact(source_of(leading, name), role.kind)
             except ConfigError as error:
-                if not each.is_optional:
-                    raise ConfigError(str(error).replace(flag(role), each.flag)) from error
-        elif not each.is_optional:
-            how = f"pass a {each.kind} artifact as {each.flag}" if each.flag else f"name a {each.kind} artifact"
-            raise ConfigError(f"{command.name} reads {role}, which is not given; {how}")
+                if not role.is_optional:
+                    raise ConfigError(str(error).replace(flag(name), role.flag)) from error
+        elif not role.is_optional:
+            remedy = f"pass a {role.kind} artifact as {role.flag}" if role.flag else f"name a {role.kind} artifact"
+            raise ConfigError(f"{command.name} reads {name}, which is missing; {remedy}")
     order = {name: number for number, name in enumerate(command.roles)}
     return dict(sorted(inputs.items(), key=lambda item: order.get(item[0], order.get("images", len(order)) + 0.5)))
-
-
-def _roles_with_numbers(command: Command) -> Sequence[str]:
-    return [each.several for each in command.roles.values() if each.several]

@@ -1,4 +1,4 @@
-"""The learner answers an episode: one pair for each way and shot, at the query picture's own size.
+"""The learner answers an episode: one pair for each way and shot, at the size of the query picture.
 
 Letters: B pairs, K shots, N ways, L blocks, D width of a token, U V pixels of the query picture.
 
@@ -34,9 +34,9 @@ QUERY, SUPPORT = "tokens", "support_tokens"
 class Answer:
     """One entry per way."""
 
-    probabilities: tuple[float, ...]  # that its class is there
+    probabilities: tuple[float, ...]  # that the query shows the class
     decisions: tuple[bool, ...]
-    similarities: tuple[float, ...]  # of class tokens: what the floor looks at
+    similarities: tuple[float, ...]  # cosines of class tokens, for the floor
     painted_UV: UInt8[np.ndarray, "U V"]  # 0, or 1 + a way
 
 
@@ -45,21 +45,21 @@ class Answerer:
     learner: Learner
     features: Features
     masks: Masks
-    reads_keys: bool  # of supports
+    reads_keys: bool  # for the masks of supports
     device: torch.device
 
     def answer(self, episode: Episode, size: tuple[int, int]) -> Answer:
-        """`size` is the query picture's."""
+        """`size` is that of the query picture."""
         query_1LMD = self.features.read([episode.query], [QUERY]).fields[QUERY].to(self.device)
         presence, segmentation, similarities = [], [], []
         for label, supports in zip(episode.classes, episode.supports, strict=True):
-            fields = self.features.read(supports, [SUPPORT, *(PSEUDO_FIELDS if self.reads_keys else ())]).fields
+            fields = self.features.read(supports, fields_to_read(self.reads_keys)[1:]).fields
             support_KLSD = fields[SUPPORT].to(self.device)
             masks_KIJ = self.masks(supports, label, fields).to(self.device)
             with torch.inference_mode():
-                of_way = self._answer_way(query_1LMD, support_KLSD, masks_KIJ, size)
-            presence.append(of_way[0])
-            segmentation.append(of_way[1])
+                way_presence, way_pixels_UV = self._answer_way(query_1LMD, support_KLSD, masks_KIJ, size)
+            presence.append(way_presence)
+            segmentation.append(way_pixels_UV)
             similarities.append(similarity(self.features.sight, query_1LMD[0], support_KLSD))
         presence_N = torch.stack(presence)
         decisions_N = decide_presence(presence_N[None])[0]
@@ -82,18 +82,21 @@ class Answerer:
 def similarity(
     sight: FeatureSpec, query_tokens: Float[Tensor, "L M D"], support_tokens: Float[Tensor, "K L S D"]
 ) -> float:
-    """Of the class tokens of the last block that is read; of supports and of queries they come first."""
+    """The cosine of the class tokens of the last block that is read; a class token comes first in its block."""
     last = sight.blocks.index(max(sight.blocks))
     query_D, supports_KD = query_tokens[last, 0], support_tokens[:, last, 0]
     return cls_similarity(query_D.float().cpu().numpy(), supports_KD.float().cpu().numpy())
 
 
 def similarities_of(features: Features, episodes: Iterable[Episode]) -> list[float]:
-    """Of episodes of one way, from the class tokens alone, each picture read once."""
-    asked = list(episodes)
-    ids = list(dict.fromkeys(each for one in asked for each in (one.query, *one.supports[0])))
-    tokens = {each: _class_token(features, each) for each in ids}
-    return [cls_similarity(tokens[each.query], np.stack([tokens[one] for one in each.supports[0]])) for each in asked]
+    """The similarity of each one-way episode, from class tokens alone; reads each picture once."""
+    episodes = list(episodes)
+    ids = dict.fromkeys(identifier for episode in episodes for identifier in (episode.query, *episode.supports[0]))
+    tokens = {identifier: _class_token(features, identifier) for identifier in ids}
+    return [
+        cls_similarity(tokens[episode.query], np.stack([tokens[support] for support in episode.supports[0]]))
+        for episode in episodes
+    ]
 
 
 def fields_to_read(reads_keys: bool) -> Sequence[str]:
@@ -103,5 +106,4 @@ def fields_to_read(reads_keys: bool) -> Sequence[str]:
 def _class_token(features: Features, identifier: str) -> np.ndarray:
     support_LSD = features.read([identifier], [SUPPORT]).fields[SUPPORT][0]
     last = features.sight.blocks.index(max(features.sight.blocks))
-    found: np.ndarray = support_LSD[last, 0].float().numpy()
-    return found
+    return np.asarray(support_LSD[last, 0].float())

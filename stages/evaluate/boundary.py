@@ -1,18 +1,19 @@
-"""Boundary F-measure: how much of one outline lies within a tolerance of the other, and the other way round.
+"""Boundary F-measure: how much of each outline lies within a tolerance of the other.
 
 Letters: H W pixels, Q points (row, column), K classes, sets images summed or resampled side by side.
 
 Csurka, Larlus & Perronnin, What is a good evaluation measure for semantic segmentation? (BMVC 2013): per image and
-class, precision is the share of the predicted boundary near the true one, recall the converse. Theirs is a tolerance of
-0.75 % of the diagonal. As in Matlab's bfscore, the images of a class are averaged first and classes after, so that they
-weigh alike, as in mIoU. This project's own, where the paper is silent:
+class, precision is the share of the predicted boundary near the true one, and recall the converse. Their tolerance is
+0.75 % of the diagonal. As in Matlab's bfscore, the images of a class are averaged first and the classes after, so that
+classes weigh the same, as in mIoU. Where the paper is silent, this project's rules are:
 
-- A boundary pixel lies in the class and has one of its four neighbours outside. The picture's edge is no boundary:
-  painting the whole picture draws none.
-- Background is left out, since it has the same boundary. 255 is a class of nobody.
-- A class in neither has no value; in only one 0; in both, 1 where neither has a boundary, 0 where only one has.
-- A predicted boundary pixel where the truth is 255 counts if it is near, and is not held against the prediction if it
-  is not: VOC's void runs along the very outline that is to be found.
+- A boundary pixel lies in the class and has one of its four neighbours outside. The edge of the picture is not a
+  boundary: a whole painted picture has none.
+- Background is left out, because it has the same boundary. 255 belongs to no class.
+- A class in neither map has no value, and a class in only one scores 0. In both it scores 1 if neither map has a
+  boundary, and 0 if only one has.
+- A predicted boundary pixel where the truth is 255 counts if it is near, and is ignored if it is not: VOC's void runs
+  along the true outline.
 """
 
 import math
@@ -31,7 +32,7 @@ TOLERANCE = 0.02  # of the diagonal
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoundaryScores:
-    """One image: F of each foreground class in its truth or its prediction."""
+    """One image: F of each foreground class in its truth or prediction."""
 
     classes: UInt8[np.ndarray, " K"]
     f: Float64[np.ndarray, " K"]
@@ -40,8 +41,8 @@ class BoundaryScores:
 def boundary_scores(
     truth_HW: UInt8[np.ndarray, "H W"], predicted_HW: UInt8[np.ndarray, "H W"], tolerance: float = TOLERANCE
 ) -> BoundaryScores:
-    """F of one image; of all classes as one through `as_foreground` of both maps."""
-    assert truth_HW.shape == predicted_HW.shape, f"{predicted_HW.shape} judged by {truth_HW.shape}"
+    """F of one image; for all classes as one, pass both maps through `as_foreground`."""
+    assert truth_HW.shape == predicted_HW.shape, f"{predicted_HW.shape} scored against {truth_HW.shape}"
     present = np.union1d(truth_HW, predicted_HW[truth_HW != IGNORE])
     classes = present[(present != BACKGROUND) & (present != IGNORE)]
     reach_px = tolerance * math.hypot(*truth_HW.shape)
@@ -49,12 +50,9 @@ def boundary_scores(
     return BoundaryScores(classes, np.array(f, np.float64))
 
 
-def stack_boundaries(
-    images: Sequence[BoundaryScores],
-) -> tuple[UInt8[np.ndarray, " K"], Float64[np.ndarray, "N K 2"]]:
-    """Classes, and per image the F of each and whether it has one: columns to sum, or to draw from."""
-    every = np.concatenate([image.classes for image in images]) if images else np.empty(0, np.uint8)
-    classes = np.unique(every)
+def stack_boundaries(images: Sequence[BoundaryScores]) -> tuple[UInt8[np.ndarray, " K"], Float64[np.ndarray, "N K 2"]]:
+    """Classes, and for each image the F of each class and whether it has one: columns to sum or resample."""
+    classes = np.unique(np.concatenate([image.classes for image in images]) if images else np.empty(0, np.uint8))
     sums_NK2 = np.zeros((len(images), len(classes), 2))
     for row_K2, image in zip(sums_NK2, images, strict=True):
         row_K2[np.searchsorted(classes, image.classes)] = np.stack([image.f, np.ones_like(image.f)], axis=-1)
@@ -62,13 +60,13 @@ def stack_boundaries(
 
 
 def class_boundary_f(sums: Float64[np.ndarray, "*sets K 2"]) -> Float64[np.ndarray, "*sets K"]:
-    """The mean over the images that have the class; NaN where none has."""
+    """The mean over the images that have the class; NaN if none has."""
     num_images = sums[..., 1]
     return np.divide(sums[..., 0], num_images, out=np.full(num_images.shape, np.nan), where=num_images > 0)
 
 
 def mean_boundary_f(sums: Float64[np.ndarray, "*sets K 2"]) -> Float64[np.ndarray, "*sets"]:
-    """The mean over classes of their mean over images; NaN where there is no class."""
+    """The mean over classes of their mean over images; NaN without classes."""
     return mean_of_known(class_boundary_f(sums))
 
 
@@ -79,11 +77,11 @@ def _boundary_f(
     if not (in_truth_HW.any() and in_predicted_HW[truth_HW != IGNORE].any()):
         return 0.0
     true_Q2, predicted_Q2 = _boundary(in_truth_HW), _boundary(in_predicted_HW)
-    found = _is_near(predicted_Q2, true_Q2, reach_px)
-    judged = found | (truth_HW[predicted_Q2[:, 0], predicted_Q2[:, 1]] != IGNORE)
-    if not len(true_Q2) or not judged.any():
-        return float(len(true_Q2) == judged.sum())
-    precision, recall = found.sum() / judged.sum(), _is_near(true_Q2, predicted_Q2, reach_px).mean()
+    is_near_Q = _is_near(predicted_Q2, true_Q2, reach_px)
+    counts_Q = is_near_Q | (truth_HW[predicted_Q2[:, 0], predicted_Q2[:, 1]] != IGNORE)
+    if not len(true_Q2) or not counts_Q.any():
+        return float(len(true_Q2) == counts_Q.sum())
+    precision, recall = is_near_Q.sum() / counts_Q.sum(), _is_near(true_Q2, predicted_Q2, reach_px).mean()
     return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
 
 
@@ -100,9 +98,9 @@ def _boundary(mask_HW: Bool[np.ndarray, "H W"]) -> Int64[np.ndarray, "Q 2"]:
 def _is_near(
     points_Q2: Int64[np.ndarray, "Q 2"], others_Q2: Int64[np.ndarray, "others 2"], reach_px: float
 ) -> Bool[np.ndarray, " Q"]:
-    """Which points have another at most so far away."""
+    """Which points have one of the others within reach."""
     if not len(others_Q2) or not len(points_Q2):
         return np.zeros(len(points_Q2), bool)
-    # The tree leaves out what is farther than the bound, or just as far.
+    # The tree leaves out points at the bound and beyond it.
     distances, _ = cKDTree(others_Q2).query(points_Q2, distance_upper_bound=reach_px + 1)
     return np.asarray(distances <= reach_px)

@@ -1,4 +1,4 @@
-"""What `evaluate masks` asks for."""
+"""The options of `evaluate masks`."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,6 @@ from ..command import Command, Role
 class EvaluateConfig:
     class_agnostic: bool = option(False, "Score foreground against background, whatever the class.")
     boundary: bool = option(True, "Also score outlines: F-measure at 2 % of the diagonal.")
-    # Rows whose masks something was fitted on, which flatter.
     include_fitted: bool = option(False, "Also score pictures whose masks were used for training.")
     resamples: int = option(1000, "Bootstrap resamples for the intervals.", at_least=1)
     seed: int = option(0, f"{SEED_HELP} for the bootstrap.", at_least=0)
@@ -33,7 +32,7 @@ EVALUATE = Command(
             flag="--against",
             key="against",
             metavar="IMAGES",
-            help="Images with masks; those it was made from by default.",
+            help="Images with masks; by default those it was made from.",
             is_found=True,
         ),
     },

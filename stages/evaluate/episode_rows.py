@@ -1,4 +1,4 @@
-"""One row per episode: what was asked, what was answered, and the pixels. All scores are made of these rows alone.
+"""One row per episode: the question, the answer and the pixel counts. All scores follow from these rows alone.
 
 Letters: N ways, E episodes, H W pixels.
 """
@@ -28,11 +28,11 @@ COLUMNS = pa.schema(
         ("query", pa.string()),
         ("classes", pa.list_(pa.int64())),
         ("supports", pa.list_(pa.list_(pa.string()))),
-        ("present", pa.list_(pa.bool_())),  # as the query's ground truth has it
-        ("probabilities", pa.list_(pa.float64())),  # that the class is there
+        ("present", pa.list_(pa.bool_())),  # by the query's ground truth
+        ("probabilities", pa.list_(pa.float64())),  # that the query shows the class
         ("decisions", pa.list_(pa.bool_())),
-        ("similarities", pa.list_(pa.float64())),  # of class tokens, which the floor decides by
-        ("intersections", pa.list_(pa.int64())),  # pixels painted with the way that are the class
+        ("similarities", pa.list_(pa.float64())),  # cosines of class tokens, by which the floor decides
+        ("intersections", pa.list_(pa.int64())),  # pixels of the class that are painted with its way
         ("unions", pa.list_(pa.int64())),
         ("predicted", pa.list_(pa.int64())),
         ("true", pa.list_(pa.int64())),
@@ -56,13 +56,13 @@ class EpisodeRow:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Json]) -> "EpisodeRow":
-        return cls(**{name: tuple(each) for name, each in value.items()})
+        return cls(**{name: tuple(values) for name, values in value.items()})
 
 
 def episode_row(episode: Episode, answer: Answer, truth_HW: UInt8[np.ndarray, "H W"], void: Void) -> EpisodeRow:
     counts = episode_counts(answer.painted_UV, truth_HW, episode.classes, void)
-    of_class = dict(zip(counts.classes.tolist(), counts.pixels.tolist(), strict=True))
-    both, predicted, true = zip(*(of_class.get(label, (0, 0, 0)) for label in episode.classes), strict=True)
+    by_class = dict(zip(counts.classes.tolist(), counts.pixels.tolist(), strict=True))
+    both, predicted, true = zip(*(by_class.get(label, (0, 0, 0)) for label in episode.classes), strict=True)
     return EpisodeRow(answer.probabilities, answer.decisions, answer.similarities, both, predicted, true)
 
 
@@ -73,29 +73,29 @@ def collect_floor_answers(
     void: Void,
     is_present: Bool[np.ndarray, "E N"],
 ) -> Answered:
-    """Of answers that paint a whole picture alike, or nothing."""
+    """Counts of answers that paint the whole picture with one way, or nothing."""
     counts = []
     for episode, way in zip(episodes, answers.painted.tolist(), strict=True):
         truth_HW = truth.mask(episode.query)
-        found = episode_counts(np.full_like(truth_HW, way), truth_HW, episode.classes, void)
-        kept = found.classes != BACKGROUND
-        counts.append(Counts(found.classes[kept], found.pixels[kept]))
-    queries = tuple(each.query for each in episodes)
+        picture = episode_counts(np.full_like(truth_HW, way), truth_HW, episode.classes, void)
+        is_foreground = picture.classes != BACKGROUND
+        counts.append(Counts(picture.classes[is_foreground], picture.pixels[is_foreground]))
+    queries = tuple(episode.query for episode in episodes)
     return Answered(queries, tuple(counts), exact_episodes(answers.is_present, is_present))
 
 
 def true_presence(episodes: Iterable[Episode], truth: GroundTruth) -> Bool[np.ndarray, "E N"]:
-    """A class is there where it has a pixel at the picture's own size: what lists or labels say is not asked."""
+    """Whether each class has a pixel in the mask of the query; lists and labels are not read."""
     return np.array([np.isin(each.classes, np.unique(truth.mask(each.query))) for each in episodes], bool)
 
 
 def collect_answers(
     episodes: Sequence[Episode], rows: Sequence[EpisodeRow], is_present: Bool[np.ndarray, "E N"]
 ) -> Answered:
-    """As the scores take it."""
+    """The learner's answers in the form that the scores take."""
     decisions_EN = np.array([row.decisions for row in rows], bool)
     return Answered(
-        tuple(each.query for each in episodes),
+        tuple(episode.query for episode in episodes),
         tuple(_counts(episode, row) for episode, row in zip(episodes, rows, strict=True)),
         exact_episodes(decisions_EN, is_present),
     )
@@ -104,14 +104,14 @@ def collect_answers(
 def predictions_table(
     folds: Iterable[tuple[str, Sequence[Episode], Sequence[EpisodeRow], Bool[np.ndarray, "E N"]]],
 ) -> bytes:
-    """The rows as Parquet, of each fold by its name."""
-    found = [
+    """The rows of all folds as Parquet."""
+    lines = [
         {
             "fold": name,
             "episode": number,
             "query": episode.query,
             "classes": list(episode.classes),
-            "supports": [list(of_way) for of_way in episode.supports],
+            "supports": [list(supports) for supports in episode.supports],
             "present": present,
             **row.as_json(),
             "unions": [p + t - b for b, p, t in zip(row.intersections, row.predicted, row.true, strict=True)],
@@ -119,13 +119,12 @@ def predictions_table(
         for name, episodes, rows, is_present in folds
         for number, (episode, row, present) in enumerate(zip(episodes, rows, is_present.tolist(), strict=True))
     ]
-    return tables.encode_table(pa.Table.from_pylist(found, COLUMNS))
+    return tables.encode_table(pa.Table.from_pylist(lines, COLUMNS))
 
 
 def _counts(episode: Episode, row: EpisodeRow) -> Counts:
-    """By class, ascending, without background, which is no part of any score."""
-    order = sorted(range(len(episode.classes)), key=lambda way: episode.classes[way])
-    pixels = [(row.intersections[way], row.predicted[way], row.true[way]) for way in order]
-    occurring = [place for place, each in enumerate(pixels) if any(each)]
-    classes = np.array([episode.classes[order[place]] for place in occurring], np.uint8)
-    return Counts(classes, np.array([pixels[place] for place in occurring], np.int64).reshape(-1, 3))
+    """Ascending by class, without background, which no score includes."""
+    ways = sorted(zip(episode.classes, row.intersections, row.predicted, row.true, strict=True))
+    occurring = [way for way in ways if any(way[1:])]
+    classes = np.array([way[0] for way in occurring], np.uint8)
+    return Counts(classes, np.array([way[1:] for way in occurring], np.int64).reshape(-1, 3))

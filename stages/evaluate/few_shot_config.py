@@ -1,19 +1,19 @@
-"""What `evaluate fscs` asks for."""
+"""The options of `evaluate fscs`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from ...manifests.artifact.config import check_config, checks_itself, field_for_resolve, option
 from ...manifests.errors import ConfigError
 from ..choices import DEVICE_HELP, EPISODES, SEED_HELP, Void
-from ..command import Command, Role
+from ..command import IMAGES, TOKENS, Command, Role
 from ..students.backbone_config import BackboneConfig
 
 Protocol = Literal["classes", "pascal-5i", "coco-20i"]
 SupportMask = Literal["pseudo", "enhanced", "gt"]
 CLASSES: Final = "classes"  # the protocol without lists: a split of any dataset's classes
-CHECKPOINT, LABELS = "checkpoint", "labels"  # roles, each with its number
+CHECKPOINT, LABELS = "checkpoint", "labels"  # numbered roles
 
 
 @checks_itself
@@ -23,7 +23,7 @@ class FewShotConfig:
     fold: tuple[int, ...] = option(
         (), "Fold of each checkpoint in turn, once for each; 0, 1, … by default.", metavar="N", is_repeated=True
     )
-    lists_sha256: tuple[str, ...] = field_for_resolve(())  # of what each fold's lists say
+    lists_sha256: tuple[str, ...] = field_for_resolve(())  # of the lists of each fold
     classes: tuple[tuple[str, ...], ...] = option(
         (),
         "Classes to score, once for each checkpoint in turn; by default those that it has not learned.",
@@ -39,11 +39,10 @@ class FewShotConfig:
     support_mask: SupportMask = option("pseudo", "Masks of supports: from stored keys, from --labels, or ground truth.")
     save_predictions: bool = option(False, "Keep a row per episode beside the metrics, as Parquet.")
     resamples: int = option(1000, "Bootstrap resamples for the intervals.", at_least=1)
-    # Episodes follow from their numbers and have no seed.
+    # Episodes follow from their numbers, without a seed.
     seed: int = option(0, f"{SEED_HELP} for the bootstrap.", at_least=0)
-    files_sha256: tuple[str, ...] = field_for_resolve(())  # of each checkpoint that is a file, "" of an artifact
+    files_sha256: tuple[str, ...] = field_for_resolve(())  # one per checkpoint, "" for an artifact
     seeing: BackboneConfig | None = option(None, without=("fit",))  # None: stored tokens
-    # Where the lists lie.
     folds: str = option(
         "",
         "Folder of the benchmark's lists: trn and val, txt or pkl.",
@@ -52,9 +51,8 @@ class FewShotConfig:
         changes_bytes=False,
         is_kept=True,
     )
-    files: tuple[str, ...] = field_for_resolve(
-        (), changes_bytes=False, is_kept=True
-    )  # of each checkpoint, "" of an artifact
+    # One path per checkpoint, "" for an artifact.
+    files: tuple[str, ...] = field_for_resolve((), changes_bytes=False, is_kept=True)
     device: str = option("cpu", DEVICE_HELP, changes_bytes=False, is_kept=True)
 
     def __post_init__(self) -> None:
@@ -62,7 +60,7 @@ class FewShotConfig:
         object.__setattr__(self, "classes", tuple(tuple(sorted(set(each))) for each in self.classes))
         if self.protocol == CLASSES and (self.folds or self.fold):
             raise ConfigError(
-                "--folds and --fold are of a benchmark; pass --protocol pascal-5i or coco-20i, or leave them out"
+                "--folds and --fold are for a benchmark; pass --protocol pascal-5i or coco-20i, or leave them out"
             )
         if self.protocol != CLASSES and (self.classes or not self.folds):
             raise ConfigError(
@@ -72,12 +70,12 @@ class FewShotConfig:
 
 
 def checkpoint_role(number: int) -> str:
-    """Roles count checkpoints from 1."""
+    """The role of a checkpoint; roles count from 1."""
     return f"{CHECKPOINT}{number + 1}"
 
 
 def labels_role(number: int) -> str:
-    """Of a checkpoint's labels, where each has its own; the first are those of all where there are no others."""
+    """The role of a checkpoint's labels; the first labels serve all checkpoints if there are no others."""
     return f"{LABELS}{number + 1}"
 
 
@@ -102,21 +100,8 @@ FSCS = Command(
             or_field="files",
             made_by=("train",),
         ),
-        "tokens": Role(
-            kind="tokens",
-            flag="--tokens",
-            metavar="DIR",
-            help="Stored tokens and support_tokens of the pictures.",
-            is_optional=True,
-        ),
-        "images": Role(
-            kind="images",
-            flag="--images",
-            metavar="DIR",
-            help="Images with masks; those of the tokens by default.",
-            is_found=True,
-            found_from="tokens",
-        ),
+        "tokens": replace(TOKENS, help="Stored tokens and support_tokens of the pictures."),
+        "images": replace(IMAGES, help="Images with masks; by default those of the tokens.", found_from="tokens"),
         LABELS: Role(
             kind="labels|dataset",
             flag="--labels",
@@ -127,8 +112,8 @@ FSCS = Command(
             made_by=(),
         ),
     },
-    help="Exact ratio and mIoU on classes that were not learned. Several CHECKPOINTs are one for each fold. Exits 6 if "
-    "something flatters the result. Rerun to resume.",
+    help="Exact ratio and mIoU on classes that were not learned. Give one CHECKPOINT per fold. Exits 6 if something "
+    "flatters the result. Rerun to resume.",
     has_units=False,
     in_recipes=False,
     retired={"features": "--tokens or --backbone says it"},

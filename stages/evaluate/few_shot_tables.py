@@ -1,4 +1,4 @@
-"""The tables of few-shot answers: each fold and their mean, with intervals and floors, and what was published."""
+"""The tables of few-shot scores: each fold and their mean, with intervals and floors, and the published scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ FLOORS = ("constant: no class is there", "all foreground, with the first class",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldAnswers:
-    """One fold, answered by the learner and, under the names of FLOORS, without looking."""
+    """One fold, answered by the learner and by the floors of FLOORS."""
 
-    said: Mapping[str, Json]  # of the fold: its name, classes, checkpoint …
-    answered: Mapping[str, Answered]  # the learner first
+    said: Mapping[str, Json]  # about the fold: its name, classes, checkpoint …
+    answered: Mapping[str, Answered]  # by name, the learner first
 
 
 def fold_table(fold: FoldAnswers, seed: int, num_resamples: int) -> dict[str, Json]:
-    """A line for the learner and for each floor."""
+    """A line for the learner and one for each floor."""
     results = []
     for name, answered in fold.answered.items():
-        found = few_shot_scores(answered, seed=seed, num_resamples=num_resamples)
-        results.append({"name": name, "miou": found.miou.as_json(), "exact_ratio": found.exact_ratio.as_json()})
+        scores = few_shot_scores(answered, seed=seed, num_resamples=num_resamples)
+        results.append({"name": name, "miou": scores.miou.as_json(), "exact_ratio": scores.exact_ratio.as_json()})
     return {**fold.said, "results": results}
 
 
@@ -33,19 +33,19 @@ def class_rows(fold: FoldAnswers, names: Mapping[int, str]) -> list[dict[str, Js
         {
             "fold": fold.said["name"],
             "result": name,
-            "class": each.label,
-            "name": names.get(each.label, ""),
-            "iou": each.iou,
-            "precision": each.precision,
-            "recall": each.recall,
+            "class": scores.label,
+            "name": names.get(scores.label, ""),
+            "iou": scores.iou,
+            "precision": scores.precision,
+            "recall": scores.recall,
         }
         for name, answered in fold.answered.items()
-        for each in few_shot_scores(answered, num_resamples=1).classes
+        for scores in few_shot_scores(answered, num_resamples=1).classes
     ]
 
 
 def mean_table(folds: Sequence[FoldAnswers], seed: int, num_resamples: int) -> list[dict[str, Json]]:
-    """Each line the mean of the folds'; a floor that a fold does not have is left out."""
+    """The mean of each line over the folds; a floor that a fold lacks is left out."""
     results = []
     for name in folds[0].answered:
         if all(name in fold.answered for fold in folds):
@@ -55,7 +55,7 @@ def mean_table(folds: Sequence[FoldAnswers], seed: int, num_resamples: int) -> l
 
 
 def comparison(published: PublishedScores, mean: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
-    """What was published, what was measured here, and the difference of the two."""
+    """The published scores, the measured ones, and their differences."""
     measured = next(line for line in mean if line["name"] == LEARNER)
     values = {"exact_ratio": published.exact_ratio, "miou": published.miou}
     return {

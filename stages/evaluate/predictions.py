@@ -1,4 +1,4 @@
-"""What maps, labels and datasets say of each picture, as label maps that can be judged.
+"""The predictions of maps, labels and datasets, as one label map per picture.
 
 Letters: K soft maps of a picture, H W its pixels.
 """
@@ -21,18 +21,18 @@ from ..maps.object_classes import NO_LABEL, KnownClasses
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """One picture. Without a label map it failed; one that is not kept was dropped by a quality rule."""
+    """One picture. It failed if it has no label map; a quality rule dropped it if it is not kept."""
 
     id: str
     label_HW: UInt8[np.ndarray, "H W"] | None
     is_kept: bool = True
     is_truth: bool = False  # its label map is the ground truth itself
-    soft_KHW: Float32[np.ndarray, "K H W"] | None = None  # of maps
+    soft_KHW: Float32[np.ndarray, "K H W"] | None = None  # for maps only
     map_classes: Sequence[int] = ()
 
 
 class LabelMaps:
-    """What an artifact says of each of its pictures, by id; `labels` are image-level, by id."""
+    """The label maps of an artifact by id; `labels` are image-level, by id."""
 
     def __init__(self, artifact: Artifact, labels: Mapping[str, Sequence[int]], num_classes: int) -> None:
         self._artifact, self._labels, self._num_classes = artifact, labels, num_classes
@@ -71,7 +71,7 @@ class LabelMaps:
     def _prediction_from_maps(self, identifier: str, positions: Sequence[int], facts: MapsFacts) -> Predicted:
         columns = ["note", "class", "threshold", "box", "height", "width"]
         rows = self._artifact.rows_at(positions, columns).to_pylist()
-        if all(row["note"] == NO_LABEL for row in rows):  # nothing was looked for
+        if all(row["note"] == NO_LABEL for row in rows):  # no class was looked for
             return Predicted(identifier, np.full((rows[0]["height"], rows[0]["width"]), IGNORE, np.uint8))
         known = KnownClasses(num_classes=self._num_classes, image_labels=self._labels.get(identifier, ()))
         cut = cut_maps(self._artifact.read("map", positions), rows, facts, known)
@@ -80,5 +80,5 @@ class LabelMaps:
 
 def predictions(artifact: Artifact, labels: Mapping[str, Sequence[int]], num_classes: int) -> Iterator[Predicted]:
     """Every picture of an artifact, in its order."""
-    found = LabelMaps(artifact, labels, num_classes)
-    return (found.prediction(identifier) for identifier in found)
+    maps = LabelMaps(artifact, labels, num_classes)
+    return (maps.prediction(identifier) for identifier in maps)

@@ -1,7 +1,7 @@
-"""What CST's authors say of their own checkpoints, to hold a reproduction against.
+"""The scores that CST's authors publish for their checkpoints, to compare a reproduction with.
 
 Source: README of dahyun-kang/cst, tables "image-level" and "pixel-level supervision": means of four folds over 1,000
-episodes each, in per cent; void counts as background. They give no figure for a single fold and no spread.
+episodes each, in per cent; void counts as background. They give no scores of single folds and no spread.
 """
 
 from collections.abc import Collection
@@ -33,11 +33,11 @@ _PER_CENT = {
 
 
 def find_published_scores(config: FewShotConfig, supervisions: Collection[str]) -> PublishedScores | None:
-    """None where anything was asked for otherwise than in the published tables, or learned otherwise: `supervisions`
-    are those that checkpoints tell of."""
-    found = _PER_CENT.get((config.protocol, config.support_mask, config.way))
-    asked = (config.shot, config.episodes, config.void, tuple(sorted(config.fold)))
+    """None if the test or the training differs from the published ones; `supervisions` are those that the checkpoints
+    state."""
+    per_cent = _PER_CENT.get((config.protocol, config.support_mask, config.way))
+    protocol = (config.shot, config.episodes, config.void, tuple(sorted(config.fold)))
     trained = "pseudo" if config.support_mask == "pseudo" else "mask"
-    if found is None or asked != (1, EPISODES, "background", FOLDS) or set(supervisions) - {trained}:
+    if per_cent is None or protocol != (1, EPISODES, "background", FOLDS) or set(supervisions) - {trained}:
         return None
-    return PublishedScores(*(value / 100 for value in found))
+    return PublishedScores(*(value / 100 for value in per_cent))

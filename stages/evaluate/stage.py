@@ -1,4 +1,4 @@
-"""What masks are worth: judged against ground truth, with floors, intervals and what was left out."""
+"""Masks are scored against ground truth, with floors, intervals and a note of what was left out."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,8 @@ def compute(config: EvaluateConfig, inputs: Inputs, underway: Underway) -> Findi
     pictures, left_out = score_predictions(config, predicted, inputs["images"], truth, view)
     metrics, per_class = _tables(config, pictures, truth, view)
     metrics["judged"] = predicted.plan.kind
-    metrics["rows_left_out"] = "none" if config.include_fitted else _note_left_out(left_out)
+    known = "is known to have been" if left_out.unknown else "was"
+    metrics["rows_left_out"] = "none" if config.include_fitted else f"those whose masks something {known} fitted on"
     names = {1: "foreground"} if config.class_agnostic else class_names(class_table(inputs["images"]))
     table = pa.Table.from_pylist(
         [{**row, "name": {0: "background", **names}.get(row["class"], "")} for row in per_class]
@@ -61,36 +62,31 @@ def compute(config: EvaluateConfig, inputs: Inputs, underway: Underway) -> Findi
 def score_predictions(
     config: EvaluateConfig, predicted: Artifact, images: Artifact, truth: GroundTruth, view: ScoringOptions
 ) -> tuple[list[ScoredPicture], FittedOn]:
-    """All that have ground truth, and which were left out because something was fitted on their masks."""
+    """The pictures with ground truth, and those that were left out because their masks were used for training."""
     left_out = FittedOn(frozenset(), frozenset(), ()) if config.include_fitted else find_training_ids(predicted)
-    found = (
-        each
-        for each in predictions(predicted, truth.labels, len(class_table(images)))
-        if config.include_fitted or not (each.is_truth or each.id in left_out.ids)
+    scored = (
+        picture
+        for picture in predictions(predicted, truth.labels, len(class_table(images)))
+        if config.include_fitted or not (picture.is_truth or picture.id in left_out.ids)
     )
-    pictures = list(score_pictures(found, truth, view))
+    pictures = list(score_pictures(scored, truth, view))
     if not pictures:
         raise InputError(
-            f"no picture of {predicted.place} has ground truth in {images.place} that nothing was fitted on; "
+            f"no picture of {predicted.place} has ground truth in {images.place} that was not used for training; "
             "pass as --against an images artifact with masks of the same ids"
         )
     return pictures, left_out
 
 
-def _note_left_out(left_out: FittedOn) -> str:
-    known = "is known to have been" if left_out.unknown else "was"
-    return f"those whose masks something {known} fitted on"
-
-
 def _tables(
     config: EvaluateConfig, pictures: Sequence[ScoredPicture], truth: GroundTruth, view: ScoringOptions
 ) -> tuple[dict[str, Json], list[dict[str, Json]]]:
-    """Every line with its interval: the masks, what their gaps do, and the floors; and each line's classes."""
-    kept = [each for each in pictures if each.outcome == "kept"]
+    """Every line with its interval (the masks, the effect of gaps, and the floors), and the classes of each line."""
+    kept = [picture for picture in pictures if picture.outcome == "kept"]
     lines = [
-        ("all rows, what is missing as background", [each.counts for each in pictures], _boundaries(pictures)),
-        ("kept rows", [each.counts for each in kept], _boundaries(kept)),
-        ("kept rows, undecided pixels left out", [each.without_undecided for each in kept], []),
+        ("all rows, what is missing as background", [picture.counts for picture in pictures], _boundaries(pictures)),
+        ("kept rows", [picture.counts for picture in kept], _boundaries(kept)),
+        ("kept rows, undecided pixels left out", [picture.without_undecided for picture in kept], []),
         *((floor.name, floor.counts, floor.boundaries) for floor in floors(pictures, truth, view)),
     ]
     results, per_class = [], []
@@ -98,8 +94,8 @@ def _tables(
         if counts:
             results.append(_line(name, counts, boundaries, config))
             per_class += _class_rows(name, counts, boundaries)
-    swept = [each.sweep for each in pictures if each.sweep is not None]
-    outcomes = [each.outcome for each in pictures]
+    swept = [picture.sweep for picture in pictures if picture.sweep is not None]
+    outcomes = [picture.outcome for picture in pictures]
     coverage = {"rows": len(pictures), **{kind: outcomes.count(kind) for kind in ("kept", "dropped", "failed")}}
     metrics: dict[str, Json] = {"results": results, "coverage": coverage, "class_agnostic": config.class_agnostic}
     if swept:
@@ -111,29 +107,26 @@ def _line(
     name: str, counts: Sequence[Counts], boundaries: Sequence[BoundaryScores], config: EvaluateConfig
 ) -> dict[str, Json]:
     images = stack_counts(counts)
-    drawn = {"seed": config.seed, "num_resamples": config.resamples}
+    resampling = {"seed": config.seed, "num_resamples": config.resamples}
     line: dict[str, Json] = {
         "name": name,
         "pictures": len(counts),
-        "miou": counts_interval(images, partial(mean_iou, with_background=True), **drawn).as_json(),
-        "miou_foreground": counts_interval(images, partial(mean_iou, with_background=False), **drawn).as_json(),
+        "miou": counts_interval(images, partial(mean_iou, with_background=True), **resampling).as_json(),
+        "miou_foreground": counts_interval(images, partial(mean_iou, with_background=False), **resampling).as_json(),
     }
     if boundaries:
         classes, sums_NK2 = stack_boundaries(boundaries)
-        shape = (-1, len(classes), 2)
-        found = bootstrap(
-            sums_NK2.reshape(len(sums_NK2), -1), lambda sums: mean_boundary_f(sums.reshape(shape)), **drawn
-        )
-        line["boundary_f"] = found.as_json()
+        columns = sums_NK2.reshape(len(sums_NK2), -1)
+        line["boundary_f"] = bootstrap(
+            columns, lambda sums: mean_boundary_f(sums.reshape(-1, len(classes), 2)), **resampling
+        ).as_json()
     return line
 
 
 def _class_rows(name: str, counts: Sequence[Counts], boundaries: Sequence[BoundaryScores]) -> list[dict[str, Json]]:
     total = sum_counts(counts)
-    f_of: dict[int, float | None] = {}
-    if boundaries:
-        classes, sums_NK2 = stack_boundaries(boundaries)
-        f_of = {int(c): nan_to_none(f) for c, f in zip(classes, class_boundary_f(sums_NK2.sum(axis=0)), strict=True)}
+    classes, sums_NK2 = stack_boundaries(boundaries)
+    f_by_class = dict(zip(classes.tolist(), map(nan_to_none, class_boundary_f(sums_NK2.sum(axis=0))), strict=True))
     scores = (class_iou(total.pixels), class_precision(total.pixels), class_recall(total.pixels))
     return [
         {
@@ -142,7 +135,7 @@ def _class_rows(name: str, counts: Sequence[Counts], boundaries: Sequence[Bounda
             "iou": nan_to_none(iou),
             "precision": nan_to_none(precision),
             "recall": nan_to_none(recall),
-            "boundary_f": f_of.get(int(label)),
+            "boundary_f": f_by_class.get(int(label)),
             "true_pixels": int(pixels[2]),
         }
         for label, iou, precision, recall, pixels in zip(total.classes, *scores, total.pixels, strict=True)
@@ -150,11 +143,11 @@ def _class_rows(name: str, counts: Sequence[Counts], boundaries: Sequence[Bounda
 
 
 def _boundaries(pictures: Sequence[ScoredPicture]) -> list[BoundaryScores]:
-    return [each.boundary for each in pictures if each.boundary is not None]
+    return [picture.boundary for picture in pictures if picture.boundary is not None]
 
 
 def _sweep(swept: Sequence[Counts]) -> dict[str, Json]:
-    """What each constant threshold would have scored. Whoever picks one here has used the ground truth."""
+    """What each constant threshold would have scored; picking one here uses the ground truth."""
     total = sum_counts(swept)
     best = best_threshold(THRESHOLDS, total)
     return {
@@ -167,14 +160,9 @@ def _sweep(swept: Sequence[Counts]) -> dict[str, Json]:
 
 def refuse(configs: Configs, given: Inputs) -> None:
     if "images" not in given and "index" in configs and not configs["index"].may_have_masks:
-        raise ConfigError("the pictures of [index] have no masks to judge by; give it masks, or against an IMAGES")
+        raise ConfigError("the pictures of [index] have no masks to score against; give [index] masks, or set against")
 
 
 STAGE = WholeStage(
-    command=EVALUATE,
-    code_version=1,
-    refuse=refuse,
-    compute=compute,
-    reads=reads,
-    libraries=("numpy", "scipy"),
+    command=EVALUATE, code_version=1, refuse=refuse, compute=compute, reads=reads, libraries=("numpy", "scipy")
 )

@@ -1,10 +1,10 @@
-"""What every background threshold would have scored, of soft maps at the size of the picture.
+"""What every background threshold would have scored, with soft maps at the size of the picture.
 
 Letters: H W pixels, C maps of an image, J thresholds, K classes that occur, L thresholds passed (0 to J), W winners.
 
-The rule is the field's: background is a constant t, the highest map wins where it is above t. This project's own: where
-two classes tie for the highest above t, the pixel is 255 (as in refining), which counts as an error. A threshold chosen
-this way has seen the ground truth, and says so.
+The rule is the field's: background is a constant t, and the highest map wins where it is above t. This project's own:
+where two classes tie for the highest above t, the pixel is 255 (as in refining), which counts as an error. A threshold
+chosen this way has seen the ground truth, and the result says so.
 """
 
 from collections.abc import Sequence
@@ -30,10 +30,10 @@ def sweep_counts(
     labels: Sequence[int],
     thresholds: Float32[np.ndarray, " J"],
 ) -> Counts:
-    """One image's counts at each of the ascending thresholds ("J K 3"); `accumulated` sums them over images.
+    """The counts of one image at each of the ascending thresholds ("J K 3").
 
-    `labels` are the maps' classes, of which several maps may share one. For scores without classes: `as_foreground` of
-    the truth, and class 1 for every map.
+    `labels` are the classes of the maps; several maps may share one. To score without classes, pass `as_foreground` of
+    the truth and class 1 for every map.
     """
     assert (np.diff(thresholds) > 0).all(), "thresholds ascend"
     assert np.isfinite(soft_CHW).all(), "soft maps are finite"
@@ -54,7 +54,7 @@ def sweep_counts(
 def best_threshold(
     thresholds: Float32[np.ndarray, " J"], counts: Counts, with_background: bool = True
 ) -> BestThreshold | None:
-    """The threshold with the highest mIoU, the lowest of equals; None where no class occurs at any."""
+    """The threshold with the highest mIoU, the lowest of equals; None if no class occurs at any threshold."""
     miou_J = mean_iou(counts, with_background)
     if np.isnan(miou_J).all():
         return None
@@ -65,19 +65,19 @@ def best_threshold(
 def _winners(
     soft_CP: Float32[np.ndarray, "C P"], labels: Sequence[int], thresholds: Float32[np.ndarray, " J"]
 ) -> tuple[UInt8[np.ndarray, " P"], Int64[np.ndarray, " P"]]:
-    """Per pixel the class of the highest map, 255 where several are, and how many thresholds it is above."""
+    """Per pixel the class of the highest map (255 for a tie), and the number of thresholds that it is above."""
     if not labels:
         return np.full(soft_CP.shape[1], IGNORE, np.uint8), np.zeros(soft_CP.shape[1], np.int64)
     highest = soft_CP.max(axis=0)
     label_C = np.asarray(labels, np.uint8)
     winner = label_C[soft_CP.argmax(axis=0)]
-    is_tied = ((soft_CP == highest) & (label_C[:, None] != winner)).any(axis=0)  # maps of one class do not tie
+    is_tied = ((soft_CP == highest) & (label_C[:, None] != winner)).any(axis=0)  # two maps of one class are not a tie
     winner[is_tied] = IGNORE
     return winner, np.searchsorted(thresholds, highest, side="left").astype(np.int64)
 
 
 def _counts_at_thresholds(joint_KWL: Int64[np.ndarray, "K W L"]) -> Int64[np.ndarray, "J K 3"]:
-    """Background, the first of the classes, takes every pixel that is not above the threshold."""
+    """Background, which is the first class, takes every pixel that is not above the threshold."""
     total = joint_KWL.sum(axis=2)
     below_KWJ = joint_KWL.cumsum(axis=2)[..., :-1]
     above_KWJ = total[..., None] - below_KWJ

@@ -1,1 +1,1 @@
-"""What is trained on cached labels, and judged: networks, episodes, supervision, and where their inputs come from."""
+"""Students: networks that are trained on labels and scored, their episodes, supervision and inputs."""

@@ -1,4 +1,4 @@
-"""A backbone that runs while a student learns or answers, as `extract` is asked for one."""
+"""The options of a backbone that runs while a student learns or answers, as in `extract`."""
 
 from dataclasses import dataclass
 

@@ -1,11 +1,11 @@
-"""What a few-shot learner is asked: a query picture, some classes, and pictures that show each of them.
+"""Few-shot episodes: a query picture, some classes, and pictures that show each of them.
 
 Letters: N ways, the classes of an episode; K shots, the pictures that show each.
 
-Source: CST, data/pascal.py and data/coco.py. Of the class that the query was chosen for and the others, a
-way is drawn with probability ½ for the one and ½ shared by the rest, so a query may show none of its classes, or
-several. Judged episodes follow from their number alone, by NumPy's legacy generator, whose stream never changes.
-Episodes to learn from follow from the seed and their place in the training: the original draws those anew each time.
+Source: CST, data/pascal.py and data/coco.py. A way is drawn with probability ½ for the class that the query was chosen
+for, and ½ shared by the other classes, so a query may show none of its classes, or several. Test episodes follow from
+their number alone, by NumPy's legacy generator, whose stream never changes. Training episodes follow from the seed and
+their place in the training; the original draws them anew each time.
 """
 
 from collections import defaultdict
@@ -27,55 +27,56 @@ class Episode:
     query: str
     classes: tuple[int, ...]  # one per way
     supports: tuple[tuple[str, ...], ...]  # per way, one per shot
-    is_present: tuple[bool, ...]  # per way, as the lists or labels say of the query
+    is_present: tuple[bool, ...]  # per way, by the query's lists or labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """What episodes are drawn from; `make_pool` makes one."""
+    """What episodes are drawn from; made by `make_pool`."""
 
     classes: tuple[int, ...]
     lines: tuple[ImageLabel, ...]
     queries: Literal["listed", "drawn"]
-    pictures: Mapping[int, tuple[str, ...]]  # of each class, in the order of the lines
-    labels: Mapping[str, frozenset[int]]  # of each picture
+    pictures: Mapping[int, tuple[str, ...]]  # by class, in the order of the lines
+    labels: Mapping[str, frozenset[int]]  # by picture
 
     @property
     def episodes_per_epoch(self) -> int:
-        """How many episodes the original calls an epoch: one per line (Pascal-5i), or per picture (COCO-20i)."""
+        """The original's epoch: one episode per line (Pascal-5i), or per picture (COCO-20i)."""
         return len(self.lines) if self.queries == "listed" else len(self.labels)
 
 
 def make_pool(
     lines: Iterable[ImageLabel], classes: Sequence[int], queries: Literal["listed", "drawn"], way: int, shot: int
 ) -> Pool:
-    """`lines` are a picture and one of its classes each, from a fold list or from a dataset's image-level labels; lines
-    of other classes are left out. Each line is the query in turn (listed, as in Pascal-5i), or first a class is drawn
-    and then one of its pictures (drawn, as in COCO-20i), where every class is asked for alike."""
+    """`lines` are pairs of a picture and one of its classes, from a fold list or image-level labels; lines of other
+    classes are left out. Queries are the lines in turn (listed, as in Pascal-5i), or a class is drawn first, then one
+    of its pictures (drawn, as in COCO-20i), so that every class is asked for equally often."""
     kept = tuple((image, label) for image, label in dict.fromkeys(lines) if label in set(classes))
-    of_class: dict[int, list[str]] = defaultdict(list)
-    of_picture: dict[str, set[int]] = defaultdict(set)
+    by_class: dict[int, list[str]] = defaultdict(list)
+    by_picture: dict[str, set[int]] = defaultdict(set)
     for image, label in kept:
-        of_class[label].append(image)
-        of_picture[image].add(label)
+        by_class[label].append(image)
+        by_picture[image].add(label)
     if way < 1 or shot < 1 or way > len(classes):
         raise ConfigError(
-            f"episodes of {way} way{'s'[: way != 1]} and {shot} shot{'s'[: shot != 1]} are asked for, of "
+            f"episodes of {way} way{'s'[: way != 1]} and {shot} shot{'s'[: shot != 1]} cannot be drawn from "
             f"{len(classes)} classes; choose from 1 to {len(classes)} ways, and 1 or more shots"
         )
-    few = [label for label in classes if len(of_class[label]) <= shot]
+    few = [label for label in classes if len(by_class[label]) <= shot]
     if few:
-        named = ", ".join(f"class {label} has {len(of_class[label])}" for label in few[:3])
+        counts = ", ".join(f"class {label} has {len(by_class[label])}" for label in few[:3])
         raise ConfigError(
-            f"{named}{' …' if len(few) > 3 else ''}, and {shot} to show a class beside a query need {shot + 1} "
-            f"pictures of it; leave these classes out{', or choose fewer shots' if shot > 1 else ''}"
+            f"{counts}{' …' if len(few) > 3 else ''}, but a query and {shot} support{'s'[: shot != 1]} need {shot + 1} "
+            f"pictures of a class; leave these classes out{', or choose fewer shots' if shot > 1 else ''}"
         )
-    pictures = {label: tuple(of_class[label]) for label in classes}
-    return Pool(tuple(classes), kept, queries, pictures, {each: frozenset(own) for each, own in of_picture.items()})
+    pictures = {label: tuple(by_class[label]) for label in classes}
+    labels = {image: frozenset(labels) for image, labels in by_picture.items()}
+    return Pool(tuple(classes), kept, queries, pictures, labels)
 
 
 def evaluation_episode(pool: Pool, index: int, way: int, shot: int) -> Episode:
-    """Episode 0, 1 … of a test, as the original draws it."""
+    """Test episode 0, 1, …, as the original draws it."""
     generator = np.random.RandomState(index)
     if pool.queries == "listed":
         query, label = pool.lines[index % len(pool.lines)]
@@ -94,10 +95,8 @@ def evaluation_episodes(pool: Pool, way: int, shot: int, count: int = EPISODES) 
 
 
 def training_episode(pool: Pool, seed: int, place: int) -> Episode:
-    """One way and one shot. `place` counts episodes from the start of the training: step × batch + place in the batch.
-
-    Listed queries come in an order of their own in each epoch.
-    """
+    """An episode of one way and one shot. `place` counts from the start of the training: step × batch + place in the
+    batch. Listed queries are shuffled in each epoch."""
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, place)))
     if pool.queries == "listed":
         epoch, at = divmod(place, len(pool.lines))
@@ -105,11 +104,11 @@ def training_episode(pool: Pool, seed: int, place: int) -> Episode:
     else:
         label = pool.classes[generator.integers(len(pool.classes))]
         query = pool.pictures[label][generator.integers(len(pool.pictures[label]))]
-    asked = pool.classes[generator.choice(len(pool.classes), p=_shares(pool, label))]
+    way = pool.classes[generator.choice(len(pool.classes), p=_shares(pool, label))]
     support = query
     while support == query:
-        support = pool.pictures[asked][generator.integers(len(pool.pictures[asked]))]
-    return _episode(pool, query, (asked,), ((support,),))
+        support = pool.pictures[way][generator.integers(len(pool.pictures[way]))]
+    return _episode(pool, query, (way,), ((support,),))
 
 
 @lru_cache(maxsize=2)
@@ -126,19 +125,19 @@ def _shares(pool: Pool, label: int) -> list[float]:
     others = len(pool.classes) - 1
     if not others:
         return [1.0]
-    return [0.5 if each == label else 1 / 2.0 / others for each in pool.classes]
+    return [0.5 if other == label else 1 / 2.0 / others for other in pool.classes]
 
 
 def _draw_supports(generator: np.random.RandomState, pictures: Sequence[str], query: str, shot: int) -> tuple[str, ...]:
-    """Drawn again where it is the query or was drawn before."""
-    found: list[str] = []
-    while len(found) < shot:
+    """Draws again if it hits the query or an earlier support."""
+    supports: list[str] = []
+    while len(supports) < shot:
         picture = pictures[_draw_one(generator, len(pictures))]
-        if picture != query and picture not in found:
-            found.append(picture)
-    return tuple(found)
+        if picture != query and picture not in supports:
+            supports.append(picture)
+    return tuple(supports)
 
 
 def _draw_one(generator: np.random.RandomState, count: int) -> int:
-    """As the original draws: the first of a whole permutation, which takes as many random numbers."""
+    """As in the original: the first of a whole permutation, which consumes that many random numbers."""
     return int(generator.choice(count, 1, replace=False)[0])

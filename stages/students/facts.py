@@ -1,4 +1,4 @@
-"""What the checkpoint of a student says of its training, as `train` writes it and `evaluate` reads it."""
+"""The facts about its training in a student's checkpoint; `train` writes them and `evaluate` reads them."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ STUDENT = "student"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudentFacts(Facts):
-    """Everything is optional to a reader: a checkpoint may be of another kind, a file says nothing."""
+    """All fields are optional for a reader: a checkpoint may be of another kind, and a file has no facts."""
 
     kind: str | None = None
     student: str | None = None  # linear or cst
@@ -20,8 +20,8 @@ class StudentFacts(Facts):
     sight: FeatureSpec | None = None
     class_table: ClassTable = ClassTable()
     steps: int | None = None
-    classes: tuple[int, ...] | None = None  # that were learned, as its dataset numbers them
-    select: str | None = None  # how the step that is kept was chosen
+    classes: tuple[int, ...] | None = None  # learned classes, as its dataset numbers them
+    select: str | None = None  # how the kept step was chosen
 
 
 def student_facts(checkpoint: Artifact) -> StudentFacts:

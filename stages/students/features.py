@@ -1,4 +1,4 @@
-"""Where a student's inputs come from: tokens that were stored, or the frozen backbone, run on pictures now.
+"""A student's inputs: stored tokens, or the frozen backbone run on pictures now.
 
 Letters: B pictures, L blocks, M class token and patches, T patches, S class token and 12×12 patches, D width of a
 token, K of a key (heads one after the other), H W pixels of a picture.
@@ -6,11 +6,11 @@ token, K of a key (heads one after the other), H W pixels of a picture.
 tokens          B L M D   of several blocks
 last_tokens     B M D     of the last block
 support_tokens  B L S D   of the same blocks
-keys            B T K     of the last block, as cls_query (B K) is
+keys            B T K     of the last block, like cls_query (B K)
 
-Students of pairs (`support_tokens`) want whole views, squashed as CST's are: in a padded one, cells of the 12×12 are
-part picture and part padding, and the norms of the learner go over all patches. Cutting the query alone would leave the
-support as it is, so padded tokens are refused for them.
+Students of pairs (`support_tokens`) need views without padding, squashed as CST's are. In a padded view, cells of the
+12×12 grid are part picture and part padding, and the norms of the learner cover all patches. Cropping the query would
+not help the support, so padded tokens are refused for these students.
 """
 
 import os
@@ -41,21 +41,21 @@ from ..vision.weights import read_weights, weights_of
 from .backbone_config import BackboneConfig
 from .feature_names import LAST, SEVERAL
 
-_BATCH = 16  # pictures that a GPU computes at once
+_BATCH = 16  # pictures on a GPU at a time
 
 Size = tuple[int, int]  # rows and columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureSpec(Facts):
-    """What a student sees with; it knows nothing of features of another kind."""
+    """The features that a student is trained on; it cannot use any others."""
 
     backbone: str
     weights_sha256: str
     positions: str
     size_px: Size
     fit: str
-    blocks: tuple[int, ...]  # whose tokens are given
+    blocks: tuple[int, ...]  # whose tokens it reads
     heads: int
     width: int
     grid: Size
@@ -66,13 +66,13 @@ class FeatureSpec(Facts):
         return self.heads * len(self.blocks)
 
     def refuse_other(self, trained: "FeatureSpec", where: str) -> None:
-        """`trained` is what a checkpoint was trained on, `where` what this one is of."""
+        """`trained` are the features that a checkpoint was trained on; `where` names these ones."""
         expected = trained.as_json()
         for name, value in self.as_json().items():
             if expected[name] != value:
                 raise ConfigError(
-                    f"the checkpoint was trained on {name} {expected[name]} and {where} have {name} {value}; give "
-                    "features of what it was trained on"
+                    f"the checkpoint was trained on {name} {expected[name]}, but {where} have {name} {value}; give "
+                    "features like those that it was trained on"
                 )
 
 
@@ -96,7 +96,7 @@ def _feature_spec(
 @dataclass(frozen=True, slots=True)
 class FeatureBatch:
     fields: Mapping[str, Tensor]  # as stored, on the CPU
-    boxes: tuple[Box, ...]  # of each picture in the view
+    boxes: tuple[Box, ...]  # where each picture lies in its view
 
 
 @runtime_checkable
@@ -106,15 +106,15 @@ class Features(Protocol):
 
     @property
     def where(self) -> str:
-        """For sentences: whose they are, in the plural."""
+        """For messages: what these are features of, in the plural."""
         ...
 
     def require(self, ids: Sequence[str]) -> None:
-        """Raises InputError where it is known that a picture's cannot be given."""
+        """Raises InputError if a picture is known to have no features."""
         ...
 
     def read(self, ids: Sequence[str], fields: Sequence[str]) -> FeatureBatch:
-        """Of pictures in the order asked for. A picture whose features cannot be had raises InputError."""
+        """The features of pictures, in the order of `ids`. Raises InputError if a picture has none."""
         ...
 
 
@@ -122,14 +122,14 @@ class Cached:
     """Stored tokens, checked as they are read."""
 
     def __init__(self, tokens: Tokens, fields: Sequence[str]) -> None:
-        """`fields` are all that will be read; raises ConfigError, with a command, where they are not there."""
+        """`fields` are all that will be read; raises ConfigError, with a command to extract them, if any is missing."""
         self._tokens = tokens
         blocks = _blocks_to_read(tokens, fields)
         facts, config = tokens.facts, tokens.artifact.plan.config
         self.where = f"tokens of {tokens.artifact.place}"
         if config["flip"]:
             unflipped = tokens.command(_fields_to_extract(fields), "unflipped", flip=False)
-            raise ConfigError(f"{tokens.artifact.place} is a mirrored view; extract one that is not with `{unflipped}`")
+            raise ConfigError(f"{tokens.artifact.place} is a mirrored view; extract another with `{unflipped}`")
         squashed = tokens.command(_fields_to_extract(fields), "squash", fit="squash", flip=False)
         _refuse_padding(config["fit"], fields, f"{tokens.artifact.place} is", f"extract one with `{squashed}`")
         self.sight = _feature_spec(facts.backbone, facts.weights.sha256, config["positions"], config["fit"], blocks)
@@ -140,8 +140,8 @@ class Cached:
     def read(self, ids: Sequence[str], fields: Sequence[str]) -> FeatureBatch:
         positions = ok_row_positions(self._tokens.artifact, ids, "tokens")
         boxes = self._tokens.artifact.rows_at(positions, ["box"]).column("box").to_pylist()
-        found = {name: torch.from_numpy(self._values(name, positions)) for name in fields}
-        return FeatureBatch(found, tuple((box[0], box[1], box[2], box[3]) for box in boxes))
+        values = {name: torch.from_numpy(self._values(name, positions)) for name in fields}
+        return FeatureBatch(values, tuple((box[0], box[1], box[2], box[3]) for box in boxes))
 
     def _values(self, name: str, positions: Sequence[int]) -> np.ndarray:
         if name != LAST:
@@ -151,7 +151,7 @@ class Cached:
 
 
 def resolve_backbone(config: BackboneConfig, device: str) -> BackboneConfig:
-    """With what was left open decided as `extract` does; raises ConfigError for what cannot work."""
+    """Settles open options as `extract` does; raises ConfigError for a config that cannot work."""
     find_device(device)
     backbone = full_backbone_name(config.backbone)
     rows_px, columns_px = config.image_size or training_size(backbone)
@@ -170,17 +170,17 @@ def resolve_backbone(config: BackboneConfig, device: str) -> BackboneConfig:
     )
 
 
-# An id and how to fit its picture → the fitted picture, and where it lies in it.
+# An id and a view → the picture fitted to the view, and the box where it lies in the view.
 PictureLoader = Callable[[str, ViewSpec], tuple[UInt8[np.ndarray, "rows columns 3"], Box]]
 
 
 class Online:
-    """The backbone, run as `extract` runs it: the numbers that it stores as float16."""
+    """The backbone, run as in `extract`, with the same float16 numbers."""
 
     def __init__(
         self, seeing: BackboneConfig, fields: Sequence[str], pictures: PictureLoader, blocks: Sequence[int] = ()
     ) -> None:
-        """`fields` are all that will be read; without `blocks`, the tokens of all."""
+        """`fields` are all that will be read; tokens come from all blocks if `blocks` is empty."""
         facts = backbone_facts(seeing.backbone, *seeing.image_size)
         self.where = f"features of {seeing.backbone}"
         _refuse_padding(seeing.fit, fields, "the view is", "choose one with --fit squash")
@@ -195,25 +195,25 @@ class Online:
         self._extractor = Extractor(backbone, "off", torch.float16, fitting_batch(backbone, "off", _BATCH))
 
     def require(self, ids: Sequence[str]) -> None:
-        """Only opening a picture tells."""
+        """Does nothing: a picture is only checked when it is opened."""
 
     def read(self, ids: Sequence[str], fields: Sequence[str]) -> FeatureBatch:
         threads = max(1, min(MAX_DECODERS, torch.get_num_threads(), len(ids)))
-        loaded = list(read_ahead(lambda each: self._pictures(each, self._view), ids, len(ids), threads))
-        wanted = _blocks_by_field(fields, self.sight.blocks, self._depth)
-        launched = self._extractor.launch(np.stack([pixels for pixels, _ in loaded]), wanted)
-        found = {name: torch.from_numpy(values) for name, values in launched.fetch().items()}
-        named = {name: self._field(name, found, wanted) for name in fields}
-        return FeatureBatch(named, tuple(box for _, box in loaded))
+        loaded = list(read_ahead(lambda identifier: self._pictures(identifier, self._view), ids, len(ids), threads))
+        blocks = _blocks_by_field(fields, self.sight.blocks, self._depth)
+        launched = self._extractor.launch(np.stack([pixels for pixels, _ in loaded]), blocks)
+        computed = {name: torch.from_numpy(values) for name, values in launched.fetch().items()}
+        values = {name: self._field(name, computed, blocks) for name in fields}
+        return FeatureBatch(values, tuple(box for _, box in loaded))
 
-    def _field(self, name: str, found: Mapping[str, Tensor], wanted: Wanted) -> Tensor:
+    def _field(self, name: str, computed: Mapping[str, Tensor], blocks: Wanted) -> Tensor:
         if name == LAST:
-            return found["tokens"][:, list(wanted["tokens"]).index(self._depth - 1)]
-        return found[name][:, : len(self.sight.blocks)] if name == "tokens" else found[name]
+            return computed["tokens"][:, list(blocks["tokens"]).index(self._depth - 1)]
+        return computed[name][:, : len(self.sight.blocks)] if name == "tokens" else computed[name]
 
 
 def pictures_of_dataset(labels: Dataset) -> PictureLoader:
-    """The pictures of a published dataset, from wherever its labels find them."""
+    """The pictures of a published dataset: embedded ones, or those that it leads to."""
     places = {identifier: place for place, identifier in enumerate(labels.ids)}
 
     def picture(identifier: str, view: ViewSpec) -> tuple[np.ndarray, Box]:
@@ -235,8 +235,8 @@ def pictures_of_images(images: Artifact) -> PictureLoader:
         loaded = load_picture(indexed, row, view)
         if loaded.pixels is None:
             raise InputError(
-                f"the picture of {identifier!r} in {images.place} cannot be used ({loaded.result.reason}); restore it, "
-                "or index the pictures again"
+                f"the picture {identifier!r} of {images.place} cannot be used ({loaded.result.reason}); restore it, or "
+                "index the pictures again"
             )
         top, left, bottom, right = loaded.result.scalars["box"]
         return loaded.pixels, (top, left, bottom, right)
@@ -245,47 +245,49 @@ def pictures_of_images(images: Artifact) -> PictureLoader:
 
 
 def _blocks_to_read(tokens: Tokens, fields: Sequence[str]) -> tuple[int, ...]:
-    """Those of the tokens that students of pairs read; else the last."""
+    """The blocks of the stored tokens for students of pairs; else the last block."""
     last, where = tokens.facts.backbone.depth - 1, tokens.artifact.place
-    is_of_pairs = bool(set(SEVERAL) & set(fields))
-    held = [tokens.blocks(name) for name in SEVERAL if name in tokens.fields]
-    some = "+".join(map(str, held[0])) if held and len(held[0]) <= last else ""
-    all_blocks = f"`{tokens.command(_fields_to_extract(fields), 'all')}`"
+    to_extract = _fields_to_extract(fields)
+    is_for_pairs = bool(set(SEVERAL) & set(fields))
+    stored = [tokens.blocks(name) for name in SEVERAL if name in tokens.fields]
+    subset = "+".join(map(str, stored[0])) if stored and len(stored[0]) <= last else ""
+    all_blocks = f"`{tokens.command(to_extract, 'all')}`"
+    is_partly_stored = subset and len(stored) < len(SEVERAL)
     tokens.require(
-        [each.partition(":")[0] for each in _fields_to_extract(fields)],
-        dict.fromkeys(SEVERAL, some or "all") if is_of_pairs else None,
-        f" for blocks {some} alone, or have all blocks with {all_blocks}" if some and len(held) < len(SEVERAL) else "",
+        [name.partition(":")[0] for name in to_extract],
+        dict.fromkeys(SEVERAL, subset or "all") if is_for_pairs else None,
+        f" for blocks {subset} only, or extract all blocks with {all_blocks}" if is_partly_stored else "",
     )
     if LAST in fields and last not in tokens.blocks("tokens"):
         raise ConfigError(
             f"{where} holds tokens of blocks {list(tokens.blocks('tokens'))} and not of the last, {last}; extract them "
-            f"with `{tokens.command(_fields_to_extract(fields), 'last')}`"
+            f"with `{tokens.command(to_extract, 'last')}`"
         )
-    if not is_of_pairs:
+    if not is_for_pairs:
         return (last,)
-    if len(set(held)) > 1:
+    if len(set(stored)) > 1:
         raise ConfigError(
-            f"{where} holds tokens of blocks {list(held[0])} and support_tokens of {list(held[1])}, and both are "
-            f"wanted of the same; extract them with {all_blocks}"
+            f"{where} holds tokens of blocks {list(stored[0])} but support_tokens of blocks {list(stored[1])}; extract "
+            f"both of the same blocks with {all_blocks}"
         )
-    return held[0]
+    return stored[0]
 
 
 def _fields_to_extract(fields: Sequence[str]) -> list[str]:
-    """As `extract` is asked for what is read, of all blocks where a student reads several."""
+    """The fields as `extract` spells them, of all blocks if a student reads several."""
     named = {LAST: "tokens", **{name: f"{name}:all" for name in SEVERAL}}
     return list(dict.fromkeys(named.get(name, name) for name in fields if name != LAST or SEVERAL[0] not in fields))
 
 
 def _refuse_padding(fit: str, fields: Sequence[str], what: str, how: str) -> None:
     if "support_tokens" in fields and fit != "squash":
-        raise ConfigError(f"{what} a padded view, of whose parts a pair cannot be made without the padding; {how}")
+        raise ConfigError(f"{what} a padded view, and the padding would be part of every pair; {how}")
 
 
 def _blocks_by_field(fields: Sequence[str], several: Sequence[int], depth: int) -> Wanted:
-    """What the backbone is asked for; the last block's tokens come behind those of several."""
-    found: dict[str, Sequence[int]] = {name: [depth - 1] for name in fields if name in LAST_ONLY}
-    found |= {name: list(several) for name in fields if name in SEVERAL}
+    """The blocks to compute; the tokens of the last block follow those of several."""
+    blocks: dict[str, Sequence[int]] = {name: [depth - 1] for name in fields if name in LAST_ONLY}
+    blocks |= {name: list(several) for name in fields if name in SEVERAL}
     if LAST in fields:
-        found["tokens"] = list(dict.fromkeys([*found.get("tokens", ()), depth - 1]))
-    return found
+        blocks["tokens"] = list(dict.fromkeys([*blocks.get("tokens", ()), depth - 1]))
+    return blocks

@@ -1,12 +1,12 @@
-"""CST's learner: is the support's class in the query picture, and where.
+"""CST's learner: whether the support's class is in the query picture, and where.
 
 Letters: B pairs, L blocks, M class token and patches of the query, T its patches in a grid of R rows and Q columns,
 S class token and 12×12 patches of the support, D width of a token, C channels = heads × blocks, E width of a head,
-t query patches at a time, s support tokens that may be looked at, P support tokens after pooling, I J pixels of the
+t query patches at a time, s visible support tokens, P support tokens after pooling, I J pixels of the
 support's mask, U V the grid of the segmentation's logits, twice the query's. The first of two logits is "absent".
 
-Source: CST (Kang et al., CVPR 2023), model/module/cst.py. First weights come from torch's own generator. Every norm is
-of one pair alone, so a pair has the same logits whatever stands beside it.
+Source: CST (Kang et al., CVPR 2023), model/module/cst.py. Initial weights come from torch's own generator. Every norm
+covers one pair alone, so the logits of a pair do not depend on the rest of the batch.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from ..vision.token_fields import SUPPORT_GRID
 from .correlation import head_directions
 from .mixing import GROUPS, Mixing
 
-# Correlations worked on at a time: 4 MB as float32 stay in a CPU's cache; a GPU wants few and large pieces.
+# Correlations per piece: 4 MB as float32 fit a CPU's cache; a GPU is faster with few, large pieces.
 _AT_ONCE = {"cpu": 2**20}
 _AT_ONCE_ELSEWHERE = 2**26
 _WIDTHS, _POOLS = (32, 128), (4, 3)
@@ -36,7 +36,7 @@ class Logits:
 
 
 class Learner(nn.Module):
-    """366,004 parameters where there are 72 channels."""
+    """366,004 parameters for 72 channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Learner(nn.Module):
         support_mask: Bool[Tensor, "B I J"] | Float[Tensor, "B I J"] | None,
         grid: Grid,
     ) -> Logits:
-        """`grid` is the query's. A mask that is 0 everywhere leaves the class token; None hides nothing."""
+        """`grid` is that of the query. A mask of zeros leaves only the class token; None hides nothing."""
         pooled_BCTP = self.first.pool_tokens(correlation)
         attended = _attend_pairs(self.first, correlation, pooled_BCTP, support_mask)
         return self._compute_logits(self.first.finish_block(attended, pooled_BCTP), support_mask, grid)
@@ -72,10 +72,10 @@ class Learner(nn.Module):
         grid: Grid,
         heads: int,
     ) -> Logits:
-        """The same from stored `tokens` and `support_tokens`, of any float type, without ever holding the correlation.
+        """The same from stored `tokens` and `support_tokens` of any float type, with less memory.
 
-        Correlations are made for some query patches at a time, with the support tokens that these may look at, and
-        made again for the gradient. Pooling a correlation is correlating with the pooled support.
+        Correlations are computed for some query patches at a time, with the visible support tokens, and again for the
+        gradient. Pooling a correlation equals correlating with the pooled support.
         """
         is_seen_BS = None if support_mask is None else self.first.is_seen(support_mask.float())
         attended, pooled = [], []
@@ -95,39 +95,36 @@ class Learner(nn.Module):
         pooled: Float32[Tensor, "C E P"],
         heads: int,
     ) -> tuple[Float32[Tensor, "F T P"], Float32[Tensor, "C T P"]]:
-        def piece(some_LtD: Tensor) -> tuple[Tensor, Tensor]:
-            query_CtE = head_directions(some_LtD[None], heads)[0]
+        def piece(part_LtD: Tensor) -> tuple[Tensor, Tensor]:
+            query_CtE = head_directions(part_LtD[None], heads)[0]
             pooled_CtP = query_CtE @ pooled
             return self.first.attend(query_CtE @ seen, pooled_CtP), pooled_CtP
 
         at_once = _AT_ONCE.get(seen.device.type, _AT_ONCE_ELSEWHERE)
-        # By all the support's tokens, seen or not, so that a mask changes no piece.
+        # Counts all support tokens, visible or not, so that the pieces do not depend on the mask.
         step = max(1, at_once // (len(seen) * (1 + SUPPORT_GRID[0] * SUPPORT_GRID[1])))
-        found = [
-            checkpoint(piece, some_LtD, use_reentrant=False, preserve_rng_state=False)
-            for some_LtD in torch.split(query_tokens, step, dim=1)
+        pieces = [
+            checkpoint(piece, part_LtD, use_reentrant=False, preserve_rng_state=False)
+            for part_LtD in torch.split(query_tokens, step, dim=1)
         ]
-        return torch.cat([one for one, _ in found], dim=1), torch.cat([one for _, one in found], dim=1)
+        attended, correlated = zip(*pieces, strict=True)
+        return torch.cat(attended, dim=1), torch.cat(correlated, dim=1)
 
     def _compute_logits(self, mixed: Float32[Tensor, "B O T 10"], support_mask: Tensor | None, grid: Grid) -> Logits:
         batch, _, patches, _ = mixed.shape
-        assert patches == grid[0] * grid[1], f"{patches} patches are no grid of {grid[0]}×{grid[1]}"
+        assert patches == grid[0] * grid[1], f"{patches} patches do not fill a grid of {grid[0]}×{grid[1]}"
         pooled = self.second.pool_tokens(mixed)
         attended = _attend_pairs(self.second, mixed, pooled, support_mask)
         trunk_BOT2 = self.trunk(self.second.finish_block(attended, pooled))
-        of_class, of_patches = (trunk_BOT2[..., token].reshape(batch, -1, *grid) for token in (0, 1))
-        halved = avg_pool2d(self.presence_patches(of_class).relu(), 3, stride=2, padding=1)
-        doubled = interpolate(
-            self.segmentation_patches(of_patches).relu(),
-            (2 * grid[0], 2 * grid[1]),
-            mode="bilinear",
-            align_corners=True,
-        )
+        class_maps, patch_maps = (trunk_BOT2[..., token].reshape(batch, -1, *grid) for token in (0, 1))
+        halved = avg_pool2d(self.presence_patches(class_maps).relu(), 3, stride=2, padding=1)
+        segmentation, size = self.segmentation_patches(patch_maps).relu(), (2 * grid[0], 2 * grid[1])
+        doubled = interpolate(segmentation, size, mode="bilinear", align_corners=True)
         return Logits(self.presence(halved).mean(dim=(2, 3)), self.segmentation(doubled))
 
 
 def _attend_pairs(block: Mixing, x: Tensor, pooled: Tensor, support_mask: Tensor | None) -> Tensor:
-    """Pair by pair, since each has its own support tokens to look at."""
+    """Pair by pair, because each pair has its own visible support tokens."""
     if support_mask is None:
         return torch.stack([block.attend(*pair) for pair in zip(x, pooled, strict=True)])
     seen = block.is_seen(support_mask.float())
@@ -139,7 +136,7 @@ def _trunk(width: int) -> list[nn.Module]:
 
 
 def _convolutions(channels: int, hidden: int, out: int, kernel: int) -> nn.Sequential:
-    """Two, of the same size as what they are given."""
+    """Two convolutions that keep the size."""
     return nn.Sequential(
         nn.Conv2d(channels, hidden, kernel, padding=kernel // 2),
         nn.ReLU(),

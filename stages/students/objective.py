@@ -1,9 +1,9 @@
-"""What the learner is asked for, and what its answers decide.
+"""The loss of the learner, and the decisions from its answers.
 
 Letters: B pairs, E episodes, N ways, K shots, R Q the grid of logits, U V pixels.
 
-Source: CST, model/cst.py:151-190. Ways never meet before the last decision: each is one pair of its own, so a learner
-that was trained with one way answers for any number. The two answers do not gate each other.
+Source: CST, model/cst.py:151-190. Each way is a pair of its own until the last decision, so a learner that was trained
+with one way answers for any number. The two answers do not gate each other.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class PairLosses:
 
 
 def upsample_logits(segmentation: Float[Tensor, "B 2 R Q"], size: tuple[int, int]) -> Float[Tensor, "B 2 U V"]:
-    """Logits at the size of the target or of the picture, corners aligned."""
+    """Logits at the size of the target or the picture, with corners aligned."""
     return interpolate(segmentation, size, mode="bilinear", align_corners=True)
 
 
@@ -46,19 +46,19 @@ def pair_losses(
 ) -> PairLosses:
     """Cross-entropy of both answers; the target is 0, 1 or 255.
 
-    A pixel that is 255 does not count, and a picture without any other adds 0: this project's own, as the original
-    makes void background before it comes here. A picture is the mean over its pixels that count, so that of a batch
-    done in parts the mean of the parts is the same.
+    A pixel of 255 does not count, and a picture with no other pixels adds 0; this is this project's own, because the
+    original turns void into background first. Each picture is averaged over its counted pixels, so that a batch in
+    parts has the same mean.
     """
-    of_presence = cross_entropy(presence.float(), is_present.long())
-    of_pixel_BUV = cross_entropy(segmentation.float(), target.long(), ignore_index=IGNORE, reduction="none")
+    presence_loss = cross_entropy(presence.float(), is_present.long())
+    pixel_loss_BUV = cross_entropy(segmentation.float(), target.long(), ignore_index=IGNORE, reduction="none")
     counted_B = (target != IGNORE).flatten(1).sum(dim=1)
-    of_segmentation = (of_pixel_BUV.flatten(1).sum(dim=1) / counted_B.clamp_min(1)).mean()
-    return PairLosses(PRESENCE_WEIGHT * of_presence + of_segmentation, of_presence, of_segmentation)
+    segmentation_loss = (pixel_loss_BUV.flatten(1).sum(dim=1) / counted_B.clamp_min(1)).mean()
+    return PairLosses(PRESENCE_WEIGHT * presence_loss + segmentation_loss, presence_loss, segmentation_loss)
 
 
 def probability(logits: Float[Tensor, "*N 2"]) -> Float[Tensor, "*N"]:
-    """That the class is there."""
+    """The probability that the class is there."""
     return logits.softmax(dim=-1)[..., 1]
 
 
@@ -67,7 +67,7 @@ def pixel_probability(logits: Float[Tensor, "B 2 U V"]) -> Float[Tensor, "B U V"
 
 
 def mean_over_shots(probabilities: Float[Tensor, "K *rest"]) -> Float[Tensor, "*rest"]:
-    """Of several shots the mean of their probabilities decides."""
+    """The mean over the shots decides."""
     return probabilities.mean(dim=0)
 
 

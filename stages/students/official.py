@@ -1,10 +1,9 @@
-"""The published learner's parameters under the names that they have here.
+"""The parameters of the published learner, renamed to this project's names and back.
 
-A checkpoint of the original training (Lightning) has them as `learner.corrtransformer.0…`, beside the `backbone.` that
-was never trained, which is left out. The names of the learner alone are taken as well. `read_state` reads the file.
+A checkpoint of the original training (Lightning) calls them `learner.corrtransformer.0…`; the prefix is optional. Its
+`backbone.` was never trained and is left out. `read_state` reads the file.
 """
 
-import re
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -12,7 +11,6 @@ from torch import Tensor
 from ...manifests.errors import ConfigError
 from .learner import Learner
 
-_BLOCKS = {"0": "first", "1": "second"}
 _OF_BLOCK = {
     "attn.short_cut.0": "shortcut",
     "attn.short_cut.2": "shortcut_norm",
@@ -26,7 +24,12 @@ _OF_BLOCK = {
     "ff.ff.3": "wide",
     "ff.out_norm": "norm",
 }
-_OTHERS = {
+_OWN_NAMES = {
+    **{
+        f"corrtransformer.{number}.{theirs}": f"{block}.{ours}"
+        for number, block in enumerate(("first", "second"))
+        for theirs, ours in _OF_BLOCK.items()
+    },
     "linear": "trunk",
     "decoder1_cls": "presence_patches",
     "decoder2_cls": "presence",
@@ -38,30 +41,37 @@ _CHANNELS = "first.query_key_value.weight"
 
 
 def own_name(official: str) -> str | None:
-    """`corrtransformer.1.ff.ff.0.weight` is `second.narrow.weight`; None for what is no name of the learner's."""
-    module, _, kind = official.rpartition(".")
-    if found := re.fullmatch(r"corrtransformer\.([01])\.(.+)", module):
-        part = _OF_BLOCK.get(found[2])
-        return None if part is None else f"{_BLOCKS[found[1]]}.{part}.{kind}"
-    module, _, number = module.rpartition(".")
-    return f"{_OTHERS[module]}.{number}.{kind}" if module in _OTHERS else None
+    """`corrtransformer.1.ff.ff.0.weight` is `second.narrow.weight`; None if the learner has no such parameter."""
+    return _rename(official, _OWN_NAMES)
+
+
+def official_name(own: str) -> str:
+    """The other way: `second.narrow.weight` is `corrtransformer.1.ff.ff.0.weight`."""
+    official = _rename(own, {ours: theirs for theirs, ours in _OWN_NAMES.items()})
+    assert official is not None, own
+    return official
+
+
+def _rename(name: str, modules: Mapping[str, str]) -> str | None:
+    return next((new + name[len(old) :] for old, new in modules.items() if name.startswith(f"{old}.")), None)
 
 
 def learner_of(state: Mapping[str, Tensor], where: str) -> Learner:
-    """The published learner that a checkpoint holds, for as many channels as it was trained with."""
+    """The published learner in a checkpoint, with the number of channels that it was trained with."""
     named = {name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if not name.startswith(_FROZEN)}
     own = {own_name(name): tensor for name, tensor in named.items()}
     unknown = [name for name in named if own_name(name) is None]
     if unknown or _CHANNELS not in own:
-        held = f"holds {', '.join(unknown[:3])}" if unknown else "lacks corrtransformer.0.attn.qkv.weight"
-        raise ConfigError(f"{where} {held}, so it is no checkpoint of CST's learner; give one that was trained as CST")
+        why = f"holds {', '.join(unknown[:3])}" if unknown else "lacks corrtransformer.0.attn.qkv.weight"
+        raise ConfigError(f"{where} is not a checkpoint of CST's learner: it {why}; give one that was trained as CST")
     learner = Learner(own[_CHANNELS].shape[1])
     expected = {name: tuple(tensor.shape) for name, tensor in learner.state_dict().items()}
     for name, shape in expected.items():
         if name not in own or tuple(own[name].shape) != shape:
-            found = "is not there" if name not in own else f"is {tuple(own[name].shape)}"
+            actual = "nothing" if name not in own else f"{tuple(own[name].shape)}"
             raise ConfigError(
-                f"{where}: {name} {found} and should be {shape}; give a whole checkpoint of CST's learner"
+                f"{where} does not fit CST's learner: {name} has shape {actual}, expected {shape}; give a whole "
+                "checkpoint"
             )
     foreign = sorted(str(name) for name in own.keys() - expected.keys())
     if foreign:
@@ -71,15 +81,5 @@ def learner_of(state: Mapping[str, Tensor], where: str) -> Learner:
 
 
 def official_state(learner: Learner) -> dict[str, Tensor]:
-    """The parameters under the published names, which `learner_of` reads and so does the original."""
+    """The parameters under the published names, as `learner_of` and the original read them."""
     return {official_name(name): value.detach().cpu().contiguous() for name, value in learner.state_dict().items()}
-
-
-def official_name(own: str) -> str:
-    """The other way: `second.narrow.weight` is `corrtransformer.1.ff.ff.0.weight`."""
-    module, _, kind = own.rpartition(".")
-    first, _, rest = module.partition(".")
-    for number, block in _BLOCKS.items():
-        if first == block:
-            return f"corrtransformer.{number}.{next(name for name, part in _OF_BLOCK.items() if part == rest)}.{kind}"
-    return f"{next(name for name, part in _OTHERS.items() if part == first)}.{rest}.{kind}"

@@ -1,1 +1,1 @@
-"""Students are trained on a published dataset."""
+"""Train students on a published dataset."""

@@ -1,4 +1,4 @@
-"""What a training is given, and what every checkpoint of a student says."""
+"""The inputs of a training, and what every checkpoint of a student holds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class TrainingData:
     dataset: Artifact
     published: PublishedDataset
     features: Features
-    truth: GroundTruth | None  # None where there is no mask at all
+    truth: GroundTruth | None  # None without any mask
 
 
 def checkpoint_files(state: Mapping[str, Tensor], lines: Sequence[str]) -> dict[str, bytes]:

@@ -1,9 +1,9 @@
-"""What a classifier of patches is worth: on pictures that it has not seen, beside the masks that it learned from.
+"""Score a classifier of patches on pictures that it has not seen, beside the masks that it learned from.
 
 Letters: B pictures, T patches in a grid of R rows and C columns, K classes, H W pixels.
 
-Pictures are held out for each class by the hash of their id, of those with ground truth that nothing was fitted on.
-Where the dataset has no classes, foreground is judged.
+Pictures are held out per class by the hash of their id, from those with ground truth that was not used for training.
+Without classes in the dataset, foreground is scored.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ from ..students.features import Features
 from ..students.linear import PatchClassifier, predict_labels
 from .published import PublishedDataset
 
-HELD_OUT = 5  # of each class one picture of so many
+HELD_OUT = 5  # one picture in five of each class
 _AT_ONCE = 16
 
 NamedCounts = tuple[str, Sequence[Counts]]
@@ -34,14 +34,14 @@ NamedCounts = tuple[str, Sequence[Counts]]
 def ids_to_hold_out(
     published: PublishedDataset, truth: GroundTruth | None, fitted: frozenset[str], seed: int
 ) -> tuple[str, ...]:
-    """`fitted`: whose masks something was fitted on that the labels were made with."""
+    """`fitted` are pictures whose true masks were used to make the labels."""
     if truth is None:
         return ()
     left_out = fitted | published.ground_truth
     candidates = {
-        each: shown or (0,)
-        for each, shown in published.image_labels().items()
-        if each in truth.ids and each not in left_out
+        identifier: labels or (0,)
+        for identifier, labels in published.image_labels().items()
+        if identifier in truth.ids and identifier not in left_out
     }
     return tuple(draw_per_class(candidates, lambda number: round(number / HELD_OUT), seed))
 
@@ -53,7 +53,7 @@ def score_classifier(
     truth: GroundTruth | None,
     ids: Sequence[str],
 ) -> list[NamedCounts]:
-    """Counts of each picture: what was learned, what it was learned from, and the floors."""
+    """Counts of each picture: the student, the masks that it learned from, and the floors."""
     if truth is None or not ids:
         return []
     learned, labels, nothing = [], [], []
@@ -73,14 +73,14 @@ def score_classifier(
 def predictions(
     classifier: PatchClassifier, features: Features, published: PublishedDataset, ids: Sequence[str]
 ) -> Iterator[tuple[str, UInt8[np.ndarray, "H W"]]]:
-    """At the size of each picture."""
+    """The predicted label map of each picture, at its size."""
     sight = features.sight
     for start in range(0, len(ids), _AT_ONCE):
-        some = ids[start : start + _AT_ONCE]
-        read = features.read(some, [LAST])
+        chunk = ids[start : start + _AT_ONCE]
+        read = features.read(chunk, [LAST])
         with torch.no_grad():
             logits_BKT = classifier(read.fields[LAST][:, 1:])
-        for identifier, logits_KT, box in zip(some, logits_BKT, read.boxes, strict=True):
+        for identifier, logits_KT, box in zip(chunk, logits_BKT, read.boxes, strict=True):
             height, width = published.mask(identifier).shape
             logits_KRC = logits_KT.view(-1, *sight.grid).numpy()
             yield identifier, predict_labels(logits_KRC, (height, width), box, sight.patch)
@@ -94,15 +94,15 @@ def score_summary(lines: Sequence[NamedCounts], seed: int) -> dict[str, Json]:
 
 
 def _line(name: str, counts: Sequence[Counts], seed: int) -> dict[str, Json]:
-    found: dict[str, Json] = {"name": name}
+    line: dict[str, Json] = {"name": name}
     for key, with_background in {"miou": True, "miou_foreground": False}.items():
         statistic = partial(mean_iou, with_background=with_background)
-        found[key] = counts_interval(stack_counts(counts), statistic, seed=seed).as_json()
-    return found
+        line[key] = counts_interval(stack_counts(counts), statistic, seed=seed).as_json()
+    return line
 
 
 def _floors(published: PublishedDataset, truth: GroundTruth, ids: Sequence[str]) -> Iterator[NamedCounts]:
-    """What guesses score that look at no picture, on the same. They are told its class, which the student is not."""
+    """Guesses that look at no picture but know its class, which the student does not."""
     classes, cells = [], []
     for identifier in ids:
         true_HW = _truth_or_foreground(published, truth.mask(identifier))
@@ -128,7 +128,7 @@ def _true_labels(truth: GroundTruth, identifier: str, size: tuple[int, ...]) -> 
     if true_HW.shape != size:
         (height, width), (true_height, true_width) = size, true_HW.shape
         raise InputError(
-            f"{identifier} is {width}×{height} pixels in the dataset and {true_width}×{true_height} in its ground "
-            "truth; pass as --images those that it was made from"
+            f"the mask of {identifier} has another size than its ground truth: found {width}×{height} pixels in the "
+            f"dataset, expected {true_width}×{true_height}; pass as --images those that the dataset was made from"
         )
     return true_HW

@@ -1,8 +1,8 @@
-"""The quick answer to whether labels are good enough: patches are classified by their last tokens.
+"""A quick test of whether labels are good enough: classify patches by their last tokens.
 
 Letters: B pictures, T patches, D width of a token, K classes with background as the first.
 
-How it is trained is this project's own.
+The training is this project's own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,23 +26,23 @@ from .given import TrainingData, checkpoint_facts, checkpoint_files
 from .judging import HELD_OUT, ids_to_hold_out, score_classifier, score_summary
 from .patches import Patches
 
-TOLD = 10  # how often it is said how far a training is
+REPORTS = 10  # of the progress of a training
 
 
 def train_classifier(config: TrainConfig, given: TrainingData, underway: Underway) -> Findings:
     published, features, truth = given.published, given.features, given.truth
-    flattered = find_training_ids(given.dataset)
-    held_out = ids_to_hold_out(published, truth, flattered.seen, config.seed)
+    fitted = find_training_ids(given.dataset)
+    held_out = ids_to_hold_out(published, truth, fitted.seen, config.seed)
     left_out = frozenset(held_out)
-    fitting = [each for each in published.ids if each not in left_out]
+    fitting = [identifier for identifier in published.ids if identifier not in left_out]
     if not fitting:
-        raise InputError(f"all {len(held_out)} pictures of {published.place} are held out to judge by; publish more")
+        raise InputError(f"all {len(held_out)} pictures of {published.place} are held out for scoring; publish more")
     features.require(published.ids)
     published.refuse_undecided(fitting)
     classifier = make_classifier(features.sight.width, published.num_classes, config.hidden, config.seed)
-    course = Course(steps=config.steps, steps_per_epoch=-(-config.steps // TOLD), seed=config.seed)
+    course = Course(steps=config.steps, steps_per_epoch=-(-config.steps // REPORTS), seed=config.seed)
     lines = train(make_lesson(config, classifier, Patches(features, published), fitting), course, underway)
-    found = score_summary(score_classifier(classifier, features, published, truth, held_out), config.seed)
+    scores = score_summary(score_classifier(classifier, features, published, truth, held_out), config.seed)
     return Findings(
         files={
             **checkpoint_files(classifier.state_dict(), lines),
@@ -53,21 +53,21 @@ def train_classifier(config: TrainConfig, given: TrainingData, underway: Underwa
             "hidden": config.hidden,
             "num_classes": published.num_classes,
             "fitting": len(fitting),
-            "judged": found,
+            "judged": scores,
         },
-        warnings=[*leakage_warnings(given.dataset, flattered), *_warnings(given, found)],
+        warnings=[*leakage_warnings(given.dataset, fitted), *_warnings(given, scores)],
     )
 
 
 def make_classifier(width: int, num_classes: int, hidden: int, seed: int) -> PatchClassifier:
-    """Touches no random numbers of the caller's."""
+    """Leaves the caller's random state as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(np.random.SeedSequence((seed, 2)).generate_state(1)[0]))
         return PatchClassifier(width, num_classes, hidden)
 
 
 def make_lesson(config: TrainConfig, classifier: PatchClassifier, patches: Patches, ids: Sequence[str]) -> Lesson:
-    """Every picture once before any comes again, each time in an order of its own."""
+    """Every picture comes once per epoch, in an order of its own."""
 
     @lru_cache(maxsize=2)
     def order(epoch: int) -> np.ndarray:
@@ -79,8 +79,8 @@ def make_lesson(config: TrainConfig, classifier: PatchClassifier, patches: Patch
         tokens_BTD, shares_BKT = patches.read_batch(chosen)
         return Batch(len(chosen), {"tokens": tokens_BTD, "shares": shares_BKT}, lambda: chosen)
 
-    def losses(step: int, found: Batch) -> Losses:
-        return Losses(share_loss(classifier(found.tensors["tokens"]), found.tensors["shares"]), {})
+    def losses(step: int, read: Batch) -> Losses:
+        return Losses(share_loss(classifier(read.tensors["tokens"]), read.tensors["shares"]), {})
 
     return Lesson(
         modules={"student": classifier},
@@ -91,18 +91,13 @@ def make_lesson(config: TrainConfig, classifier: PatchClassifier, patches: Patch
     )
 
 
-def _warnings(given: TrainingData, found: Mapping[str, Json]) -> list[str]:
-    if any(line["miou"]["estimate"] is not None for line in found["lines"]):
+def _warnings(given: TrainingData, scores: Mapping[str, Json]) -> list[str]:
+    if any(line["miou"]["estimate"] is not None for line in scores["lines"]):
         return []
-    why = (
-        f"the masks of the {found['pictures']} pictures held out are void alone"
-        if found["pictures"]
-        else f"no class has {HELD_OUT // 2 + 1} pictures with ground truth that nothing was fitted on"
-        if given.truth is not None and len(given.truth)
-        else "there is no ground truth"
-    )
-    sentence = (
-        f"{why}, so nothing tells whether the labels of {given.published.place} are good enough; pass as --images an "
-        "index of these pictures with some masks"
-    )
-    return [sentence]
+    why = "there is no ground truth"
+    if scores["pictures"]:
+        why = f"the masks of the {scores['pictures']} held-out pictures are void (255) everywhere"
+    elif given.truth is not None and len(given.truth):
+        why = f"no class has {HELD_OUT // 2 + 1} pictures with ground truth that was not used for training"
+    remedy = "pass as --images an index of these pictures with some masks"
+    return [f"{why}, so it is unknown whether the labels of {given.published.place} are good enough; {remedy}"]

@@ -1,7 +1,7 @@
-"""Patches with the labels in them: what the quick classifier learns from, kept in memory as far as there is room.
+"""Patches and the labels in them, which the quick classifier learns from; kept in memory up to a limit.
 
 Letters: B pictures, M class token and patches, T patches in a grid of R rows and C columns, D width of a token,
-K classes with background as the first, P of them that a picture has.
+K classes with background as the first, P classes that occur in a picture.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class _PicturePatches:
 
 
 class Patches:
-    """Of a picture that is asked for again the same numbers, whether they were kept or made anew."""
+    """Patches by picture; a picture has the same numbers whether they were kept or computed again."""
 
     def __init__(self, features: Features, published: PublishedDataset) -> None:
         self._features, self._published = features, published
@@ -41,26 +41,26 @@ class Patches:
         self._bytes = 0
 
     def read_batch(self, ids: Sequence[str]) -> tuple[Float16[Tensor, "B T D"], Float32[Tensor, "B K T"]]:
-        found = {each: self._kept[each] for each in ids if each in self._kept}
-        found |= self._read_pictures([each for each in dict.fromkeys(ids) if each not in found])
+        pictures = {identifier: self._kept[identifier] for identifier in ids if identifier in self._kept}
+        pictures |= self._read_pictures([identifier for identifier in dict.fromkeys(ids) if identifier not in pictures])
         rows, columns = self._features.sight.grid
         shares_BKRC = torch.zeros(len(ids), self._published.num_classes, rows, columns)
         for place, identifier in enumerate(ids):
-            picture = found[identifier]
+            picture = pictures[identifier]
             shares_BKRC[place, torch.from_numpy(picture.present_P)] = torch.from_numpy(picture.shares_PRC).float()
-        return torch.stack([found[each].tokens_TD for each in ids]), shares_BKRC.flatten(2)
+        return torch.stack([pictures[identifier].tokens_TD for identifier in ids]), shares_BKRC.flatten(2)
 
     def _read_pictures(self, ids: Sequence[str]) -> dict[str, _PicturePatches]:
         if not ids:
             return {}
         read = self._features.read(ids, [LAST])
-        pairs = zip(ids, read.fields[LAST], read.boxes, strict=True)
-        made = {each: self._make_picture(each, tokens_MD, box) for each, tokens_MD, box in pairs}
-        for identifier, picture in made.items():
+        pictures: dict[str, _PicturePatches] = {}
+        for identifier, tokens_MD, box in zip(ids, read.fields[LAST], read.boxes, strict=True):
+            picture = pictures[identifier] = self._make_picture(identifier, tokens_MD, box)
             if self._bytes + picture.num_bytes <= KEPT_BYTES:
                 self._kept[identifier] = picture
                 self._bytes += picture.num_bytes
-        return made
+        return pictures
 
     def _make_picture(self, identifier: str, tokens_MD: Tensor, box: Box) -> _PicturePatches:
         sight, label_HW = self._features.sight, self._published.mask(identifier)

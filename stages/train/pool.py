@@ -1,4 +1,4 @@
-"""Which pictures and classes episodes are drawn from, by the dataset's image-level labels."""
+"""The pictures and classes that episodes are drawn from, by the dataset's image-level labels."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from ..students.episodes import Episode, ImageLabel, Pool, evaluation_episodes, 
 from .config import TrainConfig
 from .published import PublishedDataset
 
-HELD_OUT_SHARE, MOST_HELD_OUT = 0.05, 100  # of the pictures of a class; episodes that are asked each time
+HELD_OUT_SHARE, MOST_HELD_OUT = 0.05, 100  # share of the pictures of a class; episodes that a step is scored on
 LabelsById = Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What is learned from, and what the kept step is chosen on."""
+    """The pool to learn from, and the episodes that the kept step is chosen on."""
 
     pool: Pool
     choosing: Sequence[Episode]
@@ -29,17 +29,17 @@ class Drawn:
 
     @property
     def stopping(self) -> list[str]:
-        """Besides those that are learned from."""
-        asked = {each.query for each in self.choosing} | {each.supports[0][0] for each in self.choosing}
-        return sorted(asked - self.pool.labels.keys())
+        """The pictures that choose the step, without those that are learned from."""
+        choosing = {identifier for episode in self.choosing for identifier in (episode.query, episode.supports[0][0])}
+        return sorted(choosing - self.pool.labels.keys())
 
 
 def draw_pools(config: TrainConfig, published: PublishedDataset, truth: GroundTruth | None) -> Drawn:
-    """Raises ConfigError or InputError where episodes cannot be drawn."""
+    """Raises ConfigError or InputError if episodes cannot be drawn."""
     shown = published.image_labels()
     if config.supervision == "mask":
         assert truth is not None
-        shown = {each: labels for each, labels in shown.items() if each in truth.ids}
+        shown = {identifier: labels for identifier, labels in shown.items() if identifier in truth.ids}
     base = class_indices(config.classes, published.table, "the dataset's labels")
     base = base or sorted({label for labels in shown.values() for label in labels})
     _refuse_too_few(base, published)
@@ -50,46 +50,43 @@ def draw_pools(config: TrainConfig, published: PublishedDataset, truth: GroundTr
 
 
 def _lines(shown: LabelsById, classes: Collection[int]) -> list[ImageLabel]:
-    return [(each, label) for each, labels in shown.items() for label in labels if label in classes]
+    return [(identifier, label) for identifier, labels in shown.items() for label in labels if label in classes]
 
 
 def _refuse_too_few(base: Sequence[int], published: PublishedDataset) -> None:
     if not base:
         raise InputError(
-            f"{published.place} has no image-level labels, of which episodes are made; index the pictures with their "
-            "labels, or train --student linear"
+            f"{published.place} has no image-level labels to draw episodes by; index the pictures with their labels, "
+            "or train --student linear"
         )
     if len(base) == 1:
         name = published.labels.classes.get(base[0], str(base[0]))
         raise ConfigError(
-            f"episodes would be of one class, {name}, which every query shows, so that nothing tells when a class is "
-            "absent; learn two classes or more"
+            f"{name} is the only class, so every query shows it and nothing teaches when a class is absent; learn two "
+            "classes or more"
         )
 
 
 def _hold_out_pictures(shown: LabelsById, base: Sequence[int], seed: int) -> Drawn:
-    """Queries that are held out ask with supports that are learned from."""
-    own = {each: [label for label in labels if label in base] for each, labels in shown.items()}
-    labelled = {each: labels for each, labels in own.items() if labels}
-    held = frozenset(draw_per_class(labelled, lambda number: max(1, round(HELD_OUT_SHARE * number)), seed))
+    """The queries of the choosing episodes are held out; their supports are learned from."""
+    base_labels = {identifier: [label for label in labels if label in base] for identifier, labels in shown.items()}
+    labelled = {identifier: labels for identifier, labels in base_labels.items() if labels}
+    held_out = frozenset(draw_per_class(labelled, lambda number: max(1, round(HELD_OUT_SHARE * number)), seed))
     lines = _lines(shown, base)
-    pool = make_pool([line for line in lines if line[0] not in held], base, "listed", 1, 1)
-    labels = {each: frozenset(labelled[each]) for each in held}
-    asking = Pool(tuple(base), tuple(line for line in lines if line[0] in held), "listed", pool.pictures, labels)
-    count = min(MOST_HELD_OUT, len(asking.lines))
-    return Drawn(pool, [training_episode(asking, seed, place) for place in range(count)])
+    pool = make_pool([line for line in lines if line[0] not in held_out], base, "listed", 1, 1)
+    labels = {identifier: frozenset(labelled[identifier]) for identifier in held_out}
+    queries = Pool(tuple(base), tuple(line for line in lines if line[0] in held_out), "listed", pool.pictures, labels)
+    count = min(MOST_HELD_OUT, len(queries.lines))
+    return Drawn(pool, [training_episode(queries, seed, place) for place in range(count)])
 
 
 def _novel_episodes(published: PublishedDataset, truth: GroundTruth | None, base: Sequence[int]) -> list[Episode]:
-    """The test episodes of the classes that are not learned."""
-    shown = {
-        each: labels for each, labels in published.image_labels().items() if truth is not None and each in truth.ids
-    }
+    ids = truth.ids if truth is not None else ()
+    shown = {identifier: labels for identifier, labels in published.image_labels().items() if identifier in ids}
     novel = sorted({label for labels in shown.values() for label in labels} - set(base))
     if not novel:
         raise InputError(
-            f"select upstream chooses by ground truth of classes that are not learned, and {published.place} has none "
-            "that is labelled and has masks here; name the base classes with --classes and the masks with --images, or "
-            "choose --select last"
+            f"{published.place} has no class for --select upstream, which needs labels and masks of classes that are "
+            "not learned; name the base classes with --classes and the masks with --images, or choose --select last"
         )
     return evaluation_episodes(make_pool(_lines(shown, novel), novel, "listed", 1, 1), 1, 1, EPISODES)

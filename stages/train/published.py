@@ -1,4 +1,4 @@
-"""The dataset that is learned from, by id.
+"""The dataset to learn from, by id.
 
 Letters: H W pixels.
 """
@@ -18,16 +18,16 @@ from ...manifests.published.schema import ground_truth_ids
 
 
 class PublishedDataset:
-    """The pictures that its quality rule has kept."""
+    """The pictures that the quality rule of the dataset has kept."""
 
     def __init__(self, dataset: Artifact) -> None:
         self.labels: Dataset = open_dataset(dataset.place)
         self.place = dataset.place
-        self.places: Mapping[str, int] = {each: place for place, each in enumerate(self.labels.ids)}
-        self.ground_truth = ground_truth_ids(dataset) & self.places.keys()  # whose masks are that
+        self.places: Mapping[str, int] = {identifier: place for place, identifier in enumerate(self.labels.ids)}
+        self.ground_truth = ground_truth_ids(dataset) & self.places.keys()  # pictures whose masks are ground truth
         self.table = class_table(dataset)
         if not self.places:
-            raise InputError(f"{dataset.place} has no picture that is kept; publish it with a milder --min-score")
+            raise InputError(f"{dataset.place} keeps no picture; publish it with a lower --min-score")
 
     @property
     def ids(self) -> Sequence[str]:
@@ -35,22 +35,20 @@ class PublishedDataset:
 
     @property
     def num_classes(self) -> int:
-        """Of label maps, background with them."""
+        """The classes of label maps, including background."""
         return 1 + max(self.labels.classes)
 
     def image_labels(self) -> dict[str, tuple[int, ...]]:
-        """The image-level labels of each picture."""
         rows = frame_rows(self.labels.artifact, ["id", "labels"])
         return {row["id"]: tuple(row["labels"] or ()) for row in rows if row["id"] in self.places}
 
     def mask(self, identifier: str) -> UInt8[np.ndarray, "H W"]:
-        found: np.ndarray = self.labels.mask(self.places[identifier]).numpy()
-        return found
+        return np.asarray(self.labels.mask(self.places[identifier]))
 
     def refuse_undecided(self, ids: Sequence[str]) -> None:
-        """Where no pixel of any mask says something. Ends at the first that does, most often the first of all."""
-        if all((self.mask(each) == IGNORE).all() for each in ids):
+        """Raises InputError if every mask is undecided everywhere; reads up to the first that is not."""
+        if all((self.mask(identifier) == IGNORE).all() for identifier in ids):
             raise InputError(
-                f"every pixel of every mask in {self.place} is undecided (255), so that nothing can be learned; "
-                "refine with another background rule"
+                f"every pixel of every mask in {self.place} is undecided (255), so nothing can be learned; refine with "
+                "another background rule"
             )

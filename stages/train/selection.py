@@ -2,10 +2,10 @@
 
 Letters: U V pixels of the query picture.
 
-last      of a fixed budget, the default: nothing is looked at
-held-out  the lowest loss on pictures of the classes that are learned, by the masks that are learned from
-upstream  the highest mIoU on the test episodes of the other classes, by their ground truth. So did the original
-          (callbacks.py: val/miou, whose loader is the test's), and so its numbers flatter; the checkpoint says it.
+last      the last of a fixed number of steps, the default
+held-out  the lowest loss on held-out pictures of the learned classes, against the masks of the dataset
+upstream  the highest mIoU on the test episodes of the other classes, against ground truth. The original does this
+          (callbacks.py: val/miou, whose loader is the test's), so its scores are flattered; the checkpoint says so.
 """
 
 import copy
@@ -22,17 +22,17 @@ from ..scores.few_shot import episode_counts
 from ..scores.iou import mean_iou, sum_counts
 from ..scores.truth import GroundTruth
 from ..students.episodes import Episode
-from ..students.features import Features
+from ..students.features import FeatureSpec
 from ..students.learner import Learner
 from ..students.objective import decide_ways, pixel_probability, upsample_logits
-from .pairs import losses_of_pair, read_pairs
-from .targets import Supervise
+from .pairs import Pairs, logits_of_pair, losses_of_pair
 
 Watch = Callable[[int], Mapping[str, Any]]
+ReadPair = Callable[[Episode], Pairs]
 
 
 class Kept(nn.Module):
-    """The best weights so far; in a checkpoint of the training, so that one that was stopped knows them."""
+    """The best weights so far. They are part of the saved training state, so that a stopped training can resume."""
 
     score: Tensor
     step: Tensor
@@ -44,7 +44,7 @@ class Kept(nn.Module):
         self.register_buffer("step", torch.tensor(-1))
 
     def offer(self, step: int, score: float, learner: Learner) -> None:
-        """Of equally good steps the first is kept."""
+        """Keeps the weights if they score higher; the first of equal steps stays."""
         if score > self.score:
             self.learner.load_state_dict(learner.state_dict())
             self.score.fill_(score)
@@ -52,25 +52,18 @@ class Kept(nn.Module):
 
 
 def watch_held_out(
-    learner: Learner,
-    kept: Kept,
-    features: Features,
-    supervise: Supervise,
-    reads_keys: bool,
-    episodes: Sequence[Episode],
-    device: torch.device,
+    learner: Learner, kept: Kept, sight: FeatureSpec, read: ReadPair, episodes: Sequence[Episode], device: torch.device
 ) -> Watch:
     @torch.no_grad()
     def watch(step: int) -> Mapping[str, Any]:
         total = 0.0
         for episode in episodes:
-            pair = read_pairs(features, supervise, reads_keys, [episode])
-            loss = float(losses_of_pair(learner, pair, 0, features.sight, device).total)
+            loss = float(losses_of_pair(learner, read(episode), 0, sight, device).total)
             if not math.isfinite(loss):
                 pair_ids = f"{episode.query}, {episode.supports[0][0]}"
                 raise Diverged(
                     f"the loss on held-out pictures is {loss:g} after step {step}, over {pair_ids}, so no step can be "
-                    "chosen; choose a lower learning rate, or look at these pictures"
+                    "chosen; choose a lower --learning-rate, or look at these pictures"
                 )
             total += loss
         kept.offer(step, -total / len(episodes), learner)
@@ -82,32 +75,24 @@ def watch_held_out(
 def watch_upstream(
     learner: Learner,
     kept: Kept,
-    features: Features,
-    supervise: Supervise,
-    reads_keys: bool,
+    sight: FeatureSpec,
+    read: ReadPair,
     episodes: Sequence[Episode],
-    truth: GroundTruth,
     device: torch.device,
+    truth: GroundTruth,
 ) -> Watch:
     @torch.no_grad()
     def watch(step: int) -> Mapping[str, Any]:
         counts = []
         for episode in episodes:
-            pair = read_pairs(features, supervise, reads_keys, [episode])
             true_UV = truth.mask(episode.query)
-            logits = learner.forward_tokens(
-                pair.query_tokens.to(device),
-                pair.support_tokens.to(device),
-                pair.support_mask.to(device),
-                features.sight.grid,
-                features.sight.heads,
-            )
+            logits = logits_of_pair(learner, read(episode), 0, sight, device)
             pixels_1UV = pixel_probability(upsample_logits(logits.segmentation, (true_UV.shape[0], true_UV.shape[1])))
             painted_UV = decide_ways(pixels_1UV[:, None])[0].cpu().numpy()
             counts.append(episode_counts(painted_UV, true_UV, episode.classes, "background"))
-        # Where nothing is painted, and no pixel of truth is of these classes, there is nothing to divide by.
-        found = float(np.nan_to_num(mean_iou(sum_counts(counts), with_background=False)))
-        kept.offer(step, found, learner)
-        return {"test mIoU": found}
+        # NaN if nothing is painted and the truth has no pixel of these classes.
+        miou = float(np.nan_to_num(mean_iou(sum_counts(counts), with_background=False)))
+        kept.offer(step, miou, learner)
+        return {"test mIoU": miou}
 
     return watch

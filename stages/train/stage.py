@@ -1,4 +1,4 @@
-"""A student is trained on a published dataset: from labels and features to a checkpoint."""
+"""Train a student on a published dataset: from labels and features to a checkpoint."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -28,7 +28,7 @@ from .published import PublishedDataset
 
 
 def resolve(config: TrainConfig, inputs: Inputs) -> TrainConfig:
-    """A linear student is small, and learns on a CPU whatever its backbone runs on."""
+    """A linear student always learns on a CPU, whatever its backbone runs on."""
     if inputs and (config.seeing is None) != ("tokens" in inputs):
         raise ConfigError("a student needs either stored tokens (--tokens DIR) or a backbone to run (--backbone NAME)")
     if config.seeing is None:
@@ -56,15 +56,15 @@ def refuse(configs: Configs, given: Inputs) -> None:
 
 
 def reads(config: TrainConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
-    found: dict[str, Sequence[str]] = {"dataset": (FRAME,)}
+    needed: dict[str, Sequence[str]] = {"dataset": (FRAME,)}
     if "tokens" in inputs:
         tokens = inputs["tokens"]
-        wanted = dict.fromkeys("tokens" if name == LAST else name for name in config.fields)
-        found["tokens"] = array_names(tokens, [each for each in wanted if each in tokens.plan.fields])
+        fields = dict.fromkeys("tokens" if name == LAST else name for name in config.fields)
+        needed["tokens"] = array_names(tokens, [name for name in fields if name in tokens.plan.fields])
     if "images" in inputs:
-        names = ["labels", *(["picture"] if config.seeing else []), *(["mask"] if _has_masks(inputs) else [])]
-        found["images"] = names
-    return found
+        pictures, masks = ["picture"] if config.seeing else [], ["mask"] if _has_masks(inputs) else []
+        needed["images"] = ["labels", *pictures, *masks]
+    return needed
 
 
 def compute(config: TrainConfig, inputs: Inputs, underway: Underway) -> Findings:
@@ -84,7 +84,7 @@ def _features(config: TrainConfig, inputs: Inputs, published: PublishedDataset) 
 
 
 def _pictures(inputs: Inputs, published: PublishedDataset) -> PictureLoader:
-    """From where they were indexed, else from where the dataset finds them."""
+    """The indexed pictures if there are any, else those that the dataset leads to."""
     if "images" in inputs:
         refuse_other_pictures(inputs["images"], inputs["dataset"])
         return pictures_of_images(inputs["images"])
@@ -92,14 +92,14 @@ def _pictures(inputs: Inputs, published: PublishedDataset) -> PictureLoader:
     is_inside = labels.artifact.plan.config["embed_images"]
     if not (is_inside or labels.images_root or "://" in labels.row(0)["uri"]):
         raise InputError(
-            f"{published.place} is without its pictures and does not lead to them; pass the images artifact as "
-            "--images, or stored tokens as --tokens"
+            f"{published.place} neither holds its pictures nor leads to them; pass the images artifact as --images, or "
+            "stored tokens as --tokens"
         )
     return pictures_of_dataset(labels)
 
 
 def _truth(inputs: Inputs) -> GroundTruth | None:
-    """None where there is no mask at all."""
+    """None without any mask."""
     if not _has_masks(inputs):
         return None
     refuse_other_pictures(inputs["images"], inputs["dataset"])
