@@ -121,7 +121,7 @@ def _inspect_folder(at: Place) -> _Inspection:
         return _Inspection(at, plan, artifact, "held by a run")
     if others:
         return _Inspection(
-            at, plan, artifact, f"holds {len(others)} files that do not belong to it, first {others[0]!r}"
+            at, plan, artifact, f"holds files that do not belong to it ({len(others)}, first {others[0]!r})"
         )
     return _Inspection(at, plan, artifact, f"a {plan.kind}" if plan.kind in RESULTS else "")
 

@@ -38,7 +38,7 @@ def with_rows(at: Place, plan: Plan, rows: RowList, may_shrink: bool, may_change
     added = new.filter(pc.invert(pc.is_in(new_keys, old_keys)))
     if may_shrink and not may_change and (vanished or added.num_rows):
         raise StaleArtifact(
-            f"{at} lists {plan.num_rows} rows; its source has {added.num_rows} new ones and lacks {vanished}; "
+            f"{at} lists {plan.num_rows} rows; its source adds {added.num_rows} and lacks {vanished}; "
             "pass --update to append new rows and mark missing ones, or choose another --out"
         )
     if vanished and not may_shrink:

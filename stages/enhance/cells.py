@@ -51,6 +51,6 @@ def cells_of(facts: MapsFacts, per_patch: int) -> Cells:
     )
 
 
-def enhanced_facts(facts: MapsFacts, cells: Cells) -> MapsFacts:
+def facts_of_enhanced(facts: MapsFacts, cells: Cells) -> MapsFacts:
     """The facts of enhanced maps. A cell is fitted to the truth within it, so its value belongs to its centre."""
     return replace(facts, grid=cells.grid, patch=cells.size, score_kind="probability", align_corners=False)

@@ -154,8 +154,8 @@ def _fit_networks(
     for fold, examples in zip(folds, fitting, strict=True):
         if not examples.weight.any():
             raise InputError(
-                f"the masks of the {len(fold.fitting)} pictures to fit on are 255 (undecided) everywhere, the first is "
-                f"{fold.fitting[0]!r}; draw more, or name others in gt-list"
+                f"every mask to fit on ({len(fold.fitting)}, the first that of {fold.fitting[0]!r}) is 255 (undecided) "
+                "everywhere; draw more pictures, or name others in gt-list"
             )
     stopping = [read(fold.stopping) for fold in folds]
     networks = make_networks(maps.plan.fields[HEAD_MAPS].shape[0], fitting, config.seed)

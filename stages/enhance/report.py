@@ -19,7 +19,7 @@ from ..maps.object_classes import KnownClasses
 from ..scores.intervals import counts_interval, difference_interval
 from ..scores.iou import Counts, mean_iou, pixel_counts, stack_counts
 from ..scores.truth import GroundTruth
-from .cells import Cells, enhanced_facts
+from .cells import Cells, facts_of_enhanced
 from .examples import MapExample, true_labels
 from .kinds import HEAD_MAPS
 
@@ -56,7 +56,7 @@ def before_after_counts(
         counts.before.append(pixel_counts(true_IJ, before.label_HW))
         enhanced_KPQ = enhance(examples, maps.read(HEAD_MAPS, positions))
         enhanced_columns = [example.map_columns(THRESHOLD) for example in examples]
-        after = cut_maps(enhanced_KPQ, enhanced_columns, enhanced_facts(facts, cells), known)
+        after = cut_maps(enhanced_KPQ, enhanced_columns, facts_of_enhanced(facts, cells), known)
         counts.after.append(pixel_counts(true_IJ, after.label_HW))
     return counts
 

@@ -23,7 +23,7 @@ from ..maps.threshold_rules import ThresholdRule
 from ..maps.thresholds import foreground_share
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
 from .applying import enhance_map, load_networks
-from .cells import Cells, cells_of, enhanced_facts
+from .cells import Cells, cells_of, facts_of_enhanced
 from .config import ENHANCE, EnhanceConfig
 from .kinds import HEAD_MAPS, refuse_other_kind, refuse_without_heads, refuse_without_heads_in_recipe
 
@@ -39,7 +39,7 @@ ROWS_AT_ONCE = 64  # rows whose maps of heads are in memory
 
 def plan(config: EnhanceConfig, inputs: Inputs, known: Known) -> RowList:
     maps = inputs["maps"]
-    facts = enhanced_facts(MapsFacts.of(maps), _cells(inputs)).as_json()
+    facts = facts_of_enhanced(MapsFacts.of(maps), _cells(inputs)).as_json()
     return RowList(LISTED, _row_batches(maps, network_by_held_out_id(inputs["model"])), facts, KEY)
 
 

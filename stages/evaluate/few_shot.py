@@ -77,11 +77,14 @@ def resolve(config: FewShotConfig, inputs: Inputs) -> FewShotConfig:
     if num_labels > 1:
         refuse_count("labels", range(num_labels), len(files))
     if (config.seeing is None) != ("tokens" in inputs):
-        raise ConfigError("scoring needs either stored tokens (--tokens DIR) or a backbone to run (--backbone NAME)")
+        raise ConfigError(
+            "scoring needs either stored tokens (--tokens DIR) or a backbone to run (--backbone NAME), not both"
+        )
     fold, lists = config.fold, tuple[str, ...]()
     if config.protocol == CLASSES:
         if any(files) and not config.classes:
-            raise ConfigError("a file does not say which classes it has learned; name those to score with --classes")
+            file = next(filter(None, files))
+            raise ConfigError(f"{file} does not say which classes it has learned; name those to score with --classes")
     else:
         fold = config.fold or tuple(range(len(files)))
         lists = tuple(lists_digest(read_fold(config.protocol, config.folds, number, "novel")) for number in fold)

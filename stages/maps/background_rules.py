@@ -93,7 +93,7 @@ def parse_background(text: str) -> BackgroundRule:
         case "two", (low, high):
             return TwoScores(low, high)
     raise ConfigError(
-        f"{text!r} is not a background rule; choose {BACKGROUND_FORMS}, for example constant:0.4 or two:0.05,0.3"
+        f"background {text!r} is not a rule; choose {BACKGROUND_FORMS}, for example constant:0.4 or two:0.05,0.3"
     )
 
 

@@ -35,13 +35,13 @@ def parse_losses(text: str) -> LossWeights:
             weight = -1.0
         if name not in LOSSES or name in weights or not 0 <= weight < float("inf"):
             raise ConfigError(
-                f"{text!r} is not a list of losses; choose among {', '.join(LOSSES)}, each once and with a weight of "
-                "at least 0, such as cls,patch:0.5"
+                f"losses are {text!r}; choose among {', '.join(LOSSES)}, each once and with a weight of at least 0, "
+                "such as cls,patch:0.5"
             )
         weights[name] = weight
     kept = tuple((name, weights[name]) for name in LOSSES if weights.get(name))
     if not kept:
-        raise ConfigError(f"losses are {text!r}, and one at least must have a weight above 0")
+        raise ConfigError(f"losses are {text!r}; at least one must have a weight above 0")
     return LossWeights(kept)
 
 
@@ -51,7 +51,7 @@ class PretrainConfig:
     backbone: str = option(help="Name in timm, such as vit_small_patch16_224.", metavar="NAME")
     losses: LossWeights = option(
         parse_losses("cls,patch,reconstruction"),
-        f"LossWeights, of {', '.join(LOSSES)}, with weights as in patch:0.5.",
+        f"Losses, of {', '.join(LOSSES)}, with weights as in patch:0.5.",
         metavar="LOSS[:WEIGHT],…",
         parse=parse_losses,
     )

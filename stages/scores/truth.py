@@ -51,6 +51,6 @@ class GroundTruth:
 
 def refuse_other_classes(predicted: Artifact, images: Artifact) -> None:
     """What is judged and its ground truth must have the same class table."""
-    where = (predicted.place, "the ground truth")
+    where = (predicted.place, f"the ground truth {images.place}")
     remedy = "index both with the same class table"
     refuse_other_class_table(class_table(predicted), class_table(images), where, remedy)

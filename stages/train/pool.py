@@ -62,8 +62,8 @@ def _refuse_too_few(base: Sequence[int], published: PublishedDataset) -> None:
     if len(base) == 1:
         name = published.labels.classes.get(base[0], str(base[0]))
         raise ConfigError(
-            f"{name} is the only class, so every query shows it and nothing teaches when a class is absent; learn two "
-            "classes or more"
+            f"{name} is the only class, so every query shows it and nothing teaches when a class is absent; name two "
+            "or more with --classes"
         )
 
 

@@ -30,7 +30,9 @@ from .published import PublishedDataset
 def resolve(config: TrainConfig, inputs: Inputs) -> TrainConfig:
     """A linear student always learns on a CPU, whatever its backbone runs on."""
     if inputs and (config.seeing is None) != ("tokens" in inputs):
-        raise ConfigError("a student needs either stored tokens (--tokens DIR) or a backbone to run (--backbone NAME)")
+        raise ConfigError(
+            "a student needs either stored tokens (--tokens DIR) or a backbone to run (--backbone NAME), not both"
+        )
     if config.seeing is None:
         return config
     device = "cpu" if config.student == "linear" else config.device

@@ -131,7 +131,9 @@ def _hub_answers() -> bool:
 def _random_state(backbone: str, seed: str) -> StateDict:
     """timm's initialisation at the backbone's own size, so that weights are the same for every image size."""
     if not seed.isascii() or not seed.isdigit() or int(seed) >= 2**63:
-        raise ConfigError(f"weights {_RANDOM}{seed} have no valid seed; write {_RANDOM}0, or another whole number")
+        raise ConfigError(
+            f"weights {_RANDOM}{seed} have no valid seed; write {_RANDOM}0, or another whole number up to {2**63 - 1}"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(seed))  # torch.manual_seed would also seed the devices
         return dict(timm.create_model(backbone, pretrained=False, num_classes=0).state_dict())

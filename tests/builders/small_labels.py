@@ -15,6 +15,7 @@ from PIL import Image
 
 from builders.configs import make_command, make_config
 from maskmill.manifests.artifact import tables
+from maskmill.manifests.artifact.config import option
 from maskmill.manifests.artifact.fields import Field
 from maskmill.manifests.datasets.layouts import TableSource
 from maskmill.manifests.files.sealed import Json
@@ -39,8 +40,8 @@ EXIF_ORIENTATION, SIX = 274, 6  # stored on its side, to be turned clockwise
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapsConfig:
-    by_class: bool = True  # or one map a picture, without class
-    threshold: float = 0.5
+    by_class: bool = option(True, "One map per class; otherwise one per picture, without class.")
+    threshold: float = option(0.5, "Threshold of each map.")
 
 
 def maps_plan(config: MapsConfig, inputs: Inputs, known: Known) -> RowList:

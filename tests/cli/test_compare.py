@@ -244,7 +244,7 @@ def test_settings_that_differ_are_named_all_the_way_up(home: Path, capsys: Captu
     }
     assert differing(compared(capsys, "labels", "labels")) == {}
     assert main(["compare", "labels", "labels"]) == 0
-    assert capsys.readouterr().out.endswith("made with the same settings, all the way up\n")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("made with the same settings")
 
 
 def test_a_stage_that_only_one_went_through_is_told(home: Path, capsys: Capture) -> None:

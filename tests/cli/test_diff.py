@@ -97,7 +97,7 @@ def test_a_copy_is_the_same(home: Path, capsys: Capture) -> None:
     assert main(["diff", "dataset", "copied"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("0 rows added, 0 removed, 0 relabelled, 0 changed otherwise, 8 as they were\n")
-    assert said.endswith("made with the same settings, all the way up\n")
+    assert said.splitlines()[-1].startswith("made with the same settings")
 
 
 def test_masks_that_differ_are_told_with_the_share_that_stayed(home: Path, capsys: Capture) -> None:

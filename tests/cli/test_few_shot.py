@@ -68,7 +68,7 @@ def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Ca
 
 
 def evaluate(*more: str, checkpoints: Sequence[str] = ("student",), out: str = "metrics") -> int:
-    tokens = [] if "online" in more else ["--tokens", "tokens"]
+    tokens = [] if "--backbone" in more else ["--tokens", "tokens"]
     return main(["evaluate", "fscs", *checkpoints, *tokens, *FEW, "--out", out, *more])
 
 

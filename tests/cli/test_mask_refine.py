@@ -225,7 +225,7 @@ MISTAKES = {
     "refine maps --refiner guided --background preset --out x": "background preset",
     "refine maps --refiner par --device tpu --out x": "device tpu cpu cuda:NUMBER",
     "refine maps --device cuda --out x": "device cuda none",
-    "refine maps --background dim --out x": "background 'dim' rows, map, constant:SCORE",
+    "refine maps --background dim --out x": "background 'dim' rows map, constant:SCORE",
     "refine maps --threshold 2 --out x": "threshold 2 0 1",
     "refine maps --threshold 0.5 --background power:1 --out x": "threshold 0.5 rows background",
     "refine maps --background map --out x": "maps class 0",

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from builders.small_voc import settings, write_voc
-from maskmill.cli.main import load, main
+from maskmill.cli.main import cli, main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.pipeline.recipes import SCRIPTS, read_shipped_recipe
 
@@ -39,9 +39,11 @@ def commands_of(name: str, home: Path, told: Mapping[str, str]) -> list[list[str
 
 def parsed(words: list[str]) -> None:
     """Raises for a command or an option that there is not."""
-    command, rest = load(words[0]), words[1:]
-    if isinstance(command, click.Group):
-        command, rest = command.commands[rest[0]], rest[1:]
+    command, rest = cli, words
+    while isinstance(command, click.Group):
+        found = command.get_command(click.Context(command), rest[0])
+        assert found is not None, words
+        command, rest = found, rest[1:]
     command.make_context(words[0], rest)
 
 

@@ -76,7 +76,7 @@ def test_the_same_line_is_called_from_python(home: Path) -> None:
 @pytest.mark.parametrize(
     ("step", "inputs", "settings", "named"),
     [
-        ("toy", {"tokens": "images"}, {}, "reads no 'tokens'"),
+        ("toy", {"tokens": "images"}, {}, "'tokens' is not an input of toy"),
         ("toy", {}, {}, "images"),
         ("toy", {"images": "images"}, {"scale": "much"}, "scale"),
         ("echo", {"toys": "images"}, {}, "toys"),

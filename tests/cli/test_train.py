@@ -145,10 +145,9 @@ def test_a_plan_says_where_the_cache_is_the_faster_way(home: Path, capsys: Captu
 
 
 MISTAKES = {
-    "train dataset --student linear --out x": "--tokens --features --backbone",
-    "train dataset --student linear --tokens tokens --backbone b --out x": "--tokens --features --backbone",
-    "train dataset --student linear --tokens tokens --features online --out x": "--tokens --features --backbone",
-    "train dataset --student linear --tokens tokens --fit pad --out x": "--tokens --features --backbone",
+    "train dataset --student linear --out x": "--tokens --backbone",
+    "train dataset --student linear --tokens tokens --backbone b --out x": "--tokens --backbone",
+    "train dataset --student linear --tokens tokens --fit pad --out x": "--fit --backbone",
     "train dataset --student linear --tokens tokens": "'--out'",
     "train tokens --student linear --tokens tokens --out x": "tokens dataset",
     "train dataset --student linear --tokens dataset --out x": "dataset tokens",
@@ -166,6 +165,20 @@ def test_a_mistake_is_one_sentence(made: Path, command: str, tmp_path: Path, cap
     words = [str(made / word) if (made / word).exists() and word != "train" else word for word in command.split()]
     refused(capsys, [str(tmp_path / "x") if word == "x" else word for word in words], MISTAKES[command])
     assert not (tmp_path / "x").exists()
+
+
+def test_the_retired_features_option_is_named_and_decides_nothing(home: Path, capsys: Capture) -> None:
+    assert main(linear()) in (0, 6)
+    before = tree(home / "checkpoint")
+    capsys.readouterr()
+    assert main(linear("--features", "online")) in (0, 6)
+    told = capsys.readouterr()
+    assert "already done" in told.out
+    assert_named(told.err, "--features --tokens --backbone")
+    assert tree(home / "checkpoint") == before
+    assert main(["train", "dataset", "--student", "linear", "--features", "online", "--out", "x"]) == 2
+    assert_named(capsys.readouterr().err, "--features --tokens --backbone needs")
+    assert not (home / "x").exists()
 
 
 def test_a_recipe_that_cannot_work_is_told_before(tmp_path: Path, capsys: Capture) -> None:

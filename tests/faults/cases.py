@@ -33,13 +33,13 @@ from maskmill.stages.index.config import IndexConfig
 from maskmill.stages.manifest import stage as manifest
 from maskmill.stages.manifest.config import ManifestConfig
 from maskmill.stages.manifest.croissant import NAME as DESCRIPTION
-from maskmill.stages.maps.threshold_rules import Otsu
 from maskmill.stages.mask import stage as mask
 from maskmill.stages.mask.config import MaskConfig
 from maskmill.stages.pixels import stage as pixels
 from maskmill.stages.pixels.config import PixelsConfig
 from maskmill.stages.refine import stage as refine
 from maskmill.stages.refine.config import RefineConfig
+from maskmill.stages.refine.presets import find_preset
 from maskmill.stages.stage import Stage, WholeStage
 
 UNIT_ROWS, MAX_BAD = 3, 0.2
@@ -333,35 +333,37 @@ CASES: dict[str, Case] = {
     ),
     "mask": Case(
         stage=mask.STAGE,
-        config=lambda home: MaskConfig(method="cst", supports="0", seed=0, threshold=Otsu()),
+        config=lambda home: make_config(MaskConfig, method="cst", supports="0", threshold="otsu"),
         inputs={"tokens": "toytokens", "images": "index"},
-        others={"method": ["cls-attention"], "tau": [0.2]},
+        others={"method": ["cls-attention"], "supports": ["1"], "threshold": ["0.3", "kept-mass:0.6"], "tau": [0.2]},
         slow=LIKE_OTHERS_SLOW,
     ),
     "maskviews": Case(
         stage=mask.STAGE,
-        config=lambda home: MaskConfig(method="cst", supports="0", seed=0, threshold=Otsu()),
+        config=lambda home: make_config(MaskConfig, method="cst", supports="0", threshold="otsu"),
         inputs={"tokens": "toytokens", "view2": "toyflipped", "images": "index"},
-        others={"method": ["cls-attention"], "tau": [0.2]},
+        others={"method": ["cls-attention"], "supports": ["1"], "threshold": ["0.3", "kept-mass:0.6"], "tau": [0.2]},
         quick=OF_INPUTS,
     ),
     "enhance": Case(
         stage=enhance.STAGE,
-        config=lambda home: EnhanceConfig(threshold=Otsu()),
+        config=lambda home: make_config(EnhanceConfig, threshold="otsu"),
         inputs={"maps": "heads", "images": "index", "model": "enhancer"},
+        others={"threshold": ["0.3", "kept-mass:0.6"]},
         slow=LIKE_OTHERS_SLOW,
     ),
     "refine": Case(
         stage=refine.STAGE,
         config=lambda home: make_config(RefineConfig),
         inputs={"maps": "mask", "images": "index"},
-        others={"threshold": [0.5]},
+        others={"preset": [find_preset("crf", "irn")], "background": ["constant:0.7"], "threshold": [0.5]},
         slow=LIKE_OTHERS_SLOW,
     ),
     "manifest": Case(
         stage=manifest.STAGE,
         config=lambda home: make_config(ManifestConfig, embed_images=True),
         inputs={"labels": "refine", "maps": "mask", "images": "index", "compared": "otherlabels"},
+        others={"min_score": ["area>=0.4"]},
         slow=WITH_TORCH_SLOW,
     ),
 }
@@ -377,7 +379,7 @@ BELOW: dict[str, Case] = {
     ),
     "heads": Case(
         stage=mask.STAGE,
-        config=lambda home: MaskConfig(method="cst", supports="0", seed=0, threshold=Otsu(), per_head=True),
+        config=lambda home: make_config(MaskConfig, method="cst", supports="0", threshold="otsu", per_head=True),
         inputs={"tokens": "toytokens", "images": "index"},
     ),
     "enhancer": Case(stage=UNFITTED, config=lambda home: UnfittedConfig(), inputs={"maps": "heads"}),

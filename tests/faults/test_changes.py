@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import inspect
 import os
 import typing
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,7 @@ from faults.cases import (
     with_run_unit,
 )
 from faults.crash import as_command, in_child
+from maskmill.manifests.artifact.config import spec_of
 from maskmill.manifests.datasets.layouts import (
     SOURCES,
     Coco20iSource,
@@ -63,11 +65,11 @@ def other_configs(config: Any, others: Mapping[str, Any], path: str = "") -> Ite
 
     `others`: values to use where not any will do.
     """
-    hints = typing.get_type_hints(type(config))
+    hints = inspect.get_annotations(type(config), eval_str=True)
     for field in dataclasses.fields(config):
         value, name = getattr(config, field.name), f"{path}{field.name}"
-        matters = field.metadata.get("changes_bytes", True)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        spec = spec_of(field)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type) and spec.parse is None:
             inner = [
                 (n, dataclasses.replace(config, **{field.name: c}), m)
                 for n, c, m in other_configs(value, others, f"{name}.")
@@ -75,7 +77,7 @@ def other_configs(config: Any, others: Mapping[str, Any], path: str = "") -> Ite
         else:
             values = others.get(name) or list(other_values(value, hints[field.name]))
             assert values, f"give {name} another value in other_values"
-            inner = [(name, dataclasses.replace(config, **{field.name: other}), matters) for other in values]
+            inner = [(name, dataclasses.replace(config, **{field.name: other}), spec.changes_bytes) for other in values]
         yield from inner
 
 
@@ -183,7 +185,7 @@ def test_a_picture_since_it_was_made(subject: Subject, place: Path, change: str)
     home.made(out)
     before = tree(out)
     CHANGES[change](place)
-    if change != "changed" and home.case.stage.grows_only_when_told:
+    if change != "changed" and home.case.stage.command.follows_source:
         ended = home.tried(out)
         assert ended.code == 3, ended
         assert "--update" in ended.stderr
@@ -198,7 +200,7 @@ def test_a_picture_since_it_was_made(subject: Subject, place: Path, change: str)
         assert tree(out) == tree(fresh) != before
     elif change == "removed":
         gone = found.pop(CHANGED)
-        status = ("failed", "missing") if home.case.stage.grows_only_when_told else ("upstream", "missing")
+        status = ("failed", "missing") if home.case.stage.command.follows_source else ("upstream", "missing")
         assert (gone["status"], gone["reason"]) == status
         wanted.pop(CHANGED, None)
     assert found == wanted

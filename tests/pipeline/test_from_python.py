@@ -75,9 +75,7 @@ def test_every_stage_is_found_by_its_config() -> None:
 
 
 def test_mistakes_with_configs_are_told(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"^run takes the name of a command or the config of one, and was given a dict$"
-    ):
+    with pytest.raises(ConfigError, match=r"^run .*\bcommand\b.*\bconfig\b.*\bdict$"):
         maskmill.run({"step": "mask"}, {}, tmp_path / "maps")
     with pytest.raises(ConfigError, match=r"PixelsConfig .*fit"):
         maskmill.run(maskmill.PixelsConfig(image_size=(8, 8)), {}, tmp_path / "pixels", fit="pad")

@@ -233,7 +233,8 @@ def test_a_folder_that_may_not_be_read_stops_the_listing(tree):
     root = tree(["cat/1.jpg", "dog/1.jpg"])
     (Path(root) / "dog").chmod(0)
     code = (
-        "import sys; from maskmill.manifests.datasets import FolderSource, list_dataset\n"
+        "import sys; from maskmill.manifests.datasets.layouts import FolderSource\n"
+        "from maskmill.manifests.datasets.readers import list_dataset\n"
         "from maskmill.manifests.errors import EnvironmentFault\n"
         "try: list_dataset(FolderSource(root=sys.argv[1]))\nexcept EnvironmentFault as fault: print(fault)"
     )

@@ -178,8 +178,8 @@ def test_masks_that_are_refused_by_their_line(csv, cell, message):
     ("text", "message"),
     [
         ("", "has no column path"),
-        ("id,label\n1,cat\n", "has no column path; known are path, uri, id"),
-        ("path,weight\n1.jpg,3\n", "column 'weight'; known are path, uri, id"),
+        ("id,label\n1,cat\n", "has no column path.* known .*path, uri, id, label, labels, split, mask"),
+        ("path,weight\n1.jpg,3\n", "column 'weight'.* path, uri, id, label, labels, split, mask"),
         ("path;label\n1.jpg;cat\n", "column 'path;label'"),
         ("path,uri\n1.jpg,1.jpg\n", "a column twice"),
         ("path,label,labels\n1.jpg,cat,cat\n", "a column twice"),

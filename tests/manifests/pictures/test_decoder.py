@@ -84,7 +84,8 @@ def test_reasons_are_told_in_words() -> None:
     assert failed.value.detail == "10000×9000 pixels, at most 89478485 in all are allowed"
     with pytest.raises(RowFailed) as failed:
         inspect_picture(b"<html>")
-    assert failed.value.detail.startswith("not a picture of a kind that is read here (JPEG, PNG,")
+    assert failed.value.detail.startswith("not a picture")
+    assert "(JPEG, PNG," in failed.value.detail
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -328,11 +329,11 @@ def test_the_default_limit_is_not_above_the_threshold_of_pillow() -> None:
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
-        ({"max_pixels": 0}, ["max_pixels", "0", "at least 1"]),
-        ({"min_side": 0}, ["min_side", "0", "at least 1"]),
-        ({"max_aspect": 0.5}, ["max_aspect", "0.5", "at least 1"]),
-        ({"max_aspect": float("nan")}, ["max_aspect", "nan"]),
-        ({"min_side": 100, "max_pixels": 9_999}, ["min_side", "100", "9999", "10000"]),
+        ({"max_pixels": 0}, ["max-pixels", "0", "at least 1"]),
+        ({"min_side": 0}, ["min-side", "0", "at least 1"]),
+        ({"max_aspect": 0.5}, ["max-aspect", "0.5", "at least 1"]),
+        ({"max_aspect": float("nan")}, ["max-aspect", "nan"]),
+        ({"min_side": 100, "max_pixels": 9_999}, ["--min-side", "100", "--max-pixels", "9999", "10000"]),
     ],
 )
 def test_limits_that_cannot_work_are_refused(limits: dict[str, float], words: list[str]) -> None:

@@ -156,9 +156,30 @@ assert not {{"dask", "distributed", "click", "timm"}} & {{name.partition(".")[0]
 try:
     maskmill.open_dataset({str(home / "inside")!r}, keep="none")
 except ValueError as error:
-    assert str(error).endswith('and can be "kept" or "all"'), error
+    assert str(error).startswith("keep is 'none'") and str(error).endswith('"kept" or "all"'), error
+else:
+    raise AssertionError("keep 'none' was taken")
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_deprecated_names_warn_once_and_still_work(home: Path) -> None:
+    program = f"""
+import warnings
+import maskmill
+assert maskmill.Labels is maskmill.Dataset
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    labels = [maskmill.open_labels({str(home / "inside")!r}, keep="all") for _ in range(2)]
+(warning,) = [each for each in caught if "open_labels" in str(each.message)]
+assert warning.category is DeprecationWarning and "open_dataset" in str(warning.message), warning
+assert warning.filename == "<string>", warning
+dataset = maskmill.open_dataset({str(home / "inside")!r}, keep="all")
+for each in labels:
+    assert type(each) is maskmill.Dataset
+    assert [each.row(index) for index in range(len(each))] == [dataset.row(index) for index in range(len(dataset))]
+"""
+    subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", program], check=True)
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[Any]:
@@ -288,13 +309,13 @@ ESCAPES = {
     "../p0.jpg": "climbs out with '..'",
     "a/../../p0.jpg": "climbs out with '..'",
     "/etc/passwd": "is absolute",
-    "file:///etc/passwd": "is at no URL of another machine",
-    "local:///etc/passwd": "is at no URL of another machine",
-    "simplecache::file:///etc/passwd": "is at no URL of another machine",
+    "file:///etc/passwd": "is not at a URL of another machine",
+    "local:///etc/passwd": "is not at a URL of another machine",
+    "simplecache::file:///etc/passwd": "is not at a URL of another machine",
     "tar://../p0.jpg::a.tar": "climbs out with '..'",
     "tar://p0.jpg::../a.tar": "climbs out with '..'",
     "tar://p0.jpg::/a.tar": "is absolute",
-    "tar://p0.jpg::file:///a.tar": "is at no URL of another machine",
+    "tar://p0.jpg::file:///a.tar": "is not at a URL of another machine",
     "p0.jpg\0": "holds a NUL byte",
 }
 

@@ -168,7 +168,7 @@ def test_a_fitted_method_needs_its_checkpoint(home: Path, monkeypatch: pytest.Mo
 
 def test_masks_are_needed_to_judge_by(home: Path) -> None:
     (found,) = mistakes(home, SMALL, "index.masks=", "evaluate.seed=1")
-    assert "have no masks to judge by" in found
+    assert_named(found, "[evaluate] [index] masks against")
     parsed(home, SMALL, "evaluate.seed=1")
 
 
@@ -282,9 +282,9 @@ def test_each_view_is_an_extraction_more(home: Path) -> None:
         ("[{flop = true}]", '[mask] views {"flop": true} flop flip'),
         ("[{flip = 1}]", '[mask] views {"flip": 1} flip true false'),
         ("[{flip = 1979-05-27}]", '[mask] views {"flip": "1979-05-27"} flip date'),
-        ("[{}]", "[mask] views twice [extract] image_size fit flip"),
-        ("[{image_size = 32}]", "[mask] views twice [extract]"),
-        ("[{flip = true}, {flip = true}]", "[mask] views twice [extract]"),
+        ("[{}]", "[mask] views [extract] image_size fit flip"),
+        ("[{image_size = 32}]", "[mask] views [extract] image_size fit flip"),
+        ("[{flip = true}, {flip = true}]", "[mask] views [extract] image_size fit flip"),
         ("[{image_size = 33}]", "[extract-view2] 33x33 16x16"),
     ],
 )

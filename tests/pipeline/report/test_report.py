@@ -156,7 +156,7 @@ def test_what_is_of_another_run_is_told_apart(work: Path, tmp_path: Path) -> Non
     mine = copied(work, tmp_path / "mine")
     shutil.copytree(of_kind(mine, "labels"), mine / "labels-older")
     text = Text(reported(tmp_path / "a.html", mine)).text
-    assert "1 other artifacts in the same folder, no part of the last complete run" in text
+    assert "1 other artifact in the same folder, not part of the last complete run" in text
     assert text.count("→ labels") == 2
 
 
@@ -202,7 +202,7 @@ def test_stale_steps_and_changed_pictures_are_said_to_be_so(work: Path, tmp_path
     command = ["index", "folder", str(work.parent / "pictures"), "--out", str(images), "--max-bad", "0.5"]
     assert main(command) == 0
     page = reported(tmp_path / "a.html", mine)
-    assert f"Its images, {images}, have changed since it was made." in Text(page).text
+    assert f"Input images ({images}) has changed since" in Text(page).text
     assert set(pictures_in(page)["cat/plain"]["layers"]) == {"head", "heat0", "cut0", "heat1", "cut1"}, "no truth"
 
 
@@ -227,7 +227,7 @@ def test_a_dataset_without_its_pictures_shows_its_masks(work: Path, tmp_path: Pa
     assert "missing" in found["missing"]
     assert any(pixels(each["layers"]["head"])[..., 3].any() for each in pictures_in(page).values() if each["layers"])
     assert "No longer here" in Text(page).text
-    assert "the dataset tells how it was made" in Text(page).text
+    assert "the dataset records how it was made" in Text(page).text
     root = str(work.parent / "pictures")
     assert main(["report", str(tmp_path / "shared"), "--out", out, "--images-root", root]) == 0
     assert pictures_in(Path(out).read_text())["cat/plain"]["picture"].startswith("data:image/jpeg")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from builders.configs import make_command
+from builders.mistakes import assert_named
 from builders.small_dataset import tree, write_dataset, write_picture
 from builders.small_runs import index
 from builders.toy import TOY, ToyConfig
@@ -324,7 +325,7 @@ def test_the_commands_answer_about_it(images: Path, tmp_path: Path, capsys: pyte
     assert main(["verify", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}: intact; 4 files right, 0 wrong\n"
     assert main(["retry", str(out)]) == 2
-    assert "counts" in capsys.readouterr().err
+    assert_named(capsys.readouterr().err, f"{out} census")
     assert show_outcome(census(images, out), as_json=True) == 0
     assert json.loads(capsys.readouterr().out)["counts"]["pixels"] == 1376
 

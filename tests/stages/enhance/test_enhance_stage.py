@@ -1,6 +1,8 @@
 """Fitting and applying as a user meets them: what is learned, what is said of it, who has seen what, each mistake."""
 
 import json
+import logging
+import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -170,16 +172,14 @@ def test_maps_that_do_not_become_better_are_told(tmp_path: Path) -> None:
     before, after = told["before"]["estimate"], told["after"]["estimate"]
     assert before > after
     (line,) = outcome.warnings
-    assert line.startswith(
-        f"the enhanced maps are not better: on 6 pictures that were not seen mIoU was {before:.3f} and is {after:.3f}; "
-    )
+    assert re.search(rf"not better: .*\b6 .*mIoU.*{before:.3f}.*{after:.3f}", line)
     assert outcome.exit_code == 6
 
 
 def test_all_drawn_and_nothing_left_to_tell(home: Path) -> None:
     outcome = fit(home, "all", gt_fraction=1.0)
     assert outcome.exit_code == 6
-    assert outcome.warnings[0].startswith("all 22 pictures with ground truth were drawn, so nothing tells whether")
+    assert re.search(r"all 22 pictures with ground truth.*cannot be scored", outcome.warnings[0])
     assert worth(opened(home, "all")) == {"pictures": 0}
 
 
@@ -203,8 +203,8 @@ def test_masks_that_are_undecided_tell_nothing(tmp_path: Path) -> None:
     outcome = fit(tmp_path, "model", gt_list=["p00"])
     assert worth(opened(tmp_path, "model")) == {"pictures": 0}
     (line,) = outcome.warnings
-    assert line.startswith("the masks of the 3 pictures that were not seen are 255 (undecided) everywhere, so nothing ")
-    refused(tmp_path, r"^the masks of the 1 pictures to fit on, .* are 255 \(u", InputError, gt_list=["p01", "p02"])
+    assert re.search(r"masks of the 3 .*255 \(undecided\).*cannot be scored", line)
+    refused(tmp_path, r"mask.*fit.*\b1\b.*'p0[12]'.*255 \(undecided\).*gt.list", InputError, gt_list=["p01", "p02"])
     ids = next([name, "p00"] for name in ("p01", "p02", "p03") if order_by_hash([name, "p00"], 0) == [name, "p00"])
     fit(tmp_path, "stopped on nothing", gt_list=ids)
     checkpoint = opened(tmp_path, "stopped on nothing")
@@ -315,7 +315,7 @@ def refused(home: Path, told: str, error: type[MaskmillError] = ConfigError, **a
         ({}, "gt.fraction"),
         ({"gt_fraction": 0.1, "gt_per_class": 1}, "gt.fraction"),
         ({"gt_fraction": 1.5}, "gt.fraction.*1.5.*0.*1"),
-        ({"gt_per_class": -1}, "gt.per.class.*-1.*1"),
+        ({"gt_per_class": -1}, "gt.per.class.*-1.*0"),
         ({"gt_per_class": 1, "cross_fit": 1}, "cross.fit.*1.*2"),
         ({"gt_per_class": 1, "seed": -1}, "seed.*-1.*0"),
     ],
@@ -348,13 +348,14 @@ def test_a_class_table_that_says_otherwise_is_refused(home: Path) -> None:
     refused(home, told, InputError, gt_per_class=1, images="swapped")
 
 
-def test_classes_with_too_few_pictures_are_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_classes_with_too_few_pictures_are_named(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="maskmill")
     fit(home, "few", gt_per_class=20)
     shown = Counter(label for name in LABELLED for label in labels_of(NAMES.index(name)))
     few = {label: shown[label] for label in CLASSES if shown[label] < 20}
     assert few
     told = ", ".join(f"{label}: {count}" for label, count in few.items())
-    assert_named(capsys.readouterr().err, f"{len(few)} 20 ({told})")
+    assert_named(caplog.text, f"{len(few)} 20 ({told})")
 
 
 def test_maps_without_heads_are_refused(tmp_path: Path) -> None:

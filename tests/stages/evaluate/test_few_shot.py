@@ -90,9 +90,8 @@ def test_the_floor_is_chosen_without_any_picture_that_shows_a_class_judged() -> 
 
 
 def asked(**more: object) -> FewShotConfig:
-    config = make_config(FewShotConfig, files=["", "", "", ""], classes=[["a"]] * 4)
-    wanted = {"protocol": "pascal-5i", "classes": (), "fold": (3, 1, 0, 2), **more}
-    return dataclasses.replace(config, **wanted)
+    benchmark = {"protocol": "pascal-5i", "fold": (3, 1, 0, 2), "folds": "lists"}
+    return make_config(FewShotConfig, **{**benchmark, **more})
 
 
 def test_published_scores_are_those_of_what_was_asked() -> None:
@@ -118,7 +117,7 @@ def test_published_scores_are_those_of_what_was_asked() -> None:
         {"fold": (0, 1, 2, 2)},
         {"void": "ignore"},
         {"support_mask": "enhanced"},
-        {"protocol": "classes"},
+        {"protocol": "classes", "fold": (), "folds": ""},
     ],
 )
 def test_anything_else_is_held_against_nothing(other: dict[str, object]) -> None:
@@ -131,10 +130,10 @@ def test_supervision_that_was_not_published_is_held_against_nothing() -> None:
     assert find_published_scores(asked(support_mask="gt"), ["mask"]) is not None
 
 
-def test_options_that_cannot_work_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"protocol.*voc.*one of"):
+def test_options_that_cannot_work_are_refused(voc: Path) -> None:
+    with pytest.raises(ConfigError, match=r"protocol.*voc.*classes.*pascal-5i"):
         make_config(FewShotConfig, files=[""], protocol="voc")
     with pytest.raises(ConfigError, match=r"shot.*0.*1"):
         make_config(FewShotConfig, files=[""], shot=0)
     with pytest.raises(ConfigError, match="checkpoint"):
-        make_config(FewShotConfig, files=["/nowhere/best.ckpt"], classes=[["a"]])
+        make_config(FewShotConfig, {"tokens": indexed(voc, "refused")}, files=["/nowhere/best.ckpt"], classes=[["a"]])

@@ -76,8 +76,8 @@ def test_the_one_form() -> None:
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ([], r"^no fields are asked for; choose among keys, cls_query, "),
-        (["values"], r"^there is no field 'values'; choose among keys, cls_query, "),
+        ([], r"^no fields.* keys, cls_query, "),
+        (["values"], r"field 'values'.* keys, cls_query, "),
         ([""], r"''"),
         (["Keys"], r"'Keys'"),
         (["keys", " keys"], r"keys.*twice"),

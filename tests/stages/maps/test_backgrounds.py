@@ -1,13 +1,13 @@
 """Background rules: what a user may write, and the label of every pixel against the rule written out pixel by pixel."""
 
 import math
-import re
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, strategies as st
 from hypothesis.extra.numpy import arrays
 
+from builders.mistakes import assert_named
 from maskmill.manifests.errors import ConfigError
 from maskmill.stages.maps.background_rules import (
     BackgroundRule,
@@ -163,26 +163,26 @@ def test_another_form_is_refused_with_those_there_are(text: str) -> None:
     with pytest.raises(ConfigError) as refused:
         parse_background(text)
     assert repr(text) in str(refused.value)
-    assert re.search("rows, map, constant:SCORE, power:EXPONENT,? or two:LOW,HIGH", str(refused.value))
+    assert_named(str(refused.value), "background rows map constant:SCORE power:EXPONENT two:LOW,HIGH")
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("constant:1.2", "0 to 1"),
-        ("constant:-0.1", "from 0 to 1"),
-        ("constant:nan", "from 0 to 1"),
+        ("constant:-0.1", "0 to 1"),
+        ("constant:nan", "0 to 1"),
         ("power:0", "above 0"),
         ("power:inf", "above 0"),
         ("power:nan", "above 0"),
         ("two:0.3,0.05", "0.3"),
         ("two:0.3,0.3", "0.3"),
-        ("two:nan,0.3", "from 0 to 1"),
-        ("two:0.3,2", "from 0 to 1"),
+        ("two:nan,0.3", "0 to 1"),
+        ("two:0.3,2", "0 to 1"),
     ],
 )
 def test_a_number_out_of_range_is_refused(text: str, expected: str) -> None:
-    with pytest.raises(ConfigError, match=expected):
+    with pytest.raises(ConfigError, match=f"background.*{expected}"):
         parse_background(text)
 
 

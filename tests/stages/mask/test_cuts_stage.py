@@ -235,7 +235,7 @@ def test_refine_makes_one_label_map_of_a_pictures_objects(bench: Bench, toys: To
     ("asked", "told"),
     [
         ({"method": "ncut", "instances": 2}, r"ncut.*--instances"),
-        ({"instances": 1}, r"cst.*--instances"),
+        ({"instances": 2}, r"cst.*--instances"),
         ({"method": "maskcut", "instances": 0}, r"instances.*0.*1.*255"),
         ({"method": "cst", "tau": 0.2}, r"cst.*--tau"),
         ({"method": "ncut", "tau": 1.0}, r"tau.*1.*0.*1"),

@@ -20,6 +20,7 @@ from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.running.options import RunOptions
 from maskmill.stages.maps.cst import cosine_map, mean_of_queries, normalise_queries
 from maskmill.stages.maps.kept_mass import attention_map, mass_thresholds
+from maskmill.stages.maps.threshold_rules import KeptMass
 from maskmill.stages.maps.thresholds import otsu
 from maskmill.stages.mask import computing
 from maskmill.stages.mask.config import MaskConfig
@@ -406,10 +407,11 @@ def test_one_spelling_of_what_is_asked_for(bench: Bench) -> None:
     assert make_config(MaskConfig, {"tokens": tokens}) == make_config(
         MaskConfig, {"tokens": tokens}, method="cst", supports="08", seed=0, threshold="otsu"
     )
+    assert make_config(MaskConfig, {"tokens": tokens}, instances=1) == make_config(MaskConfig, {"tokens": tokens})
     assert make_config(MaskConfig, {"tokens": tokens}, threshold="0.40") == make_config(
         MaskConfig, {"tokens": tokens}, threshold=".4"
     )
-    assert make_config(MaskConfig, {"tokens": tokens}, method="cls-attention").threshold == "kept-mass:0.6"
+    assert make_config(MaskConfig, {"tokens": tokens}, method="cls-attention").threshold == KeptMass(0.6)
 
 
 def test_tokens_without_the_field_say_which_are_there(bench: Bench) -> None:

@@ -12,8 +12,10 @@ from builders.configs import make_config
 from builders.mistakes import assert_named
 from builders.small_tokens import BACKBONE, Bench
 from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.artifact.facts import MapsFacts, WeightsFacts
 from maskmill.manifests.artifact.tokens import Tokens
-from maskmill.stages.maps.threshold_rules import Otsu
+from maskmill.manifests.classes import ClassTable
+from maskmill.stages.maps.threshold_rules import PAPER_THRESHOLD, Constant, Otsu
 from maskmill.stages.mask.config import MaskConfig
 from maskmill.stages.mask.stage import warn
 from maskmill.stages.vision.weights import read_weights
@@ -37,13 +39,13 @@ def tokens_of(bench: Bench, weights: Path, name: str) -> Tokens:
 
 def test_the_papers_threshold_goes_with_the_papers_weights_alone(bench: Bench, weights: Path) -> None:
     paper = tokens_of(bench, weights, PAPER).artifact
-    assert make_config(MaskConfig, {"tokens": paper}).threshold == "0.4"
-    assert make_config(MaskConfig, {"tokens": paper}, threshold="otsu").threshold == "otsu"
+    assert make_config(MaskConfig, {"tokens": paper}).threshold == PAPER_THRESHOLD == Constant(0.4)
+    assert make_config(MaskConfig, {"tokens": paper}, threshold="otsu").threshold == Otsu()
     assert (
         make_config(MaskConfig, {"tokens": tokens_of(bench, weights, "dino_deitsmall8_pretrain").artifact}).threshold
-        == "otsu"
+        == Otsu()
     )
-    assert make_config(MaskConfig, {"tokens": bench.tokens().artifact}).threshold == "otsu"
+    assert make_config(MaskConfig, {"tokens": bench.tokens().artifact}).threshold == Otsu()
 
 
 def test_the_papers_threshold_with_other_weights_warns(bench: Bench, weights: Path) -> None:
@@ -76,7 +78,14 @@ def told_of(shares: Sequence[float], status: str = "ok", note: str = "") -> list
     rows = [{"status": status, "note": note, "foreground": share} for share in shares]
     columns = {"status": pa.string(), "note": pa.string(), "foreground": pa.float64()}
     batch = pa.RecordBatch.from_pylist(rows, pa.schema(columns))
-    return warn(config, {"weights": {"source": "random:0"}}, iter([batch.slice(0, 3), batch.slice(3)]))
+    facts = MapsFacts(
+        classes=ClassTable(),
+        weights=WeightsFacts(source="random:0", sha256="", licence=""),
+        backbone="",
+        patch=(8, 8),
+        align_corners=False,
+    )
+    return warn(config, facts.as_json(), iter([batch.slice(0, 3), batch.slice(3)]))
 
 
 def test_a_fifth_of_odd_maps_is_not_yet_told() -> None:

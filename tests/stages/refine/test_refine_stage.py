@@ -29,11 +29,18 @@ from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.planning import unit_rows_for
 from maskmill.pipeline.running.run import Outcome, run
 from maskmill.pipeline.running.units import Computed, compute_unit
-from maskmill.stages.maps.background_rules import parse_background
+from maskmill.stages.maps.background_rules import RowThresholds, TwoScores, parse_background
 from maskmill.stages.maps.object_classes import KnownClasses, object_labels
 from maskmill.stages.maps.upsampling import upsample_maps
 from maskmill.stages.refine.config import RefineConfig
-from maskmill.stages.refine.presets import SMOOTHERS, Refiner, find_crf_preset, find_par_preset, parse_guided
+from maskmill.stages.refine.presets import (
+    SMOOTHERS,
+    GuidedPreset,
+    Refiner,
+    find_crf_preset,
+    find_par_preset,
+    parse_guided,
+)
 from maskmill.stages.refine.refinement import Refinement
 from maskmill.stages.refine.stage import STAGE
 
@@ -351,7 +358,7 @@ def test_inputs_of_other_datasets_are_refused(
             {"threshold": 0.5, "background": "constant:0.4"},
             r"threshold.*0\.5.*background.*con",
         ),
-        ({"background": "dark"}, r"background.*'dark'.*rows, map, constant:SCORE"),
+        ({"background": "dark"}, r"background.*'dark'.*rows.*map.*constant:SCORE"),
         ({"preset": "irn"}, r"preset.*--refiner.*crf.*par.*guided"),
         ({"background": "preset"}, r"preset.*--refiner.*crf"),
     ],
@@ -448,8 +455,9 @@ def test_the_crf_sees_each_picture_upright(bench: Bench, by_class: Artifact, pre
 
 @needs_crf
 def test_a_preset_brings_its_background_if_wanted(bench: Bench) -> None:
-    assert make_config(RefineConfig, refiner="crf", preset="toco-cam", background="preset").background == "two:0.25,0.7"
-    assert make_config(RefineConfig, refiner="crf", preset="toco-cam").background == "rows"
+    own = make_config(RefineConfig, refiner="crf", preset="toco-cam", background="preset")
+    assert own.background == TwoScores(0.25, 0.7)
+    assert make_config(RefineConfig, refiner="crf", preset="toco-cam").background == RowThresholds()
     assert (
         make_config(RefineConfig, refiner="crf")
         == make_config(RefineConfig, refiner="crf", preset="irn")
@@ -516,11 +524,12 @@ def test_objects_are_smoothed_too_and_a_changed_picture_fails(own_bench: Bench, 
 
 def test_a_smoother_has_its_preset_device_and_libraries_in_the_fingerprint() -> None:
     assert make_config(RefineConfig, refiner="par") == make_config(RefineConfig, refiner="par", preset="toco")
-    assert make_config(RefineConfig, refiner="par", preset="afa", background="preset").background == "two:0.35,0.55"
+    own = make_config(RefineConfig, refiner="par", preset="afa", background="preset")
+    assert own.background == TwoScores(0.35, 0.55)
     assert (
         make_config(RefineConfig, refiner="guided").preset
         == make_config(RefineConfig, refiner="guided", preset=" 15, 1e-3").preset
-        == "15,0.001"
+        == GuidedPreset(15, 0.001)
     )
     assert callable(STAGE.libraries)
     for refiner in SMOOTHERS:

@@ -54,5 +54,5 @@ def test_a_part_that_is_zero_agrees_with_nothing():
 
 
 def test_heads_that_do_not_divide_a_token_are_refused():
-    with pytest.raises(AssertionError, match="10 wide, which 3 heads"):
+    with pytest.raises(AssertionError, match=r"10.* 3 heads"):
         head_directions(normal(1, 1, 2, 10), heads=3)

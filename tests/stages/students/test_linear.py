@@ -65,7 +65,7 @@ def test_nothing_labelled_asks_for_nothing():
 
 
 def test_a_label_outside_the_table_is_refused():
-    with pytest.raises(AssertionError, match="label 3 is none of 3 classes"):
+    with pytest.raises(AssertionError, match=r"label 3.* 3 classes"):
         label_shares(np.full((4, 4), 3, np.uint8), 3, (0, 0, 4, 4), (4, 4), (1, 1))
 
 

@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from builders.mistakes import assert_named
 from maskmill.manifests.errors import ConfigError, MissingArtifact
 from maskmill.stages.choices import Positions
 from maskmill.stages.vision.backbone import load_backbone
@@ -334,7 +335,7 @@ def test_random_weights_are_the_seeds_alone():
 
 @pytest.mark.parametrize("seed", ["", "x", "-1", "1.5", "³", str(2**63)])
 def test_a_seed_is_a_whole_number(seed):
-    assert "name no seed" in refusal(f"random:{seed}")
+    assert_named(refusal(f"random:{seed}"), f"weights random:{seed} seed random:0")
 
 
 def test_timms_own_weights_offline_are_refused_with_the_remedy(tmp_path, monkeypatch):
