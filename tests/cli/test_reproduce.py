@@ -39,7 +39,8 @@ def commands_of(name: str, home: Path, told: Mapping[str, str]) -> list[list[str
 
 def parsed(words: list[str]) -> None:
     """Raises for a command or an option that there is not."""
-    command, rest = cli, words
+    command: click.Command = cli
+    rest = words
     while isinstance(command, click.Group):
         found = command.get_command(click.Context(command), rest[0])
         assert found is not None, words

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,9 +90,10 @@ def test_the_floor_is_chosen_without_any_picture_that_shows_a_class_judged() -> 
     assert base_episodes((3,), labels, (9,), 1, 50) == []
 
 
-def asked(**more: object) -> FewShotConfig:
-    benchmark = {"protocol": "pascal-5i", "fold": (3, 1, 0, 2), "folds": "lists"}
-    return make_config(FewShotConfig, **{**benchmark, **more})
+def asked(**more: Any) -> FewShotConfig:
+    benchmark: dict[str, Any] = {"protocol": "pascal-5i", "fold": (3, 1, 0, 2), "folds": "lists"}
+    config: FewShotConfig = make_config(FewShotConfig, **benchmark | more)
+    return config
 
 
 def test_published_scores_are_those_of_what_was_asked() -> None:
