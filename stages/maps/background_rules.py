@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ...manifests.errors import ConfigError
 
-BACKGROUND_FORMS = "rows (each map's own threshold), map, constant:SCORE, power:EXPONENT or two:LOW,HIGH"
+BACKGROUND_FORMS = "rows (each map's own threshold), map, constant:SCORE, power:EXPONENT, two:LOW,HIGH"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,8 @@ class TwoScores:
 BackgroundRule = RowThresholds | OwnRow | ConstantScore | PowerOfRest | TwoScores
 
 
-def parse_background(text: str) -> BackgroundRule:
-    """The inverse of `str(rule)`."""
+def parse_background(text: str, forms: str = BACKGROUND_FORMS) -> BackgroundRule:
+    """The inverse of `str(rule)`. `forms` are those to choose from when it is not a rule."""
     name, colon, rest = text.strip().partition(":")
     numbers = _numbers(rest) if colon else ()
     match name, numbers:
@@ -93,7 +93,7 @@ def parse_background(text: str) -> BackgroundRule:
         case "two", (low, high):
             return TwoScores(low, high)
     raise ConfigError(
-        f"background {text!r} is not a rule; choose {BACKGROUND_FORMS}, for example constant:0.4 or two:0.05,0.3"
+        f"background {text!r} is not a rule; choose {forms}, for example constant:0.4 or two:0.05,0.3"
     )
 
 

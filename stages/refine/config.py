@@ -10,11 +10,12 @@ from ..maps.background_rules import BACKGROUND_FORMS, BackgroundRule, RowThresho
 from .presets import Preset, Refiner, find_preset, preset_background
 
 PRESET = "preset"  # the background rule that the preset's authors use
+_FORMS = f"{BACKGROUND_FORMS}, or preset"
 
 
 def _parse_rule(text: str) -> BackgroundRule | str:
     """The rule; `preset` stays text until the preset is known."""
-    return PRESET if text.strip() == PRESET else parse_background(text)
+    return PRESET if text.strip() == PRESET else parse_background(text, _FORMS)
 
 
 @checks_itself
@@ -32,7 +33,7 @@ class RefineConfig:
     )
     background: BackgroundRule = option(
         RowThresholds(),
-        f"Background rule: {BACKGROUND_FORMS}, or preset (the rule of the preset's authors; for maps scaled to 0–1).",
+        f"Background rule: {_FORMS} (the rule of the preset's authors; for maps scaled to 0–1).",
         metavar="RULE",
         parse=_parse_rule,
     )
