@@ -92,9 +92,7 @@ def parse_background(text: str, forms: str = BACKGROUND_FORMS) -> BackgroundRule
             return PowerOfRest(exponent)
         case "two", (low, high):
             return TwoScores(low, high)
-    raise ConfigError(
-        f"background {text!r} is not a rule; choose {forms}, for example constant:0.4 or two:0.05,0.3"
-    )
+    raise ConfigError(f"background {text!r} is not a rule; choose {forms}, for example constant:0.4 or two:0.05,0.3")
 
 
 def _numbers(text: str) -> tuple[float, ...]:
