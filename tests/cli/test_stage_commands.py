@@ -117,7 +117,7 @@ def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tup
 def shipped() -> Iterator[tuple[str, click.Command]]:
     """All commands but the toys that this or another test has added."""
     toys = {entry.words[0] for entry in COMMANDS.values() if not entry.module.startswith(".")}
-    return ((path, command) for path, command in commands(cli) if path.split()[0] not in toys)
+    return ((path, command) for path, command in commands(cli) if toys.isdisjoint(path.split()))
 
 
 def spelled(parameter: click.Parameter) -> str:
