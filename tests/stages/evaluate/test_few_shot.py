@@ -90,17 +90,17 @@ def test_the_floor_is_chosen_without_any_picture_that_shows_a_class_judged() -> 
     assert base_episodes((3,), labels, (9,), 1, 50) == []
 
 
-def asked(**more: Any) -> FewShotConfig:
+def few_shot_config(**more: Any) -> FewShotConfig:
     benchmark: dict[str, Any] = {"protocol": "pascal-5i", "fold": (3, 1, 0, 2), "folds": "lists"}
     config: FewShotConfig = make_config(FewShotConfig, **benchmark | more)
     return config
 
 
 def test_published_scores_are_those_of_what_was_asked() -> None:
-    found = find_published_scores(asked(), ["pseudo"] * 4)
+    found = find_published_scores(few_shot_config(), ["pseudo"] * 4)
     assert found is not None
     assert (found.exact_ratio, found.miou) == pytest.approx((0.799, 0.332))
-    found = find_published_scores(asked(protocol="coco-20i", way=2, support_mask="gt"), [])
+    found = find_published_scores(few_shot_config(protocol="coco-20i", way=2, support_mask="gt"), [])
     assert found is not None
     assert (found.exact_ratio, found.miou) == pytest.approx((0.640, 0.362))
     line = {"name": "learner", "exact_ratio": {"estimate": 0.6}, "miou": {"estimate": None}}
@@ -123,13 +123,13 @@ def test_published_scores_are_those_of_what_was_asked() -> None:
     ],
 )
 def test_anything_else_is_held_against_nothing(other: dict[str, object]) -> None:
-    assert find_published_scores(asked(**other), ["pseudo"]) is None
+    assert find_published_scores(few_shot_config(**other), ["pseudo"]) is None
 
 
 def test_supervision_that_was_not_published_is_held_against_nothing() -> None:
-    assert find_published_scores(asked(), ["pseudo", "mixed"]) is None
-    assert find_published_scores(asked(support_mask="gt"), ["pseudo"]) is None
-    assert find_published_scores(asked(support_mask="gt"), ["mask"]) is not None
+    assert find_published_scores(few_shot_config(), ["pseudo", "mixed"]) is None
+    assert find_published_scores(few_shot_config(support_mask="gt"), ["pseudo"]) is None
+    assert find_published_scores(few_shot_config(support_mask="gt"), ["mask"]) is not None
 
 
 def test_options_that_cannot_work_are_refused(voc: Path) -> None:
