@@ -39,6 +39,9 @@ def resample_maps(
     the view's first and last pixel. The outermost valid patches extend outwards. A value stays in the range of its
     neighbours, and equal lattices change no bit. Maps are not smoothed before a coarser target, so the first view
     should be the finest.
+
+    With aligned corners, a picture that is one pixel wide or high in the target has its own middle there, so that a
+    mirrored view gives the mirrored map. This is the project's own choice.
     """
     if source == target:
         return maps
@@ -117,7 +120,8 @@ def _places(source: Lattice, target: Lattice, axis: int, align_corners: bool) ->
     last_px, target_last_px = (view.grid[axis] * view.patch[axis] - 1 for view in (source, target))
     steps = len(patches) - 1
     at_px = patches * (target_last_px / steps) if steps else np.array([target_last_px / 2])
-    inside = (at_px - target_start) / max(target_stop - 1 - target_start, 1)
+    steps_px = target_stop - 1 - target_start
+    inside = (at_px - target_start) / steps_px if steps_px else at_px - target_start + 0.5
     return (start + inside * (stop - 1 - start)) * ((source.grid[axis] - 1) / max(last_px, 1))
 
 

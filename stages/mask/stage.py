@@ -1,10 +1,9 @@
 """Makes soft maps from stored tokens with a mask method, each with a threshold; `refine` cuts them later."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 
 from ...manifests.artifact.facts import MapsFacts, TokensFacts, class_table
 from ...manifests.artifact.fields import Field
@@ -13,18 +12,17 @@ from ...manifests.artifact.tokens import Tokens, array_names
 from ...manifests.errors import ConfigError
 from ...manifests.files.sealed import Json
 from ..maps.cutting import COLUMNS, CUT, KEY
-from ..maps.object_classes import NO_LABEL, NO_STRUCTURE
-from ..maps.threshold_rules import PAPER_THRESHOLD, PAPER_WEIGHTS, ThresholdRule, is_paper_weights, parse_threshold
+from ..maps.threshold_rules import PAPER_THRESHOLD, ThresholdRule, is_paper_weights, parse_threshold
 from ..stage import Configs, Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
-from .computing import NO_INSTANCE, Masker, compute_head_maps, compute_maps, rows_to_do, rows_with_fields
+from .computing import Masker, compute_head_maps, compute_maps, rows_to_do, rows_with_fields
 from .config import ALL, MASK, OWN, TOKENS, MaskConfig
 from .map_rows import LISTED, class_groups, class_rows, object_rows
 from .method_fit import refuse_other_checkpoint, refuse_wrong_fit
 from .methods import METHODS, Method, find_method, resolve_instances, resolve_tau
+from .verdict import warn
 from .views import load_views, refuse_several_views, refuse_strange_views, upright_box, view_roles, views_of
 
 HEAD_MAPS = "head_maps"
-NEARLY_ALL, NEARLY_NONE, WARNED_SHARE = 0.95, 0.01, 0.2
 CUT_UNIT = 32  # pictures of a unit if a graph of keys is cut: each takes up to a second
 
 
@@ -147,37 +145,6 @@ def run_unit(work: Work, config: MaskConfig, masker: Masker) -> UnitResult:
 
 def with_held(config: MaskConfig, held: Mapping[str, Json]) -> MaskConfig:
     return replace(config, per_head=config.per_head or bool(held["per_head"]))
-
-
-def warn(config: MaskConfig, facts: Mapping[str, Json], batches: Iterator[pa.RecordBatch]) -> list[str]:
-    """A wrong threshold gives masks of nearly everything or nearly nothing; a wrong tau gives graphs without a cut."""
-    warnings = []
-    source = MapsFacts.from_json(facts).weights.source
-    if config.method == "cst" and config.threshold == PAPER_THRESHOLD and not is_paper_weights(source):
-        warnings.append(
-            f"threshold 0.4 belongs to {PAPER_WEIGHTS}.pth (DINO's ViT-S/8 of 300 epochs, as in CST), but these tokens "
-            f"are of {source}; choose --threshold otsu, or extract with that file"
-        )
-    total = extreme = uncut = 0
-    for batch in batches:
-        columns = (batch.column(name).to_pylist() for name in ("status", "note", "foreground"))
-        for status, note, share in zip(*columns, strict=True):
-            if status == "ok" and note not in (NO_LABEL, NO_INSTANCE):
-                total += 1
-                is_uncut = config.tau is not None and note == NO_STRUCTURE
-                uncut += is_uncut
-                extreme += not is_uncut and (share > NEARLY_ALL or share < NEARLY_NONE)
-    if uncut > WARNED_SHARE * total:
-        warnings.append(
-            f"{uncut} of {total} maps ({uncut / total:.0%}) have no cut (note {NO_STRUCTURE}): tau {config.tau:g} does "
-            "not separate their keys; try another --tau, a higher one if all keys agree"
-        )
-    if extreme > WARNED_SHARE * total:
-        warnings.append(
-            f"{extreme} of {total} maps ({extreme / total:.0%}) are above the threshold, {config.threshold}, on more "
-            "than 95 % or less than 1 % of the picture; try another --threshold"
-        )
-    return warnings
 
 
 def _is_by_class(config: MaskConfig, method: Method) -> bool:

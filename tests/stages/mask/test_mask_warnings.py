@@ -17,7 +17,7 @@ from maskmill.manifests.artifact.tokens import Tokens
 from maskmill.manifests.classes import ClassTable
 from maskmill.stages.maps.threshold_rules import PAPER_THRESHOLD, Constant, Otsu
 from maskmill.stages.mask.config import MaskConfig
-from maskmill.stages.mask.stage import warn
+from maskmill.stages.mask.verdict import warn
 from maskmill.stages.vision.weights import read_weights
 
 PAPER = "dino_deitsmall8_300ep_pretrain"
