@@ -40,8 +40,8 @@ def resample_maps(
     neighbours, and equal lattices change no bit. Maps are not smoothed before a coarser target, so the first view
     should be the finest.
 
-    With aligned corners, a picture that is one pixel wide or high in the target has its own middle there, so that a
-    mirrored view gives the mirrored map. This is the project's own choice.
+    With aligned corners, the only pixel of a picture that is one pixel wide in the target shows its middle, so that
+    mirrored views give the mirrored map. This is the project's own choice.
     """
     if source == target:
         return maps

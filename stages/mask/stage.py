@@ -163,7 +163,7 @@ def _max_unit_rows(config: MaskConfig) -> int:
 
 STAGE = Stage(
     command=MASK,
-    code_version=1,
+    code_version=2,
     resolve=resolve,
     wants=wants,
     refuse=refuse,

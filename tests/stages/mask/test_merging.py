@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, strategies as st
+from hypothesis import assume, example, given, strategies as st
 from torch.nn.functional import interpolate
 
 from maskmill.stages.choices import FitOrCrop
@@ -122,6 +122,7 @@ def test_what_is_no_picture_has_no_share(case, align_corners):
 
 
 @given(views(), st.booleans())
+@example(((90, 3), whole((1, 2), (8, 8)), Lattice((1, 2), (8, 8), (0, 0, 8, 1))), True)  # one pixel wide in the target
 def test_a_mirrored_view_gives_the_mirrored_map(case, align_corners):
     _, source, target = case
     map_RC = noise(*source.grid)
