@@ -45,6 +45,7 @@ class Spec:
     is_settled: bool = False  # not an option: `resolve` finds the value
     changes_bytes: bool = True
     is_kept: bool = False
+    is_new: bool = False  # stored unless it has its default, so that artifacts from before the option keep their name
 
 
 # Decorates a config: `check_config` checks its values, with readable messages, instead of a runtime type checker.
@@ -57,9 +58,9 @@ def option(default: Any = REQUIRED, help: str = "", *, changes_bytes: bool = Tru
     return dataclasses.field(default=default, metadata={_SPEC: Spec(help=help, changes_bytes=changes_bytes, **more)})
 
 
-def field_for_resolve(default: Any = None, *, changes_bytes: bool = True, is_kept: bool = False) -> Any:
+def field_for_resolve(default: Any = None, **more: Any) -> Any:
     """A field that is not an option: `resolve` settles it, such as the digest of a file that an option names."""
-    return option(default, changes_bytes=changes_bytes, is_kept=is_kept, is_settled=True)
+    return option(default, is_settled=True, **more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,10 @@ def config_inside(hint: Any) -> type[Any] | None:
 
 
 def check_config(config: Any) -> None:
-    """Parses text into objects; raises ConfigError for a value of another type or out of range."""
+    """Parses text into objects; raises ConfigError for a value of another type or out of range.
+
+    Its sentences name the field, as a recipe and Python spell it. A shell's values have been checked by click.
+    """
     for field, hint in _fields_of(type(config)):
         spec, value = spec_of(field), getattr(config, field.name)
         if value == spec.open_word and field.default is None and (value or spec.parse):  # explicitly open
@@ -163,7 +167,6 @@ def check_config(config: Any) -> None:
             continue
         if value is None and field.default is None:
             continue
-        name = (spec.flag or field.name).replace("_", "-")
         if spec.parse is not None:
             if isinstance(value, str | int | float) and not isinstance(value, bool):
                 object.__setattr__(config, field.name, spec.parse(str(value)))
@@ -171,9 +174,9 @@ def check_config(config: Any) -> None:
         try:
             value = fit_value(value, hint)
         except Unfit as unfit:
-            raise ConfigError(misfit(name, value, hint, unfit)) from None
+            raise ConfigError(misfit(field.name, value, hint, unfit)) from None
         object.__setattr__(config, field.name, value)
-        _refuse_out_of_range(name, value, spec)
+        _refuse_out_of_range(field.name, value, spec)
 
 
 def _refuse_out_of_range(name: str, value: Any, spec: Spec) -> None:
@@ -194,7 +197,13 @@ def range_text(spec: Spec) -> str:
 def config_json(config: Any) -> dict[str, Json]:
     """A config as JSON, nested ones under their field, without fields that do not change bytes."""
     layout = {"layout": config.layout} if hasattr(config, "layout") else {}  # identifies a member of a union
-    return {**layout, **_fields_json(config, lambda spec: spec.changes_bytes)}
+    quiet = {
+        field.name
+        for field in dataclasses.fields(config)
+        if spec_of(field).is_new and getattr(config, field.name) == field.default
+    }
+    values = _fields_json(config, lambda spec: spec.changes_bytes)
+    return {**layout, **{name: value for name, value in values.items() if name not in quiet}}
 
 
 def settings_json(config: Any) -> dict[str, Json]:

@@ -31,10 +31,18 @@ class Config:
     name: str | None = None
     sizes: tuple[int, ...] = (1, 2)
     shape: Square | Circle = Square()
+    later: str = option("", is_new=True)
     threads: int = option(1, changes_bytes=False)
 
 
-OTHER: dict[str, Any] = {"number": 2, "share": 0.25, "name": "", "sizes": (2, 1), "shape": Circle()}
+OTHER: dict[str, Any] = {
+    "number": 2,
+    "share": 0.25,
+    "name": "",
+    "sizes": (2, 1),
+    "shape": Circle(),
+    "later": "keys",
+}
 
 
 def test_every_setting_that_changes_bytes_changes_the_fingerprint() -> None:
@@ -42,6 +50,11 @@ def test_every_setting_that_changes_bytes_changes_the_fingerprint() -> None:
     prints = [fingerprint(config_json(replace(Config(), **{name: value}))) for name, value in OTHER.items()]
     assert len({fingerprint(config_json(Config())), *prints}) == len(OTHER) + 1
     assert config_json(replace(Config(), threads=8)) == config_json(Config())
+
+
+def test_an_option_that_was_added_later_leaves_the_names_of_older_artifacts() -> None:
+    assert "later" not in config_json(Config())
+    assert config_json(replace(Config(), later="keys"))["later"] == "keys"
 
 
 configs = st.builds(
