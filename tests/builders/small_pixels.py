@@ -1,15 +1,12 @@
 """A folder with pictures of several shapes, their index, and the pixels that are made of them beside it."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from builders import small_runs
+from builders.picture_folder import PictureFolder
 from builders.small_dataset import write_picture
 from maskmill.manifests.artifact.pixels import Pixels, open_pixels
 from maskmill.manifests.datasets.layouts import FolderSource
@@ -26,29 +23,11 @@ UNITS_OF_5 = RunOptions(unit_rows=5, max_bad=1.0)
 SHAPES = ((20, 16), (16, 20), (90, 30), (30, 90), (64, 48), (9, 8))  # width and height
 
 
-@dataclass(frozen=True, slots=True)
-class Bench:
-    home: Path
-    _numbers: Iterator[int] = field(default_factory=count)
-
-    @property
-    def pictures(self) -> Path:
-        return self.home / "pictures"
-
-    @property
-    def images(self) -> Path:
-        return self.home / "images"
-
-    def index(self) -> None:
-        small_runs.index(self.pictures, self.images)
-
+class Bench(PictureFolder):
     def grow(self) -> None:
         """`index --update`."""
         config = IndexConfig(source=FolderSource(root=str(self.pictures)))
         run(INDEX, config, {}, str(self.images), RunOptions(unit_rows=4, max_bad=0.5, update=True))
-
-    def new_out(self) -> Path:
-        return self.home / f"pixels-{next(self._numbers)}"
 
     def run(self, out: Path, options: RunOptions = UNITS_OF_5, stage: Stage = STAGE, **asked: Any) -> Outcome:
         config = PixelsConfig(**{"image_size": (ROWS_PX, COLUMNS_PX), **asked})
@@ -65,11 +44,6 @@ class Bench:
         with Image.open(self.pictures / f"{identifier}.png") as image:
             upright = image.transpose(Image.Transpose.ROTATE_270) if identifier == "dog/11" else image
             return upright.convert("RGB")
-
-    def ids(self) -> list[str]:
-        return sorted(
-            path.relative_to(self.pictures).with_suffix("").as_posix() for path in self.pictures.rglob("*.png")
-        )
 
 
 def bench_of(home: Path) -> Bench:

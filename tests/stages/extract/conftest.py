@@ -1,8 +1,5 @@
 """timm's smallest vision transformer over twelve small pictures, once per test that asks."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +9,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from builders import small_runs
 from builders.configs import make_config
+from builders.picture_folder import PictureFolder
 from builders.small_dataset import write_dataset
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens
 from maskmill.pipeline.running.options import RunOptions
@@ -30,27 +27,7 @@ ROWS_PX, COLUMNS_PX = 32, 48
 UNITS_OF_5 = RunOptions(unit_rows=5, max_bad=1.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """A folder with pictures, their index, and what is extracted of them beside it."""
-
-    home: Path
-    _numbers: Iterator[int] = field(default_factory=count)
-
-    @property
-    def pictures(self) -> Path:
-        return self.home / "pictures"
-
-    @property
-    def images(self) -> Path:
-        return self.home / "images"
-
-    def index(self) -> None:
-        small_runs.index(self.pictures, self.images)
-
-    def new_out(self) -> Path:
-        return self.home / f"tokens-{next(self._numbers)}"
-
+class Bench(PictureFolder):
     def config(self, **asked: Any) -> Any:
         return make_config(
             ExtractConfig,
@@ -88,11 +65,6 @@ class Bench:
         found = token_fields(backbone, as_input(torch.from_numpy(pixels), facts.mean, facts.std), wanted)
         return {name: values.numpy() for name, values in found.items()}
 
-    def ids(self) -> list[str]:
-        return sorted(
-            path.relative_to(self.pictures).with_suffix("").as_posix() for path in self.pictures.rglob("*.png")
-        )
-
 
 def bench_of(home: Path) -> Bench:
     bench = Bench(home)
@@ -119,8 +91,3 @@ def weights_file(tmp_path: Path) -> Path:
     path = tmp_path / "weights.safetensors"
     save_file(read_weights(BACKBONE, WEIGHTS)[1], path)
     return path
-
-
-@pytest.fixture
-def part_options() -> list[RunOptions]:
-    return [replace(UNITS_OF_5, part=(number, 2)) for number in (1, 2)]

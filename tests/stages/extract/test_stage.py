@@ -7,14 +7,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from builders import small_runs
@@ -28,7 +26,7 @@ from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.running import job
 from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.planning import ask
-from maskmill.pipeline.running.run import finish_parts, retry, run
+from maskmill.pipeline.running.run import retry
 from maskmill.stages.extract.config import ExtractConfig
 from maskmill.stages.extract.stage import STAGE
 from maskmill.stages.vision import computing
@@ -172,7 +170,7 @@ def test_views(bench: Any, fit: str, flip: bool) -> None:
 # ---- the same bytes
 
 
-def test_batches_threads_and_parts_change_no_byte(bench: Any, part_options: list[RunOptions]) -> None:
+def test_batches_and_threads_change_no_byte(bench: Any) -> None:
     wanted = bench.direct(WANTED)
     before = torch.get_num_threads()
     try:
@@ -180,17 +178,8 @@ def test_batches_threads_and_parts_change_no_byte(bench: Any, part_options: list
             torch.set_num_threads(threads)
             assert same(everything(bench.extract(fields=ALL, batch=batch)), wanted), (threads, batch)
             assert torch.get_num_threads() == threads
-        torch.set_num_threads(1)
-        one = bench.extract(fields=ALL, dtype="float16").artifact.place.uri
-        torch.set_num_threads(2)
-        two = bench.new_out()
-        for part in part_options:
-            bench.run(two, part, fields=ALL, dtype="float16")
-        finish_parts(str(two))
     finally:
         torch.set_num_threads(before)
-    assert tree(two) == tree(Path(one))
-    assert verify(str(two)).exit_code == 0
 
 
 WIDE = """
@@ -311,23 +300,11 @@ def test_a_unit_that_is_made_again_has_all_fields_that_are_held(own_bench: Any) 
 # ---- pictures that are bad
 
 
-def spoiled(bench: Any) -> None:
-    """One that is broken before `index`, one cut short behind its header, one that has changed since, one that went."""
-    (bench.pictures / "cat/0.png").write_bytes(b"no picture")
-    cut = bench.pictures / "cat/4.png"
-    Image.open(cut).save(cut, "JPEG")  # what a picture is shows in its bytes and not in its name
-    cut.write_bytes(cut.read_bytes()[:-200])
-    bench.index()
-    write_picture(bench.pictures / "dog/3.png", 99)
-    (bench.pictures / "dog/7.png").unlink()
-
-
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_a_bad_picture_is_its_own_rows_alone(bench: Any, own_bench: Any, dtype: str) -> None:
     ids = own_bench.ids()
-    spoiled(own_bench)
+    bad = own_bench.spoil()
     tokens = own_bench.extract(fields=ALL, dtype=dtype)
-    bad = {"cat/0": "undecodable", "cat/4": "truncated", "dog/3": "changed", "dog/7": "missing"}
     assert reasons(tokens) == bad
     assert {row["id"] for row in tokens.rows.to_pylist() if row["status"] == "upstream"} == {"cat/0"}
     whole = everything(bench.extract(fields=ALL, dtype=dtype))
@@ -514,18 +491,3 @@ def test_files_and_bytes_are_those_of_the_arrays(bench: Any) -> None:
     arrays = 12 * 4 * (100 * 64 + 6 * 101 * 64)
     assert len(files) <= (2 + 1) * 2 + 10
     assert sum(path.stat().st_size for path in files) <= 1.01 * arrays
-
-
-def test_a_model_is_loaded_when_a_unit_runs_and_once(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    loads: list[str] = []
-
-    def prepare(config: Any, inputs: Any) -> Any:
-        assert STAGE.prepare is not None
-        loads.append("loaded")
-        return STAGE.prepare(config, inputs)
-
-    counting = replace(STAGE, prepare=prepare)
-    out = str(bench.new_out())
-    for _ in range(2):
-        run(counting, bench.config(), {"images": str(bench.images)}, out, RunOptions(unit_rows=5))
-    assert loads == ["loaded"]

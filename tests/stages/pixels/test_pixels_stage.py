@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from builders.small_dataset import tree, write_picture
+from builders.small_dataset import write_picture
 from builders.small_pixels import COLUMNS_PX, ROWS_PX, Bench, everything
 from maskmill.manifests.artifact.pixels import Pixels, open_pixels
 from maskmill.manifests.errors import ConfigError, InputError, Reason, RowFailed
@@ -16,7 +16,6 @@ from maskmill.manifests.pictures import indexed
 from maskmill.manifests.pictures.decoder import decode_picture
 from maskmill.pipeline.answers.verify import verify
 from maskmill.pipeline.running.options import RunOptions
-from maskmill.pipeline.running.run import finish_parts, retry
 from maskmill.stages.pixels.config import PixelsConfig
 from maskmill.stages.pixels.stage import STAGE
 from maskmill.stages.stage import UnitResult, Work
@@ -72,15 +71,6 @@ def test_units_of_another_size_hold_the_same(bench: Bench, unit_rows: int) -> No
     assert other.rows.column("box").to_pylist() == pixels.rows.column("box").to_pylist()
 
 
-def test_parts_make_what_one_run_makes(bench: Bench) -> None:
-    whole, parts = bench.new_out(), bench.new_out()
-    bench.run(whole)
-    for number in (2, 1):
-        bench.run(parts, RunOptions(unit_rows=5, part=(number, 2)))
-    finish_parts(str(parts))
-    assert tree(parts) == tree(whole)
-
-
 def test_files_and_bytes_are_those_of_the_arrays(bench: Bench) -> None:
     out = bench.new_out()
     bench.run(out, RunOptions(unit_rows=6), image_size=(160, 160))
@@ -114,21 +104,9 @@ def test_added_pictures_are_a_unit_of_their_own(own_bench: Bench, monkeypatch: p
     assert np.array_equal(pixels.read("ant/0"), expected(own_bench.picture("ant/0"), "crop")[0])
 
 
-def spoiled(bench: Bench) -> dict[str, str]:
-    """One that is broken before `index`, one cut short behind its header, one that has changed since, one that went."""
-    (bench.pictures / "cat/0.png").write_bytes(b"no picture")
-    cut = bench.pictures / "cat/4.png"
-    Image.open(cut).save(cut, "JPEG")  # what a picture is shows in its bytes and not in its name
-    cut.write_bytes(cut.read_bytes()[:-200])
-    bench.index()
-    write_picture(bench.pictures / "dog/3.png", 99)
-    (bench.pictures / "dog/7.png").unlink()
-    return {"cat/0": "undecodable", "cat/4": "truncated", "dog/3": "changed", "dog/7": "missing"}
-
-
 def test_a_bad_picture_is_its_own_row_alone(bench: Bench, own_bench: Bench) -> None:
     ids = own_bench.ids()
-    bad = spoiled(own_bench)
+    bad = own_bench.spoil()
     pixels = own_bench.make()
     assert reasons(pixels) == bad
     assert {row["id"] for row in pixels.rows.to_pylist() if row["status"] == "upstream"} == {"cat/0"}
@@ -140,17 +118,6 @@ def test_a_bad_picture_is_its_own_row_alone(bench: Bench, own_bench: Bench) -> N
     for identifier, reason in bad.items():
         with pytest.raises(InputError, match=rf"'{identifier}'.*{reason}"):
             pixels.read(identifier)
-
-
-def test_a_changed_picture_is_made_by_retry(own_bench: Bench) -> None:
-    kept = (own_bench.pictures / "dog/3.png").read_bytes()
-    quiet, out = own_bench.new_out(), own_bench.new_out()
-    own_bench.run(quiet)
-    write_picture(own_bench.pictures / "dog/3.png", 99)
-    assert own_bench.run(out).counts["reasons"] == {"changed": 1}
-    (own_bench.pictures / "dog/3.png").write_bytes(kept)
-    assert retry(str(out)).units_run == 1
-    assert tree(out) == tree(quiet)
 
 
 def test_on_the_last_try_a_picture_is_decoded_in_a_child(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
