@@ -1,5 +1,6 @@
 """The shell options of a config, generated from its declarations."""
 
+import math
 import typing
 from typing import Any, Literal
 
@@ -42,6 +43,16 @@ class SizeType(click.ParamType[tuple[int, int]]):
         return int(rows), int(columns or rows)
 
 
+class FloatRange(click.FloatRange):
+    """click's own takes NaN, which is not below or above any limit."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
+
+
 def click_option(one: Option) -> click.Option:
     """The shell option of a config's option; None means that it was left out."""
     spec, default = one.spec, None if one.is_required else one.default
@@ -82,6 +93,6 @@ def _click_type(one: Option) -> Any:
         high: Any = spec.below if spec.at_most is None else spec.at_most
         if low is None and high is None:
             return hint
-        kind = click.IntRange if hint is int else click.FloatRange
+        kind = click.IntRange if hint is int else FloatRange
         return kind(low, high, min_open=spec.above is not None, max_open=spec.below is not None)
     return hint

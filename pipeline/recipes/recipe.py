@@ -188,7 +188,7 @@ def _run_table(table: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
     try:
         RunOptions(**values)
     except ConfigError as error:
-        wrong.append(str(error).replace("-", "_", 1))
+        wrong.append(str(error))
     mistakes += [f"[{RUN}] {mistake}" for mistake in wrong]
     return values
 

@@ -36,8 +36,8 @@ def spell(sentence: str, command: Command, spelling: Spelling) -> str:
         return f"{verb} {rename(option)}={value}" if option in names else match.group()
 
     def alone(match: re.Match[str]) -> str:
-        is_out = match.string[match.end() :].lstrip().startswith(("out", "="))
-        sign = "" if is_out or spelling == "key" or match[1] not in names else "="
+        has_no_value = match.string[match.end() :].lstrip().startswith(("out", "is ", "="))
+        sign = "" if has_no_value or spelling == "key" or match[1] not in names else "="
         return rename(match[1]) + sign + (" " if match.group().endswith(" ") and not sign else "")
 
     parts = _COMMAND.split(sentence)

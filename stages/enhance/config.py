@@ -40,7 +40,7 @@ class EnhancerConfig:
                 "--gt-per-class (such as 5) and --gt-list (a file of ids)"
             )
         if self.cross_fit < 0 or self.cross_fit == 1:
-            raise ConfigError(f"cross-fit is {self.cross_fit}, expected 2 or more; leave it out for one network")
+            raise ConfigError(f"--cross-fit is {self.cross_fit}, expected 2 or more; leave it out for one network")
 
 
 @checks_itself

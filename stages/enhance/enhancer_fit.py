@@ -100,7 +100,7 @@ def draw_ids(
         _report_small_classes(config, labels, names, underway)
     if len(drawn) < config.cross_fit:
         raise ConfigError(
-            f"cross-fit is {config.cross_fit}, but {len(drawn)} pictures with ground truth were drawn; draw at least "
+            f"--cross-fit is {config.cross_fit}, but {len(drawn)} pictures with ground truth were drawn; draw at least "
             "one per network"
         )
     return drawn
@@ -192,7 +192,7 @@ def _warnings(held_out: Mapping[str, Json], num_drawn: int, num_left: int) -> li
         why = f"all {num_drawn} pictures with ground truth were drawn"
         if num_left:
             why = f"the masks of the {num_left} held-out pictures are 255 (undecided) everywhere"
-        return [f"{why}, so the enhanced maps cannot be scored; draw fewer pictures, or set cross-fit"]
+        return [f"{why}, so the enhanced maps cannot be scored; draw fewer pictures, or pass --cross-fit"]
     before, after, gain = (held_out[name]["estimate"] for name in ("before", "after", "difference"))
     sentence = (
         f"the enhanced maps are not better: on {held_out['pictures']} held-out pictures mIoU was {before:.3f} and is "

@@ -23,7 +23,7 @@ class PixelsConfig:
         if not all(1 <= side <= MAX_SIDE for side in self.image_size):
             rows_px, columns_px = self.image_size
             raise ConfigError(
-                f"image size is {rows_px}x{columns_px}, expected sides of 1 to {MAX_SIDE} pixels; "
+                f"--image-size is {rows_px}x{columns_px}, expected sides of 1 to {MAX_SIDE} pixels; "
                 "choose one such as 224 or 384x512"
             )
 

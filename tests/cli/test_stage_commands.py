@@ -103,6 +103,25 @@ def test_a_config_made_in_python_is_checked_as_a_recipe_is() -> None:
         assert str(told.value) == sentence
 
 
+def test_an_option_out_of_range_is_named_as_it_was_typed(home: Path, capsys: Capture) -> None:
+    recipe = home / "recipe.toml"
+    recipe.write_text('title = "t"\n[run]\nmax_bad = 2\n[index]\nlayout = "folder"\nroot = "pictures"\nmin_side = 0\n')
+    index = ["index", "folder", "pictures", "--out", "out"]
+    for command, named in {
+        (*index, "--min-side", "0"): "'--min-side'",
+        (*index, "--max-bad", "nan"): "'--max-bad'",
+        ("run", "recipe.toml"): "[run] max_bad is",
+        ("run", "recipe.toml", "--set", "run.max_bad=0"): "[index] min_side is",
+    }.items():
+        assert main(command) == 2
+        assert named in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"^min_side is 0"):
+        maskmill.run("index", {}, "out", layout="folder", root="pictures", min_side=0)
+    with pytest.raises(ConfigError, match=r"^cross_fit is 1"):
+        maskmill.run("enhancer", {"maps": "images"}, "out", gt_per_class=1, cross_fit=1)
+    assert not (home / "out").exists()
+
+
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
     if not isinstance(command, click.Group):
         yield " ".join(path), command
