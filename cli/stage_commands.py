@@ -13,6 +13,7 @@ import click
 
 from ..manifests.artifact.config import Option, build_config, flag, layouts_of, options_of
 from ..manifests.artifact.values import is_list
+from ..manifests.errors import ConfigError
 from ..manifests.files.place import place
 from ..stages.command import Command as Record, Role
 from ..stages.registry import GROUPS, Entry
@@ -64,7 +65,10 @@ def _command(record: Record, name: str, layout: str, text: str) -> click.Command
     ]
     own = [click_option(one) for one in options.values() if not one.spec.is_argument]
     roles = [_role_parameter(name, role) for name, role in record.roles.items() if role.has_parameter]
-    retired = [click.Option([flag(option), option], hidden=True) for option in record.retired]
+    retired = [
+        click.Option([flag(name), name], type=click.Choice(list(option.contradicted_by)), hidden=True)
+        for name, option in record.retired.items()
+    ]
     role_arguments = [parameter for parameter in roles if isinstance(parameter, click.Argument)]
     role_options = [parameter for parameter in roles if isinstance(parameter, click.Option)]
     return SectionedCommand(
@@ -82,9 +86,10 @@ def _run(record: Record, layout: str, values: dict[str, Any]) -> int:
     from .answers import show_estimate, show_made
 
     context = click.get_current_context()
-    for name, instead in record.retired.items():
-        if values.pop(name, None) is not None:
-            logging.getLogger("maskmill").warning("%s is no longer needed: %s", flag(name), instead)
+    for name, option in record.retired.items():
+        if value := values.pop(name, None):
+            _refuse_contradiction(f"{flag(name)} {value}", flag(name), option.contradicted_by[value], context)
+            logging.getLogger("maskmill").warning("%s is no longer needed: %s", flag(name), option.instead)
     config, given = _config_and_inputs(record, layout, values)
     order = place_order(record, config, given)
     if context.find_root().meta.get(PLAN_ONLY):
@@ -94,6 +99,14 @@ def _run(record: Record, layout: str, values: dict[str, Any]) -> int:
     with _curves(values.get("tensorboard", "")) as show:
         outcome = make(order, values["out"], run_options(values), show)
     return show_made(record.name, outcome, values["as_json"]) if outcome else 0
+
+
+def _refuse_contradiction(typed: str, retired: str, other: str, context: click.Context) -> None:
+    """Refuses a retired option if `other` is given too, which says the opposite."""
+    if any(other in parameter.opts and context.params[str(parameter.name)] for parameter in context.command.params):
+        raise ConfigError(
+            f"{typed} contradicts {other}; leave out {retired}, which is no longer needed, or leave out {other}"
+        )
 
 
 def _curves(folder: str) -> Any:

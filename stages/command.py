@@ -39,6 +39,14 @@ class Role:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetiredOption:
+    """An option of earlier versions, which is accepted with a warning."""
+
+    instead: str  # what to use instead
+    contradicted_by: Mapping[str, str]  # each of its values → the option that says the opposite
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     name: str  # its table in a recipe, the first argument of `maskmill.run`, and the stage that plan.json names
     makes: str  # kind of artifact
@@ -52,7 +60,7 @@ class Command:
     runs_together: bool = False  # in several processes under torchrun
     in_recipes: bool = True
     resumes: bool = True  # a stopped run resumes; otherwise it starts again
-    retired: Mapping[str, str] = field(default_factory=dict)  # options of earlier versions → what to use instead
+    retired: Mapping[str, RetiredOption] = field(default_factory=dict)
 
     @property
     def stage(self) -> "Stage | WholeStage":
@@ -77,3 +85,6 @@ IMAGES = Role(
     is_found=True,
 )
 TOKENS = Role(kind="tokens", flag="--tokens", metavar="DIR", is_optional=True)
+FEATURES = RetiredOption(
+    instead="--tokens or --backbone says it", contradicted_by={"online": "--tokens", "cached": "--backbone"}
+)

@@ -38,7 +38,7 @@ step refine "$WORK/maps" --out "$WORK/labels"
 step manifest "$WORK/labels" --title "COCO 2014 train" --out "$WORK/dataset"
 
 online() {
-    step "$@" --features online --backbone "$BACKBONE" --weights "$WEIGHTS" --image-size "$SIZE" --device "$DEVICE"
+    step "$@" --backbone "$BACKBONE" --weights "$WEIGHTS" --image-size "$SIZE" --device "$DEVICE"
 }
 
 # Training classes, by number: fold 0 tests 1, 5, 9 … 77, fold 1 tests 2, 6, 10 … 78, and so on.

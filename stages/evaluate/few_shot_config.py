@@ -7,7 +7,7 @@ from typing import Final, Literal
 from ...manifests.artifact.config import check_config, checks_itself, field_for_resolve, option
 from ...manifests.errors import ConfigError
 from ..choices import DEVICE_HELP, EPISODES, SEED_HELP, Void
-from ..command import IMAGES, TOKENS, Command, Role
+from ..command import FEATURES, IMAGES, TOKENS, Command, Role
 from ..students.backbone_config import BackboneConfig
 
 Protocol = Literal["classes", "pascal-5i", "coco-20i"]
@@ -116,5 +116,5 @@ FSCS = Command(
     "flatters the result. Rerun to resume.",
     has_units=False,
     in_recipes=False,
-    retired={"features": "--tokens or --backbone says it"},
+    retired={"features": FEATURES},
 )

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from ...manifests.artifact.config import check_config, checks_itself, option
 from ...manifests.errors import ConfigError
 from ..choices import DEVICE_HELP, SEED_HELP
-from ..command import IMAGES, TOKENS, Command, Role
+from ..command import FEATURES, IMAGES, TOKENS, Command, Role
 from ..students.backbone_config import BackboneConfig
 from ..students.feature_names import LAST, PAIR_FIELDS, SEVERAL
 
@@ -103,5 +103,5 @@ TRAIN = Command(
     "if there is no ground truth to score on.",
     has_units=False,
     is_training=True,
-    retired={"features": "--tokens or --backbone says it"},
+    retired={"features": FEATURES},
 )

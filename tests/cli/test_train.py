@@ -148,6 +148,9 @@ MISTAKES = {
     "train dataset --student linear --out x": "--tokens --backbone",
     "train dataset --student linear --tokens tokens --backbone b --out x": "--tokens --backbone",
     "train dataset --student linear --tokens tokens --fit pad --out x": "--fit --backbone",
+    "train dataset --student linear --tokens tokens --features online --out x": "--features --tokens leave",
+    "train dataset --student linear --backbone b --features cached --out x": "--features --backbone leave",
+    "evaluate fscs c --tokens tokens --features online --out x": "--features --tokens leave",
     "train dataset --student linear --tokens tokens": "'--out'",
     "train tokens --student linear --tokens tokens --out x": "tokens dataset",
     "train dataset --student linear --tokens dataset --out x": "dataset tokens",
@@ -171,7 +174,7 @@ def test_the_retired_features_option_is_named_and_decides_nothing(home: Path, ca
     assert main(linear()) in (0, 6)
     before = tree(home / "checkpoint")
     capsys.readouterr()
-    assert main(linear("--features", "online")) in (0, 6)
+    assert main(linear("--features", "cached")) in (0, 6)
     told = capsys.readouterr()
     assert "already done" in told.out
     assert_named(told.err, "--features --tokens --backbone")
