@@ -120,8 +120,9 @@ def _places(source: Lattice, target: Lattice, axis: int, align_corners: bool) ->
     last_px, target_last_px = (view.grid[axis] * view.patch[axis] - 1 for view in (source, target))
     steps = len(patches) - 1
     at_px = patches * (target_last_px / steps) if steps else np.array([target_last_px / 2])
-    steps_px = target_stop - 1 - target_start
-    inside = (at_px - target_start) / steps_px if steps_px else at_px - target_start + 0.5
+    inside = (at_px - target_start) / max(target_stop - 1 - target_start, 1)
+    if target_stop - target_start == 1:
+        inside += 0.5
     return (start + inside * (stop - 1 - start)) * ((source.grid[axis] - 1) / max(last_px, 1))
 
 
