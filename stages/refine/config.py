@@ -40,6 +40,20 @@ class RefineConfig:
     threshold: float | None = option(
         None, "Cut every map at this score instead of its own threshold.", metavar="SCORE", at_least=0, at_most=1
     )
+    min_piece: int = option(
+        0,
+        "Smallest piece of a class, in pixels; smaller ones get the label around them.",
+        metavar="PX",
+        at_least=0,
+        is_new=True,
+    )
+    fill_holes: int = option(
+        0,
+        "Largest hole inside one class to fill, in pixels of background.",
+        metavar="PX",
+        at_least=0,
+        is_new=True,
+    )
     device: str = option("cpu", f"{DEVICE_HELP} Used by par and guided.", changes_bytes=False, is_kept=True)
 
     def __post_init__(self) -> None:

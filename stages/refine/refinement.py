@@ -16,6 +16,7 @@ from ..maps.backgrounds import PictureMaps, hard_labels, highest_labels, join_le
 from ..maps.local_classes import LocalClasses, local_classes
 from ..maps.object_classes import KnownClasses, object_labels
 from .crf import PictureCrf
+from .pieces import tidy_labels
 from .presets import CrfPreset, Smoother
 from .smoothing import smooth_scores
 
@@ -25,12 +26,14 @@ _OBJECT = 1  # provisional class of rows without a class
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refinement:
-    """Without crf and smoother, the label map of the background rule stays as it is."""
+    """Without crf and smoother, the label map of the background rule is not refined on the picture."""
 
     background: BackgroundRule
     crf: CrfPreset | None = None
     smoother: Smoother | None = None
     device: str = "cpu"  # of the smoother
+    min_piece: int = 0  # pixels; a smaller piece of a class gets the label around it
+    fill_holes: int = 0  # pixels; a larger hole stays
 
     @property
     def needs_pictures(self) -> bool:
@@ -97,7 +100,7 @@ def prepare_objects(
 def refine_batch(pictures: Sequence[Unrefined], refinement: Refinement) -> list[Refined]:
     """The label map of each picture; with a smoother, all pictures must have one shape."""
     if refinement.smoother is None or not pictures[0].classes.classes:
-        return [_name_classes(unrefined, _local_labels(unrefined, refinement)) for unrefined in pictures]
+        return [_name_classes(unrefined, _local_labels(unrefined, refinement), refinement) for unrefined in pictures]
     background_levels = levels(refinement.background)
     scores = [np.stack([soft_scores(unrefined.rows, level) for level in background_levels]) for unrefined in pictures]
     smoothed = smooth_scores(
@@ -105,7 +108,7 @@ def refine_batch(pictures: Sequence[Unrefined], refinement: Refinement) -> list[
     )
     by_level = ([highest_labels(scores_LHW) for scores_LHW in scores_SLHW] for scores_SLHW in smoothed)
     return [
-        _name_classes(unrefined, _combine_levels(labels, refinement))
+        _name_classes(unrefined, _combine_levels(labels, refinement), refinement)
         for unrefined, labels in zip(pictures, by_level, strict=True)
     ]
 
@@ -138,12 +141,14 @@ def _check_finite(rows: PictureMaps, background: BackgroundRule) -> None:
         raise RowFailed(Reason.NOT_FINITE, "the threshold of a soft map is NaN or infinity")
 
 
-def _name_classes(unrefined: Unrefined, local_HW: UInt8[np.ndarray, "H W"]) -> Refined:
-    """Replaces local labels by class indices, and measures each class."""
+def _name_classes(unrefined: Unrefined, local_HW: UInt8[np.ndarray, "H W"], refinement: Refinement) -> Refined:
+    """Replaces local labels by class indices, tidies their pieces and measures each class."""
     label_HW, maps_KHW = unrefined.classes.to_class_indices(local_HW), unrefined.rows.maps_KHW
     if unrefined.known is not None:
         named_HW = object_labels(label_HW == _OBJECT, unrefined.known)
         label_HW = np.where(label_HW == IGNORE, np.uint8(IGNORE), named_HW)
+    label_HW = tidy_labels(label_HW, refinement.min_piece, refinement.fill_holes)
+    if unrefined.known is not None:
         indices = [int(index) for index in np.unique(label_HW) if index not in (BACKGROUND, IGNORE)]
         classes = [_measure_class(label_HW, index, maps_KHW) for index in indices]
     else:

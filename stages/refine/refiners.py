@@ -2,7 +2,7 @@
 
 from ...manifests.errors import ConfigError
 from .config import RefineConfig
-from .presets import SMOOTHERS, CrfPreset
+from .presets import SMOOTHERS, CrfPreset, GuidedPreset, ParPreset
 from .refinement import Refinement
 
 
@@ -20,6 +20,11 @@ def check_device(config: RefineConfig) -> None:
 
 def refinement_of(config: RefineConfig) -> Refinement:
     preset = config.preset
-    if isinstance(preset, CrfPreset):
-        return Refinement(background=config.background, crf=preset, device=config.device)
-    return Refinement(background=config.background, smoother=preset, device=config.device)
+    return Refinement(
+        background=config.background,
+        crf=preset if isinstance(preset, CrfPreset) else None,
+        smoother=preset if isinstance(preset, ParPreset | GuidedPreset) else None,
+        device=config.device,
+        min_piece=config.min_piece,
+        fill_holes=config.fill_holes,
+    )

@@ -33,6 +33,7 @@ from maskmill.stages.maps.background_rules import RowThresholds, TwoScores, pars
 from maskmill.stages.maps.object_classes import KnownClasses, object_labels
 from maskmill.stages.maps.upsampling import upsample_maps
 from maskmill.stages.refine.config import RefineConfig
+from maskmill.stages.refine.pieces import tidy_labels
 from maskmill.stages.refine.presets import (
     SMOOTHERS,
     GuidedPreset,
@@ -224,6 +225,19 @@ def test_every_background_rule_reaches_every_picture(bench: Bench, by_class: Art
     assert same({name: label_HW for name, label_HW in found.items() if name != "none/7"}, wanted)
     values = {int(value) for label_HW in wanted.values() for value in np.unique(label_HW)}
     assert values >= ({0, 2, 3, 255} if rule.startswith("two") else {0, 2, 3})
+
+
+def test_small_pieces_and_holes_go_last_and_are_options_of_later_artifacts(bench: Bench, by_class: Artifact) -> None:
+    plain, tidied = refined(bench, by_class), refined(bench, by_class, min_piece=40, fill_holes=20)
+    wanted = {name: tidy_labels(label_HW, 40, 20) for name, label_HW in labels_of(plain).items()}
+    assert same(labels_of(tidied), wanted)
+    assert not same(labels_of(plain), wanted)
+    for name, row in rows_of(tidied).items():
+        areas = [int((wanted[name] == index).sum()) for index in row["classes"]] if name in wanted else None
+        assert row["areas"] == areas
+    stored = plain.plan.config, tidied.plan.config
+    assert not {"min_piece", "fill_holes"} & stored[0].keys()
+    assert stored[1] == {**stored[0], "min_piece": 40, "fill_holes": 20}
 
 
 def test_classes_areas_and_scores_are_told(bench: Bench, by_class: Artifact) -> None:
