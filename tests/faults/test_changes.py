@@ -146,19 +146,6 @@ def test_another_unit_size(subject: Subject, out: Path) -> None:
     assert tree(out) == subject.tree
 
 
-def test_fields_are_added_and_never_taken_away(place: Path) -> None:
-    home = home_of(CASES["toy"], place)
-    out, both = home.new_out(), toy.ToyConfig(fields=("square", "wide"))
-    home.made(out, config=toy.ToyConfig())
-    before = tree(out)
-    assert home.made(out, config=both)["run"] == 4
-    added = tree(out)
-    assert all(added[name] == digest for name, digest in before.items() if name.startswith(("square", "ledger/")))
-    assert home.made(out, config=toy.ToyConfig())["run"] == 0
-    assert home.made(out, config=toy.ToyConfig(fields=("wide",)))["run"] == 0
-    assert tree(out) == added
-
-
 def changed_pictures(home: Path) -> None:
     picture = picture_of(home, CHANGED)
     was = picture.stat()

@@ -157,16 +157,6 @@ def test_one_id_in_two_unicode_forms(place: Path) -> None:
     assert not out.exists()
 
 
-def test_one_form_is_stored(place: Path) -> None:
-    make_picture(place, unicodedata.normalize("NFD", "cat/é"), 1)
-    home = Home(FOLDER, place)
-    out = home.new_out()
-    home.made(out)
-    (row,) = content(out).values()
-    assert row["id"] == unicodedata.normalize("NFC", "cat/é")
-    assert row["status"] == "ok"
-
-
 def test_ids_that_differ_by_case_alone(place: Path) -> None:
     """Two pictures, in every stage: an id is never the name of a file."""
     for seed, name in enumerate(["cat/a", "cat/A", "CAT/a"]):

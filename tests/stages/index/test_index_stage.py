@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from builders.picture_zoo import zoo
 from builders.small_dataset import write_dataset, write_mask, write_picture
 from maskmill.manifests.artifact.artifact import Artifact, open_artifact
 from maskmill.manifests.datasets.layouts import CocoSource, DatasetSource, FolderSource, VocSource
-from maskmill.manifests.errors import InputError, StaleArtifact, TooManyFailed
+from maskmill.manifests.errors import InputError, StaleArtifact
 from maskmill.manifests.pictures.palette import decode_label_map
 from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import run
@@ -51,20 +50,6 @@ def test_a_row_says_what_the_file_is(tmp_path: Path) -> None:
         {"index": 1, "name": "cat", "source_id": "cat"},
         {"index": 2, "name": "dog", "source_id": "dog"},
     ]
-
-
-def test_the_zoo_has_exactly_the_outcomes_that_a_header_can_show(tmp_path: Path) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    animals = list(zoo().values())
-    for number, animal in enumerate(animals):
-        (pictures / f"{number:03d}{Path(animal.name).suffix}").write_bytes(animal.data)
-    rows = rows_of(indexed(FolderSource(root=str(pictures)), tmp_path / "images"))
-    for number, animal in enumerate(animals):
-        row = rows[f"{number:03d}"]
-        wanted = str(animal.header or "")
-        assert row["reason"] == wanted, animal.name
-        assert row["status"] == ("failed" if wanted else "ok"), animal.name
 
 
 def test_a_mask_takes_the_class_of_its_row(tmp_path: Path) -> None:
@@ -200,23 +185,6 @@ def test_a_link_out_of_the_dataset_is_not_followed(tmp_path: Path) -> None:
     rows = rows_of(indexed(FolderSource(root=str(pictures)), tmp_path / "images"))
     assert rows["cat/out"]["reason"] == "outside_root"
     assert rows["cat/in"]["status"] == "ok"
-
-
-@pytest.mark.parametrize("content", ["none", "bad"])
-def test_no_picture_and_no_good_picture_are_both_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / "pictures").mkdir()
-    if content == "bad":
-        (tmp_path / "pictures/a.jpg").write_bytes(b"no picture")
-    with pytest.raises(InputError if content == "none" else TooManyFailed):
-        indexed(FolderSource(root=str(tmp_path / "pictures")), tmp_path / "images", RunOptions())
-
-
-def test_more_classes_than_a_label_map_holds_are_refused(tmp_path: Path) -> None:
-    for number in range(255):
-        (tmp_path / f"pictures/{number:03d}").mkdir(parents=True)
-        (tmp_path / f"pictures/{number:03d}/a.jpg").write_bytes(b"")
-    with pytest.raises(InputError, match=r"255.*254"):
-        indexed(FolderSource(root=str(tmp_path / "pictures")), tmp_path / "images")
 
 
 def test_pictures_may_lie_in_a_tar(tmp_path: Path) -> None:

@@ -521,12 +521,6 @@ def test_no_path_of_the_makers_machine_is_published(home: Path) -> None:
             assert str(home).encode() not in path.read_bytes(), path
 
 
-def test_the_description_is_the_same_bytes_again(home: Path) -> None:
-    for name in ("one", "two"):
-        publish(home, name, title="cats and dogs", licence="CC-BY-4.0")
-    assert (home / "one" / "croissant.json").read_bytes() == (home / "two" / "croissant.json").read_bytes()
-
-
 def objects_of(record: Mapping[str, Any], name: str) -> list[Any]:
     return [each[f"images/objects/{name}"] for each in record["images/objects"]]
 
