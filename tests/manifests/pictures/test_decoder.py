@@ -329,10 +329,10 @@ def test_the_default_limit_is_not_above_the_threshold_of_pillow() -> None:
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
-        ({"max_pixels": 0}, ["max-pixels", "0", "at least 1"]),
-        ({"min_side": 0}, ["min-side", "0", "at least 1"]),
-        ({"max_aspect": 0.5}, ["max-aspect", "0.5", "at least 1"]),
-        ({"max_aspect": float("nan")}, ["max-aspect", "nan"]),
+        ({"max_pixels": 0}, ["max_pixels", "0", "at least 1"]),
+        ({"min_side": 0}, ["min_side", "0", "at least 1"]),
+        ({"max_aspect": 0.5}, ["max_aspect", "0.5", "at least 1"]),
+        ({"max_aspect": float("nan")}, ["max_aspect", "nan"]),
         ({"min_side": 100, "max_pixels": 9_999}, ["--min-side", "100", "--max-pixels", "9999", "10000"]),
     ],
 )

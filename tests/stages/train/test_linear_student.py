@@ -149,11 +149,11 @@ def test_what_cannot_work_is_one_sentence(home: Path) -> None:
     for wrong, named in {
         "steps": "steps.*0.*1",
         "batch": "batch.*0.*1",
-        "learning_rate": "learning-rate.*0.*0",
+        "learning_rate": "learning_rate.*0.*0",
     }.items():
         with pytest.raises(ConfigError, match=named):
             train(home, "never", **{wrong: 0.0 if wrong == "learning_rate" else 0})
-    with pytest.raises(ConfigError, match=r"learning-rate.*1e\+38.*0.*1e\+30"):
+    with pytest.raises(ConfigError, match=r"learning_rate.*1e\+38.*0.*1e\+30"):
         train(home, "never", learning_rate=1e38)
     with pytest.raises(ConfigError, match=r"select.*linear"):
         train(home, "never", select="held-out")
