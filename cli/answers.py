@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..manifests.counts import count_of
 from ..pipeline.answers.estimate import Estimate
 from ..pipeline.answers.lineage import LineageDifference
 from ..pipeline.quantities import duration, size as size
@@ -20,7 +21,7 @@ def show_outcome(outcome: Outcome, as_json: bool) -> int:
     if as_json:
         echo_json({**dataclasses.asdict(outcome), "at": outcome.at.uri})
         return outcome.exit_code
-    units = f"{outcome.units_run} units run" if outcome.rows else "done"
+    units = f"{count_of(outcome.units_run, 'unit')} run" if outcome.rows else "done"
     done = "already done" if outcome.finished and not outcome.units_run else units
     skipped = f", {outcome.units_skipped} skipped" if outcome.units_skipped and outcome.units_run else ""
     made = counts_text(outcome.counts) if outcome.finished else "part done, finish with `maskmill finish`"
@@ -59,13 +60,14 @@ def _show_gain(held_out: Mapping[str, Any]) -> None:
     if not held_out["pictures"]:
         return
     before, after, gain = (with_interval(held_out[name]) for name in ("before", "after", "difference"))
-    click.echo(f"mIoU on {held_out['pictures']} unseen pictures: before {before}, after {after}; difference {gain}")
+    pictures = count_of(held_out["pictures"], "unseen picture")
+    click.echo(f"mIoU on {pictures}: before {before}, after {after}; difference {gain}")
 
 
 def _show_scores(judged: Mapping[str, Any]) -> None:
     if not judged.get("pictures"):
         return
-    click.echo(f"{judged['pictures']} pictures that were not learned from:")
+    click.echo(f"{count_of(judged['pictures'], 'picture that was', 'pictures that were')} not learned from:")
     print_table(("", "mIoU", "mIoU without background"), score_rows(judged["lines"]), "  ")
 
 
@@ -80,12 +82,13 @@ def show_estimate(estimate: Estimate, as_json: bool) -> int:
         return 0
     click.echo(f"{estimate.stage} would make {estimate.kind}, fingerprint {estimate.fingerprint[:12]}:")
     click.echo(
-        f"  {estimate.rows:,} rows in {estimate.units:,} units of {estimate.unit_rows:,}, {estimate.files:,} files"
+        f"  {count_of(estimate.rows, 'row')} in {count_of(estimate.units, 'unit')} of {estimate.unit_rows:,}, "
+        f"{count_of(estimate.files, 'file')}"
     )
     for name, num_bytes in estimate.bytes_per_field.items():
         click.echo(f"  {name}: {size(num_bytes)}")
     if estimate.measured_rows:
-        measured = f"{estimate.measured_rows} rows took {estimate.measured_s:.1f} s"
+        measured = f"{count_of(estimate.measured_rows, 'row')} took {estimate.measured_s:.1f} s"
         click.echo(f"  time: {duration(estimate.hours * 3600)} in one process on this machine ({measured})")
     if estimate.pair_bytes and estimate.measured_s:
         faster = f"--tokens if the disk reads more than {size(estimate.break_even)}/s, else --backbone"
@@ -103,7 +106,7 @@ def show_metrics(metrics: Mapping[str, Any]) -> None:
     coverage = metrics["coverage"]
     without_class = ", without regard to class" if metrics["class_agnostic"] else ""
     click.echo(
-        f"{coverage['rows']} pictures with ground truth{without_class}: {coverage['kept']} kept, "
+        f"{count_of(coverage['rows'], 'picture')} with ground truth{without_class}: {coverage['kept']} kept, "
         f"{coverage['dropped']} dropped, {coverage['failed']} failed"
     )
     names = ["miou", "miou_foreground", *(["boundary_f"] if "boundary_f" in metrics["results"][0] else [])]
@@ -121,8 +124,8 @@ def show_few_shot(metrics: Mapping[str, Any]) -> None:
         f"{metrics['support_mask']}, void {metrics['void']}"
     )
     tables = {
-        f"{fold['name']}: {fold['episodes']} episodes on {fold['queries']} pictures of {len(fold['classes'])} classes, "
-        f"{fold['present']:.0%} of them present": fold["results"]
+        f"{fold['name']}: {count_of(fold['episodes'], 'episode')} on {count_of(fold['queries'], 'picture')} of "
+        f"{count_of(len(fold['classes']), 'class', 'classes')}, {fold['present']:.0%} of them present": fold["results"]
         for fold in metrics["folds"]
     }
     if len(metrics["folds"]) > 1:
@@ -173,16 +176,12 @@ def counts_text(counts: Mapping[str, Any]) -> str:
     stage recorded: `kind classifier, method cam`."""
     if "rows" not in counts:
         return ", ".join(f"{name} {value}" for name, value in counts.items() if isinstance(value, str | int | float))
-    text = f"{counts['rows']} rows, {counts['ok']} ok"
+    text = f"{count_of(counts['rows'], 'row')}, {counts['ok']} ok"
     if counts["failed"]:
         text += f", {counts['failed']} failed ({', '.join(f'{n} {why}' for why, n in counts['reasons'].items())})"
     if counts["upstream"]:
         text += f", {counts['upstream']} failed upstream"
     return text
-
-
-def files_text(count: int) -> str:
-    return f"{count:,} file{'' if count == 1 else 's'}"
 
 
 def echo_json(value: Any) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..manifests.counts import count_of
 from .answers import echo_json, show_differences
 from .tables import NOTHING, print_table
 
@@ -35,13 +36,14 @@ def compare(a: str, b: str, worst: int, images: str, as_json: bool) -> int:
 
 
 def _show(comparison: "Comparison") -> None:
-    click.echo(f"{comparison.compared} pictures compared, pixels the same: {_share(comparison.agreement)}")
+    click.echo(f"{count_of(comparison.compared, 'picture')} compared, pixels the same: {_share(comparison.agreement)}")
     click.echo(f"  A: {_side(comparison.a)}, undecided: {_share(comparison.undecided_a)} of pixels")
     both = _share(comparison.undecided_both)
     click.echo(f"  B: {_side(comparison.b)}, undecided: {_share(comparison.undecided_b)} ({both} in both)")
     if comparison.other_size:
         ids = ", ".join(comparison.other_size_ids)
-        click.echo(f"  {comparison.other_size} have label maps of different sizes and are not compared: {ids}")
+        left_out = count_of(comparison.other_size, "picture")
+        click.echo(f"  {left_out} not compared, because of label maps of different sizes: {ids}")
     click.echo(f"  mIoU {_share(comparison.miou)}, without background {_share(comparison.miou_foreground)}\n")
     header = ("class", "IoU", "of A's, in B", "of B's, in A", "pixels in A", "pixels in B")
     print_table(header, [_class_row(row) for row in comparison.classes])
@@ -59,7 +61,7 @@ def _class_row(row: "ClassComparison") -> list[str]:
 
 
 def _side(side: "Side") -> str:
-    text = f"{side.kind} {side.at}: {side.pictures} pictures"
+    text = f"{side.kind} {side.at}: {count_of(side.pictures, 'picture')}"
     if side.failed:
         reasons = ", ".join(f"{count} {reason}" for reason, count in side.failed.items())
         text += f", {sum(side.failed.values())} of those in both failed ({reasons})"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..manifests.counts import count_of
 from .answers import echo_json, show_differences
 from .tables import print_table
 
@@ -33,11 +34,13 @@ def diff(a: str, b: str, as_json: bool) -> int:
 
 def _show(result: "Diff") -> None:
     click.echo(
-        f"{len(result.added)} rows added, {len(result.removed)} removed, {len(result.relabelled)} relabelled, "
-        f"{len(result.changed)} changed otherwise, {result.unchanged} as they were"
+        f"{count_of(len(result.added), 'row')} added, {len(result.removed)} removed, "
+        f"{len(result.relabelled)} relabelled, {len(result.changed)} changed otherwise, {result.unchanged} as they were"
     )
     for side, version in (("A", result.a), ("B", result.b)):
-        click.echo(f"  {side}: dataset {version.at}: {version.rows} rows, fingerprint {version.fingerprint[:12]}")
+        click.echo(
+            f"  {side}: dataset {version.at}: {count_of(version.rows, 'row')}, fingerprint {version.fingerprint[:12]}"
+        )
     lists = {
         "added": result.added,
         "removed": result.removed,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..manifests.counts import count_of
 from ..manifests.exports.formats import FORMATS
 from ..pipeline.quantities import size
 from .answers import echo_json
@@ -40,7 +41,8 @@ def _show(result: "Exported") -> None:
     without = [f"{count} {why}" for why, count in result.left_out.items() if count]
     left_out = f" (left out: {', '.join(without)})" if without else ""
     click.echo(
-        f"{result.format}: {result.rows} rows{left_out}, {result.files} files, {size(result.bytes)} → {result.at}"
+        f"{result.format}: {count_of(result.rows, 'row')}{left_out}, {count_of(result.files, 'file')}, "
+        f"{size(result.bytes)} → {result.at}"
     )
     for what, count in result.lost.items():
         click.echo(f"  {what}: {count:,}")

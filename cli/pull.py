@@ -4,8 +4,9 @@ import dataclasses
 
 import click
 
+from ..manifests.counts import count_of
 from ..pipeline.quantities import size
-from .answers import echo_json, files_text
+from .answers import echo_json
 
 
 @click.command()
@@ -27,7 +28,7 @@ def pull(url: str, directory: str, as_json: bool) -> int:
         echo_json(dataclasses.asdict(copy))
         return 0
     click.echo(
-        f"{copy.kind}: version {copy.version[:12]}, {files_text(copy.files)}, {size(copy.bytes)}, all verified; "
-        f"fetched {files_text(copy.moved_files)}, {size(copy.moved_bytes)} in {copy.seconds:.1f} s → {copy.at}"
+        f"{copy.kind}: version {copy.version[:12]}, {count_of(copy.files, 'file')}, {size(copy.bytes)}, all verified; "
+        f"fetched {count_of(copy.moved_files, 'file')}, {size(copy.moved_bytes)} in {copy.seconds:.1f} s → {copy.at}"
     )
     return 0

@@ -4,8 +4,9 @@ import dataclasses
 
 import click
 
+from ..manifests.counts import count_of
 from ..pipeline.quantities import size
-from .answers import echo_json, files_text
+from .answers import echo_json
 
 
 @click.command()
@@ -25,7 +26,8 @@ def push(dataset: str, url: str, as_json: bool) -> int:
         echo_json(dataclasses.asdict(result))
         return 0
     click.echo(
-        f"{result.kind}: {files_text(result.files)}, {size(result.bytes)}; sent {files_text(result.moved_files)}, "
-        f"{size(result.moved_bytes)} in {result.seconds:.1f} s → {result.at}@{result.version[:12]}"
+        f"{result.kind}: {count_of(result.files, 'file')}, {size(result.bytes)}; "
+        f"sent {count_of(result.moved_files, 'file')}, {size(result.moved_bytes)} in {result.seconds:.1f} s → "
+        f"{result.at}@{result.version[:12]}"
     )
     return 0

@@ -4,6 +4,7 @@ import dataclasses
 
 import click
 
+from ..manifests.counts import count_of
 from ..pipeline.quantities import size
 from .answers import echo_json
 
@@ -34,7 +35,7 @@ def report(places: tuple[str, ...], out: str, pictures: int, images_root: str, a
         click.echo(f"maskmill: {remark}", err=True)
     missing = f", {written.without_picture} of those without their picture" if written.without_picture else ""
     click.echo(
-        f"report: {written.pictures} pictures, {written.shown} shown{missing}; {size(written.bytes)} "
+        f"report: {count_of(written.pictures, 'picture')}, {written.shown} shown{missing}; {size(written.bytes)} "
         f"in {written.seconds:.1f} s → {written.at}"
     )
     return 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..manifests.counts import count_of
 from .answers import echo_json, show_outcome
 from .run import recipe_command, recipe_options, recipe_reader, work_place
 from .sweep_table import rows_json, show_rows
@@ -65,7 +66,7 @@ def _axes_text(axes: "Axes") -> str:
     """The number of combinations, printed before they are checked, which may take a while."""
     number, lists = len(axes), " × ".join(f"{len(axis)} of {axis[0].name}" for axis in axes.swept)
     fixed = f", all with {' '.join(map(str, axes.fixed))}" if axes.fixed else ""
-    return f"{number:,} combination{'' if number == 1 else 's'}{f': {lists}' if lists else ''}{fixed}"
+    return f"{count_of(number, 'combination')}{f': {lists}' if lists else ''}{fixed}"
 
 
 def _axes_json(axes: "Axes") -> dict[str, Any]:
@@ -108,4 +109,4 @@ def _show_foreseen(axes: "Axes", grid: "Sequence[Combination]", foreseen: "GridF
 def _artifacts(number: int, combinations: int) -> str:
     if number == combinations:
         return "one for each" if number > 1 else "1 artifact"
-    return f"{number:,} artifacts for {combinations:,} combinations"
+    return f"{count_of(number, 'artifact')} for {count_of(combinations, 'combination')}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..manifests.counts import count_of
 from .answers import score_rows, with_interval
 from .tables import NOTHING, print_table, table_lines
 
@@ -72,7 +73,7 @@ def _scores(name: str, line: Callable[["SweepRow"], ScoreLine | None]) -> Iterat
 
 
 def _warnings_text(number: int) -> str:
-    return f"{number} warning{'' if number == 1 else 's'}" if number else "done"
+    return count_of(number, "warning") if number else "done"
 
 
 def _measures(rows: Sequence["SweepRow"]) -> list[str]:

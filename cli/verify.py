@@ -2,6 +2,7 @@
 
 import click
 
+from ..manifests.counts import count_of
 from ..pipeline.answers.verify import verify as verdict_on
 from .answers import echo_json
 
@@ -28,5 +29,5 @@ def verify(artifact: str, as_json: bool) -> int:
     for stranger in found.strangers:
         click.echo(f"{found.at.path(stranger)} belongs to nothing; no reader looks at it", err=True)
     verdict = "damaged" if found.faults else "intact" if found.finished else "intact so far, but unfinished"
-    click.echo(f"{found.at}: {verdict}; {found.files} files right, {len(found.faults)} wrong")
+    click.echo(f"{found.at}: {verdict}; {count_of(found.files, 'file')} right, {len(found.faults)} wrong")
     return found.exit_code

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from ..classes import ClassTable
+from ..counts import count_of
 from ..errors import InputError
 from ..files.place import Place, place, split
 from ..pictures.sources import TAR_SCHEME, open_user_file, path_fault
@@ -83,7 +84,7 @@ def _check_labels(source: TableSource, row: _Row) -> None:
         )
     if row.mask and source.mask_kind == "binary" and row.labels is not None and len(row.labels) != 1:
         raise InputError(
-            f"{row.where} of {source.file} has a binary mask and {len(row.labels)} labels, expected one; "
+            f"{row.where} of {source.file} has a binary mask and {count_of(len(row.labels), 'label')}, expected one; "
             f"give it one label, or use --mask-kind indexed"
         )
 
@@ -160,7 +161,8 @@ def _csv_rows(file: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 where = f"line {lines.line_num}"
                 if len(cells) not in (0, len(header)):
                     raise InputError(
-                        f"{where} of {file} has {len(cells)} values, expected {len(header)}; quote the commas"
+                        f"{where} of {file} has {count_of(len(cells), 'value')}, expected {len(header)}; "
+                        "quote the commas"
                     )
                 if cells:
                     yield where, dict(zip(header, cells, strict=True))

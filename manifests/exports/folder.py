@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..counts import count_of
 from ..errors import ConfigError
 from ..files import atomic
 from ..files.atomic import HashingWriter
@@ -87,8 +88,8 @@ def check_target(target: Place, overwrite: bool) -> None:
         )
     if foreign := sorted(names - read_file_list(target)):
         raise ConfigError(
-            f"{target} holds {len(foreign)} files that its export did not write, the first is {foreign[0]!r}; "
-            "move them away or choose another --out"
+            f"{target} holds {count_of(len(foreign), 'file')} that its export did not write, the first is "
+            f"{foreign[0]!r}; move them away or choose another --out"
         )
 
 

@@ -13,6 +13,7 @@ import jinja2
 
 from ... import __version__
 from ...manifests.artifact.plan import PLAN
+from ...manifests.counts import count_of
 from ...manifests.errors import ConfigError
 from ...manifests.files import atomic
 from ...manifests.files.place import Place, place, split
@@ -86,6 +87,7 @@ def _template() -> jinja2.Template:
         "duration": partial(duration, decimals=1),
         "decimal": lambda value: "–" if value is None else f"{value:.3f}",
         "count": lambda n: f"{n:,}",
+        "count_of": count_of,
     }
     environment.tests |= {"floor": is_floor}
     return environment.get_template("report.html")

@@ -9,6 +9,7 @@ from ...manifests.artifact import ledger, store, tables
 from ...manifests.artifact.artifact import ARTIFACT, ROWS, Summary, read_summary, rows_schema
 from ...manifests.artifact.layout import Layout
 from ...manifests.artifact.plan import PLAN, FieldGroup, Plan
+from ...manifests.counts import count_of
 from ...manifests.errors import CorruptArtifact, TooManyFailed, UnfinishedArtifact
 from ...manifests.files import atomic, sealed
 from ...manifests.files.digests import FileDigest, fault
@@ -114,7 +115,7 @@ def _refuse_too_many_failed(at: Place, plan: Plan, summary: Summary, max_bad: fl
     if failed > max_bad * tried:
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary.counts["reasons"].items())
         raise TooManyFailed(
-            f"{failed} of {tried} rows failed in {at} ({reasons}), more than --max-bad {max_bad:g} allows; "
+            f"{failed} of {count_of(tried, 'row')} failed in {at} ({reasons}), more than --max-bad {max_bad:g} allows; "
             f"list them with `maskmill status {at} --failed`, repair them and run `maskmill retry {at}`, "
             "or raise --max-bad"
         )

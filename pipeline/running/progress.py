@@ -12,6 +12,7 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Literal
 
+from ...manifests.counts import count_of
 from .units import UnitReport
 
 LOGGER = logging.getLogger("maskmill")
@@ -55,9 +56,10 @@ class RunProgress:
 
 def _unit_text(unit: UnitReport) -> str:
     if unit.skipped:
-        return f"unit {unit.unit} is already done ({unit.rows} rows)"
+        return f"unit {unit.unit} is already done ({count_of(unit.rows, 'row')})"
     seconds = unit.reading_s + unit.computing_s + unit.writing_s
-    return f"unit {unit.unit}: {unit.rows} rows, {unit.failed} failed, {unit.size:,} bytes in {seconds:.1f} s"
+    done = f"{count_of(unit.rows, 'row')}, {unit.failed} failed, {count_of(unit.size, 'byte')}"
+    return f"unit {unit.unit}: {done} in {seconds:.1f} s"
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from ...manifests.artifact import tables
 from ...manifests.artifact.plan import Plan, Segment, listing_batches, listing_name
+from ...manifests.counts import count_of
 from ...manifests.errors import CorruptArtifact, InputError, StaleArtifact
 from ...manifests.files import atomic
 from ...manifests.files.digests import fault
@@ -38,12 +39,12 @@ def with_rows(at: Place, plan: Plan, rows: RowList, may_shrink: bool, may_change
     added = new.filter(pc.invert(pc.is_in(new_keys, old_keys)))
     if may_shrink and not may_change and (vanished or added.num_rows):
         raise StaleArtifact(
-            f"{at} lists {plan.num_rows} rows; its source adds {added.num_rows} and lacks {vanished}; "
+            f"{at} lists {count_of(plan.num_rows, 'row')}; its source adds {added.num_rows} and lacks {vanished}; "
             "pass --update to append new rows and mark missing ones, or choose another --out"
         )
     if vanished and not may_shrink:
         gone = ", ".join(str(old_keys.filter(pc.is_null(at_new))[0].as_py()).split(_SEPARATOR))
-        rows_were = "1 row was" if vanished == 1 else f"{vanished} rows were"
+        rows_were = count_of(vanished, "row was", "rows were")
         raise StaleArtifact(f"{rows_were} removed from the input of {at} ({gone!r} …); choose another --out")
     revision = plan.revision + 1
     segments: list[Segment] = []
@@ -135,8 +136,8 @@ def _refuse_duplicates(table: pa.Table, key: Sequence[str]) -> None:
     identifier, rows = same.column("id")[0].as_py(), same.to_pylist()
     names = " and ".join(repr(row.get("uri", identifier)) for row in rows[:2])
     raise InputError(
-        f"{len(twice)} image ids are used by more than one row, the first is {identifier!r} ({names}); "
-        "an id is the path without its extension, so rename or leave out one of the two"
+        f"{count_of(len(twice), 'image id is', 'image ids are')} used by more than one row, the first is "
+        f"{identifier!r} ({names}); an id is the path without its extension, so rename or leave out one of the two"
     )
 
 

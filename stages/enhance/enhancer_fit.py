@@ -11,6 +11,7 @@ from ...manifests.artifact.artifact import Artifact
 from ...manifests.artifact.checkpoints import SEEN, WEIGHTS, SeenByNetwork, networks_seen_json
 from ...manifests.artifact.facts import MapsFacts
 from ...manifests.artifact.underway import Underway
+from ...manifests.counts import count_of
 from ...manifests.errors import ConfigError, InputError
 from ...manifests.files.sealed import Json
 from ...manifests.published.schema import class_indices, class_names
@@ -100,8 +101,8 @@ def draw_ids(
         _report_small_classes(config, labels, names, underway)
     if len(drawn) < config.cross_fit:
         raise ConfigError(
-            f"--cross-fit is {config.cross_fit}, but {len(drawn)} pictures with ground truth were drawn; draw at least "
-            "one per network"
+            f"--cross-fit is {config.cross_fit}, found {count_of(len(drawn), 'drawn picture')} with ground truth; draw "
+            "at least one per network"
         )
     return drawn
 
@@ -114,13 +115,13 @@ def _ids_with_masks(
     unknown = [identifier for identifier in others if identifier not in truth.ids] if classes else others
     if unknown:
         raise InputError(
-            f"{len(unknown)} ids of gt-list have no mask or no valid map, the first is {unknown[0]!r}; "
-            "correct the list (an id is a picture's path without its extension)"
+            f"{count_of(len(unknown), 'id of --gt-list has', 'ids of --gt-list have')} no mask or no valid map, the "
+            f"first is {unknown[0]!r}; correct the list (an id is a picture's path without its extension)"
         )
     if not usable:
-        raise InputError("no picture of gt-list shows one of the given classes; name others, or leave classes out")
+        raise InputError("no picture of --gt-list shows one of the given classes; name others, or leave classes out")
     if others:
-        underway.say(f"{len(others)} pictures of gt-list show none of the given classes and are left out")
+        underway.say(f"left out {count_of(len(others), 'picture')} of --gt-list without any of the given classes")
     return usable
 
 
@@ -133,8 +134,8 @@ def _report_small_classes(
         named = ", ".join(f"{names.get(index, 'without class')}: {counts[index]}" for index in few[:8])
         named += " …" if len(few) > 8 else ""
         underway.say(
-            f"{len(few)} classes have fewer than {config.gt_per_class} pictures with ground truth, and all of them "
-            f"are drawn ({named})"
+            f"{count_of(len(few), 'class has', 'classes have')} fewer than "
+            f"{count_of(config.gt_per_class, 'picture')} with ground truth, and all of them are drawn ({named})"
         )
 
 
@@ -155,7 +156,7 @@ def _fit_networks(
         if not examples.weight.any():
             raise InputError(
                 f"every mask to fit on ({len(fold.fitting)}, the first that of {fold.fitting[0]!r}) is 255 (undecided) "
-                "everywhere; draw more pictures, or name others in gt-list"
+                "everywhere; draw more pictures, or name others in --gt-list"
             )
     stopping = [read(fold.stopping) for fold in folds]
     networks = make_networks(maps.plan.fields[HEAD_MAPS].shape[0], fitting, config.seed)
@@ -189,14 +190,14 @@ def _score_held_out(
 
 def _warnings(held_out: Mapping[str, Json], num_drawn: int, num_left: int) -> list[str]:
     if not held_out["pictures"]:
-        why = f"all {num_drawn} pictures with ground truth were drawn"
+        why = f"every picture with ground truth was drawn ({num_drawn})"
         if num_left:
-            why = f"the masks of the {num_left} held-out pictures are 255 (undecided) everywhere"
+            why = f"the masks of {count_of(num_left, 'held-out picture')} are 255 (undecided) everywhere"
         return [f"{why}, so the enhanced maps cannot be scored; draw fewer pictures, or pass --cross-fit"]
     before, after, gain = (held_out[name]["estimate"] for name in ("before", "after", "difference"))
     sentence = (
-        f"the enhanced maps are not better: on {held_out['pictures']} held-out pictures mIoU was {before:.3f} and is "
-        f"{after:.3f}; give more masks, or refine the maps as they are"
+        f"the enhanced maps are not better: on {count_of(held_out['pictures'], 'held-out picture')} mIoU was "
+        f"{before:.3f} and is {after:.3f}; give more masks, or refine the maps as they are"
     )
     return [] if gain > 0 else [sentence]
 

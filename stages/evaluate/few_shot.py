@@ -15,6 +15,7 @@ from ...manifests.artifact.facts import class_table
 from ...manifests.artifact.leakage import find_training_ids, leakage_warnings
 from ...manifests.artifact.tokens import Tokens, array_names
 from ...manifests.artifact.underway import Underway
+from ...manifests.counts import count_of
 from ...manifests.datasets.fold_lists import read_fold
 from ...manifests.errors import ConfigError
 from ...manifests.files.sealed import Json
@@ -197,7 +198,7 @@ def _answer_episodes(
         done.append(_answer_episode(shared, learners[place], episode, masks[place]))
         if time.monotonic() > next_keep:
             shared.underway.keep(f"{len(done):09d}.json", json.dumps([row.as_json() for row in done]).encode())
-            shared.underway.say(f"{len(done):,} of {len(places):,} episodes answered")
+            shared.underway.say(f"{len(done):,} of {count_of(len(places), 'episode')} answered")
             next_keep = time.monotonic() + KEEP_EVERY_S
     ends = list(accumulate((len(fold.episodes) for fold in folds), initial=0))
     return [done[start:stop] for start, stop in pairwise(ends)]
@@ -286,7 +287,8 @@ def _warnings(shared: _Run, learners: Sequence[TrainedLearner], folds: Sequence[
             warnings.append(f"the step of {trained.where} was chosen on test episodes, so {fold.name} flatters it")
         if both := trained.seen.intersection(fold.ids):
             warnings.append(
-                f"{trained.where} has learned from {len(both)} pictures of {fold.name}, which may flatter it"
+                f"{trained.where} has learned from {count_of(len(both), 'picture')} of {fold.name}, which may "
+                "flatter it"
             )
     if shared.config.support_mask == "enhanced":
         for number, fold in enumerate(folds):
@@ -295,7 +297,8 @@ def _warnings(shared: _Run, learners: Sequence[TrainedLearner], folds: Sequence[
             warnings += leakage_warnings(labels, fitted)
             if both := fitted.ids & fold.supports:
                 warnings.append(
-                    f"{labels.place} was made with the true masks of {len(both)} supports, which may flatter"
+                    f"{labels.place} was made with the true masks of {count_of(len(both), 'support')}, which may "
+                    "flatter"
                 )
     return warnings
 

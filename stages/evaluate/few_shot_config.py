@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from ...manifests.artifact.config import check_config, checks_itself, field_for_resolve, option
+from ...manifests.counts import count_of
 from ...manifests.errors import ConfigError
 from ..choices import DEVICE_HELP, EPISODES, SEED_HELP, Void
 from ..command import FEATURES, IMAGES, TOKENS, Command, Role
@@ -82,7 +83,8 @@ def labels_role(number: int) -> str:
 def refuse_count(name: str, given: Sequence[object], num_checkpoints: int) -> None:
     if given and len(given) != num_checkpoints:
         raise ConfigError(
-            f"--{name} is given {len(given)} times for {num_checkpoints} checkpoints; give it once for each, in order"
+            f"--{name} is given {count_of(len(given), 'time')} for {count_of(num_checkpoints, 'checkpoint')}; "
+            "give it once for each, in order"
         )
 
 

@@ -12,6 +12,7 @@ from ...manifests.artifact.checkpoints import training_ids
 from ...manifests.artifact.facts import DatasetFacts, LabelsFacts, class_table
 from ...manifests.artifact.fields import Field
 from ...manifests.classes import refuse_other_class_table
+from ...manifests.counts import count_of
 from ...manifests.errors import InputError, Reason, StaleArtifact
 from ...manifests.files.sealed import Json
 from ...manifests.published.schema import FRAME, frame_schema, provenance
@@ -121,13 +122,15 @@ def _ground_truth_ids(config: ManifestConfig, inputs: Inputs) -> frozenset[str]:
     truth = (named | seen) & _ids(labels)
     if unknown := sorted(named - truth):
         raise InputError(
-            f"{len(unknown)} ids that are named as ground truth are not in {labels.place}, the first is "
-            f"{unknown[0]!r}; correct the list (an id is a picture's path without its extension)"
+            f"{count_of(len(unknown), 'id named as ground truth is', 'ids named as ground truth are')} not in "
+            f"{labels.place}, the first is {unknown[0]!r}; correct the list (an id is a picture's path without its "
+            "extension)"
         )
     if missing := sorted(truth - _ids_with_masks(images)):
         raise InputError(
-            f"{len(missing)} ids that are named as ground truth have no mask in {images.place}, the first is "
-            f"{missing[0]!r}; leave them out, or index the pictures with their masks and pass the index as --images"
+            f"{count_of(len(missing), 'id named as ground truth has', 'ids named as ground truth have')} no mask in "
+            f"{images.place}, the first is {missing[0]!r}; leave them out, or index the pictures with their masks "
+            "and pass the index as --images"
         )
     return truth
 

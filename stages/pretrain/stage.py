@@ -17,6 +17,7 @@ from safetensors.torch import save
 from ...manifests.artifact.checkpoints import SEEN, WEIGHTS, training_ids_json
 from ...manifests.artifact.pixels import FIELD, Pixels
 from ...manifests.artifact.underway import Underway
+from ...manifests.counts import count_of
 from ...manifests.errors import ConfigError
 from ...manifests.files.torchrun import num_processes
 from ..learning.lesson import Batch, Lesson
@@ -119,8 +120,8 @@ def refuse_unworkable_settings(config: PretrainConfig, pixels: Pixels, count: in
         )
     if count < config.batch:
         raise ConfigError(
-            f"{pixels.artifact.place} holds {count} usable pictures, fewer than --batch {config.batch}; choose a "
-            "smaller --batch, or index more pictures"
+            f"{pixels.artifact.place} holds {count_of(count, 'usable picture')}, fewer than --batch {config.batch}; "
+            "choose a smaller --batch, or index more pictures"
         )
 
 

@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from ...manifests.counts import count_of
 from ...manifests.errors import ConfigError
 from ..choices import EPISODES
 
@@ -60,14 +61,14 @@ def make_pool(
         by_picture[image].add(label)
     if way < 1 or shot < 1 or way > len(classes):
         raise ConfigError(
-            f"episodes of {way} way{'s'[: way != 1]} and {shot} shot{'s'[: shot != 1]} cannot be drawn from "
-            f"{len(classes)} classes; choose from 1 to {len(classes)} ways, and 1 or more shots"
+            f"episodes of {count_of(way, 'way')} and {count_of(shot, 'shot')} cannot be drawn from "
+            f"{count_of(len(classes), 'class', 'classes')}; choose from 1 to {len(classes)} ways, and 1 or more shots"
         )
     few = [label for label in classes if len(by_class[label]) <= shot]
     if few:
         counts = ", ".join(f"class {label} has {len(by_class[label])}" for label in few[:3])
         raise ConfigError(
-            f"{counts}{' …' if len(few) > 3 else ''}, but a query and {shot} support{'s'[: shot != 1]} need {shot + 1} "
+            f"{counts}{' …' if len(few) > 3 else ''}, but a query and {count_of(shot, 'support')} need {shot + 1} "
             f"pictures of a class; leave these classes out{', or choose fewer shots' if shot > 1 else ''}"
         )
     pictures = {label: tuple(by_class[label]) for label in classes}

@@ -14,6 +14,7 @@ import torch
 from ...manifests.artifact.checkpoints import SEEN, training_ids_json
 from ...manifests.artifact.leakage import find_training_ids, leakage_warnings
 from ...manifests.artifact.underway import Underway
+from ...manifests.counts import count_of
 from ...manifests.errors import InputError
 from ...manifests.files.sealed import Json
 from ..learning.lesson import Batch, Lesson, Losses
@@ -36,7 +37,9 @@ def train_classifier(config: TrainConfig, given: TrainingData, underway: Underwa
     left_out = frozenset(held_out)
     fitting = [identifier for identifier in published.ids if identifier not in left_out]
     if not fitting:
-        raise InputError(f"all {len(held_out)} pictures of {published.place} are held out for scoring; publish more")
+        raise InputError(
+            f"{published.place} keeps {count_of(len(held_out), 'picture')}, all held out for scoring; publish more"
+        )
     features.require(published.ids)
     published.refuse_undecided(fitting)
     classifier = make_classifier(features.sight.width, published.num_classes, config.hidden, config.seed)
@@ -96,7 +99,7 @@ def _warnings(given: TrainingData, scores: Mapping[str, Json]) -> list[str]:
         return []
     why = "there is no ground truth"
     if scores["pictures"]:
-        why = f"the masks of the {scores['pictures']} held-out pictures are void (255) everywhere"
+        why = f"the masks of {count_of(scores['pictures'], 'held-out picture')} are void (255) everywhere"
     elif given.truth is not None and len(given.truth):
         why = f"no class has {HELD_OUT // 2 + 1} pictures with ground truth that was not used for training"
     remedy = "pass as --images an index of these pictures with some masks"

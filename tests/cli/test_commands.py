@@ -13,11 +13,18 @@ from builders.mistakes import assert_named, refused
 from builders.small_dataset import tree, write_dataset, write_picture
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.counts import count_of
 from maskmill.manifests.files.place import place
 from maskmill.pipeline.recipes.demo import begin
 
 Capture = pytest.CaptureFixture[str]
 demo_command = import_module("maskmill.cli.demo")
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 rows"), (1, "1 row"), (2, "2 rows"), (2000, "2,000 rows")])
+def test_one_is_singular(number: int, text: str) -> None:
+    assert count_of(number, "row") == text
+    assert count_of(number, "row is", "rows are") == f"{text} {'is' if number == 1 else 'are'}"
 
 
 @pytest.fixture
@@ -110,7 +117,7 @@ def test_the_demo_runs_every_step_and_tells_what_it_gained(capfd: pytest.Capture
     shown = capfd.readouterr()
     assert "intact;" in shown.out
     assert "--update" in shown.err
-    assert "images: 45 rows, 44 ok, 1 failed (1 undecodable); 1 units run, 5 skipped" in shown.out
+    assert "images: 45 rows, 44 ok, 1 failed (1 undecodable); 1 unit run, 5 skipped" in shown.out
     gained = {line[:50].strip(): float(line[60:].split()[0]) for line in _gains(shown.out)}
     labels, floor = gained["manifest: published labels"], gained["floor: best fixed ellipse, fitted on other classes"]
     assert gained["mask: maps of the backbone alone"] < floor < labels
@@ -191,4 +198,4 @@ def test_the_demo_on_pictures_of_ones_own(
     assert (tmp_path / "maskmill-demo/report.html").exists()
     write_dataset(tmp_path / "own", 8)
     assert main(["demo", "--images", "own"]) == 0
-    assert "images: 8 rows, 8 ok; 1 units run, 1 skipped" in capfd.readouterr().out
+    assert "images: 8 rows, 8 ok; 1 unit run, 1 skipped" in capfd.readouterr().out

@@ -201,7 +201,7 @@ def test_pictures_of_different_sizes_are_told_and_left_out(home: Path, capsys: C
     assert found["other_size"] + found["compared"] + 1 == len(LABELS)
     assert set(found["other_size_ids"]) <= set(LABELS) - {BROKEN}
     assert main(["compare", "labels", "larger/labels"]) == 0
-    assert f"  {found['other_size']} have label maps of different sizes and are not compared: " in (
+    assert f"  {found['other_size']} pictures not compared, because of label maps of different sizes: " in (
         capsys.readouterr().out
     )
 

@@ -162,7 +162,7 @@ def test_it_is_told_in_tables_and_writes_nothing(home: Path, capsys: Capture, mo
     before = tree(home)
     assert main(["diff", "dataset", "grown/dataset"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("1 rows added, 1 removed, 1 relabelled, 2 changed otherwise, 4 as they were\n")
+    assert said.startswith("1 row added, 1 removed, 1 relabelled, 2 changed otherwise, 4 as they were\n")
     assert f"  A: dataset {home}/dataset: 8 rows, fingerprint " in said
     assert "  added: new\n  removed: p0\n  classes added: bird\n" in said
     assert "labels dog → cat, dog" in said

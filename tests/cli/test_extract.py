@@ -41,7 +41,7 @@ def test_it_says_what_it_made_and_then_that_it_is_done(home: Path, capsys: Captu
     assert main(asked) == 0
     assert "; already done in " in capsys.readouterr().out
     assert main(command("--flip", dtype="int8", batch="4", fields="cls_query")) == 0
-    assert "; 1 units run, 3 skipped in " in capsys.readouterr().out
+    assert "; 1 unit run, 3 skipped in " in capsys.readouterr().out
 
 
 def test_the_plan_says_bytes_per_field_and_hours_and_writes_nothing(home: Path, capsys: Capture) -> None:
@@ -49,7 +49,7 @@ def test_the_plan_says_bytes_per_field_and_hours_and_writes_nothing(home: Path, 
     assert main(["plan", *command(fields="keys,cls_query,tokens:0-2")]) == 0
     said = capsys.readouterr().out
     assert said.startswith("extract would make tokens, fingerprint ")
-    assert "  10 rows in 1 units of 256, 11 files\n" in said
+    assert "  10 rows in 1 unit of 256, 11 files\n" in said
     assert f"  keys: {10 * 6 * 64 * 2 / 1000:.1f} kB\n" in said
     assert f"  cls_query: {10 * 64 * 2 / 1000:.1f} kB\n" in said
     assert f"  tokens: {10 * 3 * 7 * 64 * 2 / 1000:.1f} kB\n" in said

@@ -123,7 +123,7 @@ def test_what_was_moved_is_named(home: Path, capsys: Capture) -> None:
     [
         (["--ground-truth", "nowhere.txt"], "nowhere.txt"),
         (["--ground-truth", "pictures"], "pictures folder"),
-        (["--ground-truth", "ids.txt"], "1 ids"),
+        (["--ground-truth", "ids.txt"], "1 id named"),
         (["--ground-truth", "labels"], "labels checkpoint"),
         (["--min-score", "size>=0.5"], "'size'"),
         (["--min-score", "area>=5"], "area 5 0 1"),

@@ -44,12 +44,12 @@ def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_from_tokens_to_labels(home: Path, capsys: Capture) -> None:
     assert main(["mask", "tokens", "--supports", "0", "--out", "objects", *LENIENT]) == 0
-    line = rf"maps: 13 rows, 11 ok, 2 failed upstream; 1 units run in \d+\.\d s → {home}/objects\n"
+    line = rf"maps: 13 rows, 11 ok, 2 failed upstream; 1 unit run in \d+\.\d s → {home}/objects\n"
     assert re.fullmatch(line, capsys.readouterr().out)
     assert main(["mask", "tokens", "--supports", "2", "--seed", "5", "--out", "classes", *LENIENT]) == 0
     assert main(["refine", "objects", "--class-maps", "classes", "--out", "labels", *LENIENT]) == 0
     said = capsys.readouterr().out
-    assert "labels: 13 rows, 11 ok, 2 failed upstream; 1 units run in " in said
+    assert "labels: 13 rows, 11 ok, 2 failed upstream; 1 unit run in " in said
     assert main(["refine", "objects", "--class-maps", "classes", "--out", "labels", *LENIENT]) == 0
     assert "; already done in " in capsys.readouterr().out
     labels = open_artifact("labels", "labels")

@@ -48,7 +48,7 @@ def test_the_plan_says_bytes_and_hours_and_writes_nothing(home: Path, capsys: Ca
     assert main(["plan", *command()]) == 0
     said = capsys.readouterr().out
     assert said.startswith("pixels would make pixels, fingerprint ")
-    assert "  10 rows in 1 units of 1,024, 7 files\n" in said
+    assert "  10 rows in 1 unit of 1,024, 7 files\n" in said
     assert f"  pixels: {10 * 24 * 32 * 3 / 1000:.1f} kB\n" in said
     assert re.search(r"  time: \d+ s in one process on this machine \(10 rows took \d+\.\d s\)\n", said)
     assert tree(home) == before

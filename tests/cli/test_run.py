@@ -61,7 +61,7 @@ def test_a_run_makes_every_artifact_and_then_finds_them_done(recipe: Path, capsy
     assert main(["run", str(recipe)]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines] == KINDS
-    assert all("10 rows, 10 ok; 1 units run in " in line for line in lines)
+    assert all("10 rows, 10 ok; 1 unit run in " in line for line in lines)
     labels = of_kind(work, "labels")
     assert last == f"result: labels → {labels}"
     assert open_artifact(str(labels)).plan.fingerprint.startswith(labels.name.removeprefix("labels-"))

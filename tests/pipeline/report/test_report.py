@@ -185,7 +185,7 @@ def test_an_unfinished_run_shows_what_is_there_and_says_so(work: Path, tmp_path:
     page = reported(tmp_path / "a.html", mine)
     text = Text(page).text
     assert "was completed" in text
-    assert "refine → labels unfinished 0 of 1 units done, 9 rows planned" in text
+    assert "refine → labels unfinished 0 of 1 unit done, 9 rows planned" in text
     assert set(pictures_in(page)["cat/plain"]["layers"]) == {"truth", "heat0", "cut0", "heat1", "cut1"}
 
 

@@ -403,12 +403,12 @@ def test_other_maps_than_those_of_the_labels_are_refused(fresh: Path) -> None:
 
 
 def test_ground_truth_that_is_not_there_is_refused(fresh: Path) -> None:
-    with pytest.raises(InputError, match=r"1 ids.*/labels.*'p9'"):
+    with pytest.raises(InputError, match=r"^1 id named.*/labels.*'p9'"):
         publish(fresh, ground_truth=["p0", "p9"])
     with pytest.raises(InputError, match=r"2 ids.*mask.*/images.*'p6'"):
         publish(fresh, ground_truth=["p0", "p6", "p7"])
     make_images(fresh, "bare", masks=False)
-    with pytest.raises(InputError, match=r"1 ids.*mask.*/bare"):
+    with pytest.raises(InputError, match=r"^1 id named.*mask.*/bare"):
         publish(fresh, images="bare", ground_truth=["p0"])
     assert not (fresh / "dataset").exists()
 
