@@ -30,6 +30,7 @@ from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import Outcome, run
 from maskmill.pipeline.running.threads import num_cores
 
+Scheduler = tuple[str, subprocess.Popen[bytes]]  # its address and its process
 UNITS_OF_2 = RunOptions(unit_rows=2, max_bad=1.0)
 WITH_PATH = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])}
 
@@ -203,7 +204,7 @@ def program(module: str, *arguments: object) -> Iterator[subprocess.Popen[bytes]
 
 
 @pytest.fixture
-def scheduler(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def scheduler(tmp_path: Path) -> Iterator[Scheduler]:
     """The address of a scheduler process on this machine, and the process."""
     file = tmp_path / "scheduler.json"
     arguments = ["--host", "127.0.0.1", "--port", 0, "--no-dashboard", "--scheduler-file", file]
@@ -217,11 +218,7 @@ def worker(address: str, *arguments: object) -> Any:
 
 
 def test_units_run_on_a_scheduler_that_is_there(
-    images: Path,
-    wanted: dict[str, str],
-    out: Path,
-    window: Path,
-    scheduler: tuple[str, subprocess.Popen[bytes]],
+    images: Path, wanted: dict[str, str], out: Path, window: Path, scheduler: Scheduler
 ) -> None:
     address, _ = scheduler
     with worker(address, "--nthreads", 4, "--nworkers", 1):  # four threads, and still one unit at a time
@@ -240,28 +237,23 @@ def test_units_run_on_a_scheduler_that_is_there(
     assert not [name for name in left if "maskmill" in name]
 
 
-def test_without_any_worker_the_run_gives_up(
-    images: Path,
-    out: Path,
-    scheduler: tuple[str, subprocess.Popen[bytes]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run gives up after a second without any worker."""
     monkeypatch.setattr(dask, "PATIENCE_S", 1.0)
     monkeypatch.setattr(dask, "LOOK_S", 0.2)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_without_any_worker_the_run_gives_up(images: Path, out: Path, scheduler: Scheduler) -> None:
     with pytest.raises(EnvironmentFault, match=r"Dask workers .*1 s"):
         toy(images, out, replace(UNITS_OF_2, scheduler=scheduler[0]))
 
 
+@pytest.mark.usefixtures("impatient")
 def test_workers_that_all_die_are_given_up(
-    images: Path,
-    wanted: dict[str, str],
-    out: Path,
-    window: Path,
-    scheduler: tuple[str, subprocess.Popen[bytes]],
-    monkeypatch: pytest.MonkeyPatch,
+    images: Path, wanted: dict[str, str], out: Path, window: Path, scheduler: Scheduler
 ) -> None:
-    monkeypatch.setattr(dask, "PATIENCE_S", 1.0)
-    monkeypatch.setattr(dask, "LOOK_S", 0.2)
     (window / "kill-cat-4").write_text("1")
     with (
         worker(scheduler[0], "--nthreads", 1, "--no-nanny"),  # nobody starts it again
@@ -273,11 +265,7 @@ def test_workers_that_all_die_are_given_up(
 
 
 def test_a_scheduler_that_dies_ends_the_run_at_once(
-    images: Path,
-    wanted: dict[str, str],
-    out: Path,
-    window: Path,
-    scheduler: tuple[str, subprocess.Popen[bytes]],
+    images: Path, wanted: dict[str, str], out: Path, window: Path, scheduler: Scheduler
 ) -> None:
     address, process = scheduler
     (window / "wait").write_text("0.3")

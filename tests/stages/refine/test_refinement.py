@@ -10,7 +10,16 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
 
-from builders.single_refinement import crf_labels, crf_scores, refine_objects, refine_picture
+from builders.single_refinement import (
+    SIZE,
+    crf_labels,
+    crf_scores,
+    picture,
+    refine_objects,
+    refine_picture,
+    same,
+    soft_maps,
+)
 from maskmill.manifests.errors import Reason, RowFailed
 from maskmill.stages.maps.background_rules import ConstantScore, OwnRow, RowThresholds, TwoScores, parse_background
 from maskmill.stages.maps.backgrounds import PictureMaps, hard_labels, soft_scores
@@ -20,26 +29,6 @@ from maskmill.stages.refine.refinement import Refined, RefinedClass, Refinement
 
 PLAIN = Refinement(background=RowThresholds())
 IRN, CLIP_ES, TOCO_CAM = find_crf_preset("irn"), find_crf_preset("clip-es"), find_crf_preset("toco-cam")
-SIZE = (24, 31)
-
-
-def picture() -> np.ndarray:
-    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
-    picture_HW3 = np.random.default_rng(0).integers(20, 50, (*SIZE, 3))
-    picture_HW3[(rows - 11) ** 2 + (columns - 9) ** 2 < 50] += 150
-    picture_HW3[:, 22:] += np.array([0, 0, 120])
-    return picture_HW3.astype(np.uint8)
-
-
-def soft_maps(num_rows: int = 2, seed: int = 0) -> np.ndarray:
-    noise_KHW = np.random.default_rng(seed).random((num_rows, *SIZE))
-    smooth_KHW = gaussian_filter(noise_KHW, (0, 3, 3))
-    lowest, highest = smooth_KHW.min(axis=(1, 2), keepdims=True), smooth_KHW.max(axis=(1, 2), keepdims=True)
-    return ((smooth_KHW - lowest) / (highest - lowest)).astype(np.float32)
-
-
-def same(one: Refined, other: Refined) -> bool:
-    return np.array_equal(one.label_HW, other.label_HW) and (one.classes, one.note) == (other.classes, other.note)
 
 
 def facts(refined: Refined) -> list[tuple[int, float | None, int]]:

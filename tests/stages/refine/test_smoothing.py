@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
 
-from builders.single_refinement import refine_objects, refine_picture
+from builders.single_refinement import SIZE, picture, refine_objects, refine_picture, same, soft_maps
 from maskmill.manifests.errors import EnvironmentFault, Reason, RowFailed
 from maskmill.stages.maps.background_rules import ConstantScore, OwnRow, RowThresholds, TwoScores, parse_background
 from maskmill.stages.maps.backgrounds import PictureMaps, soft_scores
@@ -23,23 +23,7 @@ from maskmill.stages.refine.refinement import Refined, Refinement, Unrefined, pr
 from maskmill.stages.refine.smoothing import smooth_scores
 
 PAR, GUIDED = find_par_preset("toco"), GuidedPreset(4, 1e-3)
-SIZE = (24, 31)
 both = pytest.mark.parametrize("smoother", [PAR, GUIDED], ids=["par", "guided"])
-
-
-def picture(seed: int = 0) -> np.ndarray:
-    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
-    picture_HW3 = np.random.default_rng(seed).integers(20, 50, (*SIZE, 3))
-    picture_HW3[(rows - 11) ** 2 + (columns - 9) ** 2 < 50] += 150
-    picture_HW3[:, 22:] += np.array([0, 0, 120])
-    return picture_HW3.astype(np.uint8)
-
-
-def soft_maps(num_rows: int = 2, seed: int = 0) -> np.ndarray:
-    noise_KHW = np.random.default_rng(seed).random((num_rows, *SIZE))
-    smooth_KHW = gaussian_filter(noise_KHW, (0, 3, 3))
-    lowest, highest = smooth_KHW.min(axis=(1, 2), keepdims=True), smooth_KHW.max(axis=(1, 2), keepdims=True)
-    return ((smooth_KHW - lowest) / (highest - lowest)).astype(np.float32)
 
 
 def smooth(picture_HW3: np.ndarray, scores_LHW: np.ndarray, smoother: Smoother) -> np.ndarray:
@@ -48,10 +32,6 @@ def smooth(picture_HW3: np.ndarray, scores_LHW: np.ndarray, smoother: Smoother) 
     if isinstance(smoother, GuidedPreset):
         return guided_filter(pictures, scores, smoother)[0].numpy()
     return pixel_adaptive_scores(pictures, scores[:, None], smoother)[0, 0].numpy()
-
-
-def same(one: Refined, other: Refined) -> bool:
-    return np.array_equal(one.label_HW, other.label_HW) and (one.classes, one.note) == (other.classes, other.note)
 
 
 @both
