@@ -109,7 +109,8 @@ def show_metrics(metrics: Mapping[str, Any]) -> None:
         f"{count_of(coverage['rows'], 'picture')} with ground truth{without_class}: {coverage['kept']} kept, "
         f"{coverage['dropped']} dropped, {coverage['failed']} failed"
     )
-    names = ["miou", "miou_foreground", *(["boundary_f"] if "boundary_f" in metrics["results"][0] else [])]
+    optional = [name for name in ("miou_truth_classes", "boundary_f") if name in metrics["results"][0]]
+    names = ["miou", "miou_foreground", *optional]
     header = ["", *(name.replace("_", " ") for name in names)]
     print_table(header, score_rows(metrics["results"], names), "  ")
     sweep = metrics.get("threshold_sweep")

@@ -21,6 +21,7 @@ from ..scores.iou import (
     class_precision,
     class_recall,
     mean_iou,
+    mean_iou_truth,
     nan_to_none,
     stack_counts,
     sum_counts,
@@ -113,6 +114,7 @@ def _line(
         "pictures": len(counts),
         "miou": counts_interval(images, partial(mean_iou, with_background=True), **resampling).as_json(),
         "miou_foreground": counts_interval(images, partial(mean_iou, with_background=False), **resampling).as_json(),
+        "miou_truth_classes": counts_interval(images, mean_iou_truth, **resampling).as_json(),
     }
     if boundaries:
         classes, sums_NK2 = stack_boundaries(boundaries)
@@ -164,5 +166,5 @@ def refuse(configs: Configs, given: Inputs) -> None:
 
 
 STAGE = WholeStage(
-    command=EVALUATE, code_version=1, refuse=refuse, compute=compute, reads=reads, libraries=("numpy", "scipy")
+    command=EVALUATE, code_version=2, refuse=refuse, compute=compute, reads=reads, libraries=("numpy", "scipy")
 )

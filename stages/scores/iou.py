@@ -3,9 +3,15 @@
 Letters: H W pixels, K classes that occur (ascending, including background), sets the images, resamples or thresholds
 counted side by side, T P classes of truth and of prediction.
 
-The mean is the usual one (the `nanmean` of ToCo's and WeakTr's evaluation): pixels are summed over all images first,
-and a class counts if it occurs in truth or in a prediction, so that a class predicted without truth adds a zero. Truth
-of 255 is always excluded.
+Pixels are summed over all images first. Two means over classes are in use, and they differ where a class is predicted
+that no truth has:
+
+mean_iou         over the classes in truth or in a prediction, so that such a class adds a zero: the `nanmean` of
+                 WeakTr's evaluation.py
+mean_iou_truth   over the classes in truth; such a class lowers only the scores of those whose pixels it took: the
+                 `valid` classes of ToCo's and AFA's utils/evaluate.py and of CLIP-ES' eval_cam.py
+
+Truth of 255 is always excluded.
 """
 
 from collections.abc import Iterable, Sequence
@@ -44,6 +50,7 @@ class ClassScores:
 class IouScores:
     miou: float | None  # None where no class occurs
     miou_foreground: float | None
+    miou_truth_classes: float | None
     classes: tuple[ClassScores, ...]
 
 
@@ -107,9 +114,14 @@ def class_recall(pixels: Int64[np.ndarray, "*sets K 3"]) -> Float64[np.ndarray, 
 
 
 def mean_iou(counts: Counts, with_background: bool) -> Float64[np.ndarray, "*sets"]:
-    """The mean over the classes that occur in each set; NaN without any."""
+    """The mean over the classes that occur in truth or prediction of each set; NaN without any."""
     used = slice(None) if with_background else counts.classes != BACKGROUND
     return mean_of_known(class_iou(counts.pixels[..., used, :]))
+
+
+def mean_iou_truth(counts: Counts) -> Float64[np.ndarray, "*sets"]:
+    """The mean over the classes that occur in the truth of each set, background included; NaN without any."""
+    return mean_of_known(np.where(counts.pixels[..., 2] > 0, class_iou(counts.pixels), np.nan))
 
 
 def mean_of_known(values: Float64[np.ndarray, "*sets K"]) -> Float64[np.ndarray, "*sets"]:
@@ -125,6 +137,7 @@ def iou_scores(counts: Counts) -> IouScores:
     return IouScores(
         nan_to_none(mean_iou(counts, True)),
         nan_to_none(mean_iou(counts, False)),
+        nan_to_none(mean_iou_truth(counts)),
         tuple(ClassScores(int(row[0]), nan_to_none(row[1]), nan_to_none(row[2]), nan_to_none(row[3])) for row in rows),
     )
 

@@ -59,14 +59,15 @@ def test_every_line_is_printed_with_its_intervals_and_the_floors_last(home: Path
     assert evaluate("dataset") == 0
     coverage, header, *lines, done = capsys.readouterr().out.splitlines()
     assert coverage == "3 pictures with ground truth: 3 kept, 0 dropped, 0 failed"
-    assert re.split(r"\s{2,}", header.strip()) == ["miou", "miou foreground", "boundary f"]
+    assert re.split(r"\s{2,}", header.strip()) == ["miou", "miou foreground", "miou truth classes", "boundary f"]
     assert re.fullmatch(rf"metrics: done in \d+\.\d s → {home}/metrics", done)
     cells = {name: values for name, *values in (re.split(r"\s{2,}", line.strip()) for line in lines)}
     assert list(cells) == [ALL, KEPT, DECIDED, *FLOORS]
     for line in kept_metrics()["results"]:
         outline = line.get("boundary_f")
         assert (outline is None) == (line["name"] == DECIDED)
-        for found, said in zip([line["miou"], line["miou_foreground"], outline], cells[line["name"]], strict=True):
+        means = [line[name] for name in ("miou", "miou_foreground", "miou_truth_classes")]
+        for found, said in zip([*means, outline], cells[line["name"]], strict=True):
             assert said == "–" if found is None else re.fullmatch(WITH_INTERVAL, said)
             assert found is None or said.startswith(f"{found['estimate']:.3f} ({found['low']:.3f}–")
 
@@ -107,7 +108,7 @@ def test_what_is_not_defined_is_a_dash(home: Path, capsys: Capture) -> None:
     index_truth(home, "alone", {WITHOUT_LABEL: TRUTH[WITHOUT_LABEL]})
     assert evaluate("labels", "--against", "alone") == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if DECIDED in line)
-    assert line.split(DECIDED)[1].split() == ["–", "–", "–"]
+    assert line.split(DECIDED)[1].split() == ["–", "–", "–", "–"]
 
 
 @pytest.mark.parametrize(

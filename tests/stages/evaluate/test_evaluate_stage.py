@@ -42,6 +42,16 @@ def test_numbers_are_those_of_a_slow_count(home: Path, labels: str, class_agnost
     assert [found["lines"][name]["pictures"] for name in (ALL, KEPT, DECIDED)] == [8, 7, 7]
 
 
+def test_a_class_that_no_truth_has_is_left_out_of_one_mean(home: Path) -> None:
+    cats = {name: np.where(mask_HW == 2, 0, mask_HW).astype(np.uint8) for name, mask_HW in TRUTH.items()}
+    line = metrics_of(home, "labels", index_truth(home, "cats", cats).name)["lines"][ALL]
+    ious = slow_ious({name: (cats[name], pair[1]) for name, pair in pairs_of(home, "labels").items()})
+    assert ious[2] == 0
+    assert line["miou"]["estimate"] == pytest.approx((ious[0] + ious[1] + 0) / 3)
+    assert line["miou_truth_classes"]["estimate"] == pytest.approx((ious[0] + ious[1]) / 2)
+    assert line["miou_truth_classes"]["low"] <= line["miou_truth_classes"]["estimate"]
+
+
 def test_each_class_has_its_line(home: Path) -> None:
     opened = open_artifact(str(evaluated(home, "labels")))
     rows = pq.read_table(io.BytesIO(opened.file("classes.parquet"))).to_pylist()

@@ -10,6 +10,7 @@ from maskmill.stages.scores.iou import (
     class_iou,
     iou_scores,
     mean_iou,
+    mean_iou_truth,
     pixel_counts,
     stack_counts,
     sum_counts,
@@ -43,13 +44,13 @@ def as_dict(counts):
     return dict(zip(counts.classes.tolist(), counts.pixels.tolist(), strict=True))
 
 
-def slow_miou(images, undecided, with_background):
-    """Sums first, then the mean over every class that is in a truth or in a prediction."""
+def slow_miou(images, undecided, with_background, of_truth=False):
+    """Sums first, then the mean over every class that is in a truth or in a prediction, or in a truth."""
     total: dict[int, list[int]] = {}
     for truth, predicted in images:
         for label, row in slow_counts(truth, predicted, undecided).items():
             total[label] = [a + b for a, b in zip(total.get(label, [0, 0, 0]), row, strict=True)]
-    used = [row for label, row in total.items() if label or with_background]
+    used = [row for label, row in total.items() if (label or with_background) and (row[2] or not of_truth)]
     return sum(both / (guessed + true - both) for both, guessed, true in used) / len(used) if used else None
 
 
@@ -67,6 +68,7 @@ def test_miou_is_of_sums_and_of_every_class_that_occurs(images, undecided, with_
     found = iou_scores(total)
     expected = slow_miou(images, undecided, with_background)
     assert (found.miou if with_background else found.miou_foreground) == pytest.approx(expected)
+    assert found.miou_truth_classes == pytest.approx(slow_miou(images, undecided, True, of_truth=True))
     together = stack_counts(counts)
     assert np.array_equal(together.pixels.sum(axis=0), total.pixels)
     assert np.array_equal(together.classes, total.classes)
@@ -89,12 +91,21 @@ def test_one_case_by_hand():
     assert leaving_out == {0: 1 / 3, 1: 1, 2: 0, 3: None}
 
 
+def test_a_class_without_truth_counts_in_one_mean_and_not_in_the_other():
+    truth, predicted = np.array([[0, 0, 1, 1]], np.uint8), np.array([[0, 2, 1, 1]], np.uint8)
+    found = iou_scores(pixel_counts(truth, predicted))
+    assert found.miou == pytest.approx((1 / 2 + 1 + 0) / 3)  # as in WeakTr
+    assert found.miou_truth_classes == pytest.approx((1 / 2 + 1) / 2)  # as in ToCo, AFA and CLIP-ES
+    by_image = stack_counts([pixel_counts(truth, predicted), pixel_counts(predicted, truth)])
+    assert mean_iou_truth(by_image).tolist() == pytest.approx([3 / 4, 1 / 2])
+
+
 def test_a_perfect_prediction_is_1_and_void_truth_is_nothing():
     truth = np.array([[0, 5], [255, 5]], np.uint8)
     assert iou_scores(pixel_counts(truth, np.where(truth == 255, 9, truth).astype(np.uint8))).miou == 1
     nothing = iou_scores(pixel_counts(np.full((3, 3), 255, np.uint8), np.ones((3, 3), np.uint8)))
     assert (nothing.miou, nothing.miou_foreground, nothing.classes) == (None, None, ())
-    assert iou_scores(sum_counts([])).miou is None
+    assert iou_scores(sum_counts([])).miou is iou_scores(sum_counts([])).miou_truth_classes is None
 
 
 def test_the_mean_is_of_sums_and_not_of_images():
