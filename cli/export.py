@@ -26,7 +26,7 @@ _TABLE = "\b\n" + "\n".join(f"{name:12} {what}" for name, what in FORMATS.items(
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export in --out, and nothing else.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def export(dataset: str, to: str, out: str, images_root: str | None, overwrite: bool, as_json: bool) -> int:
-    """Write the pictures and masks of DATASET in the format of another tool, without those its quality rule dropped."""
+    """Write the pictures and masks that the quality rule of DATASET kept, in the format of another tool."""
     from ..manifests.exports.run import export_dataset
 
     result = export_dataset(dataset, to, out, images_root, overwrite)

@@ -11,14 +11,14 @@ from .tables import print_table
 
 @click.command()
 @click.argument("work", help="Work folder.")
-@click.option("--yes", is_flag=True, help="Delete them; without it nothing is changed.")
+@click.option("--yes", is_flag=True, help="Delete them; otherwise they are only listed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def gc(work: str, yes: bool, as_json: bool) -> int:
-    """List the artifacts in WORK that nothing needs any more, and their size.
+    """List the artifacts in WORK that are no longer needed, and their size.
 
     These are kept: datasets and checkpoints, what is unfinished or held by a run, what the last complete run or sweep
-    made, everything these were made from, and their metrics. Nothing outside WORK is looked at, so a dataset elsewhere
-    keeps nothing here.
+    made, everything these were made from, and their metrics. Only WORK is read, so an artifact that
+    only a dataset elsewhere needs is listed too.
     """
     from ..pipeline.answers.gc import clean
 

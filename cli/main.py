@@ -38,15 +38,15 @@ OPERATORS = {
     "compare": ("compare:compare", "Compare two maps, labels or datasets of the same pictures."),
     "diff": ("diff:diff", "List the rows that differ between two versions of a dataset."),
     "export": ("export:export", "Write a dataset in the format of another tool (COCO, VOC, YOLO, …)."),
-    "push": ("push:push", "Upload a dataset as a version; only what is missing travels."),
+    "push": ("push:push", "Upload a dataset as a version; only missing files are sent."),
     "pull": ("pull:pull", "Download a version of a dataset and verify every file."),
     "weights": ("weights:weights", "Convert a training checkpoint into a file of weights."),
     "plan": ("plan:plan", "Show what a stage would make: rows, files, bytes, memory."),
     "status": ("status:status", "Show how far an artifact is and what failed."),
     "verify": ("verify:verify", "Check every byte of an artifact against its records."),
-    "retry": ("retry:retry", "Run the units that hold failed rows again."),
+    "retry": ("retry:retry", "Rerun the units that have failed rows."),
     "finish": ("finish:finish", "Check and complete an artifact whose parts have run."),
-    "gc": ("gc:gc", "List what nothing needs any more in a work folder, and delete it on --yes."),
+    "gc": ("gc:gc", "List the artifacts of a work folder that are no longer needed; delete them with --yes."),
     "doctor": ("doctor:doctor", "Check this machine: versions, CRF, GPU, threads, disk."),
 }
 # Commands that resume nothing.

@@ -16,5 +16,5 @@ plan = Group(
     "plan",
     lazy=lambda: stage_commands(entry for entry in COMMANDS.values() if entry.command.has_units),
     callback=_begin,
-    help="Say what a stage would make: rows, units, files, bytes, memory. Writes nothing.",
+    help="Show what a stage would make: rows, units, files, bytes, memory. Writes nothing.",
 )

@@ -16,8 +16,8 @@ from .answers import echo_json
 def push(dataset: str, url: str, as_json: bool) -> int:
     """Upload DATASET to URL, where other teams pull it.
 
-    Only files that are missing there are sent. Rerun to resume; a push that was stopped shows nothing. Each push of
-    other bytes is a new version beside the earlier ones, and becomes the latest.
+    Only files that are missing there are sent. Rerun to resume; a stopped push creates no version. Changed
+    bytes make a new version, which becomes the latest; earlier versions stay.
     """
     from ..pipeline.sharing.sharing import push as pushed
 

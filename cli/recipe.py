@@ -11,12 +11,12 @@ from .tables import print_table
 
 @click.group()
 def recipe() -> None:
-    """The recipes that ship: what there is, what one says, and a copy to edit."""
+    """List, show and copy the recipes that ship."""
 
 
 @recipe.command("list")
 def list_recipes() -> None:
-    """Name every recipe, with its title."""
+    """List the names and titles of all recipes."""
     print_table((), recipe_titles().items())
 
 
@@ -31,7 +31,7 @@ def show(name: str) -> None:
 @click.argument("name", help="Recipe, as `recipe list` names it.")
 @click.argument("file", help="File to write.")
 def write(name: str, file: str) -> None:
-    """Write a recipe to FILE, whose paths are then yours to edit."""
+    """Write a recipe to FILE; edit the paths in it before you run it."""
     text = read_shipped_recipe(name)
     folder, base = split(file)
     if folder.exists(base):

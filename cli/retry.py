@@ -12,7 +12,7 @@ from .options import HOW, WHERE, run_options, running
 @click.command(cls=SectionedCommand, running=running([*WHERE, *HOW]))
 @click.argument("artifact", help="Artifact with failed rows.")
 def retry(artifact: str, **values: Any) -> int:
-    """Run the units of ARTIFACT that hold failed rows again, with the configuration they were planned with."""
+    """Rerun the units of ARTIFACT that have failed rows, with the settings that it was made with."""
     from ..pipeline.running.run import retry as run_again
 
     return show_outcome(run_again(artifact, run_options(values)), values["as_json"])

@@ -27,7 +27,7 @@ def verify(artifact: str, as_json: bool) -> int:
     for fault in found.faults:
         click.echo(fault, err=True)
     for stranger in found.strangers:
-        click.echo(f"{found.at.path(stranger)} belongs to nothing; no reader looks at it", err=True)
+        click.echo(f"{found.at.path(stranger)} is not part of the artifact; no command reads it", err=True)
     verdict = "damaged" if found.faults else "intact" if found.finished else "intact so far, but unfinished"
     click.echo(f"{found.at}: {verdict}; {count_of(found.files, 'file')} right, {len(found.faults)} wrong")
     return found.exit_code

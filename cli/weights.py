@@ -12,7 +12,7 @@ from ..pipeline.quantities import size
 
 @click.group()
 def weights() -> None:
-    """Files of weights."""
+    """Convert files of weights."""
 
 
 @weights.command()

@@ -89,7 +89,7 @@ COMMANDS: dict[str, Entry] = {
 
 GROUPS = {  # first words of commands of two words
     "enhance": "Make better maps with an enhancer that is fitted on a few true masks.",
-    "evaluate": "Score what was made against ground truth.",
+    "evaluate": "Score masks or few-shot learners against ground truth.",
 }
 
 

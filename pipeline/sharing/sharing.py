@@ -203,7 +203,7 @@ def _refuse_full(part: Place, needed: int) -> None:
 
 def _check(part: Place, version: Version, url: Place) -> None:
     verdict = verify(part.uri)
-    wrong = [*verdict.faults, *(f"{name} belongs to nothing" for name in verdict.strangers)]
+    wrong = [*verdict.faults, *(f"{name} is not part of the artifact" for name in verdict.strangers)]
     if not wrong and (open_artifact(part).digest, open_artifact(part).plan.kind) == (version.artifact, version.kind):
         return
     atomic.discard(part, [name for name in part.names() if name != LOCK])

@@ -18,9 +18,9 @@ class EnhancerConfig:
     gt_fraction: float = option(
         0.0, "Learn from this share of each class's pictures with masks, such as 0.1.", at_least=0, at_most=1
     )
-    gt_per_class: int = option(0, "Or from N pictures of each class, such as 5.", metavar="N", at_least=0)
+    gt_per_class: int = option(0, "Learn from N pictures of each class, such as 5.", metavar="N", at_least=0)
     gt_list: tuple[str, ...] = option(
-        (), "Or from the pictures in FILE, an id a line.", metavar="FILE", is_list_file=True
+        (), "Learn from the pictures in FILE, one id per line.", metavar="FILE", is_list_file=True
     )
     classes: tuple[str, ...] = option((), "Learn from these classes only, by name or number.", metavar="NAME,…")
     cross_fit: int = option(

@@ -114,8 +114,8 @@ FSCS = Command(
             made_by=(),
         ),
     },
-    help="Exact ratio and mIoU on classes that were not learned. Give one CHECKPOINT per fold. Exits 6 if something "
-    "flatters the result. Rerun to resume.",
+    help="Exact ratio and mIoU on classes that were not learned. Give one CHECKPOINT per fold. Exits 6 if the result "
+    "may be too good, such as after training on test pictures. Rerun to resume.",
     has_units=False,
     in_recipes=False,
     retired={"features": FEATURES},

@@ -18,7 +18,7 @@ class BackboneConfig:
     positions: Positions = field_for_resolve()
     weights: str = option(
         "",
-        f"With --backbone: {WEIGHTS_HELP[0].lower()}{WEIGHTS_HELP[1:]}",
+        f"With --backbone: {WEIGHTS_HELP.removeprefix('Weights: ')}",
         metavar="FILE",
         path="weights",
         changes_bytes=False,

@@ -95,7 +95,9 @@ TRAIN = Command(
     roles={
         "dataset": Role(kind="dataset", metavar="DATASET", help="Dataset artifact."),
         "tokens": replace(
-            TOKENS, help="Stored tokens of the same pictures; by default those it was made from.", is_found=True
+            TOKENS,
+            help="Stored tokens of the same pictures; by default those that the dataset was made from.",
+            is_found=True,
         ),
         "images": replace(IMAGES, help="Images with masks; by default those of the dataset.", is_optional=True),
     },
