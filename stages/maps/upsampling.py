@@ -4,7 +4,7 @@ Letters: R C rows and columns of patches, I J pixels of the picture.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float16, Float32
+from jaxtyping import Bool, Float16, Float32, Float64
 
 from ..vision.fitting import Box, valid_patches
 
@@ -45,6 +45,12 @@ def span(is_valid: Bool[np.ndarray, " patches"]) -> slice:
     return slice(int(places[0]), int(places[-1]) + 1)
 
 
+def patch_positions(num_pixels: int, inside: tuple[int, int], patch_px: int) -> Float64[np.ndarray, " pixels"]:
+    """The centre of each pixel along one axis, counted in patches: 0 is the centre of the first patch."""
+    start, stop = inside
+    return (start + (np.arange(num_pixels) + 0.5) * ((stop - start) / num_pixels)) / patch_px - 0.5
+
+
 def _weights(
     num_pixels: int, inside: tuple[int, int], patch_px: int, num_patches: int, valid: slice, align_corners: bool
 ) -> Float32[np.ndarray, "pixels patches"]:
@@ -55,7 +61,7 @@ def _weights(
         at_px = start + pixels * ((stop - 1 - start) / max(num_pixels - 1, 1))
         at = at_px * ((num_patches - 1) / max(num_patches * patch_px - 1, 1))
     else:
-        at = (start + (pixels + 0.5) * ((stop - start) / num_pixels)) / patch_px - 0.5
+        at = patch_positions(num_pixels, inside, patch_px)
     patches = np.arange(valid.start, valid.stop)
     nearest = np.clip(at, patches[0], patches[-1])
     return np.clip(1 - np.abs(nearest[:, None] - patches), 0, None).astype(np.float32)

@@ -27,7 +27,7 @@ class RefineConfig:
     preset: Preset | None = option(
         "",
         "Parameters of the refiner: of crf a name (irn by default); of par toco, afa or afa-coco; of guided RADIUS,EPS "
-        "(15,0.001 by default).",
+        "(15,0.001 by default); of jbu SIGMA_SPATIAL,SIGMA_RANGE[,RADIUS], in patches and in colours from 0 to 1.",
         metavar="NAME",
         parse=str,
     )
@@ -54,13 +54,15 @@ class RefineConfig:
         at_least=0,
         is_new=True,
     )
-    device: str = option("cpu", f"{DEVICE_HELP} Used by par and guided.", changes_bytes=False, is_kept=True)
+    device: str = option("cpu", f"{DEVICE_HELP} Used by par, guided and jbu.", changes_bytes=False, is_kept=True)
 
     def __post_init__(self) -> None:
         check_config(self)
         if isinstance(self.preset, str):
             if self.refiner == "none" and (self.preset or str(self.background) == PRESET):
-                raise ConfigError("--preset is for --refiner crf, par or guided; name one of them, or leave it out")
+                raise ConfigError(
+                    "--preset is for --refiner crf, par, guided or jbu; name one of them, or leave it out"
+                )
             object.__setattr__(self, "preset", find_preset(self.refiner, self.preset))
         if str(self.background) == PRESET:
             object.__setattr__(self, "background", preset_background(self.preset))

@@ -16,9 +16,10 @@ from ...manifests.artifact.values import nearest
 from ...manifests.errors import ConfigError
 from ..maps.background_rules import BackgroundRule, ConstantScore, OwnRow, PowerOfRest, TwoScores
 
-Refiner = Literal["none", "crf", "par", "guided"]
+Refiner = Literal["none", "crf", "par", "guided", "jbu"]
 REFINERS: tuple[Refiner, ...] = get_args(Refiner)
-SMOOTHERS: tuple[Refiner, ...] = ("par", "guided")  # computed by torch, on any device
+SMOOTHERS: tuple[Refiner, ...] = ("par", "guided")
+TORCH_REFINERS: tuple[Refiner, ...] = (*SMOOTHERS, "jbu")  # on any device
 _FIRST_CRF = "irn"
 
 
@@ -73,8 +74,27 @@ class GuidedPreset:
         return f"{self.radius},{self.eps!r}"
 
 
+@dataclass(frozen=True, slots=True)
+class JointBilateralPreset:
+    spatial: float  # deviation in patches
+    range: float  # deviation of colours from 0 to 1
+    radius: int = 0  # patches on every side of the nearest; 0: two deviations
+
+    def __post_init__(self) -> None:
+        if not (0 < self.spatial < math.inf and 0 < self.range < math.inf and self.radius >= 0):
+            raise ConfigError(
+                f"--preset is {self}, expected for jbu two deviations above 0 and, if you like, a radius from 1, such "
+                f"as {MEASURED_JBU}"
+            )
+        if not self.radius:
+            object.__setattr__(self, "radius", math.ceil(2 * self.spatial))
+
+    def __str__(self) -> str:
+        return f"{self.spatial!r},{self.range!r},{self.radius}"
+
+
 Smoother = ParPreset | GuidedPreset
-Preset = CrfPreset | Smoother
+Preset = CrfPreset | Smoother | JointBilateralPreset
 
 
 def _crf(
@@ -148,6 +168,10 @@ PAR_PRESETS = (
 # A window of 31 pixels: the best of the radii 15, 31 and 60 on VOC's masks shrunk to 14×14 and 28×28 patches.
 MEASURED = GuidedPreset(15, 1e-3)
 
+# Of spatial 0.5 to 1.5 and range 0.1 to 0.3, all within 0.006 mIoU on 72 pictures of VOC, the best with the paper's
+# window of 5 × 5.
+MEASURED_JBU = JointBilateralPreset(1.0, 0.2)
+
 
 def find_crf_preset(name: str) -> CrfPreset:
     """The preset of this name or alias."""
@@ -180,6 +204,21 @@ def parse_guided(text: str) -> GuidedPreset:
     return GuidedPreset(*numbers)
 
 
+def parse_jbu(text: str) -> JointBilateralPreset:
+    """The preset of a text SIGMA_SPATIAL,SIGMA_RANGE[,RADIUS], such as `str` of a preset."""
+    if not text.strip():
+        return MEASURED_JBU
+    spatial, _, rest = text.partition(",")
+    sigma_range, comma, radius = rest.partition(",")
+    try:
+        numbers = float(spatial), float(sigma_range), int(radius) if comma else 0
+    except ValueError as error:
+        raise ConfigError(
+            f"--preset is {text!r}, expected for jbu SIGMA_SPATIAL,SIGMA_RANGE[,RADIUS], such as {MEASURED_JBU}"
+        ) from error
+    return JointBilateralPreset(*numbers)
+
+
 def find_preset(refiner: Refiner, text: str) -> Preset | None:
     """The preset that the text names, or the refiner's default."""
     match refiner:
@@ -191,10 +230,12 @@ def find_preset(refiner: Refiner, text: str) -> Preset | None:
             return find_par_preset(text)
         case "guided":
             return parse_guided(text)
+        case "jbu":
+            return parse_jbu(text)
 
 
 def preset_background(preset: Preset | None) -> BackgroundRule:
     """The background rule that the preset's authors use."""
-    if preset is None or isinstance(preset, GuidedPreset):
+    if preset is None or isinstance(preset, GuidedPreset | JointBilateralPreset):
         raise ConfigError("--background is preset, but this refiner has no rule of its own; name one, such as rows")
     return preset.background

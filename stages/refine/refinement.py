@@ -17,7 +17,7 @@ from ..maps.local_classes import LocalClasses, local_classes
 from ..maps.object_classes import KnownClasses, object_labels
 from .crf import PictureCrf
 from .pieces import tidy_labels
-from .presets import CrfPreset, Smoother
+from .presets import CrfPreset, JointBilateralPreset, Smoother
 from .smoothing import smooth_scores
 
 NO_FOREGROUND = "no_foreground"
@@ -26,18 +26,20 @@ _OBJECT = 1  # provisional class of rows without a class
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refinement:
-    """Without crf and smoother, the label map of the background rule is not refined on the picture."""
+    """How maps become labels. An upsampler takes them from their patches to the picture, where a crf or smoother
+    refines labels or scores; without an upsampler they are interpolated by the rule of their method."""
 
     background: BackgroundRule
     crf: CrfPreset | None = None
     smoother: Smoother | None = None
-    device: str = "cpu"  # of the smoother
+    upsampler: JointBilateralPreset | None = None
+    device: str = "cpu"  # of smoother and upsampler
     min_piece: int = 0  # pixels; a smaller piece of a class gets the label around it
     fill_holes: int = 0  # pixels; a larger hole stays
 
     @property
     def needs_pictures(self) -> bool:
-        return self.crf is not None or self.smoother is not None
+        return any(preset is not None for preset in (self.crf, self.smoother, self.upsampler))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,14 @@
 
 from ...manifests.errors import ConfigError
 from .config import RefineConfig
-from .presets import SMOOTHERS, CrfPreset, GuidedPreset, ParPreset
+from .presets import TORCH_REFINERS, CrfPreset, GuidedPreset, JointBilateralPreset, ParPreset
 from .refinement import Refinement
 
 
 def check_device(config: RefineConfig) -> None:
     if config.device == "cpu":
         return
-    if config.refiner not in SMOOTHERS:
+    if config.refiner not in TORCH_REFINERS:
         raise ConfigError(
             f"device is {config.device}, but the refiner {config.refiner} runs on the CPU only; leave --device out"
         )
@@ -23,6 +23,7 @@ def refinement_of(config: RefineConfig) -> Refinement:
     return Refinement(
         background=config.background,
         crf=preset if isinstance(preset, CrfPreset) else None,
+        upsampler=preset if isinstance(preset, JointBilateralPreset) else None,
         smoother=preset if isinstance(preset, ParPreset | GuidedPreset) else None,
         device=config.device,
         min_piece=config.min_piece,

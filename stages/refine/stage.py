@@ -25,13 +25,14 @@ from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
 from .batches import refine_in_batches
 from .config import REFINE, RefineConfig
 from .crf import require_crf
+from .joint_bilateral import joint_bilateral_maps
 from .picture_rows import LISTED, picture_rows
-from .presets import SMOOTHERS, Refiner
+from .presets import TORCH_REFINERS, Refiner
 from .refinement import Refined, Refinement, Unrefined, prepare_objects, prepare_picture
 from .refiners import check_device, refinement_of
 
-# Pictures of a unit: a CRF takes half a second for each, PAR and the guided filter a tenth.
-UNITS: Mapping[Refiner, int] = {"none": 256, "crf": 16, "par": 64, "guided": 64}
+# Pictures of a unit: a CRF takes half a second for each, the others a tenth or two.
+UNITS: Mapping[Refiner, int] = {"none": 256, "crf": 16, "par": 64, "guided": 64, "jbu": 64}
 PICTURES_AT_ONCE = 32  # pictures whose maps are in memory
 
 
@@ -130,9 +131,9 @@ def _prepare_row(
     labelled = soft.select_rows([place for place, row in enumerate(soft.rows) if row["note"] != NO_LABEL])
     if not labelled.rows:  # nothing is known of the picture
         return Refined(np.full(size, IGNORE, np.uint8), (), NO_LABEL)
-    maps_KHW = _maps_at_size(work.inputs["maps"], labelled, size)
     no_picture = np.broadcast_to(np.uint8(0), (*size, 3))
     picture = _read_picture(work, index, size) if refinement.needs_pictures else no_picture
+    maps_KHW = _upsample_maps(work.inputs["maps"], labelled, picture, refinement)
     thresholds = np.array([row["threshold"] for row in labelled.rows])
     if config.threshold is not None:
         thresholds[:] = np.float32(config.threshold)  # as `mask` would have written it
@@ -167,6 +168,16 @@ def _read_known_classes(work: Work, index: int, class_soft: Soft, size: tuple[in
     return replace(known, maps_KHW=maps_KHW, map_classes=[row["class"] for row in classed.rows])
 
 
+def _upsample_maps(
+    maps: Artifact, soft: Soft, picture: UInt8[np.ndarray, "H W 3"], refinement: Refinement
+) -> Float32[np.ndarray, "K H W"]:
+    first, facts = soft.rows[0], MapsFacts.of(maps)
+    if refinement.upsampler is None:
+        return maps_at_size(soft.maps_KRC, first, facts)
+    box = tuple(first["box"])
+    return joint_bilateral_maps(soft.maps_KRC, picture, box, facts.patch, refinement.upsampler, refinement.device)
+
+
 def _maps_at_size(maps: Artifact, soft: Soft, size: tuple[int, int]) -> Float32[np.ndarray, "K H W"]:
     first = soft.rows[0]
     if (first["height"], first["width"]) != size:
@@ -183,7 +194,9 @@ def _read_picture(work: Work, index: int, size: tuple[int, int]) -> UInt8[np.nda
 
 
 def _libraries(config: RefineConfig) -> Sequence[str]:
-    own = ("pydensecrf2", "scipy") if config.refiner == "crf" else ("torch",) if config.refiner in SMOOTHERS else ()
+    own = (
+        ("pydensecrf2", "scipy") if config.refiner == "crf" else ("torch",) if config.refiner in TORCH_REFINERS else ()
+    )
     return ("numpy", "scikit-image", *own)
 
 
@@ -192,7 +205,7 @@ def _max_unit_rows(config: RefineConfig) -> int:
 
 
 def _device_type(config: RefineConfig) -> str:
-    return config.device.partition(":")[0] if config.refiner in SMOOTHERS else ""
+    return config.device.partition(":")[0] if config.refiner in TORCH_REFINERS else ""
 
 
 STAGE = Stage(

@@ -33,14 +33,17 @@ from maskmill.stages.maps.background_rules import RowThresholds, TwoScores, pars
 from maskmill.stages.maps.object_classes import KnownClasses, object_labels
 from maskmill.stages.maps.upsampling import upsample_maps
 from maskmill.stages.refine.config import RefineConfig
+from maskmill.stages.refine.joint_bilateral import joint_bilateral_maps
 from maskmill.stages.refine.pieces import tidy_labels
 from maskmill.stages.refine.presets import (
-    SMOOTHERS,
+    MEASURED_JBU,
+    TORCH_REFINERS,
     GuidedPreset,
     Refiner,
     find_crf_preset,
     find_par_preset,
     parse_guided,
+    parse_jbu,
 )
 from maskmill.stages.refine.refinement import Refinement
 from maskmill.stages.refine.stage import STAGE
@@ -526,7 +529,25 @@ def test_a_smoother_sees_each_picture_upright(
     assert not same(found, labels_of(refined(bench, by_class, background=rule)))
 
 
-@pytest.mark.parametrize("refiner", ["par", "guided"])
+def test_maps_are_upsampled_along_each_picture_upright_and_then_cut(bench: Bench, by_class: Artifact) -> None:
+    """From their patches, of which those beside a padded picture do not count."""
+    rows, preset = by_class.rows().to_pylist(), parse_jbu("1,0.1,1")
+    for rule in ("rows", "two:0.47,0.52"):
+        found = labels_of(refined(bench, by_class, refiner="jbu", preset="1,0.1,1", background=rule))
+        for name, (_, own) in maps_by_picture(by_class).items():
+            picture, box = picture_of(bench, name), tuple(own[0]["box"])
+            maps_KRC = by_class.read("map", by_class.positions_by_id()[name])
+            maps_KHW = joint_bilateral_maps(maps_KRC, picture, box, (16, 16), preset)
+            thresholds, classes = np.array([row["threshold"] for row in own]), [row["class"] for row in own]
+            plain = Refinement(background=parse_background(rule))
+            wanted = refine_picture(picture, maps_KHW, thresholds, classes, plain)
+            np.testing.assert_array_equal(found[name], wanted.label_HW, name)
+        assert (found["none/7"] == 255).all()
+        assert not same(found, labels_of(refined(bench, by_class, background=rule)))
+    assert {tuple(row["box"]) for row in rows if row["status"] == "ok"} - {(0, 0, 64, 96)}, "some are padded"
+
+
+@pytest.mark.parametrize("refiner", ["par", "guided", "jbu"])
 def test_objects_are_smoothed_too_and_a_changed_picture_fails(own_bench: Bench, refiner: Refiner) -> None:
     bench = own_bench
     objects = bench.mask(bench.tokens(), supports="0")
@@ -545,8 +566,9 @@ def test_a_smoother_has_its_preset_device_and_libraries_in_the_fingerprint() -> 
         == make_config(RefineConfig, refiner="guided", preset=" 15, 1e-3").preset
         == GuidedPreset(15, 0.001)
     )
+    assert make_config(RefineConfig, refiner="jbu").preset == MEASURED_JBU
     assert callable(STAGE.libraries)
-    for refiner in SMOOTHERS:
+    for refiner in TORCH_REFINERS:
         config = make_config(RefineConfig, refiner=refiner)
         assert "torch" in STAGE.libraries(config)
         assert STAGE.device(config) == "cpu"
