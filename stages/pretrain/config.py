@@ -1,16 +1,23 @@
 """Options of `pretrain`. The defaults are MC-SSL's (main_MCSSL.py), the closest public code by MaskCluster's authors;
 the paper's own values are not published."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
-from ...manifests.artifact.config import check_config, checks_itself, option
+from ...manifests.artifact.config import check_config, checks_itself, field_for_resolve, flag, option
 from ...manifests.errors import ConfigError
 from ..choices import DEVICE_HELP, SEED_HELP
 from ..command import IMAGES, Command, Role
 
 MOST_WARMUP = 10  # epochs: MC-SSL's, of 800; a tenth below 100 epochs
 LOSSES = ("cls", "patch", "reconstruction", "contrastive")
+TEACHER, FLIPPED = "distill", "distill_flipped"
+OF_DISTILLING = ("distill_loss", "distill_block")
+# Options that only masked image modelling and clustering use.
+OF_MASKING = (
+    *("losses", "avoidance", "patches", "reconstruction", "align"),
+    *("local_size", "local_views", "clusters", "hidden"),
+)
 Avoidance = Literal["centering", "sinkhorn", "me-max", "sinkhorn+me-max"]
 
 
@@ -69,8 +76,31 @@ class PretrainConfig:
     # Masking replaces parts by those of another picture in the batch.
     batch: int = option(64, "Pictures in a step.", at_least=2)
     learning_rate: float = option(5e-4, "Learning rate for a batch of 256.", above=0, below=float("inf"))
-    momentum: float = option(0.996, "Momentum of the teacher, which rises to 1.", at_least=0, at_most=1)
+    momentum: float = option(
+        0.996,
+        "Momentum of the teacher, which rises to 1; of the weights that are kept, with --distill, where it stays.",
+        at_least=0,
+        at_most=1,
+    )
     seed: int = option(0, f"{SEED_HELP}.")
+    distill_loss: Literal["auto", "cosine", "smooth-l1"] = option(
+        "auto",
+        "Distance to the teacher's tokens (--distill); auto tries both briefly and takes the one that reaches the "
+        "higher held-out cosine.",
+        is_new=True,
+    )
+    distill_block: int | None = option(
+        None, "Block of the teacher's tokens, counted from 0; the last stored one by default.", metavar="N", is_new=True
+    )
+    initial_weights: str = option(
+        "",
+        "Weights to start from: safetensors, a torch checkpoint of tensors, or a checkpoint artifact; else random.",
+        metavar="FILE|CHECKPOINT",
+        path="weights",
+        changes_bytes=False,
+        is_kept=True,
+    )
+    initial_sha256: str = field_for_resolve("", is_new=True)
     autocast: Literal["off", "bfloat16"] = option("off", "Compute in a shorter type.")
     licence: str = option("unknown", "Licence of the weights: a URL or name.", metavar="TEXT")
     device: str = option("cpu", DEVICE_HELP, changes_bytes=False, is_kept=True)  # its type is in the fingerprint
@@ -101,12 +131,38 @@ class PretrainConfig:
         return self.local_views if "cls" in self.weights else 0
 
 
+def refuse_unused_options(config: PretrainConfig, distills: bool) -> None:
+    """Refuses options that only the other way of learning uses."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name in (OF_MASKING if distills else OF_DISTILLING) and value != field.default:
+            which = "not for --distill, which learns from stored tokens alone" if distills else "for --distill TOKENS"
+            raise ConfigError(f"{flag(field.name)} is {which}; leave it out")
+
+
 PRETRAIN = Command(
     name="pretrain",
     makes="checkpoint",
     config=PretrainConfig,
     work=".pretrain.stage:STAGE",
-    roles={"pixels": Role(kind="pixels", metavar="PIXELS", help="Pixels artifact."), "images": IMAGES},
+    roles={
+        "pixels": Role(kind="pixels", metavar="PIXELS", help="Pixels artifact."),
+        TEACHER: Role(
+            kind="tokens",
+            flag="--distill",
+            metavar="TOKENS",
+            help="Learn to predict these stored tokens of a larger backbone instead.",
+            is_optional=True,
+        ),
+        FLIPPED: Role(
+            kind="tokens",
+            flag="--distill-flipped",
+            metavar="TOKENS",
+            help="The same of the mirrored pictures (extract --flip); without them no crop is flipped.",
+            is_optional=True,
+        ),
+        "images": IMAGES,
+    },
     help="The checkpoint is what `extract --weights` takes. Rerun to resume.",
     has_units=False,
     is_training=True,

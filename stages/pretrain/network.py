@@ -4,8 +4,7 @@ Letters: B pictures, or views of them, M class token and patches, T patches, D w
 """
 
 import copy
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import timm
 import torch
@@ -17,54 +16,47 @@ from ...manifests.errors import ConfigError
 from ..learning.processes import BatchSlice
 from .heads import ProjectionHead, ReconstructionHead
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    backbone: str  # timm's name
-    size_px: int  # of the global views, whose positions are learned
-    num_clusters: int
-    hidden: int
-    drop_path: float
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Network(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, backbone: Any, num_clusters: int, hidden: int) -> None:
         super().__init__()
-        self.backbone: Any = make_backbone(shape)
-        width = self.backbone.embed_dim
-        self.patch_px = self.backbone.patch_embed.patch_size[0]
-        self.projection = ProjectionHead(width, shape.num_clusters, shape.hidden)
+        self.backbone = backbone
+        width = backbone.embed_dim
+        self.patch_px = backbone.patch_embed.patch_size[0]
+        self.projection = ProjectionHead(width, num_clusters, hidden)
         self.reconstruction = ReconstructionHead(width, self.patch_px)
 
     def tokens(self, pictures: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B M D"]:
-        """The class token and the patches after the last norm, without registers."""
-        tokens = self.backbone.forward_features(pictures)
-        return torch.cat([tokens[:, :1], tokens[:, self.backbone.num_prefix_tokens :]], dim=1)
+        return final_tokens(self.backbone, pictures)
 
 
-def make_backbone(shape: Shape) -> Any:
+def final_tokens(backbone: Any, pictures: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B M D"]:
+    """The class token and the patches after the last norm, without registers."""
+    tokens = backbone.forward_features(pictures)
+    return torch.cat([tokens[:, :1], tokens[:, backbone.num_prefix_tokens :]], dim=1)
+
+
+def make_backbone(name: str, size_px: int, drop_path: float) -> Any:
     """A backbone for views of any size, initialised from torch's global generator."""
     try:
         model: Any = timm.create_model(
-            shape.backbone,
-            num_classes=0,
-            img_size=shape.size_px,
-            dynamic_img_size=True,
-            drop_path_rate=shape.drop_path,
+            name, num_classes=0, img_size=size_px, dynamic_img_size=True, drop_path_rate=drop_path
         )
     except TypeError as error:
         raise ConfigError(
-            f"backbone {shape.backbone} does not take pictures of several sizes, which pretraining needs ({error}); "
+            f"backbone {name} does not take pictures of several sizes, which pretraining needs ({error}); "
             "choose a plain vision transformer such as vit_small_patch16_224"
         ) from error
     if not getattr(model, "num_prefix_tokens", 0) or getattr(model, "cls_token", None) is None:
         raise ConfigError(
-            f"backbone {shape.backbone} has no class token, which pretraining needs; choose another, such as "
+            f"backbone {name} has no class token, which pretraining needs; choose another, such as "
             "vit_small_patch16_224"
         )
     if isinstance(model.norm, nn.Identity):
         raise ConfigError(
-            f"backbone {shape.backbone} has no norm after its last block, so extract could not give the tokens that "
+            f"backbone {name} has no norm after its last block, so extract could not give the tokens that "
             "were trained; choose another, such as vit_small_patch16_224"
         )
     return model
@@ -94,18 +86,18 @@ def replace_drop_paths(backbone: nn.Module, part: BatchSlice, pictures: int) -> 
             backbone.set_submodule(name, PartOfDropPath(module.drop_prob, part, pictures))
 
 
-def copy_as_teacher(student: Network) -> Network:
+def copy_as_teacher(student: Module) -> Module:
     """A frozen copy in evaluation mode."""
     return copy.deepcopy(student).eval().requires_grad_(False)
 
 
 @torch.no_grad()
-def update_moving_average(teacher: Network, student: Network, momentum: float) -> None:
+def update_moving_average(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     for slow, fast in zip(teacher.parameters(), student.parameters(), strict=True):
         slow.lerp_(fast, 1 - momentum)
 
 
-def parameter_groups(student: Network, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(student: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay for matrices only, not for biases, norms and other vectors (DINO, utils.py get_params_groups)."""
     parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
     return [

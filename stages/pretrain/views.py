@@ -98,14 +98,34 @@ def draw_view(pictures: UInt8[Tensor, "B 3 S S"], kind: Strengths, draws: Draws)
 def _augment_pictures(
     pictures: Float32[Tensor, "B 3 S S"], kind: Strengths, draws: Draws
 ) -> Float32[Tensor, "B 3 O O"]:
-    batch, _, side, _ = pictures.shape
-    device = pictures.device
+    crops = draw_crops(len(pictures), pictures.shape[2], kind, draws, pictures.device)
+    return distort_colours(cut_crops(pictures, crops, kind.size_px), kind, draws)
+
+
+@dataclass(frozen=True, slots=True)
+class Crops:
+    """What a view shows of each picture."""
+
+    box_B4: Int64[Tensor, "B 4"]  # top, left, rows and columns, in pixels
+    is_flipped_B: Bool[Tensor, " B"]  # on the CPU
+
+
+def draw_crops(batch: int, side: int, kind: Strengths, draws: Draws, device: torch.device) -> Crops:
     box_B4 = draw_boxes(batch, side, kind, draws, device)
-    is_flipped_B = draw_bernoulli(draws, (batch,), kind.flipped, CPU)
-    row_weights = resampling_weights(box_B4[:, 0], box_B4[:, 2], side, kind.size_px)
-    column_weights = resampling_weights(box_B4[:, 1], box_B4[:, 3], side, kind.size_px)
-    _change_rows(column_weights, is_flipped_B, lambda chosen, _: chosen.flip(1))
-    view = apply_axis_weights(pictures, row_weights, column_weights).clamp_(0, 1)  # bicubic overshoots
+    return Crops(box_B4, draw_bernoulli(draws, (batch,), kind.flipped, CPU))
+
+
+def cut_crops(pictures: Float32[Tensor, "B 3 S S"], crops: Crops, size_px: int) -> Float32[Tensor, "B 3 O O"]:
+    side, box_B4 = pictures.shape[2], crops.box_B4
+    row_weights = resampling_weights(box_B4[:, 0], box_B4[:, 2], side, size_px)
+    column_weights = resampling_weights(box_B4[:, 1], box_B4[:, 3], side, size_px)
+    _change_rows(column_weights, crops.is_flipped_B, lambda chosen, _: chosen.flip(1))
+    return apply_axis_weights(pictures, row_weights, column_weights).clamp_(0, 1)  # bicubic overshoots
+
+
+def distort_colours(view: Float32[Tensor, "B 3 O O"], kind: Strengths, draws: Draws) -> Float32[Tensor, "B 3 O O"]:
+    """Changes the view in place."""
+    batch, device = len(view), view.device
     _jitter_colours(view, kind, draws)
     _change_rows(
         view, draw_bernoulli(draws, (batch,), kind.grey, CPU), lambda chosen, _: grey(chosen).expand_as(chosen)
@@ -172,12 +192,12 @@ def _jitter_colours(view: PictureBatch, kind: Strengths, draws: Draws) -> None:
         step, middle, reach = steps[number]
         drawn.append((step, draw_uniform(draws, (batch,), middle - reach, middle + reach, device), reach))
 
-    def distort_colours(chosen: PictureBatch, rows: RowIndices) -> PictureBatch:
+    def distort_chosen(chosen: PictureBatch, rows: RowIndices) -> PictureBatch:
         for step, strength_B, reach in drawn:
             chosen = step(chosen, strength_B[rows]) if reach > 0 else chosen
         return chosen
 
-    _change_rows(view, is_jittered_B, distort_colours)
+    _change_rows(view, is_jittered_B, distort_chosen)
 
 
 def _change_rows(values: Tensor, is_chosen: Bool[Tensor, " B"], change: Callable[[Tensor, RowIndices], Tensor]) -> None:
