@@ -117,6 +117,8 @@ def show_metrics(metrics: Mapping[str, Any]) -> None:
     if sweep and sweep["best"]:
         best = sweep["best"]
         click.echo(f"  best constant threshold, chosen on the ground truth: {best['threshold']} ({best['miou']:.3f})")
+    if sweep and sweep.get("refine_options"):
+        click.echo(f"  best threshold of each class, chosen on the ground truth: {sweep['refine_options']}")
 
 
 def show_few_shot(metrics: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Masks are scored against ground truth, with floors, intervals and a note of what was left out."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -11,9 +12,12 @@ from ...manifests.artifact.artifact import Artifact
 from ...manifests.artifact.facts import class_table
 from ...manifests.artifact.leakage import FittedOn, find_training_ids, leakage_warnings
 from ...manifests.artifact.underway import Underway
+from ...manifests.classes import ClassTable
 from ...manifests.errors import ConfigError, InputError
 from ...manifests.files.sealed import Json
 from ...manifests.published.schema import class_names
+from ..maps.class_thresholds import class_text
+from ..maps.cutting import has_classes
 from ..scores.intervals import bootstrap, counts_interval
 from ..scores.iou import (
     Counts,
@@ -32,7 +36,7 @@ from .boundary import BoundaryScores, class_boundary_f, mean_boundary_f, stack_b
 from .config import EVALUATE, EvaluateConfig
 from .judging import THRESHOLDS, ScoredPicture, ScoringOptions, floors, score_pictures
 from .predictions import predictions
-from .threshold_sweep import best_threshold
+from .threshold_sweep import best_class_thresholds, best_threshold
 
 
 def reads(config: EvaluateConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
@@ -47,6 +51,8 @@ def compute(config: EvaluateConfig, inputs: Inputs, underway: Underway) -> Findi
     view = ScoringOptions(config.class_agnostic, config.boundary, predicted.plan.kind == "maps")
     pictures, left_out = score_predictions(config, predicted, inputs["images"], truth, view)
     metrics, per_class = _tables(config, pictures, truth, view)
+    if "threshold_sweep" in metrics and not config.class_agnostic and has_classes(predicted):
+        metrics["threshold_sweep"] |= _class_sweep(pictures, class_table(predicted))
     metrics["judged"] = predicted.plan.kind
     known = "is known to have been" if left_out.unknown else "was"
     metrics["rows_left_out"] = "none" if config.include_fitted else f"those whose masks something {known} fitted on"
@@ -158,6 +164,18 @@ def _sweep(swept: Sequence[Counts]) -> dict[str, Json]:
         "miou": [nan_to_none(value) for value in mean_iou(total, True)],
         "best": None if best is None else {"threshold": round(best.threshold, 2), "miou": best.miou},
     }
+
+
+def _class_sweep(pictures: Sequence[ScoredPicture], table: ClassTable) -> dict[str, Json]:
+    """The best threshold of each class, and the options of `refine` that set them."""
+    best = best_class_thresholds(THRESHOLDS, sum_counts([one.sweep for one in pictures if one.sweep is not None]))
+    rows = [
+        {"class": one.label, "name": table.name_of(one.label), "threshold": round(one.threshold, 2), "iou": one.iou}
+        for one in best
+    ]
+    texts = [f"{class_text(one.label, table)}={one.threshold:.2g}" for one in best]
+    words = [word for text in texts for word in ("--threshold", text)]
+    return {"classes": rows, "refine_options": shlex.join(words)}
 
 
 def refuse(configs: Configs, given: Inputs) -> None:

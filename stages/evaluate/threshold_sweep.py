@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
 from ...manifests.classes import BACKGROUND, IGNORE
-from ..scores.iou import Counts, mean_iou
+from ..scores.iou import Counts, class_iou, mean_iou
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,13 @@ class BestThreshold:
     threshold: float
     miou: float
     chosen_on: str = "ground truth"
+
+
+@dataclass(frozen=True, slots=True)
+class BestClassThreshold:
+    label: int
+    threshold: float
+    iou: float
 
 
 def sweep_counts(
@@ -60,6 +67,23 @@ def best_threshold(
         return None
     best = int(np.nanargmax(miou_J))
     return BestThreshold(float(thresholds[best]), float(miou_J[best]))
+
+
+def best_class_thresholds(thresholds: Float32[np.ndarray, " J"], counts: Counts) -> list[BestClassThreshold]:
+    """For each class in truth that has a map, the threshold with its highest IoU, the lowest of equals.
+
+    A class takes the pixels where its map is the highest and above the threshold, so that its IoU does not depend on
+    the thresholds of others. `refine` lets the second highest class have a pixel where the highest is below its own.
+    """
+    iou_JK = class_iou(counts.pixels)
+    is_wanted_K = (
+        (counts.classes != BACKGROUND) & counts.pixels[0, :, 2].astype(bool) & counts.pixels[0, :, 1].astype(bool)
+    )
+    best_K = np.nan_to_num(iou_JK, nan=-1).argmax(axis=0)
+    return [
+        BestClassThreshold(int(counts.classes[k]), float(thresholds[best_K[k]]), float(iou_JK[best_K[k], k]))
+        for k in np.flatnonzero(is_wanted_K)
+    ]
 
 
 def _winners(

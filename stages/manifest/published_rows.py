@@ -18,6 +18,8 @@ from ...manifests.pictures.palette import decode_label_map
 from ...manifests.pictures.sources import TAR_SCHEME
 from ...manifests.published.schema import class_names
 from ..maps.background_rules import BackgroundRule, parse_background
+from ..maps.class_thresholds import parse_thresholds
+from ..maps.cut_scores import CutScores
 from ..maps.cutting import maps_at_size
 from ..stage import Work
 from .quality import measure_quality
@@ -42,7 +44,7 @@ class _Unit:
     maps: Sequence[Sequence[Mapping[str, Json]]]
     positions: Mapping[str, Sequence[int]]  # in the row lists of labels and of images
     background: BackgroundRule | None  # the rule before refining; None if nothing was refined
-    threshold: float | None  # for all maps, instead of their own
+    cuts: CutScores  # instead of the maps' own thresholds
     source: str  # of classes that are not ground truth
 
 
@@ -64,7 +66,7 @@ def dataset_rows(work: Work, rule: Rule, embed_images: bool) -> Iterator[dict[st
             "images": work.inputs["images"].positions(work.ids) if any(is_truth) else (),
         },
         background=None if refined["refiner"] == "none" else parse_background(refined["background"]),
-        threshold=refined["threshold"],
+        cuts=CutScores.of(parse_thresholds(refined["threshold"]), DatasetFacts.from_json(work.facts).classes),
         source="enhanced" if work.inputs["maps"].plan.stage == "enhance" else "pseudo",
     )
     for index, truth in enumerate(is_truth):
@@ -147,8 +149,7 @@ def _soft_maps(unit: _Unit, index: int) -> SoftMaps | None:
     maps = unit.work.inputs["maps"]
     positions = unit.work.listing.column("maps")[index].as_py()
     maps_KHW = maps_at_size(maps.read("map", positions), rows[0], MapsFacts.of(maps))
-    thresholds = [row["threshold"] if unit.threshold is None else unit.threshold for row in rows]
-    return SoftMaps(maps_KHW, np.array(thresholds, np.float64), [row["class"] for row in rows])
+    return SoftMaps(maps_KHW, unit.cuts.of_rows(rows), [row["class"] for row in rows])
 
 
 def _refusal(rule: Rule, objects: Sequence[Mapping[str, Json]]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from ...manifests.artifact.artifact import Artifact
 from ...manifests.artifact.facts import MapsFacts
 from ...manifests.artifact.fields import Field
 from ...manifests.files.sealed import Json
@@ -38,6 +39,11 @@ class CutMaps:
     label_HW: UInt8[np.ndarray, "H W"]
     soft_KHW: Float32[np.ndarray, "K H W"] | None  # None if the maps have no known class
     map_classes: Sequence[int]
+
+
+def has_classes(maps: Artifact) -> bool:
+    """Whether any map is of a class; maps of objects found without a class are not."""
+    return any(batch.column("class").null_count < len(batch) for batch in maps.row_batches(["class"]))
 
 
 def maps_at_size(

@@ -7,6 +7,7 @@ from ...manifests.errors import ConfigError
 from ..choices import DEVICE_HELP
 from ..command import IMAGES, Command, Role
 from ..maps.background_rules import BACKGROUND_FORMS, BackgroundRule, RowThresholds, parse_background
+from ..maps.class_thresholds import CLASS_THRESHOLD, Thresholds, parse_thresholds
 from .presets import Preset, Refiner, find_preset, preset_background
 
 PRESET = "preset"  # the background rule that the preset's authors use
@@ -37,8 +38,13 @@ class RefineConfig:
         metavar="RULE",
         parse=_parse_rule,
     )
-    threshold: float | None = option(
-        None, "Cut every map at this score instead of its own threshold.", metavar="SCORE", at_least=0, at_most=1
+    # The first member says how a shell collects values.
+    threshold: tuple[str | float, ...] | float | str | dict[str, float] | None = option(
+        None,
+        "Cut every map, or those of a class by name or index, at this score (0 to 1) instead of its own threshold; "
+        "repeatable.",
+        metavar=CLASS_THRESHOLD,
+        is_repeated=True,
     )
     min_piece: int = option(
         0,
@@ -58,6 +64,7 @@ class RefineConfig:
 
     def __post_init__(self) -> None:
         check_config(self)
+        object.__setattr__(self, "threshold", parse_thresholds(self.threshold))
         if isinstance(self.preset, str):
             if self.refiner == "none" and (self.preset or str(self.background) == PRESET):
                 raise ConfigError(
@@ -67,9 +74,16 @@ class RefineConfig:
         if str(self.background) == PRESET:
             object.__setattr__(self, "background", preset_background(self.preset))
         if self.threshold is not None and not isinstance(self.background, RowThresholds):
+            given = self.thresholds if isinstance(self.thresholds, tuple) else (self.thresholds,)
             raise ConfigError(
-                f"threshold {self.threshold:g} needs the background rule rows, found {self.background}; give one"
+                f"--threshold is {' '.join(map(str, given))} and needs the background rule rows, found "
+                f"{self.background}; give one of the two"
             )
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """`threshold` as it is stored."""
+        return parse_thresholds(self.threshold)
 
 
 REFINE = Command(

@@ -9,6 +9,7 @@ from ...manifests.artifact.artifact import Artifact
 from ...manifests.artifact.facts import class_table
 from ...manifests.classes import refuse_other_class_table
 from ...manifests.errors import ConfigError
+from ..maps.cutting import has_classes
 
 LISTED: Mapping[str, str] = {"id": "string", "maps": "ints", "class_maps": "ints"}  # positions in their row lists
 
@@ -37,6 +38,14 @@ def picture_rows(maps: Artifact, images: Artifact, class_maps: Artifact | None) 
         ids = identifiers[start : start + tables.ROW_GROUP]
         columns = {"id": ids, "maps": [by_id[i] for i in ids], "class_maps": [others.get(i, []) for i in ids]}
         yield pa.RecordBatch.from_pydict(columns, schema)
+
+
+def refuse_objects(maps: Artifact) -> None:
+    """Maps of objects without class have no thresholds by class."""
+    if not has_classes(maps):
+        raise ConfigError(
+            f"--threshold is given for a class, but {maps.place} has maps of objects without class; give one score"
+        )
 
 
 def _refuse_other_classes(maps: Artifact, other: Artifact) -> None:

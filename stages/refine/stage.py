@@ -12,13 +12,15 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from ...manifests.artifact.artifact import Artifact
-from ...manifests.artifact.facts import LabelsFacts, MapsFacts
+from ...manifests.artifact.facts import LabelsFacts, MapsFacts, class_table
 from ...manifests.artifact.fields import Field
 from ...manifests.classes import IGNORE
 from ...manifests.errors import Reason, RowFailed
 from ...manifests.files.sealed import Json
 from ...manifests.pictures.indexed import IndexedPictures
 from ...manifests.pictures.palette import encode_label_map
+from ..maps.class_thresholds import name_classes
+from ..maps.cut_scores import CutScores
 from ..maps.cutting import maps_at_size
 from ..maps.object_classes import NO_LABEL, KnownClasses
 from ..stage import Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
@@ -26,7 +28,7 @@ from .batches import refine_in_batches
 from .config import REFINE, RefineConfig
 from .crf import require_crf
 from .joint_bilateral import joint_bilateral_maps
-from .picture_rows import LISTED, picture_rows
+from .picture_rows import LISTED, picture_rows, refuse_objects
 from .presets import TORCH_REFINERS, Refiner
 from .refinement import Refined, Refinement, Unrefined, prepare_objects, prepare_picture
 from .refiners import check_device, refinement_of
@@ -37,17 +39,22 @@ PICTURES_AT_ONCE = 32  # pictures whose maps are in memory
 
 
 def resolve(config: RefineConfig, inputs: Inputs) -> RefineConfig:
-    """Refuses a device or refiner that this machine does not have."""
+    """Refuses a device or refiner that this machine does not have, and classes that the maps do not have."""
     check_device(config)
     if config.refiner == "crf":
         require_crf()
-    return config
+    if "maps" not in inputs or not isinstance(config.thresholds, tuple):
+        return config
+    return replace(config, threshold=name_classes(config.thresholds, class_table(inputs["maps"])))
 
 
 def plan(config: RefineConfig, inputs: Inputs, known: Known) -> RowList:
     if config.refiner == "crf":
         require_crf()
     maps = inputs["maps"]
+    if isinstance(config.thresholds, tuple):
+        name_classes(config.thresholds, class_table(maps))
+        refuse_objects(maps)
     rows = picture_rows(maps, inputs["images"], inputs.get("class_maps"))
     return RowList(LISTED, rows, LabelsFacts.of(maps).as_json())
 
@@ -76,8 +83,9 @@ def reads(config: RefineConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
 
 def run_unit(work: Work, config: RefineConfig, prepared: Any) -> UnitResult:
     refinement = refinement_of(config)
+    cuts = CutScores.of(config.thresholds, LabelsFacts.from_json(work.facts).classes)
     results, cells = [RowResult()] * len(work.ids), list[bytes | None]([None] * len(work.ids))
-    for index, refined in refine_in_batches(_prepare_rows(work, config, refinement), refinement):
+    for index, refined in refine_in_batches(_prepare_rows(work, cuts, refinement), refinement):
         if isinstance(refined, RowFailed):
             results[index] = RowResult(reason=refined.reason)
         else:
@@ -112,20 +120,20 @@ def _read_soft_maps(work: Work, role: str) -> Iterator[Soft]:
 
 
 def _prepare_rows(
-    work: Work, config: RefineConfig, refinement: Refinement
+    work: Work, cuts: CutScores, refinement: Refinement
 ) -> Iterator[tuple[int, Unrefined | Refined | RowFailed]]:
     """Each row that is not blocked: ready to refine, already finished, or failed."""
     soft_maps = zip(_read_soft_maps(work, "maps"), _read_soft_maps(work, "class_maps"), strict=True)
     for index, (soft, class_soft) in enumerate(soft_maps):
         if not work.blocked[index]:
             try:
-                yield index, _prepare_row(work, index, soft, class_soft, config, refinement)
+                yield index, _prepare_row(work, index, soft, class_soft, cuts, refinement)
             except RowFailed as failed:
                 yield index, failed
 
 
 def _prepare_row(
-    work: Work, index: int, soft: Soft, class_soft: Soft, config: RefineConfig, refinement: Refinement
+    work: Work, index: int, soft: Soft, class_soft: Soft, cuts: CutScores, refinement: Refinement
 ) -> Unrefined | Refined:
     size = (soft.rows[0]["height"], soft.rows[0]["width"])
     labelled = soft.select_rows([place for place, row in enumerate(soft.rows) if row["note"] != NO_LABEL])
@@ -134,9 +142,7 @@ def _prepare_row(
     no_picture = np.broadcast_to(np.uint8(0), (*size, 3))
     picture = _read_picture(work, index, size) if refinement.needs_pictures else no_picture
     maps_KHW = _upsample_maps(work.inputs["maps"], labelled, picture, refinement)
-    thresholds = np.array([row["threshold"] for row in labelled.rows])
-    if config.threshold is not None:
-        thresholds[:] = np.float32(config.threshold)  # as `mask` would have written it
+    thresholds = cuts.of_rows(labelled.rows)
     classes = [row["class"] for row in labelled.rows]
     if None in classes:
         known = _read_known_classes(work, index, class_soft, size)

@@ -94,6 +94,11 @@ def test_maps_have_a_sweep_and_labels_have_none(home: Path, capsys: Capture) -> 
     assert said.startswith("3 pictures with ground truth, without regard to class: 3 kept, 0 dropped, 0 failed\n")
     assert "boundary" not in said
     assert re.search(r"^  best constant threshold, chosen on the ground truth: 0\.\d+ \(0\.\d{3}\)$", said, re.M)
+    assert "--threshold" not in said
+    assert evaluate("maps", "--out", "by-class") == 0
+    said = capsys.readouterr().out
+    options = r"--threshold cat=0\.\d+ --threshold dog=0\.\d+"
+    assert re.search(rf"^  best threshold of each class, chosen on the ground truth: {options}$", said, re.M)
     assert evaluate("labels", "--out", "of-labels") == 0
     assert "threshold" not in capsys.readouterr().out
 

@@ -99,6 +99,17 @@ def test_the_sweep_scores_maps_as_if_they_were_cut_at_each_threshold(home: Path)
     assert "threshold_sweep" not in metrics_of(home, "labels")
 
 
+def test_the_best_threshold_of_each_class_is_an_option_of_refine(home: Path) -> None:
+    """Not for objects, which have no class to be cut by, and not without regard to class."""
+    sweep = metrics_of(home, "maps")["threshold_sweep"]
+    assert [(row["class"], row["name"]) for row in sweep["classes"]] == [(1, "cat"), (2, "dog")]
+    assert all(0 < row["iou"] <= 1 for row in sweep["classes"])
+    thresholds = [f"--threshold {row['name']}={row['threshold']}" for row in sweep["classes"]]
+    assert sweep["refine_options"] == " ".join(thresholds)
+    for asked in ({"predicted": "objects"}, {"predicted": "maps", "class_agnostic": True}):
+        assert "refine_options" not in metrics_of(home, **asked).get("threshold_sweep", {})
+
+
 # ---- floors and intervals
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as arrays
 
-from maskmill.stages.evaluate.threshold_sweep import best_threshold, sweep_counts
+from maskmill.stages.evaluate.threshold_sweep import best_class_thresholds, best_threshold, sweep_counts
 from maskmill.stages.scores.iou import as_foreground, iou_scores, pixel_counts, sum_counts
 
 STEPS = st.integers(0, 6).map(lambda step: step / 5)  # few values, so that maps tie and meet thresholds; one is above 1
@@ -56,6 +56,24 @@ def test_the_best_threshold_is_that_of_the_sum_and_says_what_chose_it(several):
     assert best.miou == pytest.approx(max(miou))
     assert miou[THRESHOLDS.tolist().index(best.threshold)] == pytest.approx(best.miou)
     assert best.chosen_on == "ground truth"
+
+
+@given(st.lists(images(), min_size=1, max_size=3))
+def test_the_best_threshold_of_a_class_has_its_highest_iou(several):
+    total = sum_counts([sweep_counts(truth, soft, labels, THRESHOLDS) for truth, soft, labels in several])
+    scores = []
+    for threshold in THRESHOLDS:
+        each = [pixel_counts(truth, slow_labels(soft, labels, threshold)) for truth, soft, labels in several]
+        scores.append({row.label: row.iou for row in iou_scores(sum_counts(each)).classes})
+    true = {int(label) for truth, _, _ in several for label in np.unique(truth)} - {0, 255}
+    best = {row.label: row for row in best_class_thresholds(THRESHOLDS, total)}
+    assert best.keys() <= true
+    for label, row in best.items():
+        ious = [score.get(label) or 0 for score in scores]
+        assert row.iou == pytest.approx(max(ious))
+        assert THRESHOLDS.tolist().index(row.threshold) == int(np.argmax(np.round(ious, 12)))
+    for label in true - best.keys():
+        assert all(not score.get(label) for score in scores), "no map has a pixel of it"
 
 
 def test_a_pixel_at_the_threshold_is_background():

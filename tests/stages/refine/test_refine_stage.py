@@ -216,6 +216,33 @@ def test_a_threshold_of_refine_takes_the_place_of_the_rows_own(bench: Bench, by_
     assert same(labels_of(refined(bench, numbered, threshold=0.0)), labels_of(refined(bench, by_class, threshold=0.0)))
 
 
+def test_a_class_can_have_a_threshold_of_its_own(bench: Bench, by_class: Artifact) -> None:
+    """By name or index, with one for all others or their own."""
+    for given, others in ((("dog=0.45", "0.52"), 0.52), (("dog=0.45",), None)):
+        labels = refined(bench, by_class, threshold=given)
+        wanted = {}
+        for name, (maps_KHW, rows) in maps_by_picture(by_class).items():
+            dog = CLASSES.index("dog") + 1
+            own = [row["threshold"] if others is None else others for row in rows]
+            cuts = [0.45 if row["class"] == dog else cut for row, cut in zip(rows, own, strict=True)]
+            thresholds, classes = np.array(cuts, np.float32).astype(np.float64), [row["class"] for row in rows]
+            plain = Refinement(background=RowThresholds())
+            wanted[name] = refine_picture(picture_of(bench, name), maps_KHW, thresholds, classes, plain).label_HW
+        found = {name: label_HW for name, label_HW in labels_of(labels).items() if name != "none/7"}
+        assert same(found, wanted)
+        plainly_cut = labels_of(refined(bench, by_class, threshold=others))
+        assert not same(labels_of(labels), plainly_cut)
+    indexed = make_config(RefineConfig, {"maps": by_class}, threshold=f"{CLASSES.index('dog') + 1}=0.45")
+    assert indexed == make_config(RefineConfig, {"maps": by_class}, threshold="dog=0.45")
+
+
+def test_a_class_that_the_maps_do_not_have_is_refused(bench: Bench, by_class: Artifact, objects: Artifact) -> None:
+    with pytest.raises(ConfigError, match=r"--threshold is for dgo.*did you mean dog"):
+        refined(bench, by_class, threshold="dgo=0.4")
+    with pytest.raises(ConfigError, match=r"--threshold is given for a class.*objects without class"):
+        refined(bench, objects, threshold="dog=0.4")
+
+
 @pytest.mark.parametrize("rule", ["rows", "constant:0.49", "power:0.9", "two:0.47,0.52"])
 def test_every_background_rule_reaches_every_picture(bench: Bench, by_class: Artifact, rule: str) -> None:
     found = labels_of(refined(bench, by_class, background=rule))
