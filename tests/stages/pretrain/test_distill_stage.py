@@ -16,16 +16,22 @@ from builders.configs import make_config
 from builders.small_dataset import tree, write_dataset
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.tokens import Tokens
+from maskmill.manifests.artifact.underway import Underway
 from maskmill.manifests.errors import ConfigError
+from maskmill.manifests.files.place import Place
 from maskmill.pipeline.running.options import RunOptions
 from maskmill.pipeline.running.run import Outcome, run
 from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.extract.config import ExtractConfig
 from maskmill.stages.extract.stage import STAGE as EXTRACT
+from maskmill.stages.learning.loop import Course
+from maskmill.stages.learning.processes import BatchSlice
 from maskmill.stages.pixels.config import PixelsConfig
 from maskmill.stages.pixels.stage import STAGE as PIXELS
+from maskmill.stages.pretrain import distill_stage, starting
 from maskmill.stages.pretrain.config import PretrainConfig
 from maskmill.stages.pretrain.distill_held_out import best_loss, hold_out_rows
+from maskmill.stages.pretrain.distill_stage import load_material, make_batches, make_distilling
 from maskmill.stages.pretrain.distilling import Distilled, Distilling, Prepared
 from maskmill.stages.pretrain.stage import METRICS, STAGE
 from maskmill.stages.pretrain.stored_teacher import StoredTeacher, open_teacher
@@ -235,6 +241,26 @@ def test_tokens_of_other_pictures_are_refused(home: Path, tmp_path: Path) -> Non
     extract(tmp_path, "tokens")
     with pytest.raises(ConfigError, match="were made from other images"):
         distill(home, tmp_path / "out", teacher=str(tmp_path / "tokens"))
+
+
+def test_two_processes_see_the_halves_of_what_one_sees(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Crops, flips, colours and targets: the mean of the halves' losses is the loss of the whole batch."""
+    config = make_config(
+        PretrainConfig, backbone=BACKBONE, global_size=32, batch=BATCH, warmup=0, epochs=2, distill_loss="smooth-l1"
+    )
+    opened = {role: open_artifact(place) for role, place in inputs(home, flipped="flipped").items()}
+    material = load_material(config, opened)
+    course, losses = Course(steps=6, steps_per_epoch=3, seed=0), dict[BatchSlice, float]()
+    for part in (BatchSlice(), BatchSlice(0, 2), BatchSlice(1, 2)):
+        for module in (distill_stage, starting):
+            monkeypatch.setattr(module, "own_batch_slice", lambda part=part: part)
+        batch = make_batches(config, material, 3)
+        distilling = make_distilling(config, material, batch, course, Underway(Place("nowhere")))
+        assert batch(1).rows == BATCH // part.count
+        losses[part] = float(distilling.losses(1, batch(1).tensors).total.detach())
+    whole, first, second = losses.values()
+    assert first != second
+    assert whole == pytest.approx((first + second) / 2, rel=1e-5)
 
 
 def test_a_config_without_new_options_is_stored_as_before(home: Path, tmp_path: Path) -> None:
