@@ -76,7 +76,7 @@ def test_a_map_is_cut_at_the_score_of_its_class_else_of_all_else_its_own() -> No
     for thresholds, expected in {
         None: [0.125, 0.125, 0.125],
         0.5: [0.5, 0.5, 0.5],
-        ("cat=0.3",): [np.float32(0.3), 0.125, 0.125],
-        ("0.5", "cat=0.3"): [np.float32(0.3), 0.5, 0.5],
+        ("cat=0.3",): [float(np.float32(0.3)), 0.125, 0.125],
+        ("0.5", "cat=0.3"): [float(np.float32(0.3)), 0.5, 0.5],
     }.items():
         assert CutScores.of(thresholds, TABLE).of_rows(rows).tolist() == expected
