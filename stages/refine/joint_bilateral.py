@@ -61,7 +61,7 @@ def joint_bilateral_maps(
             block = slice(start, start + block_rows)
             pixels_3IW = torch.from_numpy(picture[block].astype(np.float32) / 255).permute(2, 0, 1).to(device)
             weights_NIW = _weights(pixels_3IW, colours_3RC, rows.cut(block), columns, preset)
-            upsampled_KHW[:, block] = _weighted_mean(maps_KRC, weights_NIW, rows.cut(block), columns).cpu().numpy()
+            upsampled_KHW[:, block] = _average_patches(maps_KRC, weights_NIW, rows.cut(block), columns).cpu().numpy()
     return upsampled_KHW
 
 
@@ -134,7 +134,7 @@ def _weights(
     return far_NIW.sub_(far_NIW.amin(0)).neg_().exp_()
 
 
-def _weighted_mean(
+def _average_patches(
     maps: Float32[Tensor, "K R C"], weights: Float32[Tensor, "N I W"], rows: _Side, columns: _Side
 ) -> Float32[Tensor, "K I W"]:
     total_IW = torch.zeros_like(weights[0])
