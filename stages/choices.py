@@ -5,6 +5,7 @@ from typing import Literal
 Fit = Literal["pad", "squash"]  # both keep the whole picture
 FitOrCrop = Literal["crop", "pad", "squash"]
 Positions = Literal["dino", "timm"]
+Side = Literal["largest", "corners"]  # of a cut that counts as the object
 Autocast = Literal["off", "bfloat16", "float16"]
 Void = Literal["background", "ignore"]  # the meaning of 255 in the ground truth of few-shot episodes
 EPISODES = 1000  # in a few-shot fold, as published

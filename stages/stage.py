@@ -114,6 +114,10 @@ def no_fields(config: Any) -> Sequence[str]:
     return ()
 
 
+def no_wanted_fields(config: Any, extract: Mapping[str, Any]) -> Sequence[str]:
+    return ()
+
+
 def refuse_nothing(configs: Configs, given: Inputs) -> None: ...
 
 
@@ -127,7 +131,8 @@ class StageBase:
     # while a recipe is checked, and again once they exist.
     resolve: Callable[[Any, Inputs], Any] = keep_config
     reads: Callable[[Any, Inputs], Mapping[str, Sequence[str]]] = no_reads  # role → fields, or files of a checkpoint
-    wants: Callable[[Any], Sequence[str]] = no_fields  # token fields that a recipe has to extract for a config
+    # Token fields that a recipe has to extract for a config, given the values of its [extract].
+    wants: Callable[[Any, Mapping[str, Any]], Sequence[str]] = no_wanted_fields
     skips: Callable[[Any], Sequence[str]] = no_fields  # roles that a config does not read
     # Raises ConfigError for a combination that cannot work: configs by step, and the artifacts that a recipe names for
     # this step, by role.
@@ -162,6 +167,8 @@ class Stage(StageBase):
     # For stages that read outside files: the digest of every row's sources now. Given a record and the time it was
     # written, rows whose sources have the recorded size and are no newer may keep their recorded digest.
     observe: Callable[[Work, Any, Record | None, float], Sequence[str]] | None = None
+    # Facts that an artifact made by an older version lacks; a run adds them.
+    add_facts: Callable[[Any, Mapping[str, Json]], Mapping[str, Json]] | None = None
     selects: Sequence[str] = ()  # config fields that choose which fields are made but do not change their content
     # A config, and the stored config of the artifact that it extends → a config that also makes the stored fields, so
     # that units which are made again are complete.

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from maskmill.stages.vision.summation import fix_summation_order
+
 # On a busy machine a deadline measures the neighbours, and a failure must be there again at the next run.
 settings.register_profile("thorough", deadline=None, derandomize=True)  # of `make test-all`
 settings.register_profile("quick", settings.get_profile("thorough"), max_examples=30)
@@ -15,6 +17,9 @@ settings.load_profile("quick")
 # Where each worker has about a core of its own, threads that wait for one another only take it from the neighbour.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# One process computes for many tests, and MKL reads this before the first of them.
+fix_summation_order()
 
 # A shell lets what it starts in the background ignore Ctrl-C, and every program started from here would, too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -123,18 +123,22 @@ class Artifact:
         """Position → reason of every row that is not ok."""
         return _failures(self.place, self.summary.files[ROWS])
 
-    def read(self, field: str, positions: Sequence[int]) -> Shaped[np.ndarray, "rows ..."]:
-        """An array field at positions of the row list. Failed rows are zeros: check their status first."""
+    def read(
+        self, field: str, positions: Sequence[int], places: Sequence[int] | None = None
+    ) -> Shaped[np.ndarray, "rows ..."]:
+        """An array field at positions of the row list. Failed rows are zeros: check their status first. `places` are
+        those to read of a first axis that is stored one by one; all by default."""
         group, spec = self._group(field, "array"), self.plan.fields[field]
         layout = self.plan.layout(group)
         slots = np.array([layout.slot(position) for position in positions], np.int64)
-        values = np.empty((len(slots), *spec.shape), spec.dtype)
+        shape = spec.shape if places is None else (len(places), *spec.shape[1:])
+        values = np.empty((len(slots), *shape), spec.dtype)
         self._check_metadata(group, spec)
         for unit in np.unique(slots // group.unit_rows).tolist():
             digest = self._check_shard(group, unit, field)
             in_unit = slots // group.unit_rows == unit
             rows = (slots[in_unit] - unit * group.unit_rows).tolist()
-            unit_values = shards.read_rows(self.place, spec, unit, group.unit_rows, digest, rows)
+            unit_values = shards.read_rows(self.place, spec, unit, group.unit_rows, digest, rows, places)
             if len(rows) == len(slots):
                 return unit_values
             values[in_unit] = unit_values

@@ -45,7 +45,10 @@ class Spec:
     is_settled: bool = False  # not an option: `resolve` finds the value
     changes_bytes: bool = True
     is_kept: bool = False
-    is_new: bool = False  # stored unless it has its default, so that artifacts from before the option keep their name
+    # Stored only if it is not its default, or not what artifacts from before the option were made with, so that these
+    # keep their name.
+    is_new: bool = False
+    before: Callable[[Any], Any] | None = None  # config → that value
 
 
 # Decorates a config: `check_config` checks its values, with readable messages, instead of a runtime type checker.
@@ -197,13 +200,14 @@ def range_text(spec: Spec) -> str:
 def config_json(config: Any) -> dict[str, Json]:
     """A config as JSON, nested ones under their field, without fields that do not change bytes."""
     layout = {"layout": config.layout} if hasattr(config, "layout") else {}  # identifies a member of a union
-    quiet = {
-        field.name
-        for field in dataclasses.fields(config)
-        if spec_of(field).is_new and getattr(config, field.name) == field.default
-    }
+    quiet = {field.name for field in dataclasses.fields(config) if _is_as_before(config, field)}
     values = _fields_json(config, lambda spec: spec.changes_bytes)
     return {**layout, **{name: value for name, value in values.items() if name not in quiet}}
+
+
+def _is_as_before(config: Any, field: "dataclasses.Field[Any]") -> bool:
+    spec, value = spec_of(field), getattr(config, field.name)
+    return spec.is_new and (value == field.default or (spec.before is not None and value == spec.before(config)))
 
 
 def settings_json(config: Any) -> dict[str, Json]:

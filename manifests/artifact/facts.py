@@ -81,6 +81,10 @@ class BackboneFacts(Facts):
 class TokensFacts(Facts):
     backbone: BackboneFacts
     weights: WeightsFacts
+    family: str = ""  # of the backbone; "" if it was stored before families were recorded
+    # Of the last block's key projection, heads one after the other; empty if there is none that can be subtracted. None
+    # if it was not recorded.
+    key_bias: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,18 +53,29 @@ def _with_crc(data: bytes) -> tuple[bytes, bytes]:
 
 
 def read_rows(
-    place: Place, field: Field, unit: int, unit_rows: int, digest: FileDigest, rows: Sequence[int]
+    place: Place,
+    field: Field,
+    unit: int,
+    unit_rows: int,
+    digest: FileDigest,
+    rows: Sequence[int],
+    places: Sequence[int] | None = None,
 ) -> Shaped[np.ndarray, "R ..."]:
-    """Rows of a shard, counted from its first, in the order of `rows`; consecutive rows are one read."""
+    """Rows of a shard, counted from its first, in the order of `rows`; consecutive rows are one read. `places` are the
+    chunks to read of each row, for a field with one chunk for each place of its first axis."""
     name, num_chunks = field.shard(unit), chunks_per_row(field)
     index_RC2 = _index(place, name, digest, unit_rows, num_chunks)
     dtype = np.dtype(field.dtype).newbyteorder("<")
-    values = np.empty((len(rows), num_chunks, math.prod(field.shape) // num_chunks), dtype)
+    shape, length = field.shape, math.prod(field.shape) // num_chunks
+    if places is not None:
+        assert num_chunks == field.shape[0], f"{field.name} is not stored place by place"
+        index_RC2, shape = index_RC2[:, list(places)], (len(places), *field.shape[1:])
+    values = np.empty((len(rows), index_RC2.shape[1], length), dtype)
     for start, stop in _runs(rows):
         spans_C2 = index_RC2[rows[start] : rows[stop - 1] + 1].reshape(-1, 2)
         chunks = values[start:stop].reshape(len(spans_C2), -1)
         _read_chunks(place, name, spans_C2, chunks)
-    return values.reshape(len(rows), *field.shape)
+    return values.reshape(len(rows), *shape)
 
 
 def _read_chunks(place: Place, name: str, spans_C2: UInt64[np.ndarray, "C 2"], chunks: np.ndarray) -> None:

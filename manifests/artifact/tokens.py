@@ -64,12 +64,15 @@ class Tokens:
         values_R = self.at(field, ok_row_positions(self.artifact, requested, "tokens"))
         return values_R[0] if isinstance(ids, str) else values_R
 
-    def at(self, field: str, positions: Sequence[int]) -> Float[np.ndarray, "R ..."]:
-        """A field by position in the row list; failed rows are zeros."""
-        values_R = self.artifact.read(self._require_field(field), positions)
+    def at(
+        self, field: str, positions: Sequence[int], places: Sequence[int] | None = None
+    ) -> Float[np.ndarray, "R ..."]:
+        """A field by position in the row list; failed rows are zeros. `places` are those of the stored blocks to read;
+        all by default."""
+        values_R = self.artifact.read(self._require_field(field), positions, places)
         if self.artifact.plan.fields[field].dtype != "int8":
             return values_R
-        return dequantize(values_R, self.artifact.read(scale_name(field), positions))
+        return dequantize(values_R, self.artifact.read(scale_name(field), positions, places))
 
     def _require_field(self, field: str) -> str:
         self.require([field])

@@ -269,7 +269,7 @@ def _check(tables: Tables, faults: dict[str, list[str]], steps: dict[str, Recipe
         with _collect_mistakes(faults[name]):
             stage = step.command.stage
             configs[name] = stage.resolve(step.config(tables[name]), {})
-            wanted += stage.wants(configs[name])
+            wanted += stage.wants(configs[name], tables.get(EXTRACT, {}))
     for name in configs:
         with _collect_mistakes(faults[name]):
             steps[name].command.stage.refuse(configs, steps[name].artifacts_named(tables[name]))
@@ -289,8 +289,16 @@ def _collect_mistakes(faults: list[str]) -> Iterator[None]:
 
 
 def _add_fields(extract: dict[str, Any], wanted: Sequence[str]) -> None:
-    """Adds wanted fields; a field that the recipe names keeps the recipe's blocks."""
+    """Adds wanted fields, each with all blocks that steps want; a field that the recipe names keeps its blocks."""
     fields = extract.get("fields", ())
     named = {field.partition(":")[0].strip() for field in fields}
+    blocks: dict[str, list[str]] = {}
+    for name, _, block in (field.partition(":") for field in dict.fromkeys(wanted)):
+        if name not in named:
+            blocks.setdefault(name, []).append(block)
     if wanted:
-        extract["fields"] = (*fields, *(name for name in dict.fromkeys(wanted) if name not in named))
+        extract["fields"] = (*fields, *(_join_blocks(name, several) for name, several in blocks.items()))
+
+
+def _join_blocks(field: str, blocks: Sequence[str]) -> str:
+    return field if blocks == [""] else f"{field}:{'+'.join(block or 'last' for block in blocks)}"

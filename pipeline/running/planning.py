@@ -26,6 +26,9 @@ from .job import libraries_of, version_of
 from .options import RunOptions
 from .row_lists import is_listed, remove_old_listings, with_rows, write_segment
 
+# Facts that follow from what fingerprints cover already, and may be added to an artifact later.
+NEVER_READ = ("provenance", "family", "key_bias")
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -101,6 +104,8 @@ def update_plan(at: Place, request: Request, existing: Plan | None, options: Run
             rows = request.stage.plan(request.config, request.inputs, Known(plan.facts))
             plan = with_rows(at, plan, rows, request.stage.command.follows_source, options.update)
             plan = replace(plan, inputs=inputs)
+        if options.part is None and request.stage.add_facts:
+            plan = replace(plan, facts={**plan.facts, **request.stage.add_facts(request.config, plan.facts)})
     _refuse_full_disk(at, plan)
     if existing is None or plan.as_json() != existing.as_json():
         _unfinish(at)
@@ -187,7 +192,7 @@ def input_digest(artifact: Artifact, fields: Mapping[str, str]) -> str:
     read_fields = [artifact.plan.fields[name] for name in sorted(fields)]
     read = [column for one in read_fields for column in (one.columns if one.kind == "columns" else [one.digest_column])]
     columns = list(dict.fromkeys(["id", "status", "reason", *read, *artifact.plan.columns]))
-    facts = {name: value for name, value in artifact.plan.facts.items() if name != "provenance"}
+    facts = {name: value for name, value in artifact.plan.facts.items() if name not in NEVER_READ}
     rows = (list(row.values()) for batch in artifact.row_batches(columns) for row in batch.to_pylist())
     return unit_fingerprint({**fields, "": digest_of(facts)}, rows)
 

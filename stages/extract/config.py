@@ -33,6 +33,7 @@ class ExtractConfig:
         None, "Resampling of position embeddings; auto is dino for DINO's weights, else timm.", open_word="auto"
     )
     autocast: Autocast = option("off", "Compute in a shorter type: faster on CUDA, less exact.")
+    subtracts_key_bias: bool = field_for_resolve(False, is_new=True)  # before keys become int8
     batch: int = option(16, "Pictures computed at once.", at_least=1)
     device: str = option("cpu", DEVICE_HELP, changes_bytes=False, is_kept=True)  # its type is in the fingerprint
 

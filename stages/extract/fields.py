@@ -74,12 +74,12 @@ def fields_in_group(wanted: Wanted, stored: Sequence[str]) -> Mapping[str, Seque
 
 
 def _parse_blocks(field: str, text: str, depth: int) -> list[int]:
-    if text == "all":
-        return list(range(depth))
-    if text == "last":
-        return [depth - 1]
+    words = {"all": range(depth), "last": range(depth - 1, depth)}
     blocks: set[int] = set()
     for part in text.split("+"):
+        if part in words:
+            blocks.update(words[part])
+            continue
         first, dash, last = part.partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
             raise ConfigError(

@@ -20,9 +20,11 @@ from ..stage import Inputs, Known, Probe, RowList, RowResult, Stage, UnitResult,
 from ..vision.backbone import backbone_facts, find_device, load_backbone, training_size
 from ..vision.builtin import full_backbone_name
 from ..vision.computing import Extractor, HostFields, Launched, fetch_one_behind, fitting_batch
+from ..vision.key_bias import key_bias
 from ..vision.pictures import ViewSpec, load_ahead, load_first, stack_pictures
+from ..vision.profiles import PROFILES
 from ..vision.token_fields import Wanted
-from ..vision.weights import read_weights, weights_of
+from ..vision.weights import read_weights
 from .config import EXTRACT, ExtractConfig
 from .fields import array_fields, blocks_by_field, explicit_fields, fields_in_group, merge_existing_fields
 
@@ -39,22 +41,36 @@ def resolve(config: ExtractConfig, inputs: Inputs) -> ExtractConfig:
     explicit = explicit_fields(config.fields, facts)
     if config.weights_sha256:
         return dataclasses.replace(config, fields=explicit)
-    weights = weights_of(backbone, config.weights)
+    weights, state = read_weights(backbone, config.weights)
+    profile = PROFILES[weights.family]
+    positions = config.positions or profile.positions
+    has_bias_to_subtract = config.dtype == "int8" and profile.feature == "keys"
     return dataclasses.replace(
         config,
         backbone=backbone,
         weights_sha256=weights.sha256,
         image_size=(rows_px, columns_px),
         fields=explicit,
-        positions=config.positions or ("dino" if weights.is_dino else "timm"),
+        positions=positions,
+        subtracts_key_bias=has_bias_to_subtract and bool(key_bias(facts, state, positions)),
         weights=os.path.abspath(config.weights) if os.path.exists(config.weights) else config.weights,
     )
 
 
 def plan(config: ExtractConfig, inputs: Inputs, known: Known) -> RowList:
-    weights = weights_of(config.backbone, config.weights, config.weights_sha256)
+    return rows_of_input(inputs, "images", _tokens_facts(config).as_json())
+
+
+def add_facts(config: ExtractConfig, facts: Mapping[str, Json]) -> Mapping[str, Json]:
+    """The family and the bias of keys, for tokens from before they were recorded."""
+    return {} if "key_bias" in facts else _tokens_facts(config).as_json()
+
+
+def _tokens_facts(config: ExtractConfig) -> TokensFacts:
+    weights, state = read_weights(config.backbone, config.weights, config.weights_sha256)
+    facts = _facts(config)
     weights_facts = WeightsFacts(weights.source, weights.sha256, weights.licence)
-    return rows_of_input(inputs, "images", TokensFacts(_facts(config), weights_facts).as_json())
+    return TokensFacts(facts, weights_facts, weights.family, key_bias(facts, state, config.positions))
 
 
 def fields(config: ExtractConfig, inputs: Inputs) -> Sequence[Field]:
@@ -94,6 +110,8 @@ def run_unit(work: Work, config: ExtractConfig, extractor: Extractor) -> UnitRes
     arrays = {field.name: np.zeros((len(work.ids), *field.shape), field.dtype) for field in stored}
     rows = [RowResult()] * len(work.ids)
     for start, batch in fetch_one_behind(_launch_batches(work, config, extractor, wanted, rows)):
+        if config.subtracts_key_bias and "keys" in batch:
+            batch["keys"] -= np.array(TokensFacts.from_json(work.facts).key_bias, np.float32)
         if config.dtype == "int8":
             batch = _quantize_fields(batch, rows, start)
         for name, values in batch.items():
@@ -165,6 +183,7 @@ STAGE = Stage(
     fields=fields,
     columns=columns,
     reads=reads,
+    add_facts=add_facts,
     prepare=prepare,
     run_unit=run_unit,
     probe=probe,

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float32, Float64
 from torch import Tensor
 
+from ..choices import Side
 from ..maps.cst import mean_of_queries
 from ..maps.object_classes import NO_LABEL, NO_STRUCTURE
 from ..maps.row_thresholds import row_thresholds
@@ -46,6 +47,7 @@ class Masker:
     looks_with_others: bool
     threshold: ThresholdRule
     tau: float | None
+    side: Side | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,7 @@ def _fields_of_views(masker: Masker, rows: Sequence[MapRow]) -> Sequence[Fields]
     is_one_row_each = of_row == list(range(len(pictures)))
     views: list[Fields] = []
     for view in masker.views:
-        arrays = {name: view.tokens.at(name, view.positions(pictures)) for name in masker.method.fields}
+        arrays = {name: view.read(name, pictures) for name in masker.method.reads}
         views.append({name: values if is_one_row_each else values[of_row] for name, values in arrays.items()})
     return views
 
@@ -172,6 +174,7 @@ def _merge_views(
             pictures=[row.position for row in rows],
             instances=[row.instance for row in rows],
             tau=masker.tau,
+            side=masker.side,
             model=masker.model,
         )
         values = apply(method_input)

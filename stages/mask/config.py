@@ -1,15 +1,18 @@
 """Options of `mask` and `fit`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...manifests.artifact.config import check_config, checks_itself, option
 from ...manifests.errors import ConfigError
-from ..choices import SEED_HELP
+from ..choices import SEED_HELP, Side
 from ..command import IMAGES, Command, Role
 from ..maps.threshold_rules import THRESHOLD_FORMS, ThresholdRule, parse_threshold
+from ..vision.feature_forms import FEATURE_FORMS, RAW_KEYS, Feature, parse_feature
 
 ALL, OWN = "all", "0"  # supports: all pictures of the class; the picture itself
 TOKENS, VIEW = "tokens", "view"  # roles: the first view, and each further one with its number
+PUBLISHED_SIDES: Mapping[str, Side] = {"ncut": "largest", "maskcut": "corners"}
 METHOD_NAMES = "cst, cls-attention, ncut or maskcut"
 
 
@@ -42,7 +45,25 @@ class MaskConfig:
     per_head: bool = option(False, "Also keep one map a head, which enhance reads.")
     instances: int = option(None, "Objects to look for in a picture (maskcut; 3 by default).", metavar="N")
     tau: float | None = option(
-        None, "Cosine above which two keys agree (ncut and maskcut; 0.2 and 0.15 by default).", metavar="COSINE"
+        None,
+        "Cosine above which two patches agree (ncut and maskcut; 0.2 and 0.15 by default, 0.4 for tokens).",
+        metavar="COSINE",
+    )
+    feature: Feature | None = option(
+        None,
+        f"Compare patches by {FEATURE_FORMS}; keys have no bias unless raw. By the backbone's family by default: see "
+        "`maskmill doctor --backbone`.",
+        metavar="FEATURE",
+        parse=parse_feature,
+        is_new=True,
+        before=lambda config: RAW_KEYS,
+    )
+    side: Side | None = option(
+        None,
+        "Side of a cut that is the object: the one with the largest entry, or the one without the picture's corners "
+        "(ncut and maskcut); by the backbone's family by default.",
+        is_new=True,
+        before=lambda config: PUBLISHED_SIDES.get(config.method),
     )
 
     def __post_init__(self) -> None:

@@ -35,9 +35,12 @@ def object_rows(views: Sequence[Artifact], images: Artifact, instances: int) -> 
         yield _batch([_row(row, None) | {"instance": number} for row in rows for number in range(instances)])
 
 
-def class_rows(views: Sequence[Artifact], images: Artifact, supports: str, seed: int) -> Iterator[pa.RecordBatch]:
-    """One row per picture and class; a picture without labels has one row without a class."""
-    groups = class_groups(views, images) if supports != OWN else {}
+def class_rows(
+    views: Sequence[Artifact], images: Artifact, queries: str, supports: str, seed: int
+) -> Iterator[pa.RecordBatch]:
+    """One row per picture and class; a picture without labels has one row without a class. `queries` is the field of
+    class queries."""
+    groups = class_groups(views, images, queries) if supports != OWN else {}
     digests = {key: group.digest for key, group in groups.items()} if supports == ALL else {}
 
     def supports_of(row: Mapping[str, Json], index: int | None) -> tuple[Sequence[int], str]:
@@ -56,13 +59,13 @@ def class_rows(views: Sequence[Artifact], images: Artifact, supports: str, seed:
         yield _batch([_row(row, index, *supports_of(row, index)) for row, index in pairs])
 
 
-def class_groups(views: Sequence[Artifact], images: Artifact) -> dict[GroupKey, SupportGroup]:
+def class_groups(views: Sequence[Artifact], images: Artifact, queries: str) -> dict[GroupKey, SupportGroup]:
     """The pictures of each class and split that have tokens in every view."""
     groups: dict[GroupKey, list[tuple[int, int, str]]] = {}
-    for row in chain.from_iterable(_pictures(views, images)):
+    for row in chain.from_iterable(_pictures(views, images, queries)):
         if row["status"] == "ok":
             for index in row["labels"] or ():
-                member = (row["position"], id_hash(row["id"]), row["cls_query_sha256"])
+                member = (row["position"], id_hash(row["id"]), row["query_sha256"])
                 groups.setdefault((index, row["split"] or ""), []).append(member)
     return {
         key: SupportGroup(
@@ -74,15 +77,17 @@ def class_groups(views: Sequence[Artifact], images: Artifact) -> dict[GroupKey, 
     }
 
 
-def _pictures(views: Sequence[Artifact], images: Artifact) -> Iterator[list[dict[str, Json]]]:
+def _pictures(views: Sequence[Artifact], images: Artifact, queries: str = "") -> Iterator[list[dict[str, Json]]]:
     """The first view's rows with position, labels, split, and the status and digest over all views."""
-    has_query = all("cls_query" in view.plan.fields for view in views)
-    columns = ["id", "status", *(["cls_query_sha256"] if has_query else [])]
+    columns, names = ["id", "status"], ["id", "status"]
+    if queries:
+        columns, names = [*columns, f"{queries}_sha256"], [*names, "query_sha256"]
     first, *others = views
     start = 0
     for batch in first.row_batches(columns):
         ids = batch.column("id").to_pylist()
-        view_rows = [batch.to_pylist(), *(view.rows_of(ids, columns, start).to_pylist() for view in others)]
+        tables_of_views = [pa.table(batch), *(view.rows_of(ids, columns, start) for view in others)]
+        view_rows = [rows.select(columns).rename_columns(names).to_pylist() for rows in tables_of_views]
         try:
             labelled = images.rows_of(ids, ["labels", "split"], start).to_pylist()
         except KeyError as error:
@@ -102,8 +107,8 @@ def _combine_views(rows: Sequence[dict[str, Json]]) -> dict[str, Json]:
     if not others:
         return first
     failed = next((row for row in rows if row["status"] != "ok"), first)
-    digests = "".join(row.get("cls_query_sha256", "") for row in rows)
-    return {**first, "status": failed["status"], "cls_query_sha256": hashlib.sha256(digests.encode()).hexdigest()}
+    digests = "".join(row.get("query_sha256", "") for row in rows)
+    return {**first, "status": failed["status"], "query_sha256": hashlib.sha256(digests.encode()).hexdigest()}
 
 
 def _row(

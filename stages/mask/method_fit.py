@@ -9,6 +9,7 @@ from ...manifests.artifact.tokens import array_names
 from ...manifests.artifact.underway import Underway
 from ...manifests.errors import ConfigError
 from ..stage import Findings, Inputs, WholeStage
+from ..vision.feature_forms import RAW_KEYS
 from .config import FIT as COMMAND, FitConfig
 from .methods import Method, find_method
 
@@ -20,7 +21,10 @@ def resolve(config: FitConfig, inputs: Inputs) -> FitConfig:
 
 
 def reads(config: FitConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
-    return {"tokens": array_names(inputs["tokens"], find_method(config.method).reads), "images": ("labels",)}
+    return {
+        "tokens": array_names(inputs["tokens"], find_method(config.method).token_fields(RAW_KEYS)),
+        "images": ("labels",),
+    }
 
 
 def compute(config: FitConfig, inputs: Inputs, underway: Underway) -> Findings:

@@ -21,21 +21,26 @@ from ...manifests.artifact.artifact import Artifact
 from ...manifests.artifact.underway import Underway
 from ...manifests.artifact.values import nearest
 from ...manifests.errors import ConfigError
+from ..choices import Side
 from ..maps.cst import cosine_map, head_maps
 from ..maps.kept_mass import attention_map, head_attention_maps
 from ..maps.one_thread import one_thread
 from ..stage import Findings, Inputs
+from ..vision.feature_forms import Feature
+from ..vision.patch_features import fields_of
+from ..vision.profiles import TOKENS_TAU
 from .merging import RELATIVE, Merge, ScoreKind
 from .ncut import MEAN, maskcut_maps, ncut_map
 
 MAX_INSTANCES = 255  # of a picture
+PATCHES = "patches"
 
 
 @dataclass(frozen=True, slots=True)
 class MethodInput:
     """The input of a method: a batch of rows."""
 
-    fields: Mapping[str, np.ndarray]  # token field → one row each
+    fields: Mapping[str, np.ndarray]  # token field → one row each; PATCHES → what patches are compared by
     queries: Float32[Tensor, "R H E"] | None  # the class query to look for; None if the method takes no supports
     valid: Bool[np.ndarray, "R T"]  # patches that show the picture
     grid: tuple[int, int]  # rows and columns of patches
@@ -43,6 +48,7 @@ class MethodInput:
     pictures: Sequence[int]  # the picture of each row; rows of one picture are adjacent
     instances: Sequence[int]  # the object of each row, from 0
     tau: float | None
+    side: Side | None
     model: Any  # the result of `load`
 
 
@@ -50,7 +56,9 @@ class MethodInput:
 class Method:
     name: str
     source: Literal["tokens", "images"]  # whether stored tokens suffice
-    reads: Sequence[str]  # token fields; cls_query of a method with supports arrives as `queries`
+    # Token fields. PATCHES stands for what patches are compared by, which the backbone's profile or --feature decides;
+    # the class queries of a method with supports arrive as `queries`.
+    reads: Sequence[str]
     apply: Callable[[MethodInput], Float32[np.ndarray, "R T"]]
     score_kind: ScoreKind
     align_corners: bool  # how its maps are upsampled
@@ -61,7 +69,7 @@ class Method:
     takes_supports: bool = False  # with supports, there is one map per picture and class
     by_class: bool = False  # one map per picture and class, without supports
     instances: int | None = None  # default number of objects, if the method finds several
-    tau: float | None = None  # default cosine above which keys agree, if the method cuts a graph of keys
+    tau: float | None = None  # default cosine above which keys agree, if the method cuts a graph of patches
     fit: Callable[[Any, Inputs, Underway], Findings] | None = None  # tokens and images → a checkpoint's files
     load: Callable[[Artifact], Any] | None = None  # a checkpoint → the model
     per_head: Callable[[MethodInput], Float32[np.ndarray, "R H T"]] | None = None  # maps whose mean is the map
@@ -70,21 +78,25 @@ class Method:
         assert self.merge is None or (self.merge == "sum") == (self.score_kind in RELATIVE), self.name
 
     @property
-    def fields(self) -> Sequence[str]:
-        """The token fields that `apply` receives."""
-        return [name for name in self.reads if not (self.takes_supports and name == "cls_query")]
+    def compares_patches(self) -> bool:
+        return PATCHES in self.reads
+
+    def token_fields(self, feature: Feature) -> list[str]:
+        """The stored fields to read."""
+        own = fields_of(feature, self.takes_supports) if self.compares_patches else ()
+        return [*own, *(name for name in self.reads if name != PATCHES)]
 
 
 def cst_maps(given: MethodInput) -> Float32[np.ndarray, "R T"]:
     assert given.queries is not None
     with one_thread():
-        return cosine_map(torch.from_numpy(given.fields["keys"]), given.queries).numpy()
+        return cosine_map(torch.from_numpy(given.fields[PATCHES]), given.queries).numpy()
 
 
 def cst_head_maps(given: MethodInput) -> Float32[np.ndarray, "R H T"]:
     assert given.queries is not None
     with one_thread():
-        return head_maps(torch.from_numpy(given.fields["keys"]), given.queries).numpy()
+        return head_maps(torch.from_numpy(given.fields[PATCHES]), given.queries).numpy()
 
 
 def cls_attention_maps(given: MethodInput) -> Float32[np.ndarray, "R T"]:
@@ -98,23 +110,25 @@ def cls_attention_head_maps(given: MethodInput) -> Float32[np.ndarray, "R H T"]:
 
 def ncut_maps(given: MethodInput) -> Float32[np.ndarray, "R T"]:
     assert given.tau is not None
+    assert given.side is not None
     maps_RT = np.empty(given.valid.shape, np.float32)
     with one_thread():
-        for map_T, keys, valid_T in zip(maps_RT, given.fields["keys"], given.valid, strict=True):
-            map_T[:] = ncut_map(torch.from_numpy(keys), valid_T.reshape(given.grid), given.tau).ravel()
+        for map_T, keys, valid_T in zip(maps_RT, given.fields[PATCHES], given.valid, strict=True):
+            map_T[:] = ncut_map(torch.from_numpy(keys), valid_T.reshape(given.grid), given.tau, given.side).ravel()
     return maps_RT
 
 
 def maskcut_instance_maps(given: MethodInput) -> Float32[np.ndarray, "R T"]:
     """Each object depends on those before it, so objects before the requested ones are computed too."""
     assert given.tau is not None
+    assert given.side is not None
     maps_RT = np.empty(given.valid.shape, np.float32)
     with one_thread():
         for _, group in groupby(range(len(given.pictures)), key=lambda row: given.pictures[row]):
             rows = list(group)
-            keys, valid_RC = torch.from_numpy(given.fields["keys"][rows[0]]), given.valid[rows[0]].reshape(given.grid)
+            keys, valid_RC = torch.from_numpy(given.fields[PATCHES][rows[0]]), given.valid[rows[0]].reshape(given.grid)
             instances = [given.instances[row] for row in rows]
-            maps_NRC = maskcut_maps(keys, valid_RC, given.tau, max(instances) + 1)
+            maps_NRC = maskcut_maps(keys, valid_RC, given.tau, max(instances) + 1, given.side)
             maps_RT[rows] = maps_NRC[instances].reshape(len(rows), -1)
     return maps_RT
 
@@ -130,13 +144,13 @@ def methods_by_name(*methods: Method) -> dict[str, Method]:
 
 
 _graph_cut = partial(
-    Method, source="tokens", reads=("keys",), score_kind="mean_at_half", align_corners=False, threshold=f"{MEAN:g}"
+    Method, source="tokens", reads=(PATCHES,), score_kind="mean_at_half", align_corners=False, threshold=f"{MEAN:g}"
 )
 METHODS: dict[str, Method] = methods_by_name(
     Method(
         name="cst",
         source="tokens",
-        reads=("keys", "cls_query"),
+        reads=(PATCHES,),
         apply=cst_maps,
         score_kind="cosine01",
         align_corners=True,
@@ -176,9 +190,19 @@ def resolve_instances(method: Method, instances: int | None) -> int:
     return resolved
 
 
-def resolve_tau(method: Method, tau: float | None) -> float | None:
+def resolve_tau(method: Method, tau: float | None, feature: Feature | None) -> float | None:
     if method.tau is None and tau is not None:
-        raise ConfigError(f"method {method.name} cuts no graph of keys; leave --tau out")
+        raise ConfigError(f"method {method.name} cuts no graph of patches; leave --tau out")
     if tau is not None and not 0 <= tau < 1:
         raise ConfigError(f"tau is {tau:g}, expected a cosine from 0 to below 1")
-    return method.tau if tau is None else tau
+    if tau is not None or method.tau is None:
+        return tau
+    return TOKENS_TAU if feature is not None and feature.field == "tokens" else method.tau
+
+
+def refuse_feature_and_side(method: Method, feature: Feature | None, side: Side | None) -> None:
+    """Refuses options that a method does not read."""
+    if feature is not None and not method.compares_patches:
+        raise ConfigError(f"method {method.name} does not compare patches; leave --feature out")
+    if side is not None and method.tau is None:
+        raise ConfigError(f"method {method.name} cuts no graph of patches; leave --side out")

@@ -9,6 +9,7 @@ holds the largest entry. Differences from the sources:
 - Padding is in no graph, corner or area. The originals have no padding.
 - A graph whose second and third eigenvalue are within LEAST_GAP has no cut, because any mixture of the two vectors is
   as good; the originals take the one that LAPACK returns. A picture of fewer than three patches has no cut either.
+- Either side rule can be chosen for either method; the originals' are "largest" for TokenCut and "corners" for MaskCut.
 - The originals leave the vector's sign to LAPACK, and MaskCut's corner rule acts on one sign only. Here the largest
   entry is positive; among entries that are equal up to rounding, the first counts. Then a foreground with three or more
   of the picture's corners is exchanged for the other side.
@@ -23,6 +24,7 @@ from jaxtyping import Bool, Float, Float32, Float64
 from scipy import ndimage  # type: ignore[import-untyped]
 from torch import Tensor
 
+from ..choices import Side
 from .eigenvectors import second_eigenvector
 from .key_graph import KeyGraph, key_graph
 
@@ -42,18 +44,18 @@ class GraphCut:
 
 
 def ncut_map(
-    keys: Float[Tensor, "patches D"], valid: Bool[np.ndarray, "R C"], tau: float
+    keys: Float[Tensor, "patches D"], valid: Bool[np.ndarray, "R C"], tau: float, side: Side = "largest"
 ) -> Float32[np.ndarray, "R C"]:
     """TokenCut's object as a soft map; see `soft_map`. All NaN if a key of the picture is not finite."""
     inside = keys[torch.from_numpy(valid.ravel())]
     if not inside.isfinite().all():
         return np.full(valid.shape, np.nan, np.float32)
-    cut = best_cut(key_graph(inside, tau), valid, by_corners=False)
+    cut = best_cut(key_graph(inside, tau), valid, side)
     return np.zeros(valid.shape, np.float32) if cut is None else soft_map(cut, cut.object_RC)
 
 
 def maskcut_maps(
-    keys: Float[Tensor, "patches D"], valid: Bool[np.ndarray, "R C"], tau: float, instances: int
+    keys: Float[Tensor, "patches D"], valid: Bool[np.ndarray, "R C"], tau: float, instances: int, side: Side = "corners"
 ) -> Float32[np.ndarray, "N R C"]:
     """MaskCut's objects, each cut from the graph after the object before it is painted out; zero if there is none.
 
@@ -67,11 +69,11 @@ def maskcut_maps(
         return np.full_like(maps_NRC, np.nan)
     graph = key_graph(inside, tau)
     before_RC, taken_RC = np.zeros((2, *valid.shape), bool)
-    cut = best_cut(graph, valid, by_corners=True)
+    cut = best_cut(graph, valid, side)
     for instance in range(instances):
         if instance and before_RC.any():
             graph = graph.remove_patches(torch.from_numpy(before_RC[valid]))
-            cut = best_cut(graph, valid, by_corners=True)
+            cut = best_cut(graph, valid, side)
         if cut is None:
             break
         is_dropped = instance and (
@@ -95,20 +97,20 @@ def soft_map(cut: GraphCut, kept: Bool[np.ndarray, "R C"]) -> Float32[np.ndarray
     return np.nan_to_num(limited_RC)
 
 
-def best_cut(graph: KeyGraph, valid: Bool[np.ndarray, "R C"], by_corners: bool) -> GraphCut | None:
+def best_cut(graph: KeyGraph, valid: Bool[np.ndarray, "R C"], side: Side) -> GraphCut | None:
     """None if the gap is too small or there are too few patches."""
     if len(graph.degree_T) < 3:
         return None
     eigenvector = second_eigenvector(graph, LEAST_GAP)
-    return None if eigenvector.gap <= LEAST_GAP else cut_by_vector(eigenvector.vector_T.numpy(), valid, by_corners)
+    return None if eigenvector.gap <= LEAST_GAP else cut_by_vector(eigenvector.vector_T.numpy(), valid, side)
 
 
-def cut_by_vector(vector: Float64[np.ndarray, " T"], valid: Bool[np.ndarray, "R C"], by_corners: bool) -> GraphCut:
+def cut_by_vector(vector: Float64[np.ndarray, " T"], valid: Bool[np.ndarray, "R C"], side: Side) -> GraphCut:
     """A vector and its negative give the same cut."""
     vector = vector / np.abs(vector).max()
     vector = vector * np.sign(vector[_first_largest(np.abs(vector))])
     height_T = vector - vector.mean()
-    if by_corners and (_corner_values(height_T, valid) > _ROUNDING).sum() >= _MANY_CORNERS:
+    if side == "corners" and (_corner_values(height_T, valid) > _ROUNDING).sum() >= _MANY_CORNERS:
         height_T = -height_T
     height_RC = np.full(valid.shape, np.nan)
     height_RC[valid] = height_T

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -14,11 +15,16 @@ from ...manifests.files.sealed import Json
 from ..maps.cutting import COLUMNS, CUT, KEY
 from ..maps.threshold_rules import PAPER_THRESHOLD, ThresholdRule, is_paper_weights, parse_threshold
 from ..stage import Configs, Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
+from ..vision.backbone import backbone_facts, training_size
+from ..vision.builtin import full_backbone_name
+from ..vision.feature_forms import RAW_KEYS, Feature, parse_feature
+from ..vision.patch_features import fields_of, require_feature, resolve_feature
+from ..vision.profiles import PROFILES, family_of, family_of_tokens
 from .computing import Masker, compute_head_maps, compute_maps, rows_to_do, rows_with_fields
-from .config import ALL, MASK, OWN, TOKENS, MaskConfig
+from .config import ALL, MASK, OWN, PUBLISHED_SIDES, TOKENS, MaskConfig
 from .map_rows import LISTED, class_groups, class_rows, object_rows
 from .method_fit import refuse_other_checkpoint, refuse_wrong_fit
-from .methods import METHODS, Method, find_method, resolve_instances, resolve_tau
+from .methods import METHODS, Method, find_method, refuse_feature_and_side, resolve_instances, resolve_tau
 from .verdict import warn
 from .views import load_views, refuse_several_views, refuse_strange_views, upright_box, view_roles, views_of
 
@@ -34,12 +40,22 @@ def resolve(config: MaskConfig, inputs: Inputs) -> MaskConfig:
     if config.per_head and method.per_head is None:
         names = ", ".join(other.name for other in METHODS.values() if other.per_head)
         raise ConfigError(f"method {method.name} has no maps of heads; leave --per-head out, or choose among {names}")
+    refuse_feature_and_side(method, config.feature, config.side)
+    feature, side = config.feature, config.side
+    if TOKENS in inputs:
+        tokens = Tokens(inputs[TOKENS])
+        feature = resolve_feature(feature, tokens) if method.compares_patches else None
+        side = side or (None if method.tau is None else PROFILES[family_of_tokens(tokens.facts)].side)
+    if config.per_head and feature is not None and feature.field == "tokens":
+        raise ConfigError("tokens are not compared by head; leave --per-head out, or choose --feature keys")
     return replace(
         config,
         supports=(config.supports or "8") if method.takes_supports else OWN,
         threshold=config.threshold or _own_threshold(method, inputs),
         instances=resolve_instances(method, config.instances),
-        tau=resolve_tau(method, config.tau),
+        tau=resolve_tau(method, config.tau, feature),
+        feature=feature,
+        side=side,
     )
 
 
@@ -49,8 +65,18 @@ def _own_threshold(method: Method, inputs: Inputs) -> ThresholdRule:
     return parse_threshold(method.threshold)
 
 
-def wants(config: MaskConfig) -> Sequence[str]:
-    return find_method(config.method).reads
+def wants(config: MaskConfig, extract: Mapping[str, Any]) -> Sequence[str]:
+    method = find_method(config.method)
+    feature = config.feature or _feature_of_backbone(extract)
+    return [str(feature) if name == feature.field else name for name in method.token_fields(feature)]
+
+
+def _feature_of_backbone(extract: Mapping[str, Any]) -> Feature:
+    """What patches of the backbone in an [extract] are compared by."""
+    backbone = full_backbone_name(extract.get("backbone", ""))
+    profile = PROFILES[family_of(backbone, extract.get("weights", ""))]
+    depth = backbone_facts(backbone, *training_size(backbone)).depth if profile.feature == "tokens" else 0
+    return parse_feature(profile.feature_at(depth))
 
 
 def refuse(configs: Configs, given: Inputs) -> None:
@@ -79,7 +105,7 @@ def plan(config: MaskConfig, inputs: Inputs, known: Known) -> RowList:
         backbone=tokens_facts.backbone.name,
     )
     batches = (
-        class_rows(views, images, config.supports, config.seed)
+        class_rows(views, images, _query_field(config), config.supports, config.seed)
         if _is_by_class(config, method)
         else object_rows(views, images, config.instances)
     )
@@ -100,24 +126,26 @@ def columns(config: MaskConfig) -> Mapping[str, str]:
 
 
 def reads(config: MaskConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
-    token_fields = find_method(config.method).reads
+    feature = config.feature or RAW_KEYS
+    token_fields = find_method(config.method).token_fields(feature)
     for view in views_of(inputs):
-        Tokens(view).require(token_fields)
+        require_feature(Tokens(view), feature, token_fields)
     needed = {role: array_names(inputs[role], token_fields) for role in view_roles(inputs)} | {"images": ("labels",)}
     return needed | ({"model": sorted(inputs["model"].fingerprints)} if "model" in inputs else {})
 
 
 def prepare(config: MaskConfig, inputs: Inputs) -> Masker:
     method = find_method(config.method)
-    groups = class_groups(views_of(inputs), inputs["images"]) if config.supports == ALL else {}
+    groups = class_groups(views_of(inputs), inputs["images"], _query_field(config)) if config.supports == ALL else {}
     return Masker(
         method=method,
-        views=load_views(inputs, method.takes_supports, groups),
+        views=load_views(inputs, config.feature or RAW_KEYS, method.takes_supports, groups),
         model=method.load(inputs["model"]) if method.load and "model" in inputs else None,
         by_class=_is_by_class(config, method),
         looks_with_others=config.supports != OWN,
         threshold=config.threshold,
         tau=config.tau,
+        side=config.side or PUBLISHED_SIDES.get(method.name),
     )
 
 
@@ -147,6 +175,12 @@ def with_held(config: MaskConfig, held: Mapping[str, Json]) -> MaskConfig:
     return replace(config, per_head=config.per_head or bool(held["per_head"]))
 
 
+def _query_field(config: MaskConfig) -> str:
+    """The token field with the class queries of supports; "" for a method without."""
+    takes_supports = find_method(config.method).takes_supports
+    return fields_of(config.feature or RAW_KEYS, has_queries=True)[-1] if takes_supports else ""
+
+
 def _is_by_class(config: MaskConfig, method: Method) -> bool:
     return config.supports != OWN or method.by_class
 
@@ -163,7 +197,7 @@ def _max_unit_rows(config: MaskConfig) -> int:
 
 STAGE = Stage(
     command=MASK,
-    code_version=2,
+    code_version=1,
     resolve=resolve,
     wants=wants,
     refuse=refuse,

@@ -17,7 +17,8 @@ from jaxtyping import Float32, Int64, UInt64
 from torch import Tensor
 
 from ...manifests.artifact.tokens import Tokens
-from ..maps.cst import normalise_queries
+from ..vision.feature_forms import Feature
+from ..vision.patch_features import fields_of, read_queries
 
 GroupKey = tuple[int, str]  # class and split
 _SLOTS = 64  # units of class queries kept in memory: about 12 MB for a small backbone
@@ -63,11 +64,10 @@ def _mix_bits(values: UInt64[np.ndarray, " N"]) -> UInt64[np.ndarray, " N"]:
 class ClassQueryCache:
     """Normalised class queries by position, read and cached by unit."""
 
-    def __init__(self, tokens: Tokens) -> None:
-        self._tokens = tokens
-        self._heads = tokens.facts.backbone.heads
+    def __init__(self, tokens: Tokens, feature: Feature) -> None:
+        self._tokens, self._feature = tokens, feature
         plan = tokens.artifact.plan
-        units = list(plan.layout(plan.group_of("cls_query")).units())
+        units = list(plan.layout(plan.group_of(fields_of(feature, has_queries=True)[-1])).units())
         self._bounds = np.array([*(unit.start for unit in units), plan.num_rows])
         self._units: dict[int, Float32[Tensor, "R H E"]] = {}
 
@@ -87,6 +87,6 @@ class ClassQueryCache:
         if index not in self._units:
             while len(self._units) >= _SLOTS:
                 self._units.pop(next(iter(self._units)))
-            values = self._tokens.at("cls_query", range(*self._bounds[index : index + 2].tolist()))
-            self._units[index] = normalise_queries(torch.from_numpy(values), self._heads)
+            positions = range(*self._bounds[index : index + 2].tolist())
+            self._units[index] = read_queries(self._tokens, self._feature, positions)
         return self._units[index]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain, count, takewhile
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ...manifests.artifact.artifact import Artifact
@@ -17,10 +17,12 @@ from ...manifests.artifact.tokens import Tokens
 from ...manifests.errors import ConfigError
 from ...manifests.files.sealed import Json
 from ..stage import Inputs
+from ..vision.feature_forms import Feature
 from ..vision.fitting import Box
+from ..vision.patch_features import read_patches
 from .config import TOKENS, VIEW
 from .merging import Lattice
-from .methods import Method
+from .methods import PATCHES, Method
 from .supports import ClassQueryCache, GroupKey, SupportGroup
 
 
@@ -74,6 +76,7 @@ class TokenView:
     """One view; loaded once per process."""
 
     tokens: Tokens
+    feature: Feature
     grid: tuple[int, int]
     patch: tuple[int, int]
     is_flipped: bool
@@ -84,26 +87,36 @@ class TokenView:
     def positions(self, of_first: Sequence[int]) -> Sequence[int]:
         return of_first if self.places_N is None else self.places_N[of_first].tolist()
 
+    def read(self, field: str, of_first: Sequence[int]) -> Float[np.ndarray, "R ..."]:
+        """A token field of the first view's rows, or what their patches are compared by."""
+        positions = self.positions(of_first)
+        return (
+            read_patches(self.tokens, self.feature, positions) if field == PATCHES else self.tokens.at(field, positions)
+        )
+
     def lattice(self, box: Box) -> Lattice:
         """The upright lattice of a picture with this box in the view."""
         return Lattice(self.grid, self.patch, upright_box(box, self.tokens.artifact))
 
 
-def load_views(inputs: Inputs, takes_supports: bool, groups: Mapping[GroupKey, SupportGroup]) -> list[TokenView]:
+def load_views(
+    inputs: Inputs, feature: Feature, takes_supports: bool, groups: Mapping[GroupKey, SupportGroup]
+) -> list[TokenView]:
     """`groups` are the classes in which all pictures support each other."""
     first, *others = views_of(inputs)
     places = [(first, None), *((view, _places(first, view)) for view in others)]
-    return [_load_view(view, places_N, takes_supports, groups) for view, places_N in places]
+    return [_load_view(view, places_N, feature, takes_supports, groups) for view, places_N in places]
 
 
 def _load_view(
     artifact: Artifact,
     places_N: Int64[np.ndarray, " N"] | None,
+    feature: Feature,
     takes_supports: bool,
     groups: Mapping[GroupKey, SupportGroup],
 ) -> TokenView:
     tokens = Tokens(artifact)
-    queries = ClassQueryCache(tokens) if takes_supports else None
+    queries = ClassQueryCache(tokens, feature) if takes_supports else None
     sums: dict[GroupKey, tuple[Tensor, int]] = {}
     if queries is not None:
         for key, group in groups.items():
@@ -111,6 +124,7 @@ def _load_view(
             sums[key] = (queries.sum(positions_N.tolist()), len(positions_N))
     return TokenView(
         tokens=tokens,
+        feature=feature,
         grid=tokens.facts.backbone.grid,
         patch=tokens.facts.backbone.patch,
         is_flipped=artifact.plan.config["flip"],

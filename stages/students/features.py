@@ -36,6 +36,7 @@ from ..vision.builtin import full_backbone_name
 from ..vision.computing import Extractor, fitting_batch
 from ..vision.fitting import Box, fit_picture
 from ..vision.pictures import MAX_DECODERS, ViewSpec, load_picture
+from ..vision.profiles import PROFILES
 from ..vision.token_fields import LAST_ONLY, Wanted, refuse_unavailable
 from ..vision.weights import read_weights, weights_of
 from .backbone_config import BackboneConfig
@@ -164,7 +165,7 @@ def resolve_backbone(config: BackboneConfig, device: str) -> BackboneConfig:
         backbone=backbone,
         weights_sha256=weights.sha256,
         image_size=(rows_px, columns_px),
-        positions="dino" if weights.is_dino else "timm",
+        positions=PROFILES[weights.family].positions,
         weights=os.path.abspath(config.weights) if os.path.exists(config.weights) else config.weights,
         device=device,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ...manifests.artifact.tokens import Tokens, array_names
 from ...manifests.artifact.underway import Underway
@@ -39,7 +40,7 @@ def resolve(config: TrainConfig, inputs: Inputs) -> TrainConfig:
     return replace(config, seeing=resolve_backbone(config.seeing, config.device), device=device)
 
 
-def wants(config: TrainConfig) -> Sequence[str]:
+def wants(config: TrainConfig, extract: Mapping[str, Any]) -> Sequence[str]:
     if config.seeing is not None:
         return ()
     if config.student == "linear":

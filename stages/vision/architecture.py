@@ -31,12 +31,16 @@ def load_state(model: Any, backbone: str, state: StateDict, grid: tuple[int, int
 
     Accepts any float type, but no integers, which torch would accept.
     """
-    renamed = _as_timm(model, backbone, dict(state), grid, positions)
+    renamed = convert_state(model, backbone, state, grid, positions)
     _refuse_differences(backbone, model.state_dict(), renamed)
     model.load_state_dict(renamed, strict=True)
 
 
-def _as_timm(model: Any, backbone: str, state: StateDict, grid: tuple[int, int], positions: Positions) -> StateDict:
+def convert_state(
+    model: Any, backbone: str, state: StateDict, grid: tuple[int, int], positions: Positions
+) -> StateDict:
+    """Tensors under timm's names, in the shapes of the model, without heads and decoders; the given mapping is kept."""
+    state = dict(state)
     if any(name.startswith("decoder") for name in state):  # MAE's; timm would detect DINOv2 by the mask token
         state = {name: tensor for name, tensor in state.items() if not name.startswith(_DECODERS)}
     if positions == "dino" and "pos_embed" in state:

@@ -17,6 +17,7 @@ from . import builtin as builtin  # registers it with timm
 from .architecture import load_state
 from .capture import Captured
 from .checkpoints import StateDict
+from .summation import fix_summation_order
 
 _NEEDED = ("blocks", "patch_embed", "num_prefix_tokens", "forward_features")
 
@@ -33,6 +34,7 @@ class Backbone:
 def backbone_facts(name: str, rows_px: int, columns_px: int) -> BackboneFacts:
     """Traces the model on the meta device, in about a second; raises ConfigError for an unsupported backbone, or a size
     that is not whole patches."""
+    fix_summation_order()
     patch, _ = _patch_and_size(name)
     _refuse_size(name, patch, rows_px, columns_px)
     grid = (rows_px // patch[0], columns_px // patch[1])

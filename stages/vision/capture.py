@@ -87,6 +87,14 @@ def watch_blocks(
     return sorted(number for number in attention if seen.get(number) != 1)
 
 
+def read_keys(attention: nn.Module, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B H N E"] | None:
+    """The keys that one attention module makes of these tokens; None if they cannot be read."""
+    kept: list[Attended] = []
+    with suppress(_Enough), _Reader(kept.append, lambda is_readable: None, ends_here=True):
+        attention(tokens)
+    return kept[0].key if kept else None
+
+
 def _count(seen: dict[int, int], number: int, is_readable: bool) -> None:
     seen[number] = seen.get(number, 0) + (1 if is_readable else 2)
 

@@ -157,6 +157,6 @@ def _find_network(path: Path, loaded: object, metadata: dict[str, str]) -> tuple
         raise ConfigError(f"weights {path} hold no network's tensors (found {keys[:120]}); give a state_dict")
     for prefix in _WRAPPERS:
         state = {name.removeprefix(prefix): value for name, value in state.items()}
-    if any(name.startswith(_DINO_HEAD) for name in state):
+    if any(name.startswith(_DINO_HEAD) for name in state) and "ibot" not in path.name:  # whose head has the same names
         metadata = {**metadata, "family": "dino"}
     return state, metadata

@@ -4,7 +4,7 @@ import os
 
 
 def fix_summation_order() -> None:
-    """Call before torch's first matrix product in a process: MKL reads the setting only once.
+    """Call before torch computes anything in a process: MKL reads the setting only once, even for a logarithm.
 
     Otherwise tokens of ViT-B differ in the sixth digit between one thread and two; the speed is the same. Keeps a value
     of MKL_CBWR that the user has set.

@@ -17,6 +17,8 @@ from ...manifests.artifact.checkpoints import WEIGHTS
 from ...manifests.errors import ConfigError
 from . import builtin as builtin  # registers it with timm
 from .checkpoints import StateDict, read_checkpoint
+from .profiles import Family, family_of
+from .summation import fix_summation_order
 
 _RANDOM = "random:"
 _HUB = ("huggingface.co", 443)
@@ -27,7 +29,7 @@ class Weights:
     source: str  # file name, timm's hub id, or random:SEED
     sha256: str  # of the file; of the tensors if random
     licence: str  # "unknown" if the file has none, "none" if random
-    is_dino: bool  # by DINO's code, which resamples position embeddings in its own way
+    family: Family
 
 
 def weights_of(backbone: str, weights: str, expected_sha256: str = "") -> Weights:
@@ -40,10 +42,11 @@ def read_weights(backbone: str, weights: str, expected_sha256: str = "") -> tupl
     `weights` is a file, a checkpoint artifact, "random:SEED", or "" for timm's own. A file with another sha256 than
     expected is not opened.
     """
+    fix_summation_order()  # random weights are computed before a run begins
     if weights.startswith(_RANDOM):
         state = _random_state(backbone, weights.removeprefix(_RANDOM))
         _check_digest(weights, digest := _digest(state), expected_sha256)
-        return Weights(weights, digest, "none", False), state
+        return Weights(weights, digest, "none", family_of(backbone, weights)), state
     if os.path.isdir(weights):
         return _from_checkpoint(weights, backbone, expected_sha256)
     if weights:
@@ -52,7 +55,13 @@ def read_weights(backbone: str, weights: str, expected_sha256: str = "") -> tupl
     if config is not None and config.file:  # part of a package
         return _from_file(Path(config.file), backbone, backbone, expected_sha256, config.license or "unknown")
     path, source = _timm_file(backbone, config)
-    return _from_file(path, source, backbone, expected_sha256, (config and config.license) or "unknown")
+    return _from_file(path, source, full_name(backbone), expected_sha256, (config and config.license) or "unknown")
+
+
+def full_name(backbone: str) -> str:
+    """timm's full name of a backbone, with the tag of the weights that it would download."""
+    config = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
+    return f"{backbone.partition('.')[0]}.{config.tag}" if config is not None and config.tag else backbone
 
 
 def _from_checkpoint(path: str, backbone: str, expected_sha256: str) -> tuple[Weights, StateDict]:
@@ -73,13 +82,8 @@ def _from_file(
     digest = _file_digest(path)
     _check_digest(str(path), digest, expected_sha256)
     state, metadata = read_checkpoint(path)
-    is_dino = (
-        metadata.get("family") == "dino"
-        or backbone.partition(".")[2] == "dino"
-        or path.name.startswith("dino_")  # the names of DINO's released files; DINOv2's differ
-    )
     licence = metadata.get("license") or metadata.get("licence") or licence
-    return Weights(source, digest, licence, is_dino), state
+    return Weights(source, digest, licence, family_of(backbone, path.name, metadata.get("family", ""))), state
 
 
 def _check_digest(what: str, digest: str, expected: str) -> None:

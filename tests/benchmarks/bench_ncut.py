@@ -103,7 +103,7 @@ def measure(name: str, side: int, keys: list[torch.Tensor], num_dense: int) -> N
     show("… dense over iterative", [dense / ours for dense, ours in pairs])
     same = sum(
         np.array_equal(
-            cut_by_vector(dense_vector(each, 0.2), valid, False).object_RC, ncut_map(each, valid, 0.2) > MEAN
+            cut_by_vector(dense_vector(each, 0.2), valid, "largest").object_RC, ncut_map(each, valid, 0.2) > MEAN
         )
         for each in keys[:num_dense]
     )

@@ -38,7 +38,8 @@ def plan(config: TokensConfig, inputs: Inputs, known: Known) -> RowList:
     }
     weights = {"source": "toy", "sha256": "0" * 64, "licence": "none"}
     listed = rows_of_input(inputs, "images")
-    return RowList(listed.columns, listed.batches, {"backbone": backbone, "weights": weights})
+    facts = {"backbone": backbone, "weights": weights, "family": "unknown", "key_bias": []}
+    return RowList(listed.columns, listed.batches, facts)
 
 
 def fields(config: TokensConfig, inputs: Inputs) -> Sequence[Field]:

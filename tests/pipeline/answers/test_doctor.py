@@ -236,3 +236,31 @@ def test_the_command_exits_7_when_something_needed_fails(options, tmp_path, caps
     assert main(["doctor", "--dir", str(tmp_path / "file"), *options]) == 7
     output = capsys.readouterr().out
     assert json.loads(output)["ok"] is False if options else output.splitlines()[-1] == "failed: directory"
+
+
+def test_a_backbone_is_described_with_the_defaults_for_it(capsys):
+    assert main(["doctor", "--backbone", "vit_small_patch14_dinov2", "--json"]) == 0
+    lines = json.loads(capsys.readouterr().out)
+    assert (lines["family"], lines["feature"], lines["side"], lines["positions"]) == (
+        "dinov2",
+        "keys",
+        "corners",
+        "dino",
+    )
+    assert lines["image-size"].endswith("steps of 14")
+    assert main(["doctor", "--backbone", "builtin"]) == 0  # its weights are at hand
+    assert "after subtracting a bias" in capsys.readouterr().out
+
+
+def test_a_weak_or_unmeasured_family_says_what_to_do(capsys):
+    assert main(["doctor", "--backbone", "vit_base_patch16_224.mae"]) == 0
+    text = capsys.readouterr().out
+    assert "hardly cluster" in text
+    assert "evaluate masks" in text
+
+
+def test_an_unknown_backbone_or_weights_alone_are_refused(capsys):
+    assert main(["doctor", "--backbone", "vit_smal_patch16_224"]) == 2
+    assert "vit_small_patch16_224" in capsys.readouterr().err
+    assert main(["doctor", "--weights", "x.pth"]) == 2
+    assert "--backbone" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from scipy import ndimage  # type: ignore[import-untyped]
 from scipy.linalg import eigh  # type: ignore[import-untyped]
 
 from builders.structured_keys import structured_keys
+from maskmill.stages.choices import Side
 from maskmill.stages.mask.eigenvectors import second_eigenvector
 from maskmill.stages.mask.key_graph import WEAK, KeyGraph, key_graph
 from maskmill.stages.mask.ncut import (
@@ -139,18 +141,18 @@ def test_the_second_eigenvector_is_a_dense_solvers(
     graph = key_graph(blob_keys(seed, (rows, columns), noise), tau)
     valid = np.ones((rows, columns), bool)
     if rows * columns < 3:
-        assert best_cut(graph, valid, by_corners=False) is None
+        assert best_cut(graph, valid, side="largest") is None
         return
     (second, third), vector = dense(graph)
     found = second_eigenvector(graph, LEAST_GAP)
     if third - second < LEAST_GAP - 1e-5:
-        assert best_cut(graph, valid, by_corners=False) is None
+        assert best_cut(graph, valid, side="largest") is None
     elif third - second > LEAST_GAP + 1e-9:
         assert found.value == pytest.approx(second, abs=1e-12)
         assert found.gap == pytest.approx(third - second, abs=1e-5)
-        for by_corners in (False, True):
-            wanted = cut_by_vector(vector, valid, by_corners)
-            cut = best_cut(graph, valid, by_corners)
+        for side in get_args(Side):
+            wanted = cut_by_vector(vector, valid, side)
+            cut = best_cut(graph, valid, side)
             assert cut is not None
             np.testing.assert_array_equal(cut.object_RC, wanted.object_RC)
 
@@ -178,7 +180,7 @@ def assert_cut_as_dense(side: int, tau: float) -> None:
             continue
         compared += 1
         found = objects(ncut_map(keys, valid, tau))
-        np.testing.assert_array_equal(found, cut_by_vector(vector, valid, by_corners=False).object_RC, name)
+        np.testing.assert_array_equal(found, cut_by_vector(vector, valid, side="largest").object_RC, name)
         np.testing.assert_array_equal(found, published_object(vector, (side, side)), name)
     assert compared >= 3
 
@@ -210,7 +212,7 @@ def test_eigenvalues_that_are_equal_are_seen(graph: KeyGraph) -> None:
     found = second_eigenvector(graph, LEAST_GAP)
     assert found.gap == pytest.approx(0, abs=1e-12)
     assert found.value == pytest.approx(dense(graph)[0][0], abs=1e-12)
-    assert best_cut(graph, np.ones((1, len(graph.degree_T)), bool), by_corners=False) is None
+    assert best_cut(graph, np.ones((1, len(graph.degree_T)), bool), side="largest") is None
 
 
 def test_a_gap_just_above_and_below_the_least() -> None:
@@ -221,7 +223,7 @@ def test_a_gap_just_above_and_below_the_least() -> None:
         strong_TT[0, 45 : 45 + edges] = strong_TT[45 : 45 + edges, 0] = 1
         graph = graph_of(strong_TT)
         second, third = dense(graph)[0]
-        is_cut = best_cut(graph, np.ones((1, 123), bool), by_corners=False) is not None
+        is_cut = best_cut(graph, np.ones((1, 123), bool), side="largest") is not None
         assert is_cut == (third - second > LEAST_GAP)
         seen.add(is_cut)
     assert seen == {True, False}
@@ -252,7 +254,7 @@ def test_of_the_side_only_what_hangs_together_with_its_largest_entry() -> None:
     strong_TT = kinds_RC.ravel()[:, None] == kinds_RC.ravel()
     for patch in np.flatnonzero(kinds_RC.ravel())[[0, 1, 5, 6]]:  # the first piece
         strong_TT[patch, 40:44] = strong_TT[40:44, patch] = True
-    cut = best_cut(graph_of(strong_TT), valid, by_corners=False)
+    cut = best_cut(graph_of(strong_TT), valid, side="largest")
     assert cut is not None
     assert (cut.height_RC[1:3, 1:3] > 0).all(), "on the same side"
     wanted = np.zeros((5, 9), bool)
@@ -266,7 +268,7 @@ def test_of_the_side_only_what_hangs_together_with_its_largest_entry() -> None:
 def test_the_vectors_sign_and_its_ties_are_settled_by_rules() -> None:
     valid = np.ones((1, 5), bool)
     for vector in ([1.0, 0, 0, 0, -1], [-1.0, 0, 0, 0, 1], [1.0, 1e-11, 0, -1e-11, -1 - 1e-11]):
-        cut = cut_by_vector(np.array(vector), valid, by_corners=False)
+        cut = cut_by_vector(np.array(vector), valid, side="largest")
         np.testing.assert_array_equal(cut.object_RC, [[True, False, False, False, False]])
 
 
@@ -274,12 +276,12 @@ def test_a_foreground_of_three_corners_gives_way() -> None:
     height_RC = np.full((4, 5), -0.4)
     height_RC[0, 0] = height_RC[0, -1] = height_RC[-1, 0] = 1
     valid = np.ones((4, 5), bool)
-    assert cut_by_vector(height_RC.ravel(), valid, by_corners=False).object_RC.sum() == 1
-    turned = cut_by_vector(height_RC.ravel(), valid, by_corners=True)
+    assert cut_by_vector(height_RC.ravel(), valid, side="largest").object_RC.sum() == 1
+    turned = cut_by_vector(height_RC.ravel(), valid, side="corners")
     np.testing.assert_array_equal(turned.object_RC, height_RC < 0)
-    np.testing.assert_array_equal(cut_by_vector(-height_RC.ravel(), valid, by_corners=True).object_RC, height_RC < 0)
+    np.testing.assert_array_equal(cut_by_vector(-height_RC.ravel(), valid, side="corners").object_RC, height_RC < 0)
     height_RC[0, 0] = -0.4
-    assert cut_by_vector(height_RC.ravel(), valid, by_corners=True).object_RC.sum() == 1
+    assert cut_by_vector(height_RC.ravel(), valid, side="corners").object_RC.sum() == 1
 
 
 @settings(max_examples=60, deadline=None)
@@ -291,7 +293,7 @@ def test_map_and_mean_are_the_cut(seed: int, rows: int, columns: int) -> None:
     valid = np.ones((rows, columns), bool)
     if np.ptp(vector) < 1e-3:
         return
-    cut = cut_by_vector(vector, valid, by_corners=False)
+    cut = cut_by_vector(vector, valid, side="largest")
     for kept in (cut.object_RC, cut.object_RC & (generator.random(valid.shape) < 0.5)):
         map_RC = soft_map(cut, kept)
         np.testing.assert_array_equal(objects(map_RC), kept)
@@ -325,7 +327,7 @@ def test_a_corner_that_is_hardly_picture_is_none() -> None:
     valid = np.ones((4, 4), bool)
     valid[3, 3] = False
     height = np.where(np.isin(np.arange(15), [0, 3, 14]), 1.0, -0.3)
-    assert cut_by_vector(height, valid, by_corners=True).object_RC.sum() == 12
+    assert cut_by_vector(height, valid, side="corners").object_RC.sum() == 12
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -38,7 +38,7 @@ def test_timm_knows_it_and_loads_it():
     model: Any = timm.create_model(NAME, pretrained=True)
     assert (model.embed_dim, model.patch_embed.patch_size) == (192, (8, 8))
     weights, state = read_weights(NAME, "")
-    assert (weights.source, weights.licence, weights.is_dino) == (NAME, "CC-BY-4.0", False)
+    assert (weights.source, weights.licence, weights.family) == (NAME, "CC-BY-4.0", "builtin")
     found = model.state_dict()
     assert found.keys() == state.keys()
     of_size = state.pop("pos_embed")  # stored as it was learned, resampled to what is asked for

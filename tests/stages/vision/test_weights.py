@@ -283,7 +283,7 @@ def test_a_converted_checkpoint_keeps_the_tensors_alone(tmp_path):
     (tmp_path / "converted.safetensors").write_bytes(data)
     weights, state = read_weights(TINY, str(tmp_path / "converted.safetensors"))
     assert same(state, trained())
-    assert weights.is_dino  # by its projection head, which is gone
+    assert weights.family == "dino"  # by its projection head, which is gone
     with safe_open(tmp_path / "converted.safetensors", framework="pt") as stream:
         assert stream.metadata()["converted_from"] == "training.pth"
     assert convert_weights(tmp_path / "training.pth")[0] == data
@@ -300,11 +300,11 @@ def test_the_digest_is_the_files_and_is_checked_before_it_is_opened(tmp_path, mo
     save_file(trained(), tmp_path / "w.safetensors", metadata={"license": "cc-by-4.0"})
     digest = hashlib.sha256((tmp_path / "w.safetensors").read_bytes()).hexdigest()
     weights = weights_of(TINY, str(tmp_path / "w.safetensors"), digest)
-    assert (weights.source, weights.sha256, weights.licence, weights.is_dino) == (
+    assert (weights.source, weights.sha256, weights.licence, weights.family) == (
         "w.safetensors",
         digest,
         "cc-by-4.0",
-        False,
+        "unknown",
     )
     monkeypatch.setattr("maskmill.stages.vision.weights.read_checkpoint", lambda path: pytest.fail("it was opened"))
     with pytest.raises(ConfigError, match=digest[:12]):
@@ -314,9 +314,10 @@ def test_the_digest_is_the_files_and_is_checked_before_it_is_opened(tmp_path, mo
 def test_dinos_weights_are_known_by_name(tmp_path):
     torch.save(trained(), tmp_path / "dino_deitsmall8_300ep_pretrain.pth")
     torch.save(trained(), tmp_path / "dinov2_vits14_pretrain.pth")
-    assert weights_of(TINY, str(tmp_path / "dino_deitsmall8_300ep_pretrain.pth")).is_dino
-    assert not weights_of(TINY, str(tmp_path / "dinov2_vits14_pretrain.pth")).is_dino
-    assert weights_of("vit_small_patch16_224.dino", str(tmp_path / "dinov2_vits14_pretrain.pth")).is_dino
+    torch.save(trained(), tmp_path / "w.pth")
+    assert weights_of(TINY, str(tmp_path / "dino_deitsmall8_300ep_pretrain.pth")).family == "dino"
+    assert weights_of(TINY, str(tmp_path / "dinov2_vits14_pretrain.pth")).family == "dinov2"
+    assert weights_of("vit_small_patch16_224.dino", str(tmp_path / "w.pth")).family == "dino"
     assert weights_of(TINY, str(tmp_path / "dinov2_vits14_pretrain.pth")).licence == "unknown"
 
 
@@ -330,7 +331,7 @@ def test_random_weights_are_the_seeds_alone():
     assert first == second
     assert same(state, again)
     assert weights_of(TINY, "random:4").sha256 != first.sha256
-    assert (first.source, first.licence, first.is_dino) == ("random:3", "none", False)
+    assert (first.source, first.licence, first.family) == ("random:3", "none", "unknown")
 
 
 @pytest.mark.parametrize("seed", ["", "x", "-1", "1.5", "³", str(2**63)])
