@@ -29,6 +29,7 @@ from ..students.feature_names import SEVERAL
 from ..students.features import Cached, Features, Online, pictures_of_images, resolve_backbone
 from ..students.same_pictures import refuse_other_pictures
 from ..vision.backbone import find_device
+from ..vision.patch_features import resolve_keys
 from .answering import Answerer, fields_to_read, similarities_of
 from .episode_rows import (
     EpisodeRow,
@@ -89,8 +90,10 @@ def resolve(config: FewShotConfig, inputs: Inputs) -> FewShotConfig:
     else:
         fold = config.fold or tuple(range(len(files)))
         lists = tuple(lists_digest(read_fold(config.protocol, config.folds, number, "novel")) for number in fold)
+    reads_keys = config.support_mask == "pseudo" and "tokens" in inputs and "keys" in inputs["tokens"].plan.fields
     return replace(
         config,
+        keys=str(resolve_keys(Tokens(inputs["tokens"]))) if reads_keys else config.keys,
         fold=fold,
         lists_sha256=lists,
         files=files,

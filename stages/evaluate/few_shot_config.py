@@ -10,6 +10,7 @@ from ...manifests.errors import ConfigError
 from ..choices import DEVICE_HELP, EPISODES, SEED_HELP, Void
 from ..command import FEATURES, IMAGES, TOKENS, Command, Role
 from ..students.backbone_config import BackboneConfig
+from ..vision.feature_forms import RAW_KEYS
 
 Protocol = Literal["classes", "pascal-5i", "coco-20i"]
 SupportMask = Literal["pseudo", "enhanced", "gt"]
@@ -43,6 +44,7 @@ class FewShotConfig:
     # Episodes follow from their numbers, without a seed.
     seed: int = option(0, f"{SEED_HELP} for the bootstrap.", at_least=0)
     files_sha256: tuple[str, ...] = field_for_resolve(())  # one per checkpoint, "" for an artifact
+    keys: str = field_for_resolve(str(RAW_KEYS), is_new=True)  # how stored keys are compared
     seeing: BackboneConfig | None = option(None, without=("fit",))  # None: stored tokens
     folds: str = option(
         "",

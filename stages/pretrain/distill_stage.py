@@ -64,8 +64,8 @@ def distill(config: PretrainConfig, inputs: Inputs, underway: Underway) -> Findi
         "teacher": inputs[TEACHER].plan.facts["backbone"]["name"],
         "distill_loss": distilling.choice.loss,
         "pictures": len(material.rows),
-        "held_out": len(material.held_out.rows),
-        "held_out_cosine": round((last["held-out cls cosine"] + last["held-out patch cosine"]) / 2, 4),
+        "pictures_held_out": len(material.held_out.rows),
+        **mean_held_out_cosine(last),
         "steps": course.steps,
     }
     return finish_backbone(config, distilling.average.backbone, lines, facts)
@@ -159,6 +159,12 @@ def watch(distilling: Distilling, material: Material) -> dict[str, float]:
     tokens = class_tokens(average, material.pixels, material.watched.positions, prepared).cpu()
     accuracy = nearest_centroid(tokens, torch.from_numpy(material.watched.classes))
     return values | ({} if accuracy is None else {"nearest_centroid": accuracy})
+
+
+def mean_held_out_cosine(last: Mapping[str, Any]) -> dict[str, float]:
+    """Of the last metric line; nothing in the other processes of torchrun, which do not watch."""
+    cosines = [value for name, value in last.items() if name.startswith("held-out")]
+    return {"held_out_cosine": round(sum(cosines) / len(cosines), 4)} if cosines else {}
 
 
 def _strengths(config: PretrainConfig, material: Material) -> Any:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ...manifests.artifact.config import check_config, checks_itself, field_for_resolve, option
 from ..choices import SIZE_HELP, WEIGHTS_HELP, Fit, Positions, Size
+from ..vision.feature_forms import RAW_KEYS
 
 
 @checks_itself
@@ -23,6 +24,7 @@ class BackboneConfig:
         path="weights",
         changes_bytes=False,
     )
+    keys: str = field_for_resolve(str(RAW_KEYS), is_new=True)  # how they are compared
     device: str = field_for_resolve("cpu", changes_bytes=False)
 
     def __post_init__(self) -> None:

@@ -34,11 +34,14 @@ from ..read_ahead import read_ahead
 from ..vision.backbone import backbone_facts, find_device, load_backbone, training_size
 from ..vision.builtin import full_backbone_name
 from ..vision.computing import Extractor, fitting_batch
+from ..vision.feature_forms import KEYS, RAW_KEYS
 from ..vision.fitting import Box, fit_picture
+from ..vision.key_bias import key_bias
+from ..vision.patch_features import read_patches, resolve_keys
 from ..vision.pictures import MAX_DECODERS, ViewSpec, load_picture
 from ..vision.profiles import PROFILES
 from ..vision.token_fields import LAST_ONLY, Wanted, refuse_unavailable
-from ..vision.weights import read_weights, weights_of
+from ..vision.weights import read_weights
 from .backbone_config import BackboneConfig
 from .feature_names import LAST, SEVERAL
 
@@ -125,6 +128,7 @@ class Cached:
     def __init__(self, tokens: Tokens, fields: Sequence[str]) -> None:
         """`fields` are all that will be read; raises ConfigError, with a command to extract them, if any is missing."""
         self._tokens = tokens
+        self._keys = resolve_keys(tokens) if KEYS.field in fields else RAW_KEYS
         blocks = _blocks_to_read(tokens, fields)
         facts, config = tokens.facts, tokens.artifact.plan.config
         self.where = f"tokens of {tokens.artifact.place}"
@@ -145,6 +149,8 @@ class Cached:
         return FeatureBatch(values, tuple((box[0], box[1], box[2], box[3]) for box in boxes))
 
     def _values(self, name: str, positions: Sequence[int]) -> np.ndarray:
+        if name == KEYS.field:
+            return read_patches(self._tokens, self._keys, positions)
         if name != LAST:
             return self._tokens.at(name, positions)
         last = self._tokens.blocks("tokens").index(self._tokens.facts.backbone.depth - 1)
@@ -156,18 +162,21 @@ def resolve_backbone(config: BackboneConfig, device: str) -> BackboneConfig:
     find_device(device)
     backbone = full_backbone_name(config.backbone)
     rows_px, columns_px = config.image_size or training_size(backbone)
-    backbone_facts(backbone, rows_px, columns_px)
+    facts = backbone_facts(backbone, rows_px, columns_px)
     if config.weights_sha256:
         return replace(config, device=device)
-    weights = weights_of(backbone, config.weights)
+    weights, state = read_weights(backbone, config.weights)
+    positions = PROFILES[weights.family].positions
+    bias = key_bias(facts, state, positions)
     return replace(
         config,
         backbone=backbone,
         weights_sha256=weights.sha256,
         image_size=(rows_px, columns_px),
-        positions=PROFILES[weights.family].positions,
+        positions=positions,
         weights=os.path.abspath(config.weights) if os.path.exists(config.weights) else config.weights,
         device=device,
+        keys=str(RAW_KEYS if PROFILES[weights.family].feature == str(RAW_KEYS) or not bias else KEYS),
     )
 
 
@@ -193,6 +202,8 @@ class Online:
         self._pictures, self._depth = pictures, facts.depth
         _, state = read_weights(seeing.backbone, seeing.weights, seeing.weights_sha256)
         backbone = load_backbone(seeing.backbone, state, rows_px, columns_px, seeing.positions, seeing.device)
+        is_raw = seeing.keys == str(RAW_KEYS)
+        self._key_bias_K = np.array(0 if is_raw else key_bias(facts, state, seeing.positions), np.float32)
         self._extractor = Extractor(backbone, "off", torch.float16, fitting_batch(backbone, "off", _BATCH))
 
     def require(self, ids: Sequence[str]) -> None:
@@ -210,6 +221,8 @@ class Online:
     def _field(self, name: str, computed: Mapping[str, Tensor], blocks: Wanted) -> Tensor:
         if name == LAST:
             return computed["tokens"][:, list(blocks["tokens"]).index(self._depth - 1)]
+        if name == KEYS.field and self._key_bias_K.any():
+            return computed[name].float() - torch.from_numpy(self._key_bias_K)
         return computed[name][:, : len(self.sight.blocks)] if name == "tokens" else computed[name]
 
 

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ...manifests.artifact.config import check_config, checks_itself, option
+from ...manifests.artifact.config import check_config, checks_itself, field_for_resolve, option
 from ...manifests.errors import ConfigError
 from ..choices import DEVICE_HELP, SEED_HELP
 from ..command import FEATURES, IMAGES, TOKENS, Command, Role
 from ..students.backbone_config import BackboneConfig
 from ..students.feature_names import LAST, PAIR_FIELDS, SEVERAL
+from ..vision.feature_forms import RAW_KEYS
 
 Student = Literal["linear", "cst"]
 Supervision = Literal["pseudo", "published", "mask", "mixed"]
@@ -47,6 +48,7 @@ class TrainConfig:
         None, "Learning rate; 0.01 for linear and 0.001 for cst by default.", above=0, at_most=HIGHEST_RATE
     )
     seed: int = option(0, f"{SEED_HELP} for all draws.", at_least=0)
+    keys: str = field_for_resolve(str(RAW_KEYS), is_new=True)  # how stored keys are compared
     seeing: BackboneConfig | None = option(None)  # None: stored tokens
     device: str = option("cpu", DEVICE_HELP, changes_bytes=False, is_kept=True)  # the fingerprint has its type
 

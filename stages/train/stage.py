@@ -21,6 +21,7 @@ from ..students.features import (
     resolve_backbone,
 )
 from ..students.same_pictures import refuse_other_pictures
+from ..vision.patch_features import resolve_keys
 from .config import TRAIN, TrainConfig
 from .cst import train_learner
 from .given import TrainingData
@@ -35,7 +36,8 @@ def resolve(config: TrainConfig, inputs: Inputs) -> TrainConfig:
             "a student needs either stored tokens (--tokens DIR) or a backbone to run (--backbone NAME), not both"
         )
     if config.seeing is None:
-        return config
+        is_read = config.reads_keys and "tokens" in inputs and "keys" in inputs["tokens"].plan.fields
+        return replace(config, keys=str(resolve_keys(Tokens(inputs["tokens"])))) if is_read else config
     device = "cpu" if config.student == "linear" else config.device
     return replace(config, seeing=resolve_backbone(config.seeing, config.device), device=device)
 

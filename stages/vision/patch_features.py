@@ -20,9 +20,11 @@ from .profiles import PROFILES, family_of_tokens
 _ROWS_AT_ONCE = 16  # whose tokens are in memory while class tokens are read
 
 
-def resolve_feature(feature: Feature | None, tokens: Tokens) -> Feature:
+def resolve_feature(
+    feature: Feature | None, tokens: Tokens, otherwise: str = ", or choose --feature raw-keys"
+) -> Feature:
     """The given feature, or that of the backbone's profile, for these tokens. Keys whose projection has no bias are raw
-    keys."""
+    keys. `otherwise` is another remedy for tokens from before the bias was recorded."""
     facts = tokens.facts
     chosen = feature or parse_feature(PROFILES[family_of_tokens(facts)].feature_at(facts.backbone.depth))
     if chosen.field == "tokens":
@@ -33,9 +35,15 @@ def resolve_feature(feature: Feature | None, tokens: Tokens) -> Feature:
     if chosen == KEYS and facts.key_bias is None:
         raise ConfigError(
             f"{tokens.artifact.place} was stored before the bias of keys was recorded; add it, without running the "
-            f"backbone, with `{tokens.command(tokens.artifact.plan.config['fields'])}`, or choose --feature raw-keys"
+            f"backbone, with `{tokens.command(tokens.artifact.plan.config['fields'])}`{otherwise}"
         )
     return RAW_KEYS if chosen == KEYS and not facts.key_bias else chosen
+
+
+def resolve_keys(tokens: Tokens) -> Feature:
+    """How keys are read where only keys will do: without bias, unless the profile's numbers are on raw keys."""
+    is_raw = PROFILES[family_of_tokens(tokens.facts)].feature == str(RAW_KEYS)
+    return resolve_feature(RAW_KEYS if is_raw else KEYS, tokens, otherwise="")
 
 
 def fields_of(feature: Feature, has_queries: bool = False) -> tuple[str, ...]:

@@ -4,10 +4,10 @@ The teacher is a ViT-S/14 that was trained to predict saliency masks. The pictur
 folder that MASKMILL_REFERENCE names, and the teacher's weights lie beside them. Nothing is tuned on the outlined
 pictures.
 
-The student begins as the teacher's first five blocks. Its patches are resampled from 14 to 8 pixels, so that it sees
-at 128 pixels what the teacher sees at 224. Of each MLP the 640 units with the largest effect are kept; what the others
-give on average goes into the bias. These first weights were chosen by a linear map from the student before any training
-to the teacher's centred tokens, fitted on 300 of these pictures and judged by its cosine on 100:
+The student begins as the teacher's first four blocks. Its patches are resampled from 14 to 8 pixels, so that it sees
+at 128 pixels what the teacher sees at 224. Of each MLP the 704 units with the largest effect are kept; what the others
+give on average goes into the bias. First weights were compared by a linear map from the student before any training to
+the teacher's centred tokens, fitted on 300 of these pictures and judged by its cosine on 100:
 
 | blocks | units | class token | patches |
 |---|---|---|---|
@@ -16,6 +16,11 @@ to the teacher's centred tokens, fitted on 300 of these pictures and judged by i
 | 0–5 | 384 | 0.463 | 0.693 |
 | 0–2 | 1,536 (all) | 0.464 | 0.662 |
 | 0, 5, 10 | 1,536 | 0.413 | 0.614 |
+
+A fifth block is added after training. It passes all tokens on unchanged and is only read: its queries of the class
+token and its keys are linear in the student's tokens. They are fitted to those of the teacher's last block, which
+follow from the stored tokens of the block before. Without it the student's own last keys make no masks: mIoU of `cst`
+on voc-mini was 0.063 after one epoch, and 0.267 with it.
 
 Block 10 of the teacher was chosen because its class tokens tell the folders of these pictures best: 58.5 % by the
 nearest centroid of five in 78 folders, against 38.6 % in block 11.
@@ -36,13 +41,16 @@ import timm
 import torch
 from safetensors.torch import load, load_file, save, save_file
 from timm.layers.patch_embed import resample_patch_embed
+from timm.models import register_model
+from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from maskmill.cli.main import main as maskmill
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.checkpoints import WEIGHTS
-from maskmill.manifests.artifact.pixels import open_pixels
+from maskmill.manifests.artifact.pixels import Pixels, open_pixels
+from maskmill.manifests.artifact.tokens import open_tokens
 from maskmill.stages.vision.backbone import backbone_facts
 from maskmill.stages.vision.builtin import BUILTIN, WEIGHTS_FILE, full_backbone_name
 from maskmill.stages.vision.fitting import as_input
@@ -50,7 +58,10 @@ from maskmill.stages.vision.positions import resample_as_dino
 
 TEACHER, TEACHER_FILE = "vit_small_patch14_dinov2", "weights/vit_small_patch14_saliency.safetensors"
 PICTURES_PX, TEACHER_PX, BLOCK = 128, 224, 10
-DEPTH, UNITS, PATCH = 5, 640, 8
+DEPTH, UNITS, WIDTH, PATCH = 4, 704, 384, 8
+STUDENT = "maskmill_student_d4"
+NUM_FITTED, AT_ONCE = 2000, 200  # pictures that the last block is fitted on
+KEY_RIDGE, QUERY_RIDGE = 1e-3, 3e-2  # shares of the mean variance of the student's tokens
 NUM_DRAWN, NUM_MEASURED = 400, 48  # pictures drawn, and those among them on which the effect of the units is measured
 LICENCE = "CC-BY-4.0"
 EXTRACT = f"--positions dino --image-size {TEACHER_PX} --fit squash --fields tokens:{BLOCK} --autocast bfloat16"
@@ -58,13 +69,35 @@ PRETRAIN = (
     "--distill-loss cosine --global-size 80 --batch 32 --epochs 8 --warmup 1 --learning-rate 4e-3 --momentum 0.99 "
     "--autocast bfloat16"
 )
+METADATA = {
+    "family": "builtin",
+    "licence": LICENCE,
+    "teacher": f"{Path(TEACHER_FILE).name}: a ViT-S/14 trained for saliency, tokens of block {BLOCK}",
+    "data": "Caltech-101, doi 10.22002/D1.20086, CC BY 4.0; 7,183 pictures, 5 % of them held out",
+    "command": f"maskmill pretrain pixels --distill teacher --distill-block {BLOCK} {PRETRAIN}",
+}
 State = Mapping[str, Tensor]
+
+
+@register_model
+def maskmill_student_d4(pretrained: bool = False, **options: Any) -> Any:
+    """The built-in backbone without its last block."""
+    return create_builtin(depth=DEPTH, **options)
+
+
+def create_builtin(**options: Any) -> Any:
+    return timm.create_model(full_backbone_name(BUILTIN), pretrained=False, **options)
 
 
 def run(*arguments: object) -> None:
     code = maskmill([str(argument) for argument in arguments])
     if code not in (0, 6):
         sys.exit(code)
+
+
+def inputs_of(pixels: Pixels, rows: np.ndarray) -> Tensor:
+    facts = backbone_facts(full_backbone_name(BUILTIN), PICTURES_PX, PICTURES_PX)
+    return as_input(torch.from_numpy(pixels.at(rows)), facts.mean, facts.std)
 
 
 def student_block(teacher: State, block: int, place: int, effect: Tensor, mean: Tensor) -> dict[str, Tensor]:
@@ -124,14 +157,69 @@ def measure_units(teacher: State, pictures: Tensor) -> list[tuple[Tensor, Tensor
     return units
 
 
-def published_weights(checkpoint: bytes) -> dict[str, Tensor]:
-    """In half precision, and without the bias of the keys: attention does not depend on it, but cosines of keys do."""
-    state = load(checkpoint)
-    for name, value in state.items():
-        if name.endswith("attn.qkv.bias"):
-            width = len(value) // 3
-            value[width : 2 * width] = 0
-    return {name: value.to(torch.float16) for name, value in state.items()}
+@torch.inference_mode()
+def fit_last_block(student: State, teacher: State, work: Path) -> dict[str, Tensor]:
+    """Queries and keys of the teacher's last block, as linear maps of the student's tokens; all else is 0."""
+    model = create_builtin(depth=DEPTH, img_size=PICTURES_PX).eval()
+    model.load_state_dict(checkpoint_filter_fn(dict(student), model))
+    pixels, tokens = open_pixels(work / "pixels"), open_tokens(work / "teacher")
+    rows = np.sort(np.random.default_rng(1).permutation(len(pixels))[:NUM_FITTED])
+    of_keys, of_queries = Ridge(WIDTH, WIDTH), Ridge(WIDTH + 1, WIDTH)
+    for start in range(0, len(rows), AT_ONCE):
+        chosen = rows[start : start + AT_ONCE]
+        with torch.autocast("cpu", torch.bfloat16):
+            seen = model.forward_features(inputs_of(pixels, chosen)).float()
+        block = tokens.blocks("tokens").index(BLOCK)
+        stored = torch.from_numpy(tokens.at("tokens", chosen.tolist())[:, block]).float()
+        queries, keys = last_queries_and_keys(teacher, stored)
+        of_keys.add(seen[:, 1:].flatten(0, 1), keys.flatten(0, 1))
+        of_queries.add(torch.cat([seen[:, 0], torch.ones(len(seen), 1)], dim=1), queries)
+    to_query = of_queries.solve(QUERY_RIDGE)
+    return last_block(student, to_query[:, :-1], to_query[:, -1], of_keys.solve(KEY_RIDGE))
+
+
+def last_queries_and_keys(teacher: State, stored: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the class token and of the patches, without the keys' bias. The stored tokens have the last norm, which is
+    undone."""
+    plain = (stored - teacher["norm.bias"]) / teacher["norm.weight"]
+    given = plain * teacher["blocks.11.norm1.weight"] + teacher["blocks.11.norm1.bias"]
+    weight, bias = teacher["blocks.11.attn.qkv.weight"], teacher["blocks.11.attn.qkv.bias"]
+    return given[:, 0] @ weight[:WIDTH].T + bias[:WIDTH], given[:, 1:] @ weight[WIDTH : 2 * WIDTH].T
+
+
+def last_block(student: State, to_query: Tensor, query_bias: Tensor, to_key: Tensor) -> dict[str, Tensor]:
+    name, none = f"blocks.{DEPTH}.", torch.zeros(WIDTH, WIDTH)
+    return {
+        f"{name}norm1.weight": student["norm.weight"],
+        f"{name}norm1.bias": student["norm.bias"],
+        f"{name}attn.qkv.weight": torch.cat([to_query, to_key, none]),
+        f"{name}attn.qkv.bias": torch.cat([query_bias, none[0], none[0]]),
+        f"{name}attn.proj.weight": none,
+        f"{name}attn.proj.bias": none[0],
+        f"{name}norm2.weight": torch.ones(WIDTH),
+        f"{name}norm2.bias": none[0],
+        f"{name}mlp.fc1.weight": torch.zeros(UNITS, WIDTH),
+        f"{name}mlp.fc1.bias": torch.zeros(UNITS),
+        f"{name}mlp.fc2.weight": torch.zeros(WIDTH, UNITS),
+        f"{name}mlp.fc2.bias": none[0],
+    }
+
+
+class Ridge:
+    """A linear map fitted part by part."""
+
+    def __init__(self, given: int, wanted: int) -> None:
+        self.squares = torch.zeros(given, given, dtype=torch.float64)
+        self.products = torch.zeros(given, wanted, dtype=torch.float64)
+
+    def add(self, given: Tensor, wanted: Tensor) -> None:
+        self.squares += given.double().T @ given.double()
+        self.products += given.double().T @ wanted.double()
+
+    def solve(self, share: float) -> Tensor:
+        """Wanted × given."""
+        ridge = share * self.squares.diagonal().mean() * torch.eye(len(self.squares), dtype=torch.float64)
+        return torch.linalg.solve(self.squares + ridge, self.products).T.float()
 
 
 def main(work: Path, file: Path) -> None:
@@ -141,25 +229,17 @@ def main(work: Path, file: Path) -> None:
     run("pixels", work / "images", "--image-size", PICTURES_PX, "--fit", "squash", "--out", work / "pixels")
     teacher = ["--backbone", TEACHER, "--weights", weights, *EXTRACT.split()]
     run("extract", work / "images", *teacher, "--out", work / "teacher")
+    theirs = {name: value.float() for name, value in load_file(weights).items()}
     if not (first := work / "first.safetensors").exists():
-        pixels, facts = (
-            open_pixels(work / "pixels"),
-            backbone_facts(full_backbone_name(BUILTIN), PICTURES_PX, PICTURES_PX),
-        )
+        pixels = open_pixels(work / "pixels")
         rows = np.sort(np.random.default_rng(0).permutation(len(pixels))[:NUM_DRAWN])[:NUM_MEASURED]
-        pictures = as_input(torch.from_numpy(pixels.at(rows)), facts.mean, facts.std)
-        save_file(first_weights({name: value.float() for name, value in load_file(weights).items()}, pictures), first)
-    asked = ["--backbone", BUILTIN, "--distill", work / "teacher", "--distill-block", BLOCK, "--initial-weights", first]
+        save_file(first_weights(theirs, inputs_of(pixels, rows)), first)
+    asked = ["--backbone", STUDENT, "--distill", work / "teacher", "--distill-block", BLOCK, "--initial-weights", first]
     run("pretrain", work / "pixels", *asked, *PRETRAIN.split(), "--licence", LICENCE, "--out", work / "backbone")
     checkpoint = open_artifact(str(work / "backbone"), "checkpoint")
-    metadata = {
-        "family": "builtin",
-        "licence": LICENCE,
-        "teacher": f"{weights.name}: a ViT-S/14 trained for saliency, tokens of block {BLOCK}",
-        "data": "Caltech-101, doi 10.22002/D1.20086, CC BY 4.0; 7,183 pictures",
-        "command": f"maskmill pretrain pixels --distill teacher --distill-block {BLOCK} {PRETRAIN}",
-    }
-    file.write_bytes(save(published_weights(checkpoint.file(WEIGHTS)), metadata))
+    student = load(checkpoint.file(WEIGHTS))
+    state = student | fit_last_block(student, theirs, work)
+    file.write_bytes(save({name: value.to(torch.float16) for name, value in state.items()}, METADATA))
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
     print(checkpoint.file("metrics.jsonl").decode().splitlines()[-1])
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
-from safetensors.torch import save_file
 
+from builders.biased_weights import write_biased_weights
 from builders.small_tokens import BACKBONE, PICTURES, Bench
 from maskmill.manifests.artifact.artifact import Artifact
 from maskmill.manifests.artifact.config import config_json
@@ -32,11 +31,8 @@ GRID = (4, 6)
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one network under the names of two families; its last keys have a long bias."""
     home = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    state = timm.create_model(BACKBONE, pretrained=False).state_dict()
-    state["blocks.5.attn.qkv.bias"].uniform_(-8, 8)
     for name in NAMES:
-        save_file(state, home / f"{name}.safetensors")
+        write_biased_weights(home / f"{name}.safetensors")
     return home
 
 

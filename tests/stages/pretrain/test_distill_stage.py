@@ -31,7 +31,7 @@ from maskmill.stages.pixels.stage import STAGE as PIXELS
 from maskmill.stages.pretrain import distill_stage, starting
 from maskmill.stages.pretrain.config import PretrainConfig
 from maskmill.stages.pretrain.distill_held_out import best_loss, hold_out_rows
-from maskmill.stages.pretrain.distill_stage import load_material, make_batches, make_distilling
+from maskmill.stages.pretrain.distill_stage import load_material, make_batches, make_distilling, mean_held_out_cosine
 from maskmill.stages.pretrain.distilling import Distilled, Distilling, Prepared
 from maskmill.stages.pretrain.stage import METRICS, STAGE
 from maskmill.stages.pretrain.stored_teacher import StoredTeacher, open_teacher
@@ -81,7 +81,7 @@ def test_a_checkpoint_without_head_that_extraction_takes(
         "backbone": BACKBONE,
         "teacher": BACKBONE,
         "pictures": 25,
-        "held_out": 1,
+        "pictures_held_out": 1,
         "steps": 6,
     }
     assert expected.items() <= made.counts.items()
@@ -261,6 +261,13 @@ def test_two_processes_see_the_halves_of_what_one_sees(home: Path, monkeypatch: 
     whole, first, second = losses.values()
     assert first != second
     assert whole == pytest.approx((first + second) / 2, rel=1e-5)
+
+
+def test_a_process_that_does_not_watch_has_no_held_out_cosine() -> None:
+    line = {"step": 5, "loss": 1.0, "cls": 0.5, "patch": 0.5}
+    assert mean_held_out_cosine(line) == {}
+    watched = {**line, "held-out cls cosine": 0.5, "held-out patch cosine": 0.7}
+    assert mean_held_out_cosine(watched) == {"held_out_cosine": pytest.approx(0.6)}
 
 
 def test_a_config_without_new_options_is_stored_as_before(home: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from builders.biased_weights import write_biased_weights
 from builders.small_tokens import BACKBONE, PICTURES, SIZE, Bench, bench_of
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
@@ -31,10 +32,12 @@ def squashed(bench: Bench, **asked: Any) -> Tokens:
     return bench.tokens(**{"fields": ALL, "fit": "squash", "dtype": "float16", **asked})
 
 
-def online(bench: Bench, fields: Any = PAIR_FIELDS, fit: Any = "squash", blocks: Any = ()) -> Online:
+def online(
+    bench: Bench, fields: Any = PAIR_FIELDS, fit: Any = "squash", blocks: Any = (), weights: str = "random:0"
+) -> Online:
     images = open_artifact(str(bench.images), "images")
     return Online(
-        resolve_backbone(BackboneConfig(backbone=BACKBONE, weights="random:0", image_size=SIZE, fit=fit), "cpu"),
+        resolve_backbone(BackboneConfig(backbone=BACKBONE, weights=weights, image_size=SIZE, fit=fit), "cpu"),
         fields,
         pictures_of_images(images),
         blocks,
@@ -56,6 +59,16 @@ def test_both_give_the_same_numbers(bench: Bench) -> None:
     assert one.fields["support_tokens"].shape == (4, depth, 145, width)
     assert torch.equal(one.fields[LAST], one.fields["tokens"][:, -1])
     assert torch.equal(one.fields["keys"][1], one.fields["keys"][2])
+
+
+def test_both_compare_keys_as_the_family_of_the_backbone_does(bench: Bench, tmp_path: Path) -> None:
+    for name, is_raw in (("dinov2_tiny", False), ("dino_tiny", True)):
+        weights = str(write_biased_weights(tmp_path / f"{name}.safetensors"))
+        tokens = squashed(bench, weights=weights)
+        raw = torch.from_numpy(tokens.read("keys", IDS))
+        expected = raw if is_raw else raw.float() - torch.tensor(tokens.facts.key_bias)
+        for features in (Cached(tokens, ["keys"]), online(bench, ["keys"], weights=weights)):
+            assert torch.equal(features.read(IDS, ["keys"]).fields["keys"], expected)
 
 
 def test_what_is_read_is_what_is_stored_of_that_picture(bench: Bench) -> None:
