@@ -14,6 +14,7 @@ from safetensors.torch import load, save_file
 from builders import small_runs
 from builders.configs import make_config
 from builders.small_dataset import tree, write_dataset
+from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.tokens import Tokens
 from maskmill.manifests.artifact.underway import Underway
@@ -261,6 +262,16 @@ def test_two_processes_see_the_halves_of_what_one_sees(home: Path, monkeypatch: 
     whole, first, second = losses.values()
     assert first != second
     assert whole == pytest.approx((first + second) / 2, rel=1e-5)
+
+
+def test_the_command_prints_what_it_made(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--global-size", "32", "--batch", str(BATCH), "--epochs", "1", "--distill-loss", "cosine"]
+    roles = ["--distill", str(home / "tokens"), "--distill-flipped", str(home / "flipped")]
+    command = ["pretrain", str(home / "pixels"), "--backbone", BACKBONE, *roles, *small]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert "distill_loss cosine, pictures 25, pictures_held_out 1, held_out_cosine" in capsys.readouterr().out
+    assert main([*command, "--clusters", "9", "--out", str(tmp_path / "none")]) == 2
+    assert "--clusters is not for --distill" in capsys.readouterr().err
 
 
 def test_a_process_that_does_not_watch_has_no_held_out_cosine() -> None:
