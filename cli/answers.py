@@ -12,6 +12,7 @@ from ..pipeline.answers.estimate import Estimate
 from ..pipeline.answers.lineage import LineageDifference
 from ..pipeline.quantities import duration, size as size
 from ..pipeline.running.run import Outcome
+from ..stages.scores.verdict import FEWEST_PICTURES
 from .tables import NOTHING, print_table
 
 _LISTED = 8  # items shown of a setting that is a list
@@ -68,7 +69,13 @@ def _show_scores(judged: Mapping[str, Any]) -> None:
     if not judged.get("pictures"):
         return
     click.echo(f"{count_of(judged['pictures'], 'picture that was', 'pictures that were')} not learned from:")
+    _mark_few(judged["pictures"])
     print_table(("", "mIoU", "mIoU without background"), score_rows(judged["lines"]), "  ")
+
+
+def _mark_few(pictures: int) -> None:
+    if pictures < FEWEST_PICTURES:
+        click.echo(f"  fewer than {FEWEST_PICTURES} pictures: these scores tell nothing about others")
 
 
 def show_warnings(outcome: Outcome) -> None:
@@ -109,6 +116,7 @@ def show_metrics(metrics: Mapping[str, Any]) -> None:
         f"{count_of(coverage['rows'], 'picture')} with ground truth{without_class}: {coverage['kept']} kept, "
         f"{coverage['dropped']} dropped, {coverage['failed']} failed"
     )
+    _mark_few(coverage["rows"])
     optional = [name for name in ("miou_truth_classes", "boundary_f") if name in metrics["results"][0]]
     names = ["miou", "miou_foreground", *optional]
     header = ["", *(name.replace("_", " ") for name in names)]
@@ -153,7 +161,7 @@ def score_rows(
 def with_interval(score: Mapping[str, Any] | None, sign: str = "", between: str = "–") -> str:
     if score is None or score["estimate"] is None:
         return NOTHING
-    if score["low"] is None:  # no resample defines the score
+    if score["low"] is None or score["low"] == score["high"]:  # no resample defines the score, or all are alike
         return f"{score['estimate']:{sign}.3f} (–)"
     return f"{score['estimate']:{sign}.3f} ({score['low']:{sign}.3f}{between}{score['high']:{sign}.3f})"
 

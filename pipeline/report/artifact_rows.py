@@ -47,6 +47,11 @@ class Object:
     source: str  # gt, pseudo, enhanced; "" if unknown
     measures: Mapping[str, float]  # without undefined ones
 
+    @property
+    def holds_something(self) -> bool:
+        """Whether its mask has a pixel, or its map a patch above the threshold."""
+        return self.measures.get("area", self.measures.get("foreground", 0.0)) > 0
+
 
 @dataclass(frozen=True, slots=True)
 class ReportRow:

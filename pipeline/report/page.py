@@ -17,6 +17,7 @@ from ...manifests.counts import count_of
 from ...manifests.errors import ConfigError
 from ...manifests.files import atomic
 from ...manifests.files.place import Place, place, split
+from ...stages.scores.verdict import FEWEST_PICTURES
 from ..quantities import duration, size
 from .artifact_rows import MEANINGS
 from .figures import Figures, figures as read_figures
@@ -111,6 +112,7 @@ def _context(uris: Sequence[str], figures: Figures, gallery: Gallery) -> dict[st
         "gone": list(figures.selection.gone.values()),
         "meanings": MEANINGS,
         "measure_names": MEASURES,
+        "fewest_pictures": FEWEST_PICTURES,
         "colour_of": hex_colour,
         "names": _names(figures),
         "changes": gallery.changes,

@@ -11,7 +11,12 @@ from ...manifests.artifact.artifact import Artifact
 from ...manifests.errors import CorruptArtifact
 from ...manifests.files.sealed import Json
 
-MEASURES: Mapping[str, str] = {"miou": "mIoU", "miou_foreground": "mIoU without background", "boundary_f": "boundary F"}
+MEASURES: Mapping[str, str] = {
+    "miou": "mIoU",
+    "miou_foreground": "mIoU without background",
+    "miou_truth_classes": "mIoU over classes in truth",
+    "boundary_f": "boundary F",
+}
 
 
 @dataclass(frozen=True, slots=True)

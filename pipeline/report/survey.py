@@ -37,6 +37,7 @@ class ClassCount:
 @dataclass(frozen=True, slots=True)
 class Survey:
     pictures: int
+    with_objects: int  # kept pictures whose masks hold something
     statuses: Mapping[str, int]
     sources: Sequence[str]
     classes: Mapping[int, ClassCount]
@@ -47,10 +48,12 @@ class Survey:
 def survey(rows: Iterable[ReportRow], measures: Sequence[str]) -> Survey:
     """The distributions leave out objects of the ground truth."""
     fine = {name: np.zeros((2, FINE), np.int64) for name in measures}
+    with_objects = 0
     statuses, sources, dropped = Counter[str](), set[str](), Counter[str]()
     classes: dict[int, ClassCount] = {}
     for row in rows:
         statuses[row.status] += 1
+        with_objects += row.status == "kept" and any(one.holds_something for one in row.objects)
         sources.update(one.source for one in row.objects if one.source)
         if row.status == "dropped":
             dropped[_condition(row.why)] += 1
@@ -63,6 +66,7 @@ def survey(rows: Iterable[ReportRow], measures: Sequence[str]) -> Survey:
                 fine[name][0 if row.status == "kept" else 1, _bin(name, value)] += 1
     return Survey(
         pictures=statuses.total(),
+        with_objects=with_objects,
         statuses=statuses,
         sources=sorted(sources),
         classes=dict(sorted(classes.items())),

@@ -17,6 +17,7 @@ from .boundary import BoundaryScores, boundary_scores
 from .predictions import Predicted
 from .threshold_sweep import sweep_counts
 
+NUM_FLOORS = 2
 THRESHOLDS = np.linspace(0.05, 0.95, 19, dtype=np.float32)  # of the sweep
 
 

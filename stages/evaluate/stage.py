@@ -31,12 +31,21 @@ from ..scores.iou import (
     sum_counts,
 )
 from ..scores.truth import GroundTruth, refuse_other_classes
+from ..scores.verdict import floor_warnings
 from ..stage import Configs, Findings, Inputs, WholeStage
 from .boundary import BoundaryScores, class_boundary_f, mean_boundary_f, stack_boundaries
 from .config import EVALUATE, EvaluateConfig
-from .judging import THRESHOLDS, ScoredPicture, ScoringOptions, floors, score_pictures
+from .judging import NUM_FLOORS, THRESHOLDS, ScoredPicture, ScoringOptions, floors, score_pictures
 from .predictions import predictions
 from .threshold_sweep import best_class_thresholds, best_threshold
+
+CURES: Mapping[str, str] = {  # kind → what to do about masks that are no better than a guess
+    "maps": "compare mask methods and --feature (`maskmill doctor --backbone NAME` prints the defaults), or learn from "
+    "true masks with `maskmill enhance`",
+    "labels": "score the maps that they were cut from, and try another --threshold or --refiner",
+    "dataset": "score the maps that it was made from; compare mask methods, or learn from true masks with `maskmill "
+    "enhance`",
+}
 
 
 def reads(config: EvaluateConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
@@ -63,7 +72,13 @@ def compute(config: EvaluateConfig, inputs: Inputs, underway: Underway) -> Findi
     text = json.dumps(metrics, indent=1, sort_keys=True, allow_nan=False)
     files = {"metrics.json": text.encode(), "classes.parquet": tables.encode_table(table)}
     facts = {"metrics": metrics["results"], "coverage": metrics["coverage"]}
-    return Findings(files, facts, warnings=leakage_warnings(predicted, left_out))
+    warnings = [*leakage_warnings(predicted, left_out), *_verdict(metrics["results"], predicted.plan.kind)]
+    return Findings(files, facts, warnings=warnings)
+
+
+def _verdict(lines: Sequence[Mapping[str, Json]], kind: str) -> list[str]:
+    floors = {line["name"]: line["miou"] for line in lines[len(lines) - NUM_FLOORS :]}
+    return floor_warnings(lines[0]["miou"], floors, lines[0]["pictures"], CURES[kind])
 
 
 def score_predictions(

@@ -25,6 +25,7 @@ from ..students.features import Features
 from ..students.linear import PatchClassifier, predict_labels
 from .published import PublishedDataset
 
+STUDENT, NOTHING = "the student", "background everywhere"  # names of lines
 HELD_OUT = 5  # one picture in five of each class
 _AT_ONCE = 16
 
@@ -63,8 +64,8 @@ def score_classifier(
         labels.append(pixel_counts(true_HW, published.mask(identifier)))
         nothing.append(pixel_counts(true_HW, np.zeros_like(label_HW)))
     return [
-        ("the student", learned),
-        ("background everywhere", nothing),
+        (STUDENT, learned),
+        (NOTHING, nothing),
         ("told the class: the dataset's masks of these pictures", labels),
         *_floors(published, truth, ids),
     ]

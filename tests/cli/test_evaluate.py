@@ -14,6 +14,7 @@ from builders.small_labels import LABELS, make_images, make_labels, publish, tru
 from builders.small_truth import ALL, DECIDED, FLOORS, KEPT, TRUTH, WITHOUT_LABEL, index_truth
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.counts import count_of
 
 Capture = pytest.CaptureFixture[str]
 WITH_INTERVAL = r"[01]\.\d{3} \([01]\.\d{3}–[01]\.\d{3}\)"
@@ -57,7 +58,8 @@ def kept_metrics() -> dict[str, Any]:
 def test_every_line_is_printed_with_its_intervals_and_the_floors_last(home: Path, capsys: Capture) -> None:
     """Against the images that it was made from, unless others are named."""
     assert evaluate("dataset") == 0
-    coverage, header, *lines, done = capsys.readouterr().out.splitlines()
+    coverage, few, header, *lines, done = capsys.readouterr().out.splitlines()
+    assert "10 pictures" in few
     assert coverage == "3 pictures with ground truth: 3 kept, 0 dropped, 0 failed"
     assert re.split(r"\s{2,}", header.strip()) == ["miou", "miou foreground", "miou truth classes", "boundary f"]
     assert re.fullmatch(rf"metrics: done in \d+\.\d s → {home}/metrics", done)
@@ -85,7 +87,7 @@ def test_it_is_done_once_and_again_where_the_truth_has_changed(home: Path, capsy
         shutil.rmtree("truth", ignore_errors=True)
         index_truth(home, "truth", dict(list(TRUTH.items())[:number]))
         assert evaluate("labels", "--against", "truth", "--out", "of-truth") == 0
-        assert f"{number} pictures with ground truth: " in capsys.readouterr().out
+        assert capsys.readouterr().out.startswith(f"{count_of(number, 'picture')} with ground truth: ")
 
 
 def test_maps_have_a_sweep_and_labels_have_none(home: Path, capsys: Capture) -> None:

@@ -16,6 +16,7 @@ from builders.small_dataset import tree
 from builders.small_report import NAMES, copied, of_kind, pictures_in, reported
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
+from maskmill.manifests.counts import count_of
 from maskmill.manifests.published.dataset import open_dataset
 from maskmill.pipeline.answers.verify import verify
 
@@ -127,8 +128,11 @@ def test_figures_are_those_of_the_artifacts(page: str, work: Path) -> None:
         assert line["name"] in text
         assert f"{line['miou']['estimate']:.3f}" in text
     assert "best fixed ellipse, fitted on other classes floor" in text
-    rows = open_artifact(str(of_kind(work, "dataset"))).rows(["kept", "status"]).to_pylist()
-    assert f"{sum(row['kept'] for row in rows)} with labels" in text
+    holding = [
+        row for _, _, row in open_dataset(of_kind(work, "dataset")) if any(one["area"] for one in row["objects"])
+    ]
+    assert f"{len(holding)} with a mask that holds something" in text
+    assert f"on {count_of(metrics['coverage']['rows'], 'picture')}, too few to tell" in text
     assert "separation" in text
     assert "stopping loss" in text
 
