@@ -70,8 +70,12 @@ def test_every_line_is_printed_with_its_intervals_and_the_floors_last(home: Path
         assert (outline is None) == (line["name"] == DECIDED)
         means = [line[name] for name in ("miou", "miou_foreground", "miou_truth_classes")]
         for found, said in zip([*means, outline], cells[line["name"]], strict=True):
-            assert said == "–" if found is None else re.fullmatch(WITH_INTERVAL, said)
-            assert found is None or said.startswith(f"{found['estimate']:.3f} ({found['low']:.3f}–")
+            assert found is not None or said == "–"
+            if found is not None and found["low"] == found["high"]:
+                assert said == f"{found['estimate']:.3f} (–)"
+            elif found is not None:
+                assert re.fullmatch(WITH_INTERVAL, said)
+                assert said.startswith(f"{found['estimate']:.3f} ({found['low']:.3f}–")
 
 
 def test_it_is_done_once_and_again_where_the_truth_has_changed(home: Path, capsys: Capture) -> None:
