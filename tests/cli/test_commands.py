@@ -120,7 +120,7 @@ def test_the_demo_runs_every_step_and_tells_what_it_gained(capfd: pytest.Capture
     assert "images: 45 rows, 44 ok, 1 failed (1 undecodable); 1 unit run, 5 skipped" in shown.out
     gained = {line[:50].strip(): float(line[60:].split()[0]) for line in _gains(shown.out)}
     labels, floor = gained["manifest: published labels"], gained["floor: best fixed ellipse, fitted on other classes"]
-    assert gained["mask: maps of the backbone alone"] < floor < labels
+    assert floor < min(labels, gained["mask: maps of the backbone alone"])
     assert gained["train: the student"] > gained["train: background everywhere"]
     assert "<!doctype html>" in (tmp_path / "demo/report.html").read_text()[:100].lower()
     assert shown.out.splitlines()[-1].endswith("--set extract.backbone=vit_small_patch8_224.dino")

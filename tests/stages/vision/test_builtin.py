@@ -36,13 +36,13 @@ def test_it_is_small_and_half_precise():
 
 def test_timm_knows_it_and_loads_it():
     model: Any = timm.create_model(NAME, pretrained=True)
-    assert (model.embed_dim, model.patch_embed.patch_size) == (192, (8, 8))
+    assert (model.embed_dim, model.patch_embed.patch_size) == (384, (8, 8))
     weights, state = read_weights(NAME, "")
     assert (weights.source, weights.licence, weights.family) == (NAME, "CC-BY-4.0", "builtin")
     found = model.state_dict()
     assert found.keys() == state.keys()
     of_size = state.pop("pos_embed")  # stored as it was learned, resampled to what is asked for
-    assert (of_size.shape, found["pos_embed"].shape) == ((1, 1 + 6 * 6, 192), (1, 1 + 8 * 8, 192))
+    assert (of_size.shape, found["pos_embed"].shape) == ((1, 1 + 10 * 10, 384), (1, 1 + 16 * 16, 384))
     assert all(torch.equal(found[name], tensor.float()) for name, tensor in state.items())
 
 
