@@ -110,7 +110,8 @@ def family_of(backbone: str, weights: str = "", own_family: str = "") -> Family:
     if own_family in FAMILIES:
         return cast(Family, own_family)
     names = [name for name in (os.path.basename(weights), backbone) if name]
-    return next((family for name in names for word, family in _BY_NAME if re.search(word, name)), "unknown")
+    unknown: Family = "unknown"
+    return next((family for name in names for word, family in _BY_NAME if re.search(word, name)), unknown)
 
 
 def family_of_tokens(facts: TokensFacts) -> Family:
