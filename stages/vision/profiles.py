@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from ...manifests.artifact.facts import TokensFacts
 from ..choices import Positions, Side
@@ -22,7 +22,7 @@ from ..choices import Positions, Side
 Family = Literal[
     "dino", "dinov2", "dinov2-registers", "dinov3", "ibot", "mae", "clip", "supervised", "builtin", "unknown"
 ]
-FAMILIES = get_args(Family)
+FAMILIES: tuple[Family, ...] = get_args(Family)
 TOKENS_TAU = 0.4  # measured on a ViT-S/14: the cosine above which two of its normed tokens agree
 
 
@@ -97,7 +97,7 @@ _BY_NAME: tuple[tuple[str, Family], ...] = (
     (r"ibot", "ibot"),
     (r"\.dino$|^dino_", "dino"),
     (r"(\.|_|^)mae(_|\.|$)", "mae"),
-    (r"clip", "clip"),  # SigLIP too
+    (r"clip|siglip", "clip"),
     (r"\.(augreg|in1k|in21k|in22k|fb_in1k|sam_in1k|orig_in21k)|(^|\.)deit", "supervised"),
 )
 
@@ -107,11 +107,14 @@ def family_of(backbone: str, weights: str = "", own_family: str = "") -> Family:
     Random weights have none."""
     if weights.startswith("random:"):
         return "unknown"
-    if own_family in FAMILIES:
-        return cast(Family, own_family)
-    names = [name for name in (os.path.basename(weights), backbone) if name]
-    unknown: Family = "unknown"
-    return next((family for name in names for word, family in _BY_NAME if re.search(word, name)), unknown)
+    for family in FAMILIES:
+        if family == own_family:
+            return family
+    for name in filter(None, (os.path.basename(weights), backbone)):
+        for word, family in _BY_NAME:
+            if re.search(word, name):
+                return family
+    return "unknown"
 
 
 def family_of_tokens(facts: TokensFacts) -> Family:

@@ -28,7 +28,7 @@ SMALLEST = "test_vit.r160_in1k"  # 6 blocks, width 64
         ("vit_base_patch16_224.mae", "", "mae"),
         ("vit_base_patch16_224", "mae_pretrain_vit_base.pth", "mae"),
         ("vit_base_patch16_clip_224.openai", "", "clip"),
-        ("vit_base_patch16_siglip_224.webli", "", "unknown"),
+        ("vit_base_patch16_siglip_224.webli", "", "clip"),
         ("vit_small_patch16_224.augreg_in21k_ft_in1k", "", "supervised"),
         ("deit_small_patch16_224.fb_in1k", "", "supervised"),
         (NAME, "", "builtin"),
