@@ -60,8 +60,9 @@ class MaskConfig:
     )
     side: Side | None = option(
         None,
-        "Side of a cut that is the object: the one with the largest entry, or the one without the picture's corners "
-        "(ncut and maskcut); by the backbone's family by default.",
+        "Side of a cut that is the object (ncut and maskcut): largest, with the largest entry, or corners, without the "
+        "picture's corners; by the backbone's family by default.",
+        metavar="SIDE",
         is_new=True,
         before=lambda config: PUBLISHED_SIDES.get(config.method),
     )

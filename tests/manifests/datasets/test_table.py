@@ -185,7 +185,7 @@ def test_masks_that_are_refused_by_their_line(csv, cell, message):
         ("path,label,labels\n1.jpg,cat,cat\n", "a column twice"),
         ("path,path\n1.jpg,1.jpg\n", "a column twice"),
         ("path,label\n", "rows"),
-        ("path,label\n1.jpg,cat\n2.jpg\n", "line 3 .* has 1 values, expected 2"),
+        ("path,label\n1.jpg,cat\n2.jpg\n", "line 3 .* has 1 value, expected 2"),
         ("path,id\n1.jpg,a\n2.jpg,\n", "line 3 .* has id ''"),
         ("path,id\n1.jpg,a\0b\n", "line 2 .* has id"),
         ('path\n"1.jpg\n', "cannot be read as CSV .* at line"),

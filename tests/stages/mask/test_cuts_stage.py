@@ -176,7 +176,8 @@ def test_a_unit_is_of_few_pictures(bench: Bench, toys: Tokens) -> None:
 
 
 def zero_keys(given: methods.MethodInput) -> np.ndarray:
-    return methods.maskcut_instance_maps(replace(given, fields={"keys": np.zeros_like(given.fields["keys"])}))
+    zeros = np.zeros_like(given.fields[methods.PATCHES])
+    return methods.maskcut_instance_maps(replace(given, fields={methods.PATCHES: zeros}))
 
 
 def test_keys_of_zero_are_noted_and_warned_of_once(bench: Bench, toys: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
