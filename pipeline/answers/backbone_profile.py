@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...manifests.artifact.facts import BackboneFacts
+from ...stages.mask.config import PUBLISHED_SIDES
+from ...stages.mask.methods import METHODS
 from ...stages.vision.backbone import backbone_facts, training_size
 from ...stages.vision.builtin import BUILTIN, full_backbone_name
 from ...stages.vision.feature_forms import Feature, parse_feature
@@ -35,9 +37,10 @@ class BackboneProfile:
             "--positions": profile.positions,
             "--image-size": self._sizes(),
             "--feature": f"{feature}{self._bias_text(feature)}",
-            "--side": profile.side or "largest for ncut, corners for maskcut, as published",
-            "--tau": f"{TOKENS_TAU:g}" if is_cut_on_tokens else "0.2 for ncut, 0.15 for maskcut, as published",
-            "--threshold": f"{profile.cst_threshold} for cst",
+            "--side": profile.side
+            or ", ".join(f"{side} for {name}" for name, side in PUBLISHED_SIDES.items()) + ", as published",
+            "--tau": f"{TOKENS_TAU:g}" if is_cut_on_tokens else f"{_defaults('tau')}, as published",
+            "--threshold": _defaults("threshold"),
             "source": profile.source,
         }
         if not profile.is_measured:
@@ -62,6 +65,12 @@ class BackboneProfile:
         return (
             f", after subtracting a bias of length {self.bias_length:.3g}" if self.bias_length else ", without a bias"
         )
+
+
+def _defaults(name: str) -> str:
+    """A default of every mask method that has one."""
+    values = {method.name: getattr(method, name) for method in METHODS.values()}
+    return ", ".join(f"{value} for {method}" for method, value in values.items() if value is not None)
 
 
 def describe_backbone(backbone: str, weights: str = "") -> BackboneProfile:

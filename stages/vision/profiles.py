@@ -31,7 +31,6 @@ class Profile:
     feature: str = "keys"  # without bias; raw-keys; or tokens
     depth_share: float = 1.0  # of tokens: the last block that is run, as a share of the depth
     side: Side | None = None  # of a cut that counts as the object; None: as the method's authors choose it
-    cst_threshold: str = "otsu"
     positions: Positions = "timm"
     sizes_px: tuple[int, int] = (384, 518)  # shorter side
     source: str  # of these choices
