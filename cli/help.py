@@ -37,7 +37,6 @@ class Lazy:
 
     line: str
     load: Callable[[], click.Command]
-    is_hidden: bool = False
 
 
 class Group(click.Group):
@@ -63,7 +62,7 @@ class Group(click.Group):
         return self._own_sections() if self._own_sections else {"Commands": list(self.lazy)}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name for names in self._sections.values() for name in names if not self.lazy[name].is_hidden]
+        return [name for names in self._sections.values() for name in names]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return self.lazy[cmd_name].load() if cmd_name in self.lazy else None
@@ -81,7 +80,7 @@ class Group(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, names in self._sections.items():
-            shown = [(name, self.lazy[name].line) for name in names if not self.lazy[name].is_hidden]
+            shown = [(name, self.lazy[name].line) for name in names]
             _write_section(formatter, title, shown)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:

@@ -81,9 +81,8 @@ def _commands() -> dict[str, Lazy]:
 
         return stage_commands(COMMANDS.values())[word].load()
 
-    hidden = {entry.words[0] for entry in COMMANDS.values() if entry.is_hidden}
     lines = {entry.words[0]: entry.line for entry in COMMANDS.values()} | GROUPS
-    stages = {word: Lazy(line, partial(load_stage, word), word in hidden) for word, line in lines.items()}
+    stages = {word: Lazy(line, partial(load_stage, word)) for word, line in lines.items()}
     return stages | {name: Lazy(line, partial(_load, name)) for name, (_, line) in OPERATORS.items()}
 
 

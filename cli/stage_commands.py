@@ -33,7 +33,7 @@ def stage_commands(entries: Iterable[Entry]) -> dict[str, Lazy]:
 def _lazy(word: str, entries: Sequence[Entry]) -> Lazy:
     if word not in GROUPS:
         entry = entries[0]
-        return Lazy(entry.line, partial(_stage_command, entry), entry.is_hidden)
+        return Lazy(entry.line, partial(_stage_command, entry))
     inner = {entry.words[1]: Lazy(entry.line, partial(_stage_command, entry)) for entry in entries}
     return Lazy(GROUPS[word], lambda: Group(word, lazy=lambda: inner, help=GROUPS[word]))
 

@@ -23,7 +23,6 @@ class Entry:
     at: str  # module and name of its Command
     config: str  # the class of its config, which the package exports
     line: str  # its line in `maskmill --help`
-    is_hidden: bool = False
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -56,11 +55,7 @@ COMMANDS: dict[str, Entry] = {
         "pretrain", ".pretrain.config:PRETRAIN", "PretrainConfig", "Pretrain a backbone on pictures without labels."
     ),
     "fit": Entry(
-        "fit",
-        ".mask.config:FIT",
-        "FitConfig",
-        "Fit a mask method on image-level labels.",
-        is_hidden=True,  # until a method is fitted
+        "fit", ".mask.config:FIT", "FitConfig", "Fit a mask method that learns, such as found, on stored tokens."
     ),
     "mask": Entry("mask", ".mask.config:MASK", "MaskConfig", "Make soft maps from stored tokens."),
     "enhancer": Entry(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .schedules import Schedule
+from .schedules import Schedule, StepDecay
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Lesson:
     losses: Callable[[int, Batch], Losses]
     after: Callable[[int], None] = no_follow_up  # called after the update, such as to update the teacher
     watch: Callable[[int], Mapping[str, Any]] = no_metrics  # more metrics at the end of an epoch
-    learning_rate: Schedule
+    learning_rate: Schedule | StepDecay
     weight_decay: Schedule | None = None  # for parameter groups with weight decay
     clip: float = 0.0  # largest norm of a gradient; 0 disables clipping
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

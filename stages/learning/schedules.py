@@ -6,6 +6,18 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepDecay:
+    """From `start`, multiplied by `factor` after every so many steps."""
+
+    start: float
+    factor: float
+    every: int
+
+    def at(self, step: int) -> float:
+        return float(self.start * self.factor ** (step // self.every))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     """From `start` to `end` over `steps`, after a linear warm-up from `first`."""
 

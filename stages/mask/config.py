@@ -13,7 +13,8 @@ from ..vision.feature_forms import FEATURE_FORMS, RAW_KEYS, Feature, parse_featu
 ALL, OWN = "all", "0"  # supports: all pictures of the class; the picture itself
 TOKENS, VIEW = "tokens", "view"  # roles: the first view, and each further one with its number
 PUBLISHED_SIDES: Mapping[str, Side] = {"ncut": "largest", "maskcut": "corners"}
-METHOD_NAMES = "cst, cls-attention, ncut or maskcut"
+METHOD_NAMES = "cst, cls-attention, ncut, maskcut or found"
+FITTED_NAMES = "found"
 
 
 def parse_supports(text: str) -> str:
@@ -52,7 +53,7 @@ class MaskConfig:
     feature: Feature | None = option(
         None,
         f"Compare patches by {FEATURE_FORMS}; keys have no bias unless raw. By the backbone's family by default: see "
-        "`maskmill doctor --backbone`.",
+        "`maskmill doctor --backbone`; a checkpoint's own with --model.",
         metavar="FEATURE",
         parse=parse_feature,
         is_new=True,
@@ -74,8 +75,16 @@ class MaskConfig:
 @checks_itself
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitConfig:
-    method: str = option(help="Mask method to fit.", metavar="M")
+    method: str = option(help=f"Mask method to fit: {FITTED_NAMES}.", metavar="M")
     seed: int = option(0, f"{SEED_HELP}.")
+    feature: Feature | None = option(
+        None,
+        f"Learn from {FEATURE_FORMS}; keys have no bias unless raw. By the backbone's family by default; `mask` uses "
+        "the same.",
+        metavar="FEATURE",
+        parse=parse_feature,
+        is_new=True,
+    )
 
     def __post_init__(self) -> None:
         check_config(self)

@@ -2,8 +2,8 @@
 
 Letters: R rows (a picture, or a picture and a class), T patches, H heads, E width of a head.
 
-The methods in the table need no training. A method that is trained on image-level labels has a `fit`: `maskmill fit`
-writes its checkpoint, and `apply` receives the model. A method whose `source` is `images` runs its own network.
+A method that is trained has a `fit`: `maskmill fit` writes its checkpoint, and `apply` receives the model. A method
+whose `source` is `images` runs its own network.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +29,8 @@ from ..stage import Findings, Inputs
 from ..vision.feature_forms import Feature
 from ..vision.patch_features import fields_of
 from ..vision.profiles import TOKENS_TAU
+from .found import FoundHead
+from .found_fit import fit_found, load_found
 from .merging import RELATIVE, Merge, ScoreKind
 from .ncut import MEAN, maskcut_maps, ncut_map
 
@@ -71,6 +73,7 @@ class Method:
     instances: int | None = None  # default number of objects, if the method finds several
     tau: float | None = None  # default cosine above which keys agree, if the method cuts a graph of patches
     fit: Callable[[Any, Inputs, Underway], Findings] | None = None  # tokens and images → a checkpoint's files
+    fit_reads: Sequence[str] = ()  # token fields that only `fit` reads
     load: Callable[[Artifact], Any] | None = None  # a checkpoint → the model
     per_head: Callable[[MethodInput], Float32[np.ndarray, "R H T"]] | None = None  # maps whose mean is the map
 
@@ -133,6 +136,11 @@ def maskcut_instance_maps(given: MethodInput) -> Float32[np.ndarray, "R T"]:
     return maps_RT
 
 
+def found_maps(given: MethodInput) -> Float32[np.ndarray, "R T"]:
+    head: FoundHead = given.model
+    return head.probability(torch.from_numpy(given.fields[PATCHES])).numpy()
+
+
 def methods_by_name(*methods: Method) -> dict[str, Method]:
     """The methods by name; two methods of one name are refused."""
     table: dict[str, Method] = {}
@@ -172,6 +180,19 @@ METHODS: dict[str, Method] = methods_by_name(
     ),
     _graph_cut(name="ncut", apply=ncut_maps, tau=0.2),
     _graph_cut(name="maskcut", apply=maskcut_instance_maps, tau=0.15, instances=3),
+    Method(
+        name="found",
+        source="tokens",
+        reads=(PATCHES,),
+        apply=found_maps,
+        score_kind="probability",
+        align_corners=False,
+        threshold="0.5",
+        merge="mean",
+        fit=fit_found,
+        fit_reads=("cls_attention",),
+        load=load_found,
+    ),
 )
 
 
