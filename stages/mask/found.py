@@ -20,7 +20,7 @@ Different from the published code:
 - Patches that show only padding are neither seeds nor examples, and have no part in the mean attention.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -91,36 +91,56 @@ def coarse_foreground(
     return torch.stack(masks) & valid
 
 
-def smooth_masks(
-    masks: Bool[Tensor, "B T"], patches: Float[Tensor, "B T K"], valid: Bool[Tensor, "B T"], grid: tuple[int, int]
-) -> Bool[Tensor, "B T"]:
-    """Masks that follow the borders between unlike patches, where they still agree with the given ones."""
-    unit_BRCK = normalize(patches.float(), dim=-1).reshape(-1, *grid, patches.shape[-1])
-    valid_BRC, given_BRC = valid.reshape(-1, *grid), masks.float().reshape(-1, *grid)
-    pairs = [
-        (here, there, _pair_weights(unit_BRCK[here], unit_BRCK[there]) * (valid_BRC[here] & valid_BRC[there]))
-        for here, there in _neighbour_slices()
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Pairs of neighbours, in one of four directions: their places in a grid, and how strongly they agree."""
+
+    here: tuple[slice, ...]
+    there: tuple[slice, ...]
+    weight: Float32[Tensor, "B R C"]  # 0 at padding; a row or a column smaller than the grid
+
+
+def connect_neighbours(
+    patches: Float[Tensor, "B T K"], valid: Bool[Tensor, "B T"], grid: tuple[int, int]
+) -> list[Neighbours]:
+    """The smoothness term of pictures. Computed picture by picture, which stays in the processor's cache."""
+    places, valid_BRC = list(_neighbour_places()), valid.reshape(-1, *grid)
+    cosines: list[list[Tensor]] = [[] for _ in places]
+    for patches_TK in patches:
+        unit_RCK = normalize(patches_TK.float(), dim=1).reshape(*grid, -1)
+        for own, (here, there) in zip(cosines, places, strict=True):
+            own.append((unit_RCK[here[1:]] * unit_RCK[there[1:]]).sum(dim=-1))
+    return [
+        Neighbours(
+            here,
+            there,
+            SMOOTHNESS * torch.stack(own).clamp_min(0) ** SHARPNESS * (valid_BRC[here] & valid_BRC[there]),
+        )
+        for own, (here, there) in zip(cosines, places, strict=True)
     ]
+
+
+def smooth_masks(
+    masks: Bool[Tensor, "B T"], neighbours: Sequence[Neighbours], grid: tuple[int, int]
+) -> Bool[Tensor, "B T"]:
+    """Masks of valid patches that follow borders between unlike ones, where they still agree with the given ones."""
+    given_BRC = masks.float().reshape(-1, *grid)
     soft_BRC = given_BRC
     for _ in range(ROUNDS):  # Jacobi steps of the data and the smoothness term together
         total_BRC, weight_BRC = given_BRC.clone(), torch.ones_like(given_BRC)
-        for here, there, weight in pairs:
-            total_BRC[here] += weight * soft_BRC[there]
-            total_BRC[there] += weight * soft_BRC[here]
-            weight_BRC[here] += weight
-            weight_BRC[there] += weight
+        for pair in neighbours:
+            total_BRC[pair.here] += pair.weight * soft_BRC[pair.there]
+            total_BRC[pair.there] += pair.weight * soft_BRC[pair.here]
+            weight_BRC[pair.here] += pair.weight
+            weight_BRC[pair.there] += pair.weight
         soft_BRC = total_BRC / weight_BRC
-    smoothed_BT = (soft_BRC > 0.5).flatten(1) & valid
+    smoothed_BT = (soft_BRC > 0.5).flatten(1)
     inside_B, either_B = (smoothed_BT & masks).sum(dim=1), (smoothed_BT | masks).sum(dim=1)
     is_kept_B = inside_B > LEAST_IOU * either_B
     return torch.where(is_kept_B[:, None], smoothed_BT, masks)
 
 
-def _pair_weights(here: Float32[Tensor, "B R C K"], there: Float32[Tensor, "B R C K"]) -> Float32[Tensor, "B R C"]:
-    return SMOOTHNESS * (here * there).sum(dim=-1).clamp_min(0) ** SHARPNESS
-
-
-def _neighbour_slices() -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+def _neighbour_places() -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
     """Two views of a grid in which the same place holds two neighbours; once for each pair of directions."""
     for down, right in _NEIGHBOURS:
         above, below = slice(None, -down or None), slice(down, None)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 from safetensors.numpy import load, save
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, linear
 
 from ...manifests.artifact.artifact import Artifact
 from ...manifests.artifact.checkpoints import SEEN, WEIGHTS, training_ids_json
@@ -32,7 +32,7 @@ from ..vision.feature_forms import Feature
 from ..vision.fitting import valid_patches
 from ..vision.patch_features import fields_of, num_heads, read_patches
 from .config import FitConfig
-from .found import FoundHead, coarse_foreground, smooth_masks
+from .found import FoundHead, coarse_foreground, connect_neighbours, smooth_masks
 
 KIND, METRICS = "found", "metrics.jsonl"
 STEPS, BATCH = 500, 50  # max_iter, batch_size
@@ -43,7 +43,7 @@ MOST_PICTURES = STEPS * BATCH
 
 
 class Head(nn.Module):
-    num_foreground: Tensor  # patches of coarse foreground so far
+    has_seen_foreground: Tensor  # whether any coarse mask so far has a patch
 
     def __init__(self, width: int, seed: int) -> None:
         """Leaves the caller's random state as it is."""
@@ -51,7 +51,7 @@ class Head(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
             self.linear = nn.Linear(width, 1)
-        self.register_buffer("num_foreground", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("has_seen_foreground", torch.tensor(False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +145,15 @@ def _make_lesson(head: Head, pictures: Pictures, scale: float) -> Lesson:
 
     def losses(step: int, batch: Batch) -> Losses:
         patches, attention, valid = (batch.tensors[name] for name in ("patches", "attention", "valid"))
-        logits_BT = head.linear(patches.float() / scale)[..., 0]
+        logits_BT = linear(patches.float(), head.linear.weight / scale, head.linear.bias)[..., 0]
         own_BT = (logits_BT.detach() > 0) & valid
-        smoothed = mask_loss(logits_BT, smooth_masks(own_BT, patches, valid, grid), valid)
+        neighbours = connect_neighbours(patches, valid, grid)
+        smoothed = mask_loss(logits_BT, smooth_masks(own_BT, neighbours, grid), valid)
         share = own_BT.sum() / valid.sum()
         if step < COARSE_STEPS:
             coarse_BT = coarse_foreground(patches, attention, valid, heads)
-            head.num_foreground += coarse_BT.sum()
-            coarse = mask_loss(logits_BT, smooth_masks(coarse_BT, patches, valid, grid), valid)
+            head.has_seen_foreground |= coarse_BT.any()  # twice is like once, if a stopped step is repeated
+            coarse = mask_loss(logits_BT, smooth_masks(coarse_BT, neighbours, grid), valid)
             return Losses(SMOOTHED_WEIGHT * smoothed + coarse, {"coarse loss": coarse, "foreground": share})
         _refuse_without_foreground(head, pictures)
         own = mask_loss(logits_BT, own_BT, valid)
@@ -175,7 +176,7 @@ def mask_loss(
 
 
 def _refuse_without_foreground(head: Head, pictures: Pictures) -> None:
-    if not head.num_foreground:
+    if not head.has_seen_foreground:
         raise ConfigError(
             f"no picture of {pictures.tokens.artifact.place} shows foreground to learn from: every patch is as the "
             f"background by its {pictures.feature}; choose another --feature, or give pictures that show objects"

@@ -54,7 +54,7 @@ def refuse_wrong_fit(method: Method, checkpoint: Artifact | None) -> None:
         )
 
 
-def fitted_feature(checkpoint: Artifact | None) -> Feature | None:
+def feature_of_checkpoint(checkpoint: Artifact | None) -> Feature | None:
     """What patches were compared by when a checkpoint was fitted; None if it does not say."""
     text = checkpoint.summary.counts.get(FEATURE) if checkpoint is not None else None
     return parse_feature(text) if isinstance(text, str) else None
@@ -74,9 +74,9 @@ def refuse_other_checkpoint(
                 f"{checkpoint.place} has {name} = {value}, expected {expected}; pass as --model a checkpoint made by "
                 f"`maskmill fit {tokens.place} --method {method.name}`"
             )
-    if method.compares_patches and fitted_feature(checkpoint) != feature:
+    if method.compares_patches and feature_of_checkpoint(checkpoint) != feature:
         raise ConfigError(
-            f"--feature is {feature}, and {checkpoint.place} was fitted by {fitted_feature(checkpoint)}; leave "
+            f"--feature is {feature}, and {checkpoint.place} was fitted by {feature_of_checkpoint(checkpoint)}; leave "
             f"--feature out, or fit another checkpoint with --feature {feature}"
         )
 

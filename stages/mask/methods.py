@@ -136,7 +136,7 @@ def maskcut_instance_maps(given: MethodInput) -> Float32[np.ndarray, "R T"]:
     return maps_RT
 
 
-def found_maps(given: MethodInput) -> Float32[np.ndarray, "R T"]:
+def foreground_maps(given: MethodInput) -> Float32[np.ndarray, "R T"]:
     head: FoundHead = given.model
     return head.probability(torch.from_numpy(given.fields[PATCHES])).numpy()
 
@@ -184,7 +184,7 @@ METHODS: dict[str, Method] = methods_by_name(
         name="found",
         source="tokens",
         reads=(PATCHES,),
-        apply=found_maps,
+        apply=foreground_maps,
         score_kind="probability",
         align_corners=False,
         threshold="0.5",

@@ -23,7 +23,7 @@ from ..vision.profiles import PROFILES, family_of, family_of_tokens
 from .computing import Masker, compute_head_maps, compute_maps, rows_to_do, rows_with_fields
 from .config import ALL, MASK, OWN, PUBLISHED_SIDES, TOKENS, MaskConfig
 from .map_rows import LISTED, class_groups, class_rows, object_rows
-from .method_fit import fitted_feature, refuse_other_checkpoint, refuse_wrong_fit
+from .method_fit import feature_of_checkpoint, refuse_other_checkpoint, refuse_wrong_fit
 from .methods import METHODS, Method, find_method, refuse_feature_and_side, resolve_instances, resolve_tau
 from .verdict import warn
 from .views import load_views, refuse_several_views, refuse_strange_views, upright_box, view_roles, views_of
@@ -44,7 +44,7 @@ def resolve(config: MaskConfig, inputs: Inputs) -> MaskConfig:
     feature, side = config.feature, config.side
     if TOKENS in inputs:
         tokens = Tokens(inputs[TOKENS])
-        feature = feature or fitted_feature(inputs.get("model"))
+        feature = feature or feature_of_checkpoint(inputs.get("model"))
         feature = resolve_feature(feature, tokens) if method.compares_patches else None
         side = side or (None if method.tau is None else PROFILES[family_of_tokens(tokens.facts)].side)
     if config.per_head and feature is not None and feature.field == "tokens":

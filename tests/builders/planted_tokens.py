@@ -18,7 +18,9 @@ from maskmill.stages.stage import RowResult, Stage, UnitResult, Work
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlantedConfig(toy_tokens.TokensConfig):
     grid: tuple[int, int] = (6, 8)
+    heads: int = 2
     width: int = 16
+    flip: bool = False
     padded_columns: int = 0
     has_objects: bool = True
     noise: float = 0.1

@@ -22,7 +22,13 @@ from maskmill.pipeline.running.run import Outcome, run
 from maskmill.pipeline.running.whole import run_whole
 from maskmill.stages.mask import found_fit
 from maskmill.stages.mask.config import FitConfig, MaskConfig
-from maskmill.stages.mask.found import background_seeds, coarse_foreground, head_weights, smooth_masks
+from maskmill.stages.mask.found import (
+    background_seeds,
+    coarse_foreground,
+    connect_neighbours,
+    head_weights,
+    smooth_masks,
+)
 from maskmill.stages.mask.found_fit import METRICS, draw_positions
 from maskmill.stages.mask.method_fit import FIT
 from maskmill.stages.mask.stage import STAGE as MASK
@@ -63,13 +69,15 @@ def test_masks_follow_borders_of_features_and_are_kept_where_too_little_would_re
     valid = torch.ones(1, 20, dtype=torch.bool)
     holed = torch.from_numpy(object_RC).flatten()[None].clone()
     holed[0, 6] = False
-    smoothed = smooth_masks(holed, features, valid, grid)
+    neighbours = connect_neighbours(features, valid, grid)
+    smoothed = smooth_masks(holed, neighbours, grid)
     assert np.array_equal(smoothed[0].reshape(grid).numpy(), object_RC)
     valid[0, 6] = False
-    assert torch.equal(smooth_masks(holed, features, valid, grid), holed)
+    neighbours = connect_neighbours(features, valid, grid)
+    assert torch.equal(smooth_masks(holed, neighbours, grid), holed)
     alone = torch.zeros(1, 20, dtype=torch.bool)
     alone[0, 0] = True
-    assert torch.equal(smooth_masks(alone, features, valid, grid), alone)
+    assert torch.equal(smooth_masks(alone, neighbours, grid), alone)
 
 
 # ---- the method, by the commands
