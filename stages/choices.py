@@ -13,6 +13,8 @@ Size = tuple[int, int]  # rows and columns
 
 DEVICE_HELP = "Device: cpu, cuda or cuda:NUMBER."
 SEED_HELP = "Random seed"
+GT_PER_CLASS_HELP = "Learn from N pictures of each class with masks, such as 5"
+GT_LIST_HELP = "Learn from the pictures in FILE, one id per line"
 WEIGHTS_HELP = (
     "Weights: safetensors, a torch checkpoint of tensors, a checkpoint artifact, or random:SEED; timm's own by default."
 )

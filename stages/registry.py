@@ -54,9 +54,7 @@ COMMANDS: dict[str, Entry] = {
     "pretrain": Entry(
         "pretrain", ".pretrain.config:PRETRAIN", "PretrainConfig", "Pretrain a backbone on pictures without labels."
     ),
-    "fit": Entry(
-        "fit", ".mask.config:FIT", "FitConfig", "Fit a mask method that learns, such as found, on stored tokens."
-    ),
+    "fit": Entry("fit", ".mask.config:FIT", "FitConfig", "Fit a mask method that learns on stored tokens."),
     "mask": Entry("mask", ".mask.config:MASK", "MaskConfig", "Make soft maps from stored tokens."),
     "enhancer": Entry(
         "enhance fit", ".enhance.config:ENHANCER", "EnhancerConfig", "Fit an enhancer on a few true masks."

@@ -12,7 +12,7 @@ from ...stages.vision.backbone import backbone_facts, training_size
 from ...stages.vision.builtin import BUILTIN, full_backbone_name
 from ...stages.vision.feature_forms import Feature, parse_feature
 from ...stages.vision.key_bias import key_bias
-from ...stages.vision.profiles import PROFILES, TOKENS_TAU, Family, Profile, family_of
+from ...stages.vision.profiles import PROFILES, Family, Profile, family_of
 from ...stages.vision.weights import full_name, read_weights
 
 ON_METHODS = "run `mask` on pictures with true masks with each --feature and --side, and compare by `evaluate masks`"
@@ -28,7 +28,6 @@ class BackboneProfile:
     def lines(self) -> Mapping[str, str]:
         """Name → text, in the order of printing."""
         facts, profile, feature = self.facts, self.profile, self._feature
-        is_cut_on_tokens = feature.field == "tokens"
         lines = {
             "backbone": facts.name,
             "family": self.family,
@@ -39,8 +38,8 @@ class BackboneProfile:
             "--feature": f"{feature}{self._bias_text(feature)}",
             "--side": profile.side
             or ", ".join(f"{side} for {name}" for name, side in PUBLISHED_SIDES.items()) + ", as published",
-            "--tau": f"{TOKENS_TAU:g}" if is_cut_on_tokens else f"{_defaults('tau')}, as published",
-            "--threshold": _defaults("threshold"),
+            "--tau": _list_defaults({method.name: method.default_tau(feature) for method in METHODS.values()}),
+            "--threshold": _list_defaults({method.name: method.threshold for method in METHODS.values()}),
             "source": profile.source,
         }
         if not profile.is_measured:
@@ -67,9 +66,8 @@ class BackboneProfile:
         )
 
 
-def _defaults(name: str) -> str:
-    """A default of every mask method that has one."""
-    values = {method.name: getattr(method, name) for method in METHODS.values()}
+def _list_defaults(values: Mapping[str, float | str | None]) -> str:
+    """The defaults of the mask methods that have one."""
     return ", ".join(f"{value} for {method}" for method, value in values.items() if value is not None)
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from ...manifests.artifact.config import check_config, checks_itself, field_for_resolve, option
 from ...manifests.errors import ConfigError
-from ..choices import SEED_HELP
+from ..choices import GT_LIST_HELP, GT_PER_CLASS_HELP, SEED_HELP
 from ..command import IMAGES, Command, Role
 from ..maps.threshold_rules import THRESHOLD_FORMS, Constant, ThresholdRule, parse_threshold
 
@@ -18,10 +18,8 @@ class EnhancerConfig:
     gt_fraction: float = option(
         0.0, "Learn from this share of each class's pictures with masks, such as 0.1.", at_least=0, at_most=1
     )
-    gt_per_class: int = option(0, "Learn from N pictures of each class, such as 5.", metavar="N", at_least=0)
-    gt_list: tuple[str, ...] = option(
-        (), "Learn from the pictures in FILE, one id per line.", metavar="FILE", is_list_file=True
-    )
+    gt_per_class: int = option(0, f"{GT_PER_CLASS_HELP}.", metavar="N", at_least=0)
+    gt_list: tuple[str, ...] = option((), f"{GT_LIST_HELP}.", metavar="FILE", is_list_file=True)
     classes: tuple[str, ...] = option((), "Learn from these classes only, by name or number.", metavar="NAME,…")
     cross_fit: int = option(
         0, "Number of cross-fit folds: each network is held out from one part of the drawn pictures.", metavar="N"

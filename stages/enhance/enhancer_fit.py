@@ -1,7 +1,6 @@
 """Fits enhancers on the maps of heads and a few ground-truth masks, and writes a checkpoint for `enhance apply`."""
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 import numpy as np
@@ -15,8 +14,8 @@ from ...manifests.counts import count_of
 from ...manifests.errors import ConfigError, InputError
 from ...manifests.files.sealed import Json
 from ...manifests.published.schema import class_indices, class_names
-from ..learning.draws import draw_per_class, order_by_hash
 from ..learning.loop import Course, train
+from ..learning.mask_draws import MaskDraw, draw_masked_pictures
 from ..maps.one_thread import one_thread
 from ..scores.truth import GroundTruth, refuse_other_classes
 from ..stage import Configs, Findings, Inputs, WholeStage
@@ -51,7 +50,7 @@ def compute(config: EnhancerConfig, inputs: Inputs, underway: Underway) -> Findi
             f"{' and shows one of the given --classes' if classes else ''}; index the pictures with their masks, or "
             "pass an index with masks as --images"
         )
-    ids = draw_ids(config, pictures, truth, classes, class_names(facts.classes), underway)
+    ids = _draw_pictures(config, pictures, truth, classes, class_names(facts.classes), underway)
     folds = cross_fit_folds(ids, config.cross_fit or 1)
     cells = cells_of(facts, config.cells)
     with one_thread():  # so that a checkpoint does not depend on the machine's threads
@@ -79,7 +78,7 @@ def compute(config: EnhancerConfig, inputs: Inputs, underway: Underway) -> Findi
     )
 
 
-def draw_ids(
+def _draw_pictures(
     config: EnhancerConfig,
     pictures: ExamplesById,
     truth: GroundTruth,
@@ -87,56 +86,14 @@ def draw_ids(
     names: Mapping[int, str],
     underway: Underway,
 ) -> list[str]:
-    """The ids of the pictures to learn from, in the order of their hashes."""
-    if config.gt_list:
-        drawn = order_by_hash(_ids_with_masks(config.gt_list, pictures, truth, classes, underway), config.seed)
-    else:
-        labels = {
-            identifier: [label for label in truth.labels[identifier] if not classes or label in classes] or [0]
-            for identifier in pictures
-        }
-        drawn = draw_per_class(
-            labels, lambda count: config.gt_per_class or max(1, round(config.gt_fraction * count)), config.seed
-        )
-        _report_small_classes(config, labels, names, underway)
+    draw = MaskDraw(share=config.gt_fraction, per_class=config.gt_per_class, ids=config.gt_list, seed=config.seed)
+    drawn = draw_masked_pictures(draw, pictures, truth, classes, names, underway)
     if len(drawn) < config.cross_fit:
         raise ConfigError(
             f"--cross-fit is {config.cross_fit}, found {count_of(len(drawn), 'drawn picture')} with ground truth; draw "
             "at least one per network"
         )
     return drawn
-
-
-def _ids_with_masks(
-    ids: Sequence[str], pictures: ExamplesById, truth: GroundTruth, classes: Sequence[int], underway: Underway
-) -> list[str]:
-    usable = [identifier for identifier in ids if identifier in pictures]
-    others = [identifier for identifier in ids if identifier not in pictures]
-    unknown = [identifier for identifier in others if identifier not in truth.ids] if classes else others
-    if unknown:
-        raise InputError(
-            f"{count_of(len(unknown), 'id of --gt-list has', 'ids of --gt-list have')} no mask or no valid map, the "
-            f"first is {unknown[0]!r}; correct the list (an id is a picture's path without its extension)"
-        )
-    if not usable:
-        raise InputError("no picture of --gt-list shows one of the given classes; name others, or leave classes out")
-    if others:
-        underway.say(f"left out {count_of(len(others), 'picture')} of --gt-list without any of the given classes")
-    return usable
-
-
-def _report_small_classes(
-    config: EnhancerConfig, labels: Mapping[str, Collection[int]], names: Mapping[int, str], underway: Underway
-) -> None:
-    counts = Counter(chain.from_iterable(labels.values()))
-    few = sorted(index for index, count in counts.items() if count < config.gt_per_class)
-    if few:
-        named = ", ".join(f"{names.get(index, 'without class')}: {counts[index]}" for index in few[:8])
-        named += " …" if len(few) > 8 else ""
-        underway.say(
-            f"{count_of(len(few), 'class has', 'classes have')} fewer than "
-            f"{count_of(config.gt_per_class, 'picture')} with ground truth, and all of them are drawn ({named})"
-        )
 
 
 def _fit_networks(

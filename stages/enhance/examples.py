@@ -9,15 +9,15 @@ from itertools import chain
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from ...manifests.artifact.artifact import Artifact
 from ...manifests.classes import BACKGROUND, IGNORE
-from ...manifests.errors import InputError
 from ...manifests.files.sealed import Json
 from ..maps.object_classes import NO_LABEL
 from ..scores.truth import GroundTruth
+from ..vision.cell_shares import cell_shares
 from ..vision.fitting import Box
 from .cells import Cells
 from .kinds import HEAD_MAPS
@@ -73,7 +73,7 @@ def read_examples(maps: Artifact, truth: GroundTruth, rows: Sequence[MapExample]
     valid_NRC = np.zeros((len(rows), *cells.grid), bool)
     truth_NRC, weight_NRC = np.zeros((2, len(rows), *cells.grid), np.float32)
     for index, row in enumerate(rows):
-        label_IJ = true_labels(truth, row)
+        label_IJ = truth.mask_of_size(row.id, row.size, "maps")
         is_known_IJ = label_IJ != IGNORE
         is_wanted_IJ = is_known_IJ & (label_IJ != BACKGROUND if row.label is None else label_IJ == row.label)
         wanted_RC, known_RC = cell_shares(np.stack([is_wanted_IJ, is_known_IJ]), row.box, cells.size, cells.grid)
@@ -87,36 +87,6 @@ def read_examples(maps: Artifact, truth: GroundTruth, rows: Sequence[MapExample]
         torch.from_numpy(truth_NRC),
         torch.from_numpy(weight_NRC),
     )
-
-
-def true_labels(truth: GroundTruth, row: MapExample) -> UInt8[np.ndarray, "I J"]:
-    label_IJ = truth.mask(row.id)
-    if label_IJ.shape != row.size:
-        (height, width), (true_height, true_width) = row.size, label_IJ.shape
-        raise InputError(
-            f"{row.id} is {width}×{height} pixels in the maps and {true_width}×{true_height} in its ground truth; "
-            "pass as --images the images that the maps were made from, or make the maps again from these"
-        )
-    return label_IJ
-
-
-def cell_shares(
-    masks: Bool[np.ndarray, "K I J"], box: Box, size: tuple[int, int], grid: tuple[int, int]
-) -> Float32[np.ndarray, "K R C"]:
-    """The share of each cell's area that a mask covers; the picture fills its box of the view."""
-    rows_RI = _overlaps(grid[0], size[0], (box[0], box[2]), masks.shape[1])
-    columns_CJ = _overlaps(grid[1], size[1], (box[1], box[3]), masks.shape[2])
-    return rows_RI @ masks.astype(np.float32) @ columns_CJ.T
-
-
-def _overlaps(
-    num_cells: int, cell_px: int, inside: tuple[int, int], num_pixels: int
-) -> Float32[np.ndarray, "cells pixels"]:
-    """The share of each cell that each pixel of the picture covers, along one axis."""
-    edges = inside[0] + np.arange(num_pixels + 1) * ((inside[1] - inside[0]) / num_pixels)
-    first = np.arange(num_cells)[:, None] * cell_px
-    covered = np.minimum(first + cell_px, edges[1:]) - np.maximum(first, edges[:-1])
-    return (np.clip(covered, 0, None) / cell_px).astype(np.float32)
 
 
 def _is_wanted(label: int | None, image_labels: Sequence[int], classes: Sequence[int]) -> bool:

@@ -20,7 +20,7 @@ from ..scores.intervals import counts_interval, difference_interval
 from ..scores.iou import Counts, mean_iou, pixel_counts, stack_counts
 from ..scores.truth import GroundTruth
 from .cells import Cells, facts_of_enhanced
-from .examples import MapExample, true_labels
+from .examples import MapExample
 from .kinds import HEAD_MAPS
 
 EnhancedMaps = Float32[np.ndarray, "K P Q"]
@@ -50,7 +50,7 @@ def before_after_counts(
     for identifier, examples in pictures.items():
         positions = [example.position for example in examples]
         known = KnownClasses(num_classes=len(facts.classes), image_labels=truth.labels[identifier])
-        true_IJ = _keep_classes(true_labels(truth, examples[0]), classes)
+        true_IJ = _keep_classes(truth.mask_of_size(examples[0].id, examples[0].size, "maps"), classes)
         own_columns = [example.map_columns(example.threshold) for example in examples]
         before = cut_maps(maps.read("map", positions), own_columns, facts, known)
         counts.before.append(pixel_counts(true_IJ, before.label_HW))

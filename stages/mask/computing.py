@@ -55,6 +55,7 @@ class MapRow:
     """A row that is not blocked."""
 
     index: int  # in the unit
+    id: str
     position: int  # of the picture in the first view's row list
     label: int | None
     instance: int
@@ -76,6 +77,7 @@ def rows_to_do(work: Work) -> list[MapRow]:
     return [
         MapRow(
             index,
+            row["id"],
             row["position"],
             row["class"],
             row["instance"],
@@ -170,6 +172,7 @@ def _merge_views(
             queries=_queries(view, rows),
             valid=view_valid_RT,
             grid=view.grid,
+            ids=[row.id for row in rows],
             classes=[row.label for row in rows],
             pictures=[row.position for row in rows],
             instances=[row.instance for row in rows],

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ...manifests.artifact.config import check_config, checks_itself, option
 from ...manifests.errors import ConfigError
-from ..choices import SEED_HELP, Side
+from ..choices import GT_LIST_HELP, GT_PER_CLASS_HELP, SEED_HELP, Side
 from ..command import IMAGES, Command, Role
 from ..maps.threshold_rules import THRESHOLD_FORMS, ThresholdRule, parse_threshold
 from ..vision.feature_forms import FEATURE_FORMS, RAW_KEYS, Feature, parse_feature
@@ -13,8 +13,12 @@ from ..vision.feature_forms import FEATURE_FORMS, RAW_KEYS, Feature, parse_featu
 ALL, OWN = "all", "0"  # supports: all pictures of the class; the picture itself
 TOKENS, VIEW = "tokens", "view"  # roles: the first view, and each further one with its number
 PUBLISHED_SIDES: Mapping[str, Side] = {"ncut": "largest", "maskcut": "corners"}
-METHOD_NAMES = "cst, cls-attention, ncut, maskcut or found"
-FITTED_NAMES = "found"
+FITTED_NAMES = "incontext or found"
+METHOD_NAMES = "cst, cls-attention, ncut, maskcut, incontext or found"
+FEATURE_HELP = (
+    f"Compare patches by {FEATURE_FORMS}; keys have no bias unless raw. By the backbone's family by default: see "
+    "`maskmill doctor --backbone`."
+)
 
 
 def parse_supports(text: str) -> str:
@@ -47,13 +51,13 @@ class MaskConfig:
     instances: int = option(None, "Objects to look for in a picture (maskcut; 3 by default).", metavar="N")
     tau: float | None = option(
         None,
-        "Cosine above which two patches agree (ncut and maskcut; 0.2 and 0.15 by default, 0.4 for tokens).",
+        "Cosine above which patches agree (ncut, maskcut and incontext; 0.2, 0.15 and 0.6 by default; ncut and maskcut "
+        "0.4 for tokens).",
         metavar="COSINE",
     )
     feature: Feature | None = option(
         None,
-        f"Compare patches by {FEATURE_FORMS}; keys have no bias unless raw. By the backbone's family by default: see "
-        "`maskmill doctor --backbone`; a checkpoint's own with --model.",
+        f"{FEATURE_HELP} With --model, that of the checkpoint.",
         metavar="FEATURE",
         parse=parse_feature,
         is_new=True,
@@ -76,18 +80,18 @@ class MaskConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitConfig:
     method: str = option(help=f"Mask method to fit: {FITTED_NAMES}.", metavar="M")
-    seed: int = option(0, f"{SEED_HELP}.")
+    gt_per_class: int = option(0, f"{GT_PER_CLASS_HELP} (incontext).", metavar="N", at_least=0)
+    gt_list: tuple[str, ...] = option((), f"{GT_LIST_HELP} (incontext).", metavar="FILE", is_list_file=True)
     feature: Feature | None = option(
-        None,
-        f"Learn from {FEATURE_FORMS}; keys have no bias unless raw. By the backbone's family by default; `mask` uses "
-        "the same.",
-        metavar="FEATURE",
-        parse=parse_feature,
-        is_new=True,
+        None, f"{FEATURE_HELP} `mask` uses the same.", metavar="FEATURE", parse=parse_feature, is_new=True
     )
+    seed: int = option(0, f"{SEED_HELP} for drawing pictures.", at_least=0)
 
     def __post_init__(self) -> None:
         check_config(self)
+        object.__setattr__(self, "gt_list", tuple(sorted(set(self.gt_list))))
+        if self.gt_per_class and self.gt_list:
+            raise ConfigError("give one of --gt-per-class and --gt-list, not both")
 
 
 MASK = Command(
@@ -107,7 +111,7 @@ MASK = Command(
             metavar="CHECKPOINT",
             help="Checkpoint written by `maskmill fit`.",
             is_optional=True,
-            made_by=(),
+            made_by=("fit",),
         ),
     },
     help="One map a picture, or a picture and class. Several TOKENS are views of the same pictures, mirrored or of "
@@ -121,5 +125,4 @@ FIT = Command(
     roles={"tokens": Role(kind="tokens", metavar="TOKENS", help="Tokens artifact."), "images": IMAGES},
     help="The checkpoint is what `mask --model` takes.",
     has_units=False,
-    in_recipes=False,
 )

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float32, Float64, Shaped
 from ..maps.upsampling import span
 from ..vision.fitting import Box, valid_patches
 
-ScoreKind = Literal["cosine01", "minmax", "probability", "share_of_max", "mean_at_half"]
+ScoreKind = Literal["cosine", "cosine01", "minmax", "probability", "share_of_max", "mean_at_half"]
 Merge = Literal["mean", "sum"]
 RELATIVE: Sequence[ScoreKind] = ("minmax", "share_of_max")  # scores relative to the other patches of the map
 

@@ -1,7 +1,8 @@
-"""Fits a mask method on stored tokens, and writes a checkpoint for `mask`."""
+"""Fits a mask method on stored tokens and labels or masks, and writes a checkpoint for `mask`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ...manifests.artifact.artifact import Artifact
 from ...manifests.artifact.facts import TokensFacts
@@ -11,36 +12,63 @@ from ...manifests.errors import ConfigError
 from ..stage import Findings, Inputs, WholeStage
 from ..vision.feature_forms import RAW_KEYS, Feature, parse_feature
 from ..vision.patch_features import require_feature, resolve_feature
-from .config import FIT as COMMAND, FitConfig
+from .config import FIT as COMMAND, TOKENS, FitConfig
 from .methods import Method, find_method, refuse_feature_and_side
-
-FEATURE = "feature"  # fact of a checkpoint
+from .wanted_fields import wanted_fields
 
 
 def resolve(config: FitConfig, inputs: Inputs) -> FitConfig:
     method = find_method(config.method)
     if method.fit is None:
         raise ConfigError(f"method {config.method} needs no fitting; use it with `maskmill mask`")
+    draws = bool(config.gt_per_class or config.gt_list)
+    if method.learns_from_masks and not draws:
+        raise ConfigError(
+            f"method {config.method} learns from true masks; give --gt-per-class (such as 5) or --gt-list (a file of "
+            "ids)"
+        )
+    if draws and not method.learns_from_masks:
+        raise ConfigError(f"method {config.method} learns from no masks; leave --gt-per-class and --gt-list out")
     refuse_feature_and_side(method, config.feature, None)
-    if "tokens" in inputs and method.compares_patches:
-        return replace(config, feature=resolve_feature(config.feature, Tokens(inputs["tokens"])))
-    return config
+    if TOKENS not in inputs or not method.compares_patches:
+        return config
+    return replace(config, feature=resolve_feature(config.feature, Tokens(inputs[TOKENS])))
+
+
+def wants(config: FitConfig, extract: Mapping[str, Any]) -> Sequence[str]:
+    method = find_method(config.method)
+    return [*wanted_fields(method, config.feature, extract), *method.fit_reads]
 
 
 def reads(config: FitConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
-    method, feature = find_method(config.method), config.feature or RAW_KEYS
-    fields = [*method.token_fields(feature), *method.fit_reads]
-    require_feature(Tokens(inputs["tokens"]), feature, fields)
-    return {"tokens": array_names(inputs["tokens"], fields), "images": ("labels",)}
+    method, tokens = find_method(config.method), inputs[TOKENS]
+    feature = config.feature or RAW_KEYS
+    token_fields = [*method.token_fields(feature), *method.fit_reads]
+    require_feature(Tokens(tokens), feature, token_fields)
+    images = tuple(name for name in method.image_fields if name in inputs["images"].plan.fields)
+    return {TOKENS: array_names(tokens, token_fields), "images": images}
 
 
 def compute(config: FitConfig, inputs: Inputs, underway: Underway) -> Findings:
     fit = find_method(config.method).fit
     assert fit is not None, config.method
     findings = fit(config, inputs, underway)
-    feature = {} if config.feature is None else {FEATURE: str(config.feature)}
-    own = {"method": config.method, **feature, **_weights(inputs["tokens"])}
-    return replace(findings, facts={**findings.facts, **own})
+    own = {"method": config.method, "feature": str(config.feature or "")}
+    return replace(findings, facts={**findings.facts, **own, **_weights(inputs[TOKENS])})
+
+
+def feature_of_checkpoint(checkpoint: Artifact | None) -> Feature | None:
+    """What a fitted method compares patches by."""
+    text = checkpoint.summary.counts.get("feature") if checkpoint is not None else ""
+    return parse_feature(str(text)) if text else None
+
+
+def refuse_other_fit(method: Method, config: FitConfig) -> None:
+    """Refuses the [fit] of a recipe for another method."""
+    if config.method != method.name:
+        raise ConfigError(
+            f"[fit] has method {config.method} and [mask] has method {method.name}; name the same, or leave [fit] out"
+        )
 
 
 def refuse_wrong_fit(method: Method, checkpoint: Artifact | None) -> None:
@@ -54,16 +82,10 @@ def refuse_wrong_fit(method: Method, checkpoint: Artifact | None) -> None:
         )
 
 
-def feature_of_checkpoint(checkpoint: Artifact | None) -> Feature | None:
-    """What patches were compared by when a checkpoint was fitted; None if it does not say."""
-    text = checkpoint.summary.counts.get(FEATURE) if checkpoint is not None else None
-    return parse_feature(text) if isinstance(text, str) else None
-
-
 def refuse_other_checkpoint(
     method: Method, tokens: Artifact, checkpoint: Artifact | None, feature: Feature | None
 ) -> None:
-    """Refuses a checkpoint of another method, or one fitted on tokens of other weights or by another feature."""
+    """Refuses a checkpoint of another method, or one fitted on tokens of other weights or on another feature."""
     refuse_wrong_fit(method, checkpoint)
     if checkpoint is None:
         return
@@ -74,10 +96,10 @@ def refuse_other_checkpoint(
                 f"{checkpoint.place} has {name} = {value}, expected {expected}; pass as --model a checkpoint made by "
                 f"`maskmill fit {tokens.place} --method {method.name}`"
             )
-    if method.compares_patches and feature_of_checkpoint(checkpoint) != feature:
+    fitted = feature_of_checkpoint(checkpoint)
+    if fitted not in (None, feature):
         raise ConfigError(
-            f"--feature is {feature}, and {checkpoint.place} was fitted by {feature_of_checkpoint(checkpoint)}; leave "
-            f"--feature out, or fit another checkpoint with --feature {feature}"
+            f"{checkpoint.place} was fitted with --feature {fitted}, found {feature}; leave --feature out"
         )
 
 
@@ -87,5 +109,11 @@ def _weights(tokens: Artifact) -> dict[str, str]:
 
 
 FIT = WholeStage(
-    command=COMMAND, code_version=1, resolve=resolve, compute=compute, reads=reads, libraries=("numpy", "torch")
+    command=COMMAND,
+    code_version=1,
+    resolve=resolve,
+    wants=wants,
+    reads=reads,
+    compute=compute,
+    libraries=("numpy", "scipy", "torch"),
 )

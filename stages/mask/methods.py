@@ -2,8 +2,8 @@
 
 Letters: R rows (a picture, or a picture and a class), T patches, H heads, E width of a head.
 
-A method that is trained has a `fit`: `maskmill fit` writes its checkpoint, and `apply` receives the model. A method
-whose `source` is `images` runs its own network.
+Most methods in the table need no training. A method that learns from labels or masks has a `fit`: `maskmill fit`
+writes its checkpoint, and `apply` receives the model. A method whose `source` is `images` runs its own network.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,11 +28,12 @@ from ..maps.one_thread import one_thread
 from ..stage import Findings, Inputs
 from ..vision.feature_forms import Feature
 from ..vision.patch_features import fields_of
-from ..vision.profiles import TOKENS_TAU
 from .found import FoundHead
 from .found_fit import fit_found, load_found
+from .incontext import MERGED, OBJECT, cluster_patches, incontext_map, unit_length
 from .merging import RELATIVE, Merge, ScoreKind
 from .ncut import MEAN, maskcut_maps, ncut_map
+from .support_bank import fit_bank, load_bank
 
 MAX_INSTANCES = 255  # of a picture
 PATCHES = "patches"
@@ -46,6 +47,7 @@ class MethodInput:
     queries: Float32[Tensor, "R H E"] | None  # the class query to look for; None if the method takes no supports
     valid: Bool[np.ndarray, "R T"]  # patches that show the picture
     grid: tuple[int, int]  # rows and columns of patches
+    ids: Sequence[str]
     classes: Sequence[int | None]
     pictures: Sequence[int]  # the picture of each row; rows of one picture are adjacent
     instances: Sequence[int]  # the object of each row, from 0
@@ -71,7 +73,10 @@ class Method:
     takes_supports: bool = False  # with supports, there is one map per picture and class
     by_class: bool = False  # one map per picture and class, without supports
     instances: int | None = None  # default number of objects, if the method finds several
-    tau: float | None = None  # default cosine above which keys agree, if the method cuts a graph of patches
+    tau: float | None = None  # default cosine above which patches agree, if the method groups them
+    tokens_tau: float | None = None  # the same for tokens
+    takes_side: bool = False  # whether it has to choose a side of a cut
+    learns_from_masks: bool = False  # `fit` draws pictures with true masks
     fit: Callable[[Any, Inputs, Underway], Findings] | None = None  # tokens and images → a checkpoint's files
     fit_reads: Sequence[str] = ()  # token fields that only `fit` reads
     load: Callable[[Artifact], Any] | None = None  # a checkpoint → the model
@@ -83,6 +88,15 @@ class Method:
     @property
     def compares_patches(self) -> bool:
         return PATCHES in self.reads
+
+    @property
+    def image_fields(self) -> tuple[str, ...]:
+        """The fields of the images that `fit` reads."""
+        return ("labels", "mask") if self.learns_from_masks else ("labels",)
+
+    def default_tau(self, feature: Feature | None) -> float | None:
+        is_tokens = feature is not None and feature.field == "tokens"
+        return self.tokens_tau if is_tokens and self.tokens_tau is not None else self.tau
 
     def token_fields(self, feature: Feature) -> list[str]:
         """The stored fields to read."""
@@ -136,6 +150,22 @@ def maskcut_instance_maps(given: MethodInput) -> Float32[np.ndarray, "R T"]:
     return maps_RT
 
 
+def incontext_maps(given: MethodInput) -> Float32[np.ndarray, "R T"]:
+    """Rows of a picture share its clusters. A class without supports has a map of zeros."""
+    assert given.tau is not None
+    maps_RT = np.zeros(given.valid.shape, np.float32)
+    with one_thread():
+        for _, group in groupby(range(len(given.pictures)), key=lambda row: given.pictures[row]):
+            rows = list(group)
+            valid_T = given.valid[rows[0]]
+            patches_PK = unit_length(given.fields[PATCHES][rows[0]][valid_T].astype(np.float32))
+            clusters_P = cluster_patches(patches_PK, given.tau)
+            for row in rows:
+                supports = given.model.supports(given.classes[row], given.ids[row])
+                maps_RT[row, valid_T] = incontext_map(patches_PK, clusters_P, supports) if supports else 0
+    return maps_RT
+
+
 def foreground_maps(given: MethodInput) -> Float32[np.ndarray, "R T"]:
     head: FoundHead = given.model
     return head.probability(torch.from_numpy(given.fields[PATCHES])).numpy()
@@ -152,7 +182,14 @@ def methods_by_name(*methods: Method) -> dict[str, Method]:
 
 
 _graph_cut = partial(
-    Method, source="tokens", reads=(PATCHES,), score_kind="mean_at_half", align_corners=False, threshold=f"{MEAN:g}"
+    Method,
+    source="tokens",
+    reads=(PATCHES,),
+    score_kind="mean_at_half",
+    align_corners=False,
+    threshold=f"{MEAN:g}",
+    tokens_tau=0.4,  # measured on a ViT-S/14
+    takes_side=True,
 )
 METHODS: dict[str, Method] = methods_by_name(
     Method(
@@ -180,6 +217,21 @@ METHODS: dict[str, Method] = methods_by_name(
     ),
     _graph_cut(name="ncut", apply=ncut_maps, tau=0.2),
     _graph_cut(name="maskcut", apply=maskcut_instance_maps, tau=0.15, instances=3),
+    Method(
+        name="incontext",
+        source="tokens",
+        reads=(PATCHES,),
+        apply=incontext_maps,
+        score_kind="cosine",
+        align_corners=False,
+        threshold=f"{OBJECT:g}",
+        merge="mean",
+        by_class=True,
+        tau=MERGED,
+        learns_from_masks=True,
+        fit=fit_bank,
+        load=load_bank,
+    ),
     Method(
         name="found",
         source="tokens",
@@ -213,17 +265,15 @@ def resolve_instances(method: Method, instances: int | None) -> int:
 
 def resolve_tau(method: Method, tau: float | None, feature: Feature | None) -> float | None:
     if method.tau is None and tau is not None:
-        raise ConfigError(f"method {method.name} cuts no graph of patches; leave --tau out")
+        raise ConfigError(f"method {method.name} does not group patches; leave --tau out")
     if tau is not None and not 0 <= tau < 1:
         raise ConfigError(f"tau is {tau:g}, expected a cosine from 0 to below 1")
-    if tau is not None or method.tau is None:
-        return tau
-    return TOKENS_TAU if feature is not None and feature.field == "tokens" else method.tau
+    return method.default_tau(feature) if tau is None else tau
 
 
 def refuse_feature_and_side(method: Method, feature: Feature | None, side: Side | None) -> None:
     """Refuses options that a method does not read."""
     if feature is not None and not method.compares_patches:
         raise ConfigError(f"method {method.name} does not compare patches; leave --feature out")
-    if side is not None and method.tau is None:
+    if side is not None and not method.takes_side:
         raise ConfigError(f"method {method.name} cuts no graph of patches; leave --side out")

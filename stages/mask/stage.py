@@ -15,20 +15,19 @@ from ...manifests.files.sealed import Json
 from ..maps.cutting import COLUMNS, CUT, KEY
 from ..maps.threshold_rules import PAPER_THRESHOLD, ThresholdRule, is_paper_weights, parse_threshold
 from ..stage import Configs, Inputs, Known, RowList, RowResult, Stage, UnitResult, Work
-from ..vision.backbone import backbone_facts, training_size
-from ..vision.builtin import full_backbone_name
-from ..vision.feature_forms import RAW_KEYS, Feature, parse_feature
+from ..vision.feature_forms import RAW_KEYS
 from ..vision.patch_features import fields_of, require_feature, resolve_feature
-from ..vision.profiles import PROFILES, family_of, family_of_tokens
+from ..vision.profiles import PROFILES, family_of_tokens
 from .computing import Masker, compute_head_maps, compute_maps, rows_to_do, rows_with_fields
 from .config import ALL, MASK, OWN, PUBLISHED_SIDES, TOKENS, MaskConfig
 from .map_rows import LISTED, class_groups, class_rows, object_rows
-from .method_fit import feature_of_checkpoint, refuse_other_checkpoint, refuse_wrong_fit
+from .method_fit import feature_of_checkpoint, refuse_other_checkpoint, refuse_other_fit, refuse_wrong_fit
 from .methods import METHODS, Method, find_method, refuse_feature_and_side, resolve_instances, resolve_tau
 from .verdict import warn
 from .views import load_views, refuse_several_views, refuse_strange_views, upright_box, view_roles, views_of
+from .wanted_fields import wanted_fields
 
-HEAD_MAPS = "head_maps"
+FIT, HEAD_MAPS = "fit", "head_maps"
 CUT_UNIT = 32  # pictures of a unit if a graph of keys is cut: each takes up to a second
 
 
@@ -44,9 +43,9 @@ def resolve(config: MaskConfig, inputs: Inputs) -> MaskConfig:
     feature, side = config.feature, config.side
     if TOKENS in inputs:
         tokens = Tokens(inputs[TOKENS])
-        feature = feature or feature_of_checkpoint(inputs.get("model"))
-        feature = resolve_feature(feature, tokens) if method.compares_patches else None
-        side = side or (None if method.tau is None else PROFILES[family_of_tokens(tokens.facts)].side)
+        if method.compares_patches:
+            feature = resolve_feature(feature or feature_of_checkpoint(inputs.get("model")), tokens)
+        side = side or (PROFILES[family_of_tokens(tokens.facts)].side if method.takes_side else None)
     if config.per_head and feature is not None and feature.field == "tokens":
         raise ConfigError("tokens are not compared by head; leave --per-head out, or choose --feature keys")
     return replace(
@@ -67,17 +66,7 @@ def _own_threshold(method: Method, inputs: Inputs) -> ThresholdRule:
 
 
 def wants(config: MaskConfig, extract: Mapping[str, Any]) -> Sequence[str]:
-    method = find_method(config.method)
-    feature = config.feature or _feature_of_backbone(extract)
-    return [str(feature) if name == feature.field else name for name in method.token_fields(feature)]
-
-
-def _feature_of_backbone(extract: Mapping[str, Any]) -> Feature:
-    """What patches of the backbone in an [extract] are compared by."""
-    backbone = full_backbone_name(extract.get("backbone", ""))
-    profile = PROFILES[family_of(backbone, extract.get("weights", ""))]
-    depth = backbone_facts(backbone, *training_size(backbone)).depth if profile.feature == "tokens" else 0
-    return parse_feature(profile.feature_at(depth))
+    return wanted_fields(find_method(config.method), config.feature, extract)
 
 
 def refuse(configs: Configs, given: Inputs) -> None:
@@ -87,7 +76,10 @@ def refuse(configs: Configs, given: Inputs) -> None:
     refuse_several_views(method, len(views))
     if any(view in views[:number] for number, view in enumerate(views)):
         raise ConfigError("views repeats a view, or that of [extract]; give each its own image_size, fit or flip")
-    refuse_wrong_fit(method, given.get("model"))
+    if FIT in configs:
+        refuse_other_fit(method, configs[FIT])
+    else:
+        refuse_wrong_fit(method, given.get("model"))
 
 
 def plan(config: MaskConfig, inputs: Inputs, known: Known) -> RowList:
@@ -192,6 +184,10 @@ def _picture_boxes(work: Work) -> list[dict[str, Json]]:
     return [{**row, "box": row["box"] and list(upright_box(row["box"], work.inputs[TOKENS]))} for row in rows]
 
 
+def _libraries(config: MaskConfig) -> Sequence[str]:
+    return ("scipy", "torch") if find_method(config.method).fit else ("torch",)
+
+
 def _max_unit_rows(config: MaskConfig) -> int:
     return MAX_UNIT_ROWS if config.tau is None else CUT_UNIT * config.instances
 
@@ -211,6 +207,6 @@ STAGE = Stage(
     warn=warn,
     selects=("per_head",),
     with_held=with_held,
-    libraries=("torch",),
+    libraries=_libraries,
     max_unit_rows=_max_unit_rows,
 )

@@ -23,7 +23,7 @@ class GroundTruth:
                 f"{images.place} holds no masks; index the pictures with masks, such as with `maskmill index folder "
                 f"--masks DIR`, and pass the result as {option}"
             )
-        self._images = images
+        self._images, self._option = images, option
         rows = images.rows(["id", "labels", "mask_sha256"]).to_pylist()
         self._positions = {row["id"]: place for place, row in enumerate(rows) if row["mask_sha256"]}
         self.labels: Mapping[str, Sequence[int]] = {row["id"]: row["labels"] or () for row in rows}  # image-level
@@ -46,6 +46,17 @@ class GroundTruth:
     def mask(self, identifier: str) -> UInt8[np.ndarray, "H W"]:
         label_HW = self.get(identifier)
         assert label_HW is not None, identifier
+        return label_HW
+
+    def mask_of_size(self, identifier: str, size: tuple[int, ...], source: str) -> UInt8[np.ndarray, "H W"]:
+        """The mask, which must have the size that the picture has in `source`: "maps"."""
+        label_HW = self.mask(identifier)
+        if label_HW.shape != size:
+            (height, width), (true_height, true_width) = size, label_HW.shape
+            raise InputError(
+                f"{identifier} is {width}×{height} pixels in the {source} and {true_width}×{true_height} in its ground "
+                f"truth; pass as {self._option} the images behind the {source}"
+            )
         return label_HW
 
 

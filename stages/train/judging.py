@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from ...manifests.errors import InputError
 from ...manifests.files.sealed import Json
 from ..learning.draws import draw_per_class
 from ..scores.floors import WHOLE, cell_counts, fit_ellipses, labels_to_paint, paint_ellipse
@@ -59,7 +58,7 @@ def score_classifier(
         return []
     learned, labels, nothing = [], [], []
     for identifier, label_HW in predictions(classifier, features, published, ids):
-        true_HW = _truth_or_foreground(published, _true_labels(truth, identifier, label_HW.shape))
+        true_HW = _truth_or_foreground(published, truth.mask_of_size(identifier, label_HW.shape, "dataset"))
         learned.append(pixel_counts(true_HW, label_HW))
         labels.append(pixel_counts(true_HW, published.mask(identifier)))
         nothing.append(pixel_counts(true_HW, np.zeros_like(label_HW)))
@@ -122,14 +121,3 @@ def _floors(published: PublishedDataset, truth: GroundTruth, ids: Sequence[str])
 
 def _truth_or_foreground(published: PublishedDataset, true_HW: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
     return true_HW if published.table else as_foreground(true_HW)
-
-
-def _true_labels(truth: GroundTruth, identifier: str, size: tuple[int, ...]) -> UInt8[np.ndarray, "H W"]:
-    true_HW = truth.mask(identifier)
-    if true_HW.shape != size:
-        (height, width), (true_height, true_width) = size, true_HW.shape
-        raise InputError(
-            f"the mask of {identifier} has another size than its ground truth: found {width}×{height} pixels in the "
-            f"dataset, expected {true_width}×{true_height}; pass as --images those that the dataset was made from"
-        )
-    return true_HW

@@ -23,7 +23,6 @@ Family = Literal[
     "dino", "dinov2", "dinov2-registers", "dinov3", "ibot", "mae", "clip", "supervised", "builtin", "unknown"
 ]
 FAMILIES: tuple[Family, ...] = get_args(Family)
-TOKENS_TAU = 0.4  # measured on a ViT-S/14: the cosine above which two of its normed tokens agree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 from maskmill.manifests.artifact.facts import MapsFacts, WeightsFacts
 from maskmill.manifests.classes import ClassTable
 from maskmill.stages.enhance.cells import cells_of
-from maskmill.stages.enhance.examples import cell_shares
+from maskmill.stages.vision.cell_shares import cell_shares
 
 
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(0, 99))
