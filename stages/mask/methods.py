@@ -7,7 +7,7 @@ writes its checkpoint, and `apply` receives the model. A method whose `source` i
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from typing import Any, Literal
@@ -81,10 +81,14 @@ class Method:
     def compares_patches(self) -> bool:
         return PATCHES in self.reads
 
+    def with_patches(self) -> "Method":
+        """The method, reading also what patches are compared by."""
+        return self if self.compares_patches else replace(self, reads=(*self.reads, PATCHES))
+
     def token_fields(self, feature: Feature) -> list[str]:
         """The stored fields to read."""
         own = fields_of(feature, self.takes_supports) if self.compares_patches else ()
-        return [*own, *(name for name in self.reads if name != PATCHES)]
+        return list(dict.fromkeys([*own, *(name for name in self.reads if name != PATCHES)]))
 
 
 def cst_maps(given: MethodInput) -> Float32[np.ndarray, "R T"]:
@@ -203,6 +207,6 @@ def resolve_tau(method: Method, tau: float | None, feature: Feature | None) -> f
 def refuse_feature_and_side(method: Method, feature: Feature | None, side: Side | None) -> None:
     """Refuses options that a method does not read."""
     if feature is not None and not method.compares_patches:
-        raise ConfigError(f"method {method.name} does not compare patches; leave --feature out")
+        raise ConfigError(f"method {method.name} does not compare patches; leave --feature out, or add --propagate")
     if side is not None and method.tau is None:
         raise ConfigError(f"method {method.name} cuts no graph of patches; leave --side out")

@@ -34,7 +34,7 @@ CUT_UNIT = 32  # pictures of a unit if a graph of keys is cut: each takes up to 
 
 def resolve(config: MaskConfig, inputs: Inputs) -> MaskConfig:
     """Fills in the method's defaults. CST's own threshold is the default only with the weights that it belongs to."""
-    method = find_method(config.method)
+    method = _method_of(config)
     if config.supports not in (None, OWN) and not method.takes_supports:
         raise ConfigError(f"method {method.name} takes no supports; leave --supports out")
     if config.per_head and method.per_head is None:
@@ -46,7 +46,8 @@ def resolve(config: MaskConfig, inputs: Inputs) -> MaskConfig:
         tokens = Tokens(inputs[TOKENS])
         feature = resolve_feature(feature, tokens) if method.compares_patches else None
         side = side or (None if method.tau is None else PROFILES[family_of_tokens(tokens.facts)].side)
-    if config.per_head and feature is not None and feature.field == "tokens":
+    is_by_head = config.per_head and find_method(config.method).compares_patches
+    if is_by_head and feature is not None and feature.field == "tokens":
         raise ConfigError("tokens are not compared by head; leave --per-head out, or choose --feature keys")
     return replace(
         config,
@@ -59,6 +60,12 @@ def resolve(config: MaskConfig, inputs: Inputs) -> MaskConfig:
     )
 
 
+def _method_of(config: MaskConfig) -> Method:
+    """The method; if its maps are propagated, it also reads what patches are compared by."""
+    method = find_method(config.method)
+    return method.with_patches() if config.propagate else method
+
+
 def _own_threshold(method: Method, inputs: Inputs) -> ThresholdRule:
     if method.name == "cst" and TOKENS in inputs and is_paper_weights(TokensFacts.of(inputs[TOKENS]).weights.source):
         return PAPER_THRESHOLD
@@ -66,7 +73,7 @@ def _own_threshold(method: Method, inputs: Inputs) -> ThresholdRule:
 
 
 def wants(config: MaskConfig, extract: Mapping[str, Any]) -> Sequence[str]:
-    method = find_method(config.method)
+    method = _method_of(config)
     feature = config.feature or _feature_of_backbone(extract)
     return [str(feature) if name == feature.field else name for name in method.token_fields(feature)]
 
@@ -127,7 +134,7 @@ def columns(config: MaskConfig) -> Mapping[str, str]:
 
 def reads(config: MaskConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
     feature = config.feature or RAW_KEYS
-    token_fields = find_method(config.method).token_fields(feature)
+    token_fields = _method_of(config).token_fields(feature)
     for view in views_of(inputs):
         require_feature(Tokens(view), feature, token_fields)
     needed = {role: array_names(inputs[role], token_fields) for role in view_roles(inputs)} | {"images": ("labels",)}
@@ -135,7 +142,7 @@ def reads(config: MaskConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
 
 
 def prepare(config: MaskConfig, inputs: Inputs) -> Masker:
-    method = find_method(config.method)
+    method = _method_of(config)
     groups = class_groups(views_of(inputs), inputs["images"], _query_field(config)) if config.supports == ALL else {}
     return Masker(
         method=method,
@@ -146,6 +153,7 @@ def prepare(config: MaskConfig, inputs: Inputs) -> Masker:
         threshold=config.threshold,
         tau=config.tau,
         side=config.side or PUBLISHED_SIDES.get(method.name),
+        propagate=config.propagate,
     )
 
 
