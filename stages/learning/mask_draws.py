@@ -37,7 +37,7 @@ def draw_masked_pictures(
     """Ids in the order of their hashes. `usable` are the pictures with a mask that show one of the `classes`, or any if
     none are given; `names` are those of the classes."""
     if draw.ids:
-        return order_by_hash(_listed_ids(draw.ids, usable, truth, classes, underway), draw.seed)
+        return order_by_hash(_ids_of_list(draw.ids, usable, truth, classes, underway), draw.seed)
     labels = {
         identifier: [label for label in truth.labels[identifier] if not classes or label in classes] or [0]
         for identifier in usable
@@ -46,7 +46,7 @@ def draw_masked_pictures(
     return draw_per_class(labels, draw.count, draw.seed)
 
 
-def _listed_ids(
+def _ids_of_list(
     ids: Sequence[str], usable: Collection[str], truth: GroundTruth, classes: Sequence[int], underway: Underway
 ) -> list[str]:
     others = [identifier for identifier in ids if identifier not in usable]

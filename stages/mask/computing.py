@@ -22,8 +22,9 @@ from ..maps.thresholds import foreground_share
 from ..read_ahead import read_ahead
 from ..stage import Work
 from ..vision.fitting import Box
-from .merging import merge_maps, mirror_patches, resample_to_lattices, valid_patch_masks
-from .methods import Method, MethodInput
+from .merging import merge_maps, resample_to_lattices, valid_patch_masks
+from .methods import PATCHES, Method, MethodInput
+from .propagation import propagate_maps
 from .supports import GroupKey
 from .views import TokenView, view_roles
 
@@ -48,6 +49,7 @@ class Masker:
     threshold: ThresholdRule
     tau: float | None
     side: Side | None
+    propagate: float  # share of a score that comes from similar patches
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,9 @@ def compute_maps(masker: Masker, rows: Sequence[MapRow], fields: Sequence[Fields
     if masker.by_class:
         map_RT[_rows_without_label(rows)] = 0
         notes = [NO_LABEL if row.label is None else note for row, note in zip(rows, notes, strict=True)]
+    if masker.propagate:
+        turned, pictures = (first.turn(map_RT), first.turn(valid_RT)), [row.position for row in rows]
+        map_RT = first.turn(propagate_maps(*turned, fields[0][PATCHES], pictures, masker.propagate))
     is_usable_R = np.isfinite(map_RT).all(axis=1) & np.array([note != NO_LABEL for note in notes])
     threshold_R, foreground_R = np.zeros(len(rows), np.float32), np.zeros(len(rows))
     is_flat_R = np.zeros(len(rows), bool)
@@ -133,7 +138,7 @@ def compute_maps(masker: Masker, rows: Sequence[MapRow], fields: Sequence[Fields
 
 
 def compute_head_maps(masker: Masker, rows: Sequence[MapRow], fields: Sequence[Fields]) -> Float32[np.ndarray, "R H T"]:
-    """The map of each head; the map is their mean."""
+    """The map of each head; the map is their mean before it is propagated."""
     assert masker.method.per_head is not None, masker.method.name
     maps_RHT = _merge_views(masker, rows, fields, masker.method.per_head)
     if masker.by_class:
@@ -166,11 +171,10 @@ def _merge_views(
     for number, view in enumerate(masker.views):
         lattices.append([view.lattice(row.boxes[number]) for row in rows])
         valid_RT = valid_patch_masks(lattices[-1])
-        view_valid_RT = mirror_patches(valid_RT, view.grid) if view.is_flipped else valid_RT
         method_input = MethodInput(
             fields=fields[number],
             queries=_queries(view, rows),
-            valid=view_valid_RT,
+            valid=view.turn(valid_RT),
             grid=view.grid,
             ids=[row.id for row in rows],
             classes=[row.label for row in rows],
@@ -180,8 +184,7 @@ def _merge_views(
             side=masker.side,
             model=masker.model,
         )
-        values = apply(method_input)
-        maps.append(mirror_patches(values, view.grid) if view.is_flipped else values)
+        maps.append(view.turn(apply(method_input)))
     if len(maps) == 1:
         return maps[0]
     method = masker.method

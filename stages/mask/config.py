@@ -13,6 +13,7 @@ from ..vision.feature_forms import FEATURE_FORMS, RAW_KEYS, Feature, parse_featu
 ALL, OWN = "all", "0"  # supports: all pictures of the class; the picture itself
 TOKENS, VIEW = "tokens", "view"  # roles: the first view, and each further one with its number
 PUBLISHED_SIDES: Mapping[str, Side] = {"ncut": "largest", "maskcut": "corners"}
+MAX_PROPAGATE = 0.999  # the equations of a share of 1 have no solution, and rounding shows shortly before
 FITTED_NAMES = "incontext or found"
 METHOD_NAMES = "cst, cls-attention, ncut, maskcut, incontext or found"
 FEATURE_HELP = (
@@ -70,6 +71,15 @@ class MaskConfig:
         metavar="SIDE",
         is_new=True,
         before=lambda config: PUBLISHED_SIDES.get(config.method),
+    )
+    propagate: float = option(
+        0.0,
+        "Spread the scores of each map over patches of the picture that are alike (see --feature): the share of a "
+        "score that comes from others, 0 (off) to 0.999. Maps of heads stay as they are.",
+        metavar="SHARE",
+        at_least=0,
+        at_most=MAX_PROPAGATE,
+        is_new=True,
     )
 
     def __post_init__(self) -> None:

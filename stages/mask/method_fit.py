@@ -13,8 +13,8 @@ from ..stage import Findings, Inputs, WholeStage
 from ..vision.feature_forms import RAW_KEYS, Feature, parse_feature
 from ..vision.patch_features import require_feature, resolve_feature
 from .config import FIT as COMMAND, TOKENS, FitConfig
+from .fields_to_extract import fields_to_extract
 from .methods import Method, find_method, refuse_feature_and_side
-from .wanted_fields import wanted_fields
 
 
 def resolve(config: FitConfig, inputs: Inputs) -> FitConfig:
@@ -37,7 +37,7 @@ def resolve(config: FitConfig, inputs: Inputs) -> FitConfig:
 
 def wants(config: FitConfig, extract: Mapping[str, Any]) -> Sequence[str]:
     method = find_method(config.method)
-    return [*wanted_fields(method, config.feature, extract), *method.fit_reads]
+    return [*fields_to_extract(method, config.feature, extract), *method.fit_reads]
 
 
 def reads(config: FitConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
@@ -97,9 +97,10 @@ def refuse_other_checkpoint(
                 f"`maskmill fit {tokens.place} --method {method.name}`"
             )
     fitted = feature_of_checkpoint(checkpoint)
-    if fitted not in (None, feature):
+    if method.compares_patches and fitted != feature:
         raise ConfigError(
-            f"{checkpoint.place} was fitted with --feature {fitted}, found {feature}; leave --feature out"
+            f"--feature is {feature}, and {checkpoint.place} was fitted by {fitted}; leave --feature out, or fit "
+            f"another checkpoint with --feature {feature}"
         )
 
 

@@ -7,7 +7,7 @@ writes its checkpoint, and `apply` receives the model. A method whose `source` i
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from typing import Any, Literal
@@ -98,10 +98,14 @@ class Method:
         is_tokens = feature is not None and feature.field == "tokens"
         return self.tokens_tau if is_tokens and self.tokens_tau is not None else self.tau
 
+    def with_patches(self) -> "Method":
+        """The method, reading also what patches are compared by."""
+        return self if self.compares_patches else replace(self, reads=(*self.reads, PATCHES))
+
     def token_fields(self, feature: Feature) -> list[str]:
         """The stored fields to read."""
         own = fields_of(feature, self.takes_supports) if self.compares_patches else ()
-        return [*own, *(name for name in self.reads if name != PATCHES)]
+        return list(dict.fromkeys([*own, *(name for name in self.reads if name != PATCHES)]))
 
 
 def cst_maps(given: MethodInput) -> Float32[np.ndarray, "R T"]:
@@ -271,9 +275,9 @@ def resolve_tau(method: Method, tau: float | None, feature: Feature | None) -> f
     return method.default_tau(feature) if tau is None else tau
 
 
-def refuse_feature_and_side(method: Method, feature: Feature | None, side: Side | None) -> None:
-    """Refuses options that a method does not read."""
+def refuse_feature_and_side(method: Method, feature: Feature | None, side: Side | None, instead: str = "") -> None:
+    """Refuses options that a method does not read. `instead` is another remedy."""
     if feature is not None and not method.compares_patches:
-        raise ConfigError(f"method {method.name} does not compare patches; leave --feature out")
+        raise ConfigError(f"method {method.name} does not compare patches; leave --feature out{instead}")
     if side is not None and not method.takes_side:
         raise ConfigError(f"method {method.name} cuts no graph of patches; leave --side out")

@@ -20,12 +20,12 @@ from ..vision.patch_features import fields_of, require_feature, resolve_feature
 from ..vision.profiles import PROFILES, family_of_tokens
 from .computing import Masker, compute_head_maps, compute_maps, rows_to_do, rows_with_fields
 from .config import ALL, MASK, OWN, PUBLISHED_SIDES, TOKENS, MaskConfig
+from .fields_to_extract import fields_to_extract
 from .map_rows import LISTED, class_groups, class_rows, object_rows
 from .method_fit import feature_of_checkpoint, refuse_other_checkpoint, refuse_other_fit, refuse_wrong_fit
 from .methods import METHODS, Method, find_method, refuse_feature_and_side, resolve_instances, resolve_tau
 from .verdict import warn
 from .views import load_views, refuse_several_views, refuse_strange_views, upright_box, view_roles, views_of
-from .wanted_fields import wanted_fields
 
 FIT, HEAD_MAPS = "fit", "head_maps"
 CUT_UNIT = 32  # pictures of a unit if a graph of keys is cut: each takes up to a second
@@ -33,20 +33,21 @@ CUT_UNIT = 32  # pictures of a unit if a graph of keys is cut: each takes up to 
 
 def resolve(config: MaskConfig, inputs: Inputs) -> MaskConfig:
     """Fills in the method's defaults. CST's own threshold is the default only with the weights that it belongs to."""
-    method = find_method(config.method)
+    method = _method_of(config)
     if config.supports not in (None, OWN) and not method.takes_supports:
         raise ConfigError(f"method {method.name} takes no supports; leave --supports out")
     if config.per_head and method.per_head is None:
         names = ", ".join(other.name for other in METHODS.values() if other.per_head)
         raise ConfigError(f"method {method.name} has no maps of heads; leave --per-head out, or choose among {names}")
-    refuse_feature_and_side(method, config.feature, config.side)
+    refuse_feature_and_side(method, config.feature, config.side, ", or add --propagate")
     feature, side = config.feature, config.side
     if TOKENS in inputs:
         tokens = Tokens(inputs[TOKENS])
         if method.compares_patches:
             feature = resolve_feature(feature or feature_of_checkpoint(inputs.get("model")), tokens)
         side = side or (PROFILES[family_of_tokens(tokens.facts)].side if method.takes_side else None)
-    if config.per_head and feature is not None and feature.field == "tokens":
+    is_by_head = config.per_head and find_method(config.method).compares_patches
+    if is_by_head and feature is not None and feature.field == "tokens":
         raise ConfigError("tokens are not compared by head; leave --per-head out, or choose --feature keys")
     return replace(
         config,
@@ -59,6 +60,12 @@ def resolve(config: MaskConfig, inputs: Inputs) -> MaskConfig:
     )
 
 
+def _method_of(config: MaskConfig) -> Method:
+    """The method; if its maps are propagated, it also reads what patches are compared by."""
+    method = find_method(config.method)
+    return method.with_patches() if config.propagate else method
+
+
 def _own_threshold(method: Method, inputs: Inputs) -> ThresholdRule:
     if method.name == "cst" and TOKENS in inputs and is_paper_weights(TokensFacts.of(inputs[TOKENS]).weights.source):
         return PAPER_THRESHOLD
@@ -66,7 +73,7 @@ def _own_threshold(method: Method, inputs: Inputs) -> ThresholdRule:
 
 
 def wants(config: MaskConfig, extract: Mapping[str, Any]) -> Sequence[str]:
-    return wanted_fields(find_method(config.method), config.feature, extract)
+    return fields_to_extract(_method_of(config), config.feature, extract)
 
 
 def refuse(configs: Configs, given: Inputs) -> None:
@@ -120,7 +127,7 @@ def columns(config: MaskConfig) -> Mapping[str, str]:
 
 def reads(config: MaskConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
     feature = config.feature or RAW_KEYS
-    token_fields = find_method(config.method).token_fields(feature)
+    token_fields = _method_of(config).token_fields(feature)
     for view in views_of(inputs):
         require_feature(Tokens(view), feature, token_fields)
     needed = {role: array_names(inputs[role], token_fields) for role in view_roles(inputs)} | {"images": ("labels",)}
@@ -128,7 +135,7 @@ def reads(config: MaskConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
 
 
 def prepare(config: MaskConfig, inputs: Inputs) -> Masker:
-    method = find_method(config.method)
+    method = _method_of(config)
     groups = class_groups(views_of(inputs), inputs["images"], _query_field(config)) if config.supports == ALL else {}
     return Masker(
         method=method,
@@ -139,6 +146,7 @@ def prepare(config: MaskConfig, inputs: Inputs) -> Masker:
         threshold=config.threshold,
         tau=config.tau,
         side=config.side or PUBLISHED_SIDES.get(method.name),
+        propagate=config.propagate,
     )
 
 

@@ -22,7 +22,7 @@ from ...manifests.classes import IGNORE
 from ...manifests.counts import count_of
 from ...manifests.errors import CorruptArtifact, InputError
 from ...manifests.published.schema import class_names
-from ..learning.mask_draws import MaskDraw, draw_masked_pictures
+from ..learning.mask_draws import MaskDraw
 from ..scores.truth import GroundTruth
 from ..stage import Findings, Inputs
 from ..vision.cell_shares import cell_shares
@@ -45,7 +45,7 @@ class SupportBank:
 
 def fit_bank(config: FitConfig, inputs: Inputs, underway: Underway) -> Findings:
     tokens, truth = Tokens(inputs["tokens"]), GroundTruth(inputs["images"], "--images")
-    pictures = _masked_pictures(tokens.artifact, truth)
+    pictures = _pictures_with_masks(tokens.artifact, truth)
     names = class_names(ImagesFacts.of(inputs["images"]).classes)
     if not pictures:
         raise InputError(
@@ -53,7 +53,7 @@ def fit_bank(config: FitConfig, inputs: Inputs, underway: Underway) -> Findings:
             "--images an index with masks of these pictures"
         )
     draw = MaskDraw(per_class=config.gt_per_class, ids=config.gt_list, seed=config.seed)
-    ids = sorted(draw_masked_pictures(draw, pictures, truth, (), names, underway))
+    ids = sorted(draw_pictures_with_masks(draw, pictures, truth, (), names, underway))
     tensors: dict[str, np.ndarray] = {}
     assert config.feature is not None
     for number, identifier in enumerate(ids):
@@ -90,7 +90,7 @@ def load_bank(checkpoint: Artifact) -> SupportBank:
     return SupportBank(by_class)
 
 
-def _masked_pictures(tokens: Artifact, truth: GroundTruth) -> dict[str, dict[str, Any]]:
+def _pictures_with_masks(tokens: Artifact, truth: GroundTruth) -> dict[str, dict[str, Any]]:
     """Id → row with position, of the pictures with tokens, labels and a mask."""
     columns = ["id", "status", "box", "height", "width"]
     rows = (row for batch in tokens.row_batches(columns) for row in batch.to_pylist())

@@ -1,6 +1,6 @@
 """The views that maps are made from: checks that they belong together, and loads them.
 
-Letters: N pictures.
+Letters: N pictures, T patches.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain, count, takewhile
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from ...manifests.artifact.artifact import Artifact
@@ -21,7 +21,7 @@ from ..vision.feature_forms import Feature
 from ..vision.fitting import Box
 from ..vision.patch_features import read_patches
 from .config import TOKENS, VIEW
-from .merging import Lattice
+from .merging import Lattice, mirror_patches
 from .methods import PATCHES, Method
 from .supports import ClassQueryCache, GroupKey, SupportGroup
 
@@ -93,6 +93,10 @@ class TokenView:
         return (
             read_patches(self.tokens, self.feature, positions) if field == PATCHES else self.tokens.at(field, positions)
         )
+
+    def turn(self, values: Shaped[np.ndarray, "*maps T"]) -> Shaped[np.ndarray, "*maps T"]:
+        """Upright values in the direction of the view, or back."""
+        return mirror_patches(values, self.grid) if self.is_flipped else values
 
     def lattice(self, box: Box) -> Lattice:
         """The upright lattice of a picture with this box in the view."""

@@ -10,7 +10,7 @@ from ..vision.profiles import PROFILES, family_of
 from .methods import Method
 
 
-def wanted_fields(method: Method, feature: Feature | None, extract: Mapping[str, Any]) -> Sequence[str]:
+def fields_to_extract(method: Method, feature: Feature | None, extract: Mapping[str, Any]) -> Sequence[str]:
     """`extract` holds the values of the recipe's [extract]."""
     chosen = feature or _feature_of_backbone(extract)
     return [str(chosen) if name == chosen.field else name for name in method.token_fields(chosen)]
