@@ -73,8 +73,8 @@ def coloured(ids: list[str]) -> tuple[np.ndarray, list[np.ndarray]]:
     return features_ND - features_ND.mean(axis=0), masks
 
 
-def shown(what: str, line: dict[str, dict[str, float]]) -> str:
-    return masks_worth.shown(SET, what, line).rpartition(" | ")[0] + " |"
+def shown(what: str, line: masks_worth.Scores) -> str:
+    return f"| {SET} | {what} | {' | '.join(masks_worth.cell(line[key]) for key in ('miou', 'miou_foreground'))} |"
 
 
 def study(work: Path, size: str) -> None:
@@ -83,7 +83,8 @@ def study(work: Path, size: str) -> None:
     images = open_artifact(str(home / "images"), "images")
     table = images.rows(["id", "labels"])
     ids, classes_N = table.column("id").to_pylist(), np.array([own[0] for own in table.column("labels").to_pylist()])
-    accuracies, rows, metrics = [], [], {}
+    metrics: masks_worth.Scores = {}
+    accuracies, rows = [], []
     for name, weights in WEIGHTS.items():
         tokens = home / f"tokens-{name}"
         fields = "keys,cls_query,cls_attention:last,tokens:last"
@@ -96,8 +97,8 @@ def study(work: Path, size: str) -> None:
             rule = ["--method", method, *options]
             masks_worth.run("mask", tokens, *rule, "--out", maps)
             masks_worth.run("refine", maps, "--refiner", "none", "--out", labels)
-            metrics = masks_worth.judged(work, SET, labels)
-            rows.append(shown(f"{name}, {method}", metrics["results"][0]))  # type: ignore[index]
+            metrics = masks_worth.score_labels(SET, labels)
+            rows.append(shown(f"{name}, {method}", metrics["results"][0]))
     features_ND, masks = coloured(ids)
     accuracies.append(f"| colour and position | {'{:.1f} ± {:.1f}'.format(*accuracy(features_ND, classes_N))} |")
     truth = images.cells("mask", images.positions(ids))
@@ -109,8 +110,8 @@ def study(work: Path, size: str) -> None:
     for key, with_background in (("miou", True), ("miou_foreground", False)):
         found = counts_interval(stack_counts(counts), partial(mean_iou, with_background=with_background))
         line[key] = {"estimate": found.estimate, "low": found.low, "high": found.high}
-    rows.append(shown("colour and position", line))  # type: ignore[arg-type]
-    rows += [shown(floor["name"], floor) for floor in metrics["results"][-2:]]  # type: ignore[index]
+    rows.append(shown("colour and position", line))
+    rows += [shown(floor["name"], floor) for floor in metrics["results"][-2:]]
     print(f"{size} px, of {len(ids)} pictures in {len(set(classes_N.tolist()))} classes\n")
     print("| class tokens | 5-shot nearest centroid, % |\n|---|---|", *accuracies, sep="\n")
     print("\n| set | masks | mIoU | mIoU without background |\n|---|---|---|---|", *rows, sep="\n")
