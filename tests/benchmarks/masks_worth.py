@@ -63,9 +63,14 @@ class Method:
 METHODS: Mapping[str, Method] = {
     "cst, supports 0": Method(["--method", "cst", "--supports", "0"]),
     "cst, supports 8": Method(["--method", "cst", "--supports", "8"]),
+    "cst, supports 8, propagate 0.8": Method(["--method", "cst", "--supports", "8", "--propagate", "0.8"]),
     "cls-attention": Method(["--method", "cls-attention"]),
     "ncut": Method(["--method", "ncut"]),
+    "ncut, propagate 0.8": Method(["--method", "ncut", "--propagate", "0.8"]),
     "maskcut, 3 instances": Method(["--method", "maskcut", "--instances", "3"]),
+    "found": Method(["--method", "found"], ["--method", "found"]),
+    "incontext, 1 mask a class": Method(["--method", "incontext"], ["--method", "incontext", "--gt-per-class", "1"]),
+    "incontext, 5 masks a class": Method(["--method", "incontext"], ["--method", "incontext", "--gt-per-class", "5"]),
 }
 REFINED = ("cst, supports 8", "ncut")  # by every refiner
 REFINERS: Mapping[str, Sequence[str]] = {
