@@ -26,6 +26,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+SLOW_LIMIT_S = 3600  # a limit is there for hangs: on a busy machine, a slow test takes longer than the limit of others
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(SLOW_LIMIT_S))
+
+
 @pytest.fixture(scope="session")
 def reference() -> Path:
     """The folder of reference data, which is not part of the project; without it the test is skipped."""
