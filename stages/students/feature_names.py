@@ -1,4 +1,4 @@
 """The names of the features that students read (see features.py)."""
 
-LAST, SEVERAL = "last_tokens", ("tokens", "support_tokens")
+ONE, SEVERAL = "block_tokens", ("tokens", "support_tokens")
 PAIR_FIELDS = (*SEVERAL, "keys", "cls_query")

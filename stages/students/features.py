@@ -4,7 +4,7 @@ Letters: B pictures, L blocks, M class token and patches, T patches, S class tok
 token, K of a key (heads one after the other), H W pixels of a picture.
 
 tokens          B L M D   of several blocks
-last_tokens     B M D     of the last block
+block_tokens    B M D     of one block, by default the last
 support_tokens  B L S D   of the same blocks
 keys            B T K     of the last block, like cls_query (B K)
 
@@ -43,7 +43,7 @@ from ..vision.profiles import PROFILES
 from ..vision.token_fields import LAST_ONLY, Wanted, refuse_unavailable
 from ..vision.weights import read_weights
 from .backbone_config import BackboneConfig
-from .feature_names import LAST, SEVERAL
+from .feature_names import ONE, SEVERAL
 
 _BATCH = 16  # pictures on a GPU at a time
 
@@ -125,17 +125,19 @@ class Features(Protocol):
 class Cached:
     """Stored tokens, checked as they are read."""
 
-    def __init__(self, tokens: Tokens, fields: Sequence[str]) -> None:
-        """`fields` are all that will be read; raises ConfigError, with a command to extract them, if any is missing."""
+    def __init__(self, tokens: Tokens, fields: Sequence[str], block: int | None = None) -> None:
+        """`fields` are all that will be read; raises ConfigError, with a command to extract them, if any is missing.
+        `block` is that of ONE; None for the last."""
         self._tokens = tokens
+        self._block = _find_block(block, tokens.facts.backbone.depth)
         self._keys = resolve_keys(tokens) if KEYS.field in fields else RAW_KEYS
-        blocks = _blocks_to_read(tokens, fields)
+        blocks = _blocks_to_read(tokens, fields, self._block)
         facts, config = tokens.facts, tokens.artifact.plan.config
         self.where = f"tokens of {tokens.artifact.place}"
         if config["flip"]:
-            unflipped = tokens.command(_fields_to_extract(fields), "unflipped", flip=False)
+            unflipped = tokens.command(_fields_to_extract(fields, block), "unflipped", flip=False)
             raise ConfigError(f"{tokens.artifact.place} is a mirrored view; extract another with `{unflipped}`")
-        squashed = tokens.command(_fields_to_extract(fields), "squash", fit="squash", flip=False)
+        squashed = tokens.command(_fields_to_extract(fields, block), "squash", fit="squash", flip=False)
         _refuse_padding(config["fit"], fields, f"{tokens.artifact.place} is", f"extract one with `{squashed}`")
         self.sight = _feature_spec(facts.backbone, facts.weights.sha256, config["positions"], config["fit"], blocks)
 
@@ -151,10 +153,9 @@ class Cached:
     def _values(self, name: str, positions: Sequence[int]) -> np.ndarray:
         if name == KEYS.field:
             return read_patches(self._tokens, self._keys, positions)
-        if name != LAST:
+        if name != ONE:
             return self._tokens.at(name, positions)
-        last = self._tokens.blocks("tokens").index(self._tokens.facts.backbone.depth - 1)
-        return self._tokens.at("tokens", positions)[:, last]
+        return self._tokens.at("tokens", positions, [self._tokens.blocks("tokens").index(self._block)])[:, 0]
 
 
 def resolve_backbone(config: BackboneConfig, device: str) -> BackboneConfig:
@@ -188,14 +189,21 @@ class Online:
     """The backbone, run as in `extract`, with the same float16 numbers."""
 
     def __init__(
-        self, seeing: BackboneConfig, fields: Sequence[str], pictures: PictureLoader, blocks: Sequence[int] = ()
+        self,
+        seeing: BackboneConfig,
+        fields: Sequence[str],
+        pictures: PictureLoader,
+        blocks: Sequence[int] = (),
+        block: int | None = None,
     ) -> None:
-        """`fields` are all that will be read; tokens come from all blocks if `blocks` is empty."""
+        """`fields` are all that will be read; tokens come from all blocks if `blocks` is empty. `block` is that of ONE;
+        None for the last."""
         facts = backbone_facts(seeing.backbone, *seeing.image_size)
         self.where = f"features of {seeing.backbone}"
         _refuse_padding(seeing.fit, fields, "the view is", "choose one with --fit squash")
-        several = tuple(blocks or range(facts.depth)) if set(SEVERAL) & set(fields) else (facts.depth - 1,)
-        refuse_unavailable(facts, _blocks_by_field(fields, several, facts.depth))
+        self._block = _find_block(block, facts.depth)
+        several = tuple(blocks or range(facts.depth)) if set(SEVERAL) & set(fields) else (self._block,)
+        refuse_unavailable(facts, _blocks_by_field(fields, several, facts.depth, self._block))
         self.sight = _feature_spec(facts, seeing.weights_sha256, seeing.positions, seeing.fit, several)
         rows_px, columns_px = seeing.image_size
         self._view = ViewSpec(rows_px=rows_px, columns_px=columns_px, fit=seeing.fit, flip=False, mean=facts.mean)
@@ -212,15 +220,15 @@ class Online:
     def read(self, ids: Sequence[str], fields: Sequence[str]) -> FeatureBatch:
         threads = max(1, min(MAX_DECODERS, torch.get_num_threads(), len(ids)))
         loaded = list(read_ahead(lambda identifier: self._pictures(identifier, self._view), ids, len(ids), threads))
-        blocks = _blocks_by_field(fields, self.sight.blocks, self._depth)
+        blocks = _blocks_by_field(fields, self.sight.blocks, self._depth, self._block)
         launched = self._extractor.launch(np.stack([pixels for pixels, _ in loaded]), blocks)
         computed = {name: torch.from_numpy(values) for name, values in launched.fetch().items()}
         values = {name: self._field(name, computed, blocks) for name in fields}
         return FeatureBatch(values, tuple(box for _, box in loaded))
 
     def _field(self, name: str, computed: Mapping[str, Tensor], blocks: Wanted) -> Tensor:
-        if name == LAST:
-            return computed["tokens"][:, list(blocks["tokens"]).index(self._depth - 1)]
+        if name == ONE:
+            return computed["tokens"][:, list(blocks["tokens"]).index(self._block)]
         if name == KEYS.field and self._key_bias_K.any():
             return computed[name].float() - torch.from_numpy(self._key_bias_K)
         return computed[name][:, : len(self.sight.blocks)] if name == "tokens" else computed[name]
@@ -258,10 +266,16 @@ def pictures_of_images(images: Artifact) -> PictureLoader:
     return picture
 
 
-def _blocks_to_read(tokens: Tokens, fields: Sequence[str]) -> tuple[int, ...]:
-    """The blocks of the stored tokens for students of pairs; else the last block."""
+def _find_block(block: int | None, depth: int) -> int:
+    if block is not None and block >= depth:
+        raise ConfigError(f"--block is {block}; choose a block from 0 to {depth - 1}")
+    return depth - 1 if block is None else block
+
+
+def _blocks_to_read(tokens: Tokens, fields: Sequence[str], block: int) -> tuple[int, ...]:
+    """The blocks of the stored tokens for students of pairs; else the one block."""
     last, where = tokens.facts.backbone.depth - 1, tokens.artifact.place
-    to_extract = _fields_to_extract(fields)
+    to_extract = _fields_to_extract(fields, None if block == last else block)
     is_for_pairs = bool(set(SEVERAL) & set(fields))
     stored = [tokens.blocks(name) for name in SEVERAL if name in tokens.fields]
     subset = "+".join(map(str, stored[0])) if stored and len(stored[0]) <= last else ""
@@ -272,13 +286,16 @@ def _blocks_to_read(tokens: Tokens, fields: Sequence[str]) -> tuple[int, ...]:
         dict.fromkeys(SEVERAL, subset or "all") if is_for_pairs else None,
         f" for blocks {subset} only, or extract all blocks with {all_blocks}" if is_partly_stored else "",
     )
-    if LAST in fields and last not in tokens.blocks("tokens"):
+    if ONE in fields and block not in tokens.blocks("tokens"):
+        held = list(tokens.blocks("tokens"))
+        which = f"of the last, {last}" if block == last else f"of {block}"
+        beside = "last" if block == last else f"block-{block}"
         raise ConfigError(
-            f"{where} holds tokens of blocks {list(tokens.blocks('tokens'))} and not of the last, {last}; extract them "
-            f"with `{tokens.command(to_extract, 'last')}`"
+            f"{where} holds tokens of blocks {held} and not {which}; extract them with "
+            f"`{tokens.command(to_extract, beside)}`, or choose another --block"
         )
     if not is_for_pairs:
-        return (last,)
+        return (block,)
     if len(set(stored)) > 1:
         raise ConfigError(
             f"{where} holds tokens of blocks {list(stored[0])} but support_tokens of blocks {list(stored[1])}; extract "
@@ -287,10 +304,11 @@ def _blocks_to_read(tokens: Tokens, fields: Sequence[str]) -> tuple[int, ...]:
     return stored[0]
 
 
-def _fields_to_extract(fields: Sequence[str]) -> list[str]:
+def _fields_to_extract(fields: Sequence[str], block: int | None = None) -> list[str]:
     """The fields as `extract` spells them, of all blocks if a student reads several."""
-    named = {LAST: "tokens", **{name: f"{name}:all" for name in SEVERAL}}
-    return list(dict.fromkeys(named.get(name, name) for name in fields if name != LAST or SEVERAL[0] not in fields))
+    one = "tokens" if block is None else f"tokens:{block}"
+    named = {ONE: one, **{name: f"{name}:all" for name in SEVERAL}}
+    return list(dict.fromkeys(named.get(name, name) for name in fields if name != ONE or SEVERAL[0] not in fields))
 
 
 def _refuse_padding(fit: str, fields: Sequence[str], what: str, how: str) -> None:
@@ -298,10 +316,10 @@ def _refuse_padding(fit: str, fields: Sequence[str], what: str, how: str) -> Non
         raise ConfigError(f"{what} a padded view, and the padding would be part of every pair; {how}")
 
 
-def _blocks_by_field(fields: Sequence[str], several: Sequence[int], depth: int) -> Wanted:
-    """The blocks to compute; the tokens of the last block follow those of several."""
+def _blocks_by_field(fields: Sequence[str], several: Sequence[int], depth: int, one: int) -> Wanted:
+    """The blocks to compute; the tokens of the one block follow those of several."""
     blocks: dict[str, Sequence[int]] = {name: [depth - 1] for name in fields if name in LAST_ONLY}
     blocks |= {name: list(several) for name in fields if name in SEVERAL}
-    if LAST in fields:
-        blocks["tokens"] = list(dict.fromkeys([*blocks.get("tokens", ()), depth - 1]))
+    if ONE in fields:
+        blocks["tokens"] = list(dict.fromkeys([*blocks.get("tokens", ()), one]))
     return blocks

@@ -9,7 +9,7 @@ from ...manifests.errors import ConfigError
 from ..choices import DEVICE_HELP, SEED_HELP
 from ..command import FEATURES, IMAGES, TOKENS, Command, Role
 from ..students.backbone_config import BackboneConfig
-from ..students.feature_names import LAST, PAIR_FIELDS, SEVERAL
+from ..students.feature_names import ONE, PAIR_FIELDS, SEVERAL
 from ..vision.feature_forms import RAW_KEYS
 
 Student = Literal["linear", "cst"]
@@ -29,9 +29,17 @@ HIGHEST_RATE = 1e30  # Adam's step may be many times the rate and must be a floa
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     student: Student = option(
-        help="linear: patch classes from the last tokens, in a minute. cst: few-shot classification and segmentation."
+        help="linear: patch classes from the tokens of one block, in a minute. cst: few-shot classification and "
+        "segmentation."
     )
     hidden: int = option(0, "Width of a second layer (linear); 0 for one layer.", at_least=0)
+    block: int | None = option(
+        None,
+        "Block whose tokens are classified (linear), counted from 0; the last by default.",
+        metavar="N",
+        at_least=0,
+        is_new=True,
+    )
     supervision: Supervision = option(
         "published",
         "Supervision (cst): pseudo-masks from keys and class queries, the dataset's masks, ground truth, or a dataset "
@@ -64,7 +72,7 @@ class TrainConfig:
     def fields(self) -> Sequence[str]:
         """The features to read."""
         if self.student == "linear":
-            return (LAST,)
+            return (ONE,)
         return PAIR_FIELDS if self.reads_keys else SEVERAL
 
     @property
@@ -85,8 +93,9 @@ def _refuse_options_of_other_student(config: TrainConfig) -> None:
         raise ConfigError(
             f"--{changed[0]} is not for the student linear, which learns all published masks on a CPU; leave it out"
         )
-    if config.student == "cst" and config.hidden:
-        raise ConfigError("--hidden is for the student linear; leave it out, or choose --student linear")
+    if config.student == "cst" and (config.hidden or config.block is not None):
+        name = "hidden" if config.hidden else "block"
+        raise ConfigError(f"--{name} is for the student linear; leave it out, or choose --student linear")
 
 
 TRAIN = Command(

@@ -1,4 +1,4 @@
-"""A quick test of whether labels are good enough: classify patches by their last tokens.
+"""A quick test of whether labels are good enough: classify patches by their tokens.
 
 Letters: B pictures, T patches, D width of a token, K classes with background as the first.
 

@@ -10,7 +10,7 @@ from ...manifests.errors import ConfigError, InputError
 from ...manifests.published.schema import FRAME
 from ..scores.truth import GroundTruth, refuse_other_classes
 from ..stage import Configs, Findings, Inputs, WholeStage
-from ..students.feature_names import LAST
+from ..students.feature_names import ONE
 from ..students.features import (
     Cached,
     Features,
@@ -46,7 +46,7 @@ def wants(config: TrainConfig, extract: Mapping[str, Any]) -> Sequence[str]:
     if config.seeing is not None:
         return ()
     if config.student == "linear":
-        return ("tokens",)
+        return ("tokens" if config.block is None else f"tokens:{config.block}",)
     several = ("tokens:all", "support_tokens:all")
     return (*several, "keys", "cls_query") if config.reads_keys else several
 
@@ -64,7 +64,7 @@ def reads(config: TrainConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
     needed: dict[str, Sequence[str]] = {"dataset": (FRAME,)}
     if "tokens" in inputs:
         tokens = inputs["tokens"]
-        fields = dict.fromkeys("tokens" if name == LAST else name for name in config.fields)
+        fields = dict.fromkeys("tokens" if name == ONE else name for name in config.fields)
         needed["tokens"] = array_names(tokens, [name for name in fields if name in tokens.plan.fields])
     if "images" in inputs:
         pictures, masks = ["picture"] if config.seeing else [], ["mask"] if _has_masks(inputs) else []
@@ -82,8 +82,8 @@ def compute(config: TrainConfig, inputs: Inputs, underway: Underway) -> Findings
 
 def _features(config: TrainConfig, inputs: Inputs, published: PublishedDataset) -> Features:
     if config.seeing is not None:
-        return Online(config.seeing, config.fields, _pictures(inputs, published))
-    features = Cached(Tokens(inputs["tokens"]), config.fields)
+        return Online(config.seeing, config.fields, _pictures(inputs, published), block=config.block)
+    features = Cached(Tokens(inputs["tokens"]), config.fields, config.block)
     refuse_other_pictures(inputs["tokens"], inputs["dataset"])
     return features
 

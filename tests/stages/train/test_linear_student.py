@@ -18,7 +18,7 @@ from maskmill.manifests.errors import ConfigError, InputError
 from maskmill.pipeline.answers.verify import verify
 from maskmill.stages.scores.truth import GroundTruth
 from maskmill.stages.students.backbone_config import BackboneConfig
-from maskmill.stages.students.feature_names import LAST
+from maskmill.stages.students.feature_names import ONE
 from maskmill.stages.students.features import Cached, resolve_backbone
 from maskmill.stages.students.linear import predict_labels
 from maskmill.stages.train import patches
@@ -65,12 +65,12 @@ def test_its_score_is_counted_pixel_by_pixel(home: Path) -> None:
     classifier = make_classifier(64, 4, 0, seed=9)
     classifier.load_state_dict(weights(made))
     images = open_artifact(str(home / "images"))
-    truth, features = GroundTruth(images), Cached(_tokens(home), [LAST])
+    truth, features = GroundTruth(images), Cached(_tokens(home), [ONE])
     pairs = {}
     for identifier in sorted(set(truth.ids) - training_ids(made, "labels")):
-        read = features.read([identifier], [LAST])
+        read = features.read([identifier], [ONE])
         with torch.no_grad():
-            logits = classifier(read.fields[LAST][:, 1:])[0].view(4, 4, 4).numpy()
+            logits = classifier(read.fields[ONE][:, 1:])[0].view(4, 4, 4).numpy()
         true_HW = truth.mask(identifier)
         pairs[identifier] = (true_HW, predict_labels(logits, true_HW.shape[:2], read.boxes[0], (16, 16)))
     line = lines_of(made)["the student"]
@@ -82,6 +82,15 @@ def _tokens(home: Path) -> Any:
     from maskmill.manifests.artifact.tokens import open_tokens
 
     return open_tokens(home / "tokens")
+
+
+def test_the_block_is_named_in_the_checkpoint_only_if_it_is_chosen(home: Path) -> None:
+    last, first = train(home, "of the last", steps=3), train(home, "of the first", steps=3, block=0)
+    assert "block" not in last.plan.config
+    assert first.plan.config["block"] == 0
+    assert first.summary.counts["sight"]["blocks"] == [0]
+    with pytest.raises(ConfigError, match="--block"):
+        train(home, "pairs", "cst", block=0)
 
 
 def test_online_is_cached_and_needs_no_room(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
