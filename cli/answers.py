@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,11 +37,17 @@ def show_made(name: str, outcome: Outcome, as_json: bool) -> int:
     """Prints what a command has made, after its scores where there are any."""
     if outcome.kind == "metrics":
         return _show_metrics_outcome(name, outcome, as_json)
-    if not as_json and "held_out" in outcome.counts:
-        _show_gain(outcome.counts["held_out"])
-    if not as_json and "judged" in outcome.counts:
-        _show_scores(outcome.counts["judged"])
+    if not as_json:
+        show_training_scores(outcome)
     return show_outcome(outcome, as_json)
+
+
+def show_training_scores(outcome: Outcome) -> None:
+    """Prints the scores that a training ended with, if it has any."""
+    if "held_out" in outcome.counts:
+        _show_gain(outcome.counts["held_out"])
+    if "judged" in outcome.counts:
+        _show_scores(outcome.counts["judged"])
 
 
 def _show_metrics_outcome(name: str, outcome: Outcome, as_json: bool) -> int:
@@ -63,6 +70,7 @@ def _show_gain(held_out: Mapping[str, Any]) -> None:
     before, after, gain = (with_interval(held_out[name]) for name in ("before", "after", "difference"))
     pictures = count_of(held_out["pictures"], "unseen picture")
     click.echo(f"mIoU on {pictures}: before {before}, after {after}; difference {gain}")
+    _mark_few(held_out["pictures"])
 
 
 def _show_scores(judged: Mapping[str, Any]) -> None:
@@ -79,6 +87,8 @@ def _mark_few(pictures: int) -> None:
 
 
 def show_warnings(outcome: Outcome) -> None:
+    for notice in outcome.notices:
+        logging.getLogger("maskmill").info(notice)
     for warning in outcome.warnings:
         click.echo(f"maskmill: warning: {warning}", err=True)
 

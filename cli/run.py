@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from ..manifests.artifact.artifact import open_artifact
 from ..manifests.files.place import Place, place, split
 from ..pipeline.running.options import RunOptions
-from .answers import echo_json, show_metrics, show_outcome
+from .answers import echo_json, show_metrics, show_outcome, show_training_scores, show_warnings
 from .help import SectionedCommand
 from .options import HOW, WHERE, run_options, running
 
@@ -103,19 +103,24 @@ def _show_made(steps: "Iterator[Made]", as_json: bool) -> int:
         last = [step for step in made if step.outcome.kind != "metrics"][-1:]
         for step in [step for step in made if step.stage in RESULTS] or last:
             click.echo(f"result: {step.outcome.kind} → {step.outcome.at}")
+        _repeat_warnings(made[:-1])
     return max(step.outcome.exit_code for step in made)
 
 
 def _show_outcome(step: "Made") -> None:
     """Its warnings spell options as `run` takes them."""
-    from ..pipeline.recipes.spelling import spell
-    from ..pipeline.recipes.steps import recipe_steps
-
-    outcome, command = step.outcome, recipe_steps()[step.stage.partition("-view")[0]].command
+    outcome = step.spelled_outcome
     if outcome.kind == "metrics":
         show_metrics(json.loads(open_artifact(outcome.at, "metrics").file("metrics.json")))
-    warnings = tuple(spell(warning, command, "set") for warning in outcome.warnings)
-    show_outcome(dataclasses.replace(outcome, warnings=warnings), as_json=False)
+    show_training_scores(outcome)
+    show_outcome(outcome, as_json=False)
+
+
+def _repeat_warnings(made: "Sequence[Made]") -> None:
+    """Prints the warnings of steps before the last once more, which may have gone by long ago."""
+    for step in made:
+        warnings = tuple(f"{step.stage}: {warning}" for warning in step.spelled_outcome.warnings)
+        show_warnings(dataclasses.replace(step.outcome, warnings=warnings, notices=()))
 
 
 def _show_foreseen(steps: "Sequence[Foreseen]", as_json: bool) -> int:

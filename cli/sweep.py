@@ -87,7 +87,7 @@ def _show_ended(made: "Made") -> None:
     """Prints a line for a step that ran; none for one that was done already. Warnings are printed once, below the
     table."""
     if made.outcome.units_run:
-        show_outcome(dataclasses.replace(made.outcome, warnings=()), as_json=False)
+        show_outcome(dataclasses.replace(made.spelled_outcome, warnings=()), as_json=False)
 
 
 def _show_foreseen(axes: "Axes", grid: "Sequence[Combination]", foreseen: "GridForeseen", as_json: bool) -> int:

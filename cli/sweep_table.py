@@ -3,11 +3,13 @@
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..manifests.counts import count_of
+from ..stages.scores.verdict import FEWEST_PICTURES, NO_OBJECTS, find_floor
 from .answers import score_rows, with_interval
 from .tables import NOTHING, print_table, table_lines
 
@@ -38,7 +40,7 @@ def _columns(rows: Sequence["SweepRow"]) -> Iterator[Column]:
     yield "", lambda row: str(row.number)
     yield from map(_value, rows[0].values)
     if any(row.masks for row in rows):
-        yield from _scores("mIoU", lambda row: row.masks)
+        yield from _scores("mIoU", _masks_of)
         if first := next((row.difference for row in rows if row.difference), None):
             yield (
                 f"mIoU less row {first.to}'s",
@@ -47,7 +49,7 @@ def _columns(rows: Sequence["SweepRow"]) -> Iterator[Column]:
     else:
         yield from map(_measure, _measures(rows))
     if any(row.student for row in rows):
-        yield from _scores("student's mIoU", lambda row: row.student)
+        yield from _scores("student's mIoU", _student_of)
     yield "kept", lambda row: f"{row.counts['kept']} of {sum(row.counts.values())}" if row.counts else NOTHING
     yield "failed", lambda row: str(row.counts["failed"] + row.counts["upstream"]) if row.counts else NOTHING
     yield "ended", lambda row: "failed" if row.error else _warnings_text(len(row.warnings))
@@ -63,13 +65,42 @@ def _measure(name: str) -> Column:
     return name, lambda row: f"{row.measures[name]:.3f}" if name in row.measures else NOTHING
 
 
-def _scores(name: str, line: Callable[["SweepRow"], ScoreLine | None]) -> Iterator[Column]:
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """A score of a row, and what to compare it with."""
+
+    line: ScoreLine
+    pictures: int
+    floors: Sequence[ScoreLine]
+
+    def cell(self, key: str) -> str:
+        floors = {floor["name"]: floor[key] for floor in self.floors}
+        floor = find_floor(self.line[key], floors, self.pictures)
+        return with_interval(self.line[key]) + (f", at its floor {floor[1]:.3f}" if floor else "")
+
+    @property
+    def pictures_cell(self) -> str:
+        return f"{self.pictures}, too few to tell" if self.pictures < FEWEST_PICTURES else str(self.pictures)
+
+
+def _masks_of(row: "SweepRow") -> _Scored | None:
+    return _Scored(row.masks, row.masks["pictures"], row.floors) if row.masks else None
+
+
+def _student_of(row: "SweepRow") -> _Scored | None:
+    """Its floor is what it would score without looking; the other lines are told the class, which it is not."""
+    floors = [line for line in row.student_floors if line["name"] == NO_OBJECTS]
+    return _Scored(row.student, row.student_pictures, floors) if row.student else None
+
+
+def _scores(name: str, score_of: Callable[["SweepRow"], _Scored | None]) -> Iterator[Column]:
     def cell(row: "SweepRow", key: str) -> str:
-        scores = line(row)
-        return with_interval(scores[key]) if scores else NOTHING
+        scored = score_of(row)
+        return scored.cell(key) if scored else NOTHING
 
     yield name, lambda row: cell(row, "miou")
     yield "without background", lambda row: cell(row, "miou_foreground")
+    yield "pictures", lambda row: scored.pictures_cell if (scored := score_of(row)) else NOTHING
 
 
 def _warnings_text(number: int) -> str:

@@ -118,6 +118,14 @@ def no_wanted_fields(config: Any, extract: Mapping[str, Any]) -> Sequence[str]:
     return ()
 
 
+def warn_of_nothing(config: Any, inputs: Inputs, artifact: Artifact) -> Sequence[str]:
+    return ()
+
+
+def notice_nothing(config: Any, inputs: Inputs) -> Sequence[str]:
+    return ()
+
+
 def refuse_nothing(configs: Configs, given: Inputs) -> None: ...
 
 
@@ -179,8 +187,10 @@ class Stage(StageBase):
     blank: Callable[[Sequence[str]], pa.Table] | None = None  # the frame of failed ids
     # Files that describe the finished artifact to readers outside this package.
     describe: Callable[[Plan, Mapping[str, Json], Mapping[str, FileDigest]], Mapping[str, bytes]] | None = None
-    # Warnings about a finished run, from its config, its facts and its rows.
-    warn: Callable[[Any, Mapping[str, Json], Iterator[pa.RecordBatch]], Sequence[str]] | None = None
+    # Warnings about a finished run, from its config, its inputs and the artifact, which lacks only its warnings.
+    warn: Callable[[Any, Inputs, Artifact], Sequence[str]] = warn_of_nothing
+    # What a user should know of a config and its inputs; no reason to doubt the result, and so no warning.
+    notice: Callable[[Any, Inputs], Sequence[str]] = notice_nothing
 
 
 @dataclass(frozen=True, slots=True)

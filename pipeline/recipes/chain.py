@@ -19,8 +19,8 @@ from ..running.run import Outcome, run as run_units
 from ..running.whole import run_whole
 from .homes import home_of, reuse_inputs
 from .recipe import Recipe
-from .spelling import spell_errors
-from .steps import RecipeStep
+from .spelling import spell, spell_errors
+from .steps import RecipeStep, recipe_steps
 
 LAST_RUN = "last-run.json"
 StepState = Literal["done", "would run", "cannot be told"]
@@ -32,6 +32,16 @@ class Made:
 
     stage: str
     outcome: Outcome
+
+    @property
+    def spelled_outcome(self) -> Outcome:
+        """With options in warnings and notices as `run` takes them."""
+        command = recipe_steps()[self.stage.partition("-view")[0]].command
+        warnings, notices = (
+            tuple(spell(sentence, command, "set") for sentence in sentences)
+            for sentences in (self.outcome.warnings, self.outcome.notices)
+        )
+        return replace(self.outcome, warnings=warnings, notices=notices)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from .artifact_rows import KINDS, RANKED_BY, measures_of, rows_of
 from .artifact_status import ArtifactStatus, Failures, read_status
 from .curves import Training, trainings
 from .sampling import Sample, sample
-from .scores import EnhancerGain, MetricsScores, gain_of, scores_of
+from .scores import EnhancerGain, MetricsScores, StudentScores, gain_of, scores_of, student_scores_of
 from .selection import Selection, select_artifacts
 from .survey import Survey, survey
 
@@ -28,6 +28,7 @@ class Figures:
     classes: Mapping[int, str]
     scores: Sequence[MetricsScores]
     gains: Sequence[EnhancerGain]
+    students: Sequence[StudentScores]
     trainings: Sequence[Training]
     remarks: Sequence[str]
 
@@ -61,7 +62,10 @@ def figures(uris: Sequence[str], count: int) -> Figures:
         ranked_by=ranked_by,
         classes=class_names(class_table(head)) if head else {},
         scores=list(_scores(steps, remarks)),
-        gains=list(_gains(steps)),
+        gains=[gain for checkpoint in _checkpoints(steps) if (gain := gain_of(checkpoint)) is not None],
+        students=[
+            scores for checkpoint in _checkpoints(steps) if (scores := student_scores_of(checkpoint)) is not None
+        ],
         trainings=list(_trainings(steps, remarks)),
         remarks=remarks,
     )
@@ -83,11 +87,8 @@ def _scores(steps: Sequence[ArtifactStatus], remarks: list[str]) -> Iterator[Met
                 remarks.append(str(error))
 
 
-def _gains(steps: Sequence[ArtifactStatus]) -> Iterator[EnhancerGain]:
-    for step in steps:
-        artifact = step.artifact
-        if artifact and artifact.plan.kind == "checkpoint" and (gain := gain_of(artifact)) is not None:
-            yield gain
+def _checkpoints(steps: Sequence[ArtifactStatus]) -> list[Artifact]:
+    return [step.artifact for step in steps if step.artifact is not None and step.artifact.plan.kind == "checkpoint"]
 
 
 def _trainings(steps: Sequence[ArtifactStatus], remarks: list[str]) -> Iterator[Training]:

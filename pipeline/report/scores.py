@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from ...manifests.artifact.artifact import Artifact
 from ...manifests.errors import CorruptArtifact
 from ...manifests.files.sealed import Json
+from ...stages.scores.verdict import NO_OBJECTS, find_floor
 
 MEASURES: Mapping[str, str] = {
     "miou": "mIoU",
@@ -31,6 +32,29 @@ class MetricsScores:
     ious: Mapping[int, Mapping[str, Json]]  # class → iou, precision, recall, boundary_f of the masks
     floors: Mapping[int, float]  # class → IoU of the best floor
     names: Mapping[int, str]
+
+    @property
+    def pictures(self) -> int:
+        return int(self.lines[0]["pictures"])
+
+    @property
+    def floor(self) -> tuple[str, float] | None:
+        """The floor that the masks are at, if they are."""
+        floors = {line["name"]: line["miou"] for line in self.lines if is_floor(line["name"])}
+        return find_floor(self.lines[0]["miou"], floors, self.pictures)
+
+
+@dataclass(frozen=True, slots=True)
+class StudentScores:
+    at: str
+    pictures: int  # that it did not learn from
+    lines: Sequence[Mapping[str, Json]]  # as stored: the student first
+
+    @property
+    def floor(self) -> tuple[str, float] | None:
+        """The floor that the student is at, if it is. It is told no class, as the other lines are."""
+        floors = {line["name"]: line["miou"] for line in self.lines if line["name"] == NO_OBJECTS}
+        return find_floor(self.lines[0]["miou"], floors, self.pictures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +99,14 @@ def _floors(table: Sequence[Mapping[str, Json]]) -> dict[int, float]:
         if is_floor(row["result"]) and row["iou"] is not None:
             best[row["class"]] = max(row["iou"], best.get(row["class"], 0.0))
     return best
+
+
+def student_scores_of(checkpoint: Artifact) -> StudentScores | None:
+    """None if the checkpoint is not a student that was scored while it was trained."""
+    judged = checkpoint.summary.counts.get("judged")
+    if not isinstance(judged, dict) or not judged.get("lines"):
+        return None
+    return StudentScores(checkpoint.place.uri, int(judged["pictures"]), judged["lines"])
 
 
 def gain_of(checkpoint: Artifact) -> EnhancerGain | None:

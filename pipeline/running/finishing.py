@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 
 from ...manifests.artifact import ledger, store, tables
-from ...manifests.artifact.artifact import ARTIFACT, ROWS, Summary, read_summary, rows_schema
+from ...manifests.artifact.artifact import ARTIFACT, ROWS, Artifact, Summary, read_summary, rows_schema
 from ...manifests.artifact.layout import Layout
 from ...manifests.artifact.plan import PLAN, FieldGroup, Plan
 from ...manifests.counts import count_of
@@ -16,12 +17,12 @@ from ...manifests.files.digests import FileDigest, fault
 from ...manifests.files.place import Place
 from ...manifests.files.sealed import Json
 
-Warn = Callable[[Iterator[pa.RecordBatch]], Sequence[str]]
+Warn = Callable[[Artifact], Sequence[str]]
 Describe = Callable[[Plan, Mapping[str, Json], Mapping[str, FileDigest]], Mapping[str, bytes]]
 
 
 def finish(
-    at: Place, plan: Plan, max_bad: float, warn: Warn | None = None, describe: Describe | None = None
+    at: Place, plan: Plan, max_bad: float, warn: Warn = lambda artifact: (), describe: Describe | None = None
 ) -> Summary:
     """Gathers the rows and writes artifact.json; changes nothing if the artifact is finished and valid."""
     finished = valid_summary(at)
@@ -33,7 +34,7 @@ def finish(
         plan_sha256=FileDigest.of(at.read(PLAN)).sha256,
         fingerprint=plan.fingerprint,
         counts=_counts(counts),
-        warnings=tuple(warn(tables.batches_of(tables.open_table(at, ROWS, digest)))) if warn else (),
+        warnings=(),
         files={
             ROWS: digest,
             **_files_of_planning(at, plan),
@@ -42,6 +43,8 @@ def finish(
         ledgers={g.ledger: ledger.ledger_digest(at, g.ledger, plan.layout(g).num_units) for g in plan.groups},
     )
     _refuse_too_many_failed(at, plan, summary, max_bad)
+    unwarned = Artifact(at, plan, summary, FileDigest.of(sealed.seal(summary.as_json())).sha256)
+    summary = replace(summary, warnings=tuple(warn(unwarned)))
     sealed.write(at, ARTIFACT, summary.as_json())
     return summary
 

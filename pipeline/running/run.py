@@ -36,6 +36,7 @@ class Outcome:
     warnings: tuple[str, ...]
     seconds: float
     finished: bool
+    notices: tuple[str, ...] = ()  # what was done on assumptions; without an exit code
 
     @property
     def exit_code(self) -> int:
@@ -127,8 +128,10 @@ def _run_units(
         return _outcome(at, plan, None, progress, began)
     if options.on_workers:  # a killed worker may have left temporary files
         atomic.sweep_temporaries(at)
-    warn = request.stage.warn and partial(request.stage.warn, request.config, plan.facts)
-    return _outcome(at, plan, finish(at, plan, options.max_bad, warn, request.stage.describe), progress, began)
+    warn = partial(request.stage.warn, request.config, request.inputs)
+    outcome = _outcome(at, plan, finish(at, plan, options.max_bad, warn, request.stage.describe), progress, began)
+    notices = request.stage.notice(request.config, request.inputs) if progress.run else ()
+    return replace(outcome, notices=tuple(notices))
 
 
 def _of_part(units: Iterator[Unit], part: tuple[int, int] | None) -> Iterator[Unit]:

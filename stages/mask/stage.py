@@ -24,7 +24,7 @@ from .fields_to_extract import fields_to_extract
 from .map_rows import LISTED, class_groups, class_rows, object_rows
 from .method_fit import feature_of_checkpoint, refuse_other_checkpoint, refuse_other_fit, refuse_wrong_fit
 from .methods import METHODS, Method, find_method, refuse_feature_and_side, resolve_instances, resolve_tau
-from .verdict import warn
+from .verdict import notice, warn
 from .views import load_views, refuse_several_views, refuse_strange_views, upright_box, view_roles, views_of
 
 FIT, HEAD_MAPS = "fit", "head_maps"
@@ -213,6 +213,7 @@ STAGE = Stage(
     prepare=prepare,
     run_unit=run_unit,
     warn=warn,
+    notice=notice,
     selects=("per_head",),
     with_held=with_held,
     libraries=_libraries,

@@ -22,7 +22,7 @@ from ...manifests.classes import IGNORE
 from ...manifests.counts import count_of
 from ...manifests.errors import CorruptArtifact, InputError
 from ...manifests.published.schema import class_names
-from ..learning.mask_draws import MaskDraw
+from ..learning.mask_draws import MaskDraw, draw_masked_pictures
 from ..scores.truth import GroundTruth
 from ..stage import Findings, Inputs
 from ..vision.cell_shares import cell_shares
@@ -53,7 +53,7 @@ def fit_bank(config: FitConfig, inputs: Inputs, underway: Underway) -> Findings:
             "--images an index with masks of these pictures"
         )
     draw = MaskDraw(per_class=config.gt_per_class, ids=config.gt_list, seed=config.seed)
-    ids = sorted(draw_pictures_with_masks(draw, pictures, truth, (), names, underway))
+    ids = sorted(draw_masked_pictures(draw, pictures, truth, (), names, underway))
     tensors: dict[str, np.ndarray] = {}
     assert config.feature is not None
     for number, identifier in enumerate(ids):

@@ -19,12 +19,13 @@ from ..scores.floors import WHOLE, cell_counts, fit_ellipses, labels_to_paint, p
 from ..scores.intervals import counts_interval
 from ..scores.iou import Counts, as_foreground, mean_iou, pixel_counts, stack_counts
 from ..scores.truth import GroundTruth
+from ..scores.verdict import NO_OBJECTS
 from ..students.feature_names import ONE
 from ..students.features import Features
 from ..students.linear import PatchClassifier, predict_labels
 from .published import PublishedDataset
 
-STUDENT, NOTHING = "the student", "background everywhere"  # names of lines
+STUDENT = "the student"  # name of its line
 HELD_OUT = 5  # one picture in five of each class
 _AT_ONCE = 16
 
@@ -64,7 +65,7 @@ def score_classifier(
         nothing.append(pixel_counts(true_HW, np.zeros_like(label_HW)))
     return [
         (STUDENT, learned),
-        (NOTHING, nothing),
+        (NO_OBJECTS, nothing),
         ("told the class: the dataset's masks of these pictures", labels),
         *_floors(published, truth, ids),
     ]

@@ -20,12 +20,12 @@ from ...manifests.files.sealed import Json
 from ..learning.lesson import Batch, Lesson, Losses
 from ..learning.loop import Course, train
 from ..learning.schedules import Schedule
-from ..scores.verdict import floor_warnings
+from ..scores.verdict import NO_OBJECTS, floor_warnings
 from ..stage import Findings
 from ..students.linear import PatchClassifier, share_loss
 from .config import TrainConfig
 from .given import TrainingData, checkpoint_facts, checkpoint_files
-from .judging import HELD_OUT, NOTHING, STUDENT, ids_to_hold_out, score_classifier, score_summary
+from .judging import HELD_OUT, STUDENT, ids_to_hold_out, score_classifier, score_summary
 from .patches import Patches
 
 REPORTS = 10  # of the progress of a training
@@ -98,7 +98,7 @@ def make_lesson(config: TrainConfig, classifier: PatchClassifier, patches: Patch
 def _warnings(given: TrainingData, scores: Mapping[str, Json]) -> list[str]:
     if any(line["miou"]["estimate"] is not None for line in scores["lines"]):
         lines = {line["name"]: line["miou"] for line in scores["lines"]}
-        floor = {NOTHING: lines[NOTHING]}
+        floor = {NO_OBJECTS: lines[NO_OBJECTS]}
         return floor_warnings(lines[STUDENT], floor, scores["pictures"], "publish better masks, or more of them")
     why = "there is no ground truth"
     if scores["pictures"]:

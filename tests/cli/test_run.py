@@ -207,6 +207,8 @@ def test_a_warning_lets_the_run_go_on_and_end_with_6(recipe: Path, capsys: Captu
     assert main(["run", str(recipe), *wide]) == 6
     shown = capsys.readouterr()
     assert_named(shown.err, "warning: 10 100% threshold")
+    first, last = shown.err.splitlines()  # where it came, and again at the end, after its stage
+    assert last == first.replace("warning: ", "warning: mask: ")
     assert shown.out.splitlines()[-1].startswith("result: labels → ")
     again = ran(capsys, recipe, *wide, code=6)
     assert units_run(again) == dict.fromkeys(["index", "extract", "mask", "refine"], 0)

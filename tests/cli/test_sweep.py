@@ -161,13 +161,15 @@ def test_the_table_says_what_its_figures_are_to_be_held_against(made: Made, caps
         "refine.refiner",
         "mIoU",
         "without background",
+        "pictures",
         "mIoU less row 1's",
         "kept",
         "failed",
         "ended",
     ]
     for line, row in zip(lines, made.rows, strict=True):
-        number, value, refiner, miou, foreground, difference, *ends = line
+        number, value, refiner, miou, foreground, pictures, difference, *ends = line
+        assert pictures == "9, too few to tell"
         assert (int(number), float(value), refiner) == (row["number"], *row["values"].values())
         for cell, name in ((miou, "miou"), (foreground, "miou_foreground")):
             found = row["masks"][name]
@@ -204,7 +206,23 @@ def test_a_student_is_in_the_table_with_its_own_floors(
     assert main(["sweep", str(recipe), *steps]) == 0
     shown = capsys.readouterr().out
     assert "student's mIoU" in shown
+    assert "(0.000–0.000)" not in shown
+    assert "(+0.000 to +0.000)" not in shown
+    pictures = [open_artifact(row["artifacts"]["train"]).summary.counts["judged"]["pictures"] for row in rows]
+    assert [row["student_pictures"] for row in rows] == pictures
     assert "floors of the student, on the same pictures:\n  background everywhere" in shown
+
+
+def test_scores_at_their_floor_stand_beside_it(tmp_path: Path, capsys: Capture, ellipses_fitted_once: None) -> None:
+    """Ten pictures are enough to judge by."""
+    recipe = write_recipe(tmp_path, JUDGED)
+    assert main(["sweep", str(recipe), *THRESHOLDS]) == 6
+    shown = capsys.readouterr().out
+    row = rows_of(swept(capsys, recipe, *THRESHOLDS, code=6))[0]
+    floor = max(line["miou"]["estimate"] for line in row["floors"])
+    (line,) = (line for line in shown.splitlines() if re.match(r"\s*1 ", line) and "of 10" in line)
+    assert f"at its floor {floor:.3f}" in line
+    assert "too few" not in line
 
 
 def test_without_ground_truth_it_says_how_masks_look(tmp_path: Path, capsys: Capture) -> None:

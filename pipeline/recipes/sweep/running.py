@@ -24,7 +24,7 @@ class Ran:
 
     @property
     def warnings(self) -> list[str]:
-        return list(dict.fromkeys(warning for made in self.made for warning in made.outcome.warnings))
+        return list(dict.fromkeys(warning for made in self.made for warning in made.spelled_outcome.warnings))
 
     @property
     def exit_code(self) -> int:

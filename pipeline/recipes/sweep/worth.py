@@ -50,12 +50,13 @@ class SweepRow:
     artifacts: Mapping[str, str]  # step → path
     counts: Mapping[str, int]  # pictures: kept, dropped, failed, upstream
     measures: Mapping[str, float]  # no-reference scores: means over the objects of kept pictures
-    masks: ScoreLine | None  # the first line of the metrics
+    masks: ScoreLine | None  # the first line of the metrics, with its number of pictures
     coverage: Mapping[str, int]  # of pictures with ground truth
     floors: Sequence[ScoreLine]
     difference: ScoreDifference | None
     student: ScoreLine | None
-    student_floors: Sequence[ScoreLine]
+    student_floors: Sequence[ScoreLine]  # and other lines to compare with
+    student_pictures: int
 
 
 class Judge:
@@ -67,7 +68,7 @@ class Judge:
     def row(self, ran: Ran) -> SweepRow:
         head, metrics = _head(ran.made), _open_made("metrics", ran.made)
         scores = json.loads(metrics.file("metrics.json")) if metrics else {"results": [], "coverage": {}}
-        student, floors = _student(ran.made)
+        judged = _read_student(ran.made)
         counts, measures = _looks(head) if head and not ran.error else ({}, {})
         return SweepRow(
             number=ran.combination.number,
@@ -82,8 +83,9 @@ class Judge:
             coverage=scores["coverage"],
             floors=[line for line in scores["results"] if is_floor(line["name"])],
             difference=self._difference(ran.combination.number, metrics) if metrics else None,
-            student=student,
-            student_floors=floors,
+            student=next(iter(judged["lines"]), None),
+            student_floors=judged["lines"][1:],
+            student_pictures=judged["pictures"],
         )
 
     def _difference(self, number: int, metrics: Artifact) -> ScoreDifference | None:
@@ -146,13 +148,12 @@ def _head(made: Sequence[Made]) -> Artifact | None:
     return next((artifact for kind in KINDS if (artifact := _open_made(kind, made)) is not None), None)
 
 
-def _student(made: Sequence[Made]) -> tuple[ScoreLine | None, Sequence[ScoreLine]]:
-    """The score of a student that was scored in training, and its floors."""
-    for step in made:
-        lines = step.outcome.counts.get("judged", {}).get("lines", []) if step.stage == "train" else []
-        if lines:
-            return lines[0], lines[1:]
-    return None, []
+def _read_student(made: Sequence[Made]) -> Mapping[str, Json]:
+    """The scores of a student that was scored in training: its line first, then the floors."""
+    judged = [
+        step.outcome.counts["judged"] for step in made if step.stage == "train" and "judged" in step.outcome.counts
+    ]
+    return judged[0] if judged else {"pictures": 0, "lines": []}
 
 
 def _looks(artifact: Artifact) -> tuple[dict[str, int], dict[str, float]]:

@@ -19,6 +19,7 @@ from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.counts import count_of
 from maskmill.manifests.published.dataset import open_dataset
 from maskmill.pipeline.answers.verify import verify
+from maskmill.stages.scores.verdict import FEWEST_PICTURES
 
 Capture = pytest.CaptureFixture[str]
 STAGES = ["index", "extract", "mask", "enhancer", "enhance", "refine", "manifest", "evaluate"]
@@ -135,6 +136,13 @@ def test_figures_are_those_of_the_artifacts(page: str, work: Path) -> None:
     assert f"on {count_of(metrics['coverage']['rows'], 'picture')}, too few to tell" in text
     assert "separation" in text
     assert "stopping loss" in text
+
+
+def test_few_pictures_are_marked_beside_the_scores_of_masks(page: str, work: Path) -> None:
+    metrics = json.loads(open_artifact(str(of_kind(work, "metrics"))).file("metrics.json"))
+    section = Text(page).text.partition("Scores on ground truth")[2]
+    assert f"Fewer than {FEWEST_PICTURES} pictures" in section
+    assert f"{metrics['results'][0]['name']} {metrics['results'][0]['pictures']} " in section
 
 
 def test_a_report_is_the_same_every_time(work: Path, tmp_path: Path) -> None:

@@ -82,10 +82,13 @@ class Home:
 
     def mask(self, model: str, options: RunOptions = ROW_AT_ONCE, **asked: Any) -> Artifact:
         out = self.new_out()
+        self.mask_into(out, model, options, **asked)
+        return open_artifact(out, "maps")
+
+    def mask_into(self, out: str, model: str, options: RunOptions = ROW_AT_ONCE, **asked: Any) -> Outcome:
         read = {"tokens": open_artifact(self.inputs()["tokens"]), "model": open_artifact(model)}
         config = make_config(MaskConfig, read, **{"method": "incontext", **asked})
-        run(MASK, config, {**self.inputs(), "model": model}, out, options)
-        return open_artifact(out, "maps")
+        return run(MASK, config, {**self.inputs(), "model": model}, out, options)
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +178,9 @@ def test_a_picture_does_not_support_itself_unless_it_is_alone(home: Home) -> Non
 def test_a_class_without_supports_has_empty_maps_and_the_fit_says_so(home: Home) -> None:
     model, outcome = home.fit(gt_per_class=1)
     assert ["owl" in warning for warning in outcome.warnings] == [True]
-    maps = home.mask(model)
+    out = home.new_out()
+    assert ["--gt-per-class" in warning for warning in home.mask_into(out, model).warnings] == [True]
+    maps = open_artifact(out, "maps")
     assert note_of(maps, "owl/f") == "no_structure"
     assert not map_of(maps, "owl/f").any()
 

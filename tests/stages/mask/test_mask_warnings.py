@@ -12,12 +12,10 @@ from builders.configs import make_config
 from builders.mistakes import assert_named
 from builders.small_tokens import BACKBONE, Bench
 from maskmill.manifests.artifact.artifact import open_artifact
-from maskmill.manifests.artifact.facts import MapsFacts, WeightsFacts
 from maskmill.manifests.artifact.tokens import Tokens
-from maskmill.manifests.classes import ClassTable
 from maskmill.stages.maps.threshold_rules import PAPER_THRESHOLD, Constant, Otsu
 from maskmill.stages.mask.config import MaskConfig
-from maskmill.stages.mask.verdict import warn
+from maskmill.stages.mask.verdict import warn_of_shares
 from maskmill.stages.vision.weights import read_weights
 
 PAPER = "dino_deitsmall8_300ep_pretrain"
@@ -78,14 +76,7 @@ def told_of(shares: Sequence[float], status: str = "ok", note: str = "") -> list
     rows = [{"status": status, "note": note, "foreground": share} for share in shares]
     columns = {"status": pa.string(), "note": pa.string(), "foreground": pa.float64()}
     batch = pa.RecordBatch.from_pylist(rows, pa.schema(columns))
-    facts = MapsFacts(
-        classes=ClassTable(),
-        weights=WeightsFacts(source="random:0", sha256="", licence=""),
-        backbone="",
-        patch=(8, 8),
-        align_corners=False,
-    )
-    return warn(config, facts.as_json(), iter([batch.slice(0, 3), batch.slice(3)]))
+    return warn_of_shares(config, [batch.slice(0, 3), batch.slice(3)])
 
 
 def test_a_fifth_of_odd_maps_is_not_yet_told() -> None:
