@@ -16,6 +16,7 @@ from builders.small_recipe import SMALL, write_recipe
 from maskmill.cli.main import main
 from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.stages.enhance import enhancer_fit as fitting
+from maskmill.stages.scores.verdict import FEWEST_PICTURES
 
 Capture = pytest.CaptureFixture[str]
 WITH_INTERVAL = r"-?[01]\.\d{3} \(-?[01]\.\d{3}–-?[01]\.\d{3}\)"
@@ -64,7 +65,8 @@ def test_from_maps_to_labels(home: Path, capsys: Capture) -> None:
     code = main(command)
     told = capsys.readouterr()
     worth = "mIoU on 6 .*: before X, after X; difference X"
-    line, made = told.out.splitlines()
+    line, few, made = told.out.splitlines()
+    assert str(FEWEST_PICTURES) in few
     assert re.fullmatch(worth.replace("X", WITH_INTERVAL), line)
     assert re.fullmatch(
         r"checkpoint: kind enhancer, method cst, supports 2, score_kind cosine01, views 1, heads 2, backbone "
