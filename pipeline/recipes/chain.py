@@ -167,7 +167,7 @@ def _name_step_in_errors(step: RecipeStep) -> AbstractContextManager[None]:
 def _target(recipe: Recipe, step: RecipeStep, work: Place, made: Mapping[str, Artifact]) -> _Target:
     stage, values = step.command.stage, recipe.tables[step.name]
     config, given = step.config(values), step.artifacts_named(values)
-    roles = [role for role in step.reads if role not in given and role not in stage.skips(config)]
+    roles = [role for role in recipe.roles_made(step) if role not in given and role not in stage.skips(config)]
     inputs = {role: made[recipe.source_of(step, role)] for role in roles} | dict(given)
     config = stage.resolve(config, inputs)
     at = home_of(work, stage, config, inputs)

@@ -69,6 +69,10 @@ class Recipe:
         """The step that makes the artifact of a role."""
         return next(name for name in step.reads[role] if name in self.tables)
 
+    def roles_made(self, step: RecipeStep) -> list[str]:
+        """The roles of a step whose artifacts other steps make: an optional one may have no maker."""
+        return [role for role, names in step.reads.items() if any(name in self.tables for name in names)]
+
 
 def read_recipe(uri: str, settings: Sequence[str] = ()) -> Recipe:
     """The recipe of a file, overridden by settings such as `refine.threshold=0.5`."""
@@ -196,7 +200,9 @@ def _run_table(table: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
 def _missing_steps(step: RecipeStep, tables: Tables) -> Iterator[str]:
     given = {step.role_keys[key] for key in tables[step.name] if key in step.role_keys}
     for role, names in step.reads.items():
-        if role not in given and not any(name in tables for name in names):
+        spec = step.command.role(role)
+        can_lack = role in given or (spec.is_optional and spec.key)
+        if not can_lack and not any(name in tables for name in names):
             yield f"reads the {role} that [{names[-1]}] makes, and the recipe has no [{names[-1]}]; add it"
 
 

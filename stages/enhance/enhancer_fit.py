@@ -86,7 +86,13 @@ def _draw_pictures(
     names: Mapping[int, str],
     underway: Underway,
 ) -> list[str]:
-    draw = MaskDraw(share=config.gt_fraction, per_class=config.gt_per_class, ids=config.gt_list, seed=config.seed)
+    draw = MaskDraw(
+        share=config.gt_fraction,
+        per_class=config.gt_per_class,
+        ids=config.gt_list,
+        seed=config.seed,
+        needs="mask or no valid map",
+    )
     drawn = draw_masked_pictures(draw, pictures, truth, classes, names, underway)
     if len(drawn) < config.cross_fit:
         raise ConfigError(

@@ -20,6 +20,7 @@ class MaskDraw:
     per_class: int = 0
     ids: Sequence[str] = ()
     seed: int
+    needs: str  # what a picture may lack, for messages
 
     def count(self, pictures: int) -> int:
         """How many of a class's pictures to draw."""
@@ -37,7 +38,7 @@ def draw_masked_pictures(
     """Ids in the order of their hashes. `usable` are the pictures with a mask that show one of the `classes`, or any if
     none are given; `names` are those of the classes."""
     if draw.ids:
-        return order_by_hash(_ids_of_list(draw.ids, usable, truth, classes, underway), draw.seed)
+        return order_by_hash(_ids_of_list(draw, usable, truth, classes, underway), draw.seed)
     labels = {
         identifier: [label for label in truth.labels[identifier] if not classes or label in classes] or [0]
         for identifier in usable
@@ -47,16 +48,16 @@ def draw_masked_pictures(
 
 
 def _ids_of_list(
-    ids: Sequence[str], usable: Collection[str], truth: GroundTruth, classes: Sequence[int], underway: Underway
+    draw: MaskDraw, usable: Collection[str], truth: GroundTruth, classes: Sequence[int], underway: Underway
 ) -> list[str]:
-    others = [identifier for identifier in ids if identifier not in usable]
+    others = [identifier for identifier in draw.ids if identifier not in usable]
     unknown = [identifier for identifier in others if identifier not in truth.ids] if classes else others
     if unknown:
         raise InputError(
-            f"{count_of(len(unknown), 'id of --gt-list has', 'ids of --gt-list have')} no mask or no valid map, the "
+            f"{count_of(len(unknown), 'id of --gt-list has', 'ids of --gt-list have')} no {draw.needs}, the "
             f"first is {unknown[0]!r}; correct the list (an id is a picture's path without its extension)"
         )
-    listed = [identifier for identifier in ids if identifier in usable]
+    listed = [identifier for identifier in draw.ids if identifier in usable]
     if not listed:
         raise InputError("no picture of --gt-list shows one of the given classes; name others, or leave classes out")
     if others:

@@ -5,16 +5,20 @@ from dataclasses import replace
 from typing import Any
 
 from ...manifests.artifact.artifact import Artifact
-from ...manifests.artifact.facts import TokensFacts
+from ...manifests.artifact.facts import TokensFacts, class_table
 from ...manifests.artifact.tokens import Tokens, array_names
 from ...manifests.artifact.underway import Underway
+from ...manifests.classes import ClassTable, refuse_other_class_table
 from ...manifests.errors import ConfigError
+from ...manifests.files.sealed import Json
 from ..stage import Findings, Inputs, WholeStage
 from ..vision.feature_forms import RAW_KEYS, Feature, parse_feature
 from ..vision.patch_features import require_feature, resolve_feature
 from .config import FIT as COMMAND, TOKENS, FitConfig
 from .fields_to_extract import fields_to_extract
 from .methods import Method, find_method, refuse_feature_and_side
+
+CLASSES = "class_table"  # fact of a checkpoint that learned from labels
 
 
 def resolve(config: FitConfig, inputs: Inputs) -> FitConfig:
@@ -45,16 +49,18 @@ def reads(config: FitConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
     feature = config.feature or RAW_KEYS
     token_fields = [*method.token_fields(feature), *method.fit_reads]
     require_feature(Tokens(tokens), feature, token_fields)
-    images = tuple(name for name in method.image_fields if name in inputs["images"].plan.fields)
+    images = tuple(name for name in method.fit_reads_images if name in inputs["images"].plan.fields)
     return {TOKENS: array_names(tokens, token_fields), "images": images}
 
 
 def compute(config: FitConfig, inputs: Inputs, underway: Underway) -> Findings:
-    fit = find_method(config.method).fit
-    assert fit is not None, config.method
-    findings = fit(config, inputs, underway)
-    own = {"method": config.method, "feature": str(config.feature or "")}
-    return replace(findings, facts={**findings.facts, **own, **_weights(inputs[TOKENS])})
+    method = find_method(config.method)
+    assert method.fit is not None, config.method
+    findings = method.fit(config, inputs, underway)
+    own = {"method": config.method, "feature": str(config.feature or ""), **_weights(inputs[TOKENS])}
+    if "labels" in method.fit_reads_images:
+        own[CLASSES] = class_table(inputs["images"]).as_json()
+    return replace(findings, facts={**findings.facts, **own})
 
 
 def feature_of_checkpoint(checkpoint: Artifact | None) -> Feature | None:
@@ -63,12 +69,21 @@ def feature_of_checkpoint(checkpoint: Artifact | None) -> Feature | None:
     return parse_feature(str(text)) if text else None
 
 
-def refuse_other_fit(method: Method, config: FitConfig) -> None:
-    """Refuses the [fit] of a recipe for another method."""
-    if config.method != method.name:
+def refuse_fit_of_recipe(method: Method, feature: Feature | None, fit: FitConfig | None, has_model: bool) -> None:
+    """Refuses a [fit] that does not prepare what [mask] needs, and a [mask] that lacks one."""
+    if fit is None:
+        if method.fit is not None and not has_model:
+            to_add = f'[fit] with method = "{method.name}"'
+            raise ConfigError(f"method {method.name} needs a checkpoint; add {to_add}, or name one as model")
+        return
+    if has_model:
+        raise ConfigError("model names a checkpoint and [fit] makes another; leave one of them out")
+    if fit.method != method.name:
         raise ConfigError(
-            f"[fit] has method {config.method} and [mask] has method {method.name}; name the same, or leave [fit] out"
+            f"[fit] has method {fit.method} and [mask] has method {method.name}; name the same, or leave [fit] out"
         )
+    if feature not in (None, fit.feature):
+        raise ConfigError(f"feature is {feature}, and [fit] does not have the same; set it in [fit] alone")
 
 
 def refuse_wrong_fit(method: Method, checkpoint: Artifact | None) -> None:
@@ -83,9 +98,10 @@ def refuse_wrong_fit(method: Method, checkpoint: Artifact | None) -> None:
 
 
 def refuse_other_checkpoint(
-    method: Method, tokens: Artifact, checkpoint: Artifact | None, feature: Feature | None
+    method: Method, tokens: Artifact, classes: ClassTable, checkpoint: Artifact | None, feature: Feature | None
 ) -> None:
-    """Refuses a checkpoint of another method, or one fitted on tokens of other weights or on another feature."""
+    """Refuses a checkpoint of another method, or one fitted on tokens of other weights, on another feature or for other
+    classes."""
     refuse_wrong_fit(method, checkpoint)
     if checkpoint is None:
         return
@@ -96,15 +112,19 @@ def refuse_other_checkpoint(
                 f"{checkpoint.place} has {name} = {value}, expected {expected}; pass as --model a checkpoint made by "
                 f"`maskmill fit {tokens.place} --method {method.name}`"
             )
+    if CLASSES in checkpoint.summary.counts:
+        theirs = ClassTable.from_json(checkpoint.summary.counts[CLASSES])
+        remedy = "pass as --model a checkpoint that was fitted on images with the same classes"
+        refuse_other_class_table(classes, theirs, ("the images", checkpoint.place), remedy, ConfigError)
     fitted = feature_of_checkpoint(checkpoint)
     if method.compares_patches and fitted != feature:
         raise ConfigError(
             f"--feature is {feature}, and {checkpoint.place} was fitted by {fitted}; leave --feature out, or fit "
-            f"another checkpoint with --feature {feature}"
+            f"another checkpoint with `maskmill fit --feature {feature}`"
         )
 
 
-def _weights(tokens: Artifact) -> dict[str, str]:
+def _weights(tokens: Artifact) -> dict[str, Json]:
     weights = TokensFacts.of(tokens).weights
     return {"weights": weights.source, "weights_sha256": weights.sha256}
 
@@ -116,5 +136,6 @@ FIT = WholeStage(
     wants=wants,
     reads=reads,
     compute=compute,
+    takes_long=True,
     libraries=("numpy", "scipy", "torch"),
 )

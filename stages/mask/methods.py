@@ -76,9 +76,9 @@ class Method:
     tau: float | None = None  # default cosine above which patches agree, if the method groups them
     tokens_tau: float | None = None  # the same for tokens
     takes_side: bool = False  # whether it has to choose a side of a cut
-    learns_from_masks: bool = False  # `fit` draws pictures with true masks
     fit: Callable[[Any, Inputs, Underway], Findings] | None = None  # tokens and images → a checkpoint's files
     fit_reads: Sequence[str] = ()  # token fields that only `fit` reads
+    fit_reads_images: Sequence[str] = ()  # fields of the images that `fit` reads
     load: Callable[[Artifact], Any] | None = None  # a checkpoint → the model
     per_head: Callable[[MethodInput], Float32[np.ndarray, "R H T"]] | None = None  # maps whose mean is the map
 
@@ -90,9 +90,9 @@ class Method:
         return PATCHES in self.reads
 
     @property
-    def image_fields(self) -> tuple[str, ...]:
-        """The fields of the images that `fit` reads."""
-        return ("labels", "mask") if self.learns_from_masks else ("labels",)
+    def learns_from_masks(self) -> bool:
+        """Whether `fit` draws pictures with true masks."""
+        return "mask" in self.fit_reads_images
 
     def default_tau(self, feature: Feature | None) -> float | None:
         is_tokens = feature is not None and feature.field == "tokens"
@@ -232,8 +232,8 @@ METHODS: dict[str, Method] = methods_by_name(
         merge="mean",
         by_class=True,
         tau=MERGED,
-        learns_from_masks=True,
         fit=fit_bank,
+        fit_reads_images=("labels", "mask"),
         load=load_bank,
     ),
     Method(

@@ -72,14 +72,14 @@ def _separate(scores: Float32[np.ndarray, " T"], threshold: float) -> Separation
 
 def _choose_positions(batches: Iterable[pa.RecordBatch]) -> list[int]:
     """At most SAMPLED rows that hold a map with some structure, spread evenly over a few units, and these over all."""
-    found, units, start = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
+    places, units, start = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
     for batch in batches:
         rows = zip(batch.column("status").to_pylist(), batch.column("note").to_pylist(), strict=True)
         is_map = [status == "ok" and note not in (NO_LABEL, NO_INSTANCE, NO_STRUCTURE) for status, note in rows]
-        found.append(start + np.flatnonzero(is_map))
+        places.append(start + np.flatnonzero(is_map))
         units.append(batch.column("unit").to_numpy(zero_copy_only=False)[is_map].astype(np.int64))
         start += batch.num_rows
-    position_R, unit_R = np.concatenate(found), np.concatenate(units)
+    position_R, unit_R = np.concatenate(places), np.concatenate(units)
     chosen = _spread(np.unique(unit_R), UNITS_READ)
     parts = [_spread(position_R[unit_R == unit], -(-SAMPLED // len(chosen))) for unit in chosen.tolist()]
     return [int(position) for part in parts for position in part][:SAMPLED]

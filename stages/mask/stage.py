@@ -22,7 +22,7 @@ from .computing import Masker, compute_head_maps, compute_maps, rows_to_do, rows
 from .config import ALL, MASK, OWN, PUBLISHED_SIDES, TOKENS, MaskConfig
 from .fields_to_extract import fields_to_extract
 from .map_rows import LISTED, class_groups, class_rows, object_rows
-from .method_fit import feature_of_checkpoint, refuse_other_checkpoint, refuse_other_fit, refuse_wrong_fit
+from .method_fit import feature_of_checkpoint, refuse_fit_of_recipe, refuse_other_checkpoint, refuse_wrong_fit
 from .methods import METHODS, Method, find_method, refuse_feature_and_side, resolve_instances, resolve_tau
 from .verdict import notice, warn
 from .views import load_views, refuse_several_views, refuse_strange_views, upright_box, view_roles, views_of
@@ -83,17 +83,16 @@ def refuse(configs: Configs, given: Inputs) -> None:
     refuse_several_views(method, len(views))
     if any(view in views[:number] for number, view in enumerate(views)):
         raise ConfigError("views repeats a view, or that of [extract]; give each its own image_size, fit or flip")
-    if FIT in configs:
-        refuse_other_fit(method, configs[FIT])
-    else:
-        refuse_wrong_fit(method, given.get("model"))
+    refuse_fit_of_recipe(method, configs["mask"].feature, configs.get(FIT), "model" in given)
+    if "model" in given:
+        refuse_wrong_fit(method, given["model"])
 
 
 def plan(config: MaskConfig, inputs: Inputs, known: Known) -> RowList:
     tokens, images, views = inputs["tokens"], inputs["images"], views_of(inputs)
     method = find_method(config.method)
     refuse_strange_views(method, views)
-    refuse_other_checkpoint(method, tokens, inputs.get("model"), config.feature)
+    refuse_other_checkpoint(method, tokens, class_table(images), inputs.get("model"), config.feature)
     tokens_facts = TokensFacts.of(tokens)
     facts = MapsFacts(
         classes=class_table(images),

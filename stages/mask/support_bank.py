@@ -50,9 +50,11 @@ def fit_bank(config: FitConfig, inputs: Inputs, underway: Underway) -> Findings:
     if not pictures:
         raise InputError(
             f"no picture of {tokens.artifact.place} has a label and a mask in {inputs['images'].place}; pass as "
-            "--images an index with masks of these pictures"
+            "--images an index with labels and masks of these pictures"
         )
-    draw = MaskDraw(per_class=config.gt_per_class, ids=config.gt_list, seed=config.seed)
+    draw = MaskDraw(
+        per_class=config.gt_per_class, ids=config.gt_list, seed=config.seed, needs="mask, no label or no tokens"
+    )
     ids = sorted(draw_masked_pictures(draw, pictures, truth, (), names, underway))
     tensors: dict[str, np.ndarray] = {}
     assert config.feature is not None
@@ -67,7 +69,7 @@ def fit_bank(config: FitConfig, inputs: Inputs, underway: Underway) -> Findings:
     missing = sorted({label for identifier in truth.labels for label in truth.labels[identifier]} - set(covered))
     return Findings(
         files={WEIGHTS: save(tensors), SEEN: training_ids_json([], [], ids, [])},
-        facts={"supports": len(ids), "classes": covered},
+        facts={"supports": len(ids), "supported_classes": covered},
         warnings=_missing_classes(missing, names),
     )
 
@@ -106,6 +108,8 @@ def _support_tensors(
 ) -> dict[str, np.ndarray]:
     """A picture's patches, its classes, and the patches of each."""
     label_IJ = truth.mask_of_size(identifier, (row["height"], row["width"]), "tokens")
+    if tokens.artifact.plan.config["flip"]:
+        label_IJ = label_IJ[:, ::-1]
     patches_TK = read_patches(tokens, feature, [row["position"]])[0]
     classes, is_object_OT, is_known_T = _object_patches(
         label_IJ, truth.labels[identifier], tuple(row["box"]), tokens.facts
@@ -127,9 +131,9 @@ def _object_patches(
     masks = np.stack([is_known_IJ, *(label_IJ == label for label in labels)])
     known_T, *shares = cell_shares(masks, box, patch, grid).reshape(len(masks), -1)
     is_valid_T = valid_patches(box, patch, grid).ravel()
-    found = list(_objects(labels, shares, is_valid_T))
-    is_object_OT = np.array([is_object_T for _, is_object_T in found], bool).reshape(-1, is_valid_T.size)
-    return [label for label, _ in found], is_object_OT, is_valid_T & ((known_T >= 0.5) | is_object_OT.any(axis=0))
+    objects = list(_objects(labels, shares, is_valid_T))
+    is_object_OT = np.array([is_object_T for _, is_object_T in objects], bool).reshape(-1, is_valid_T.size)
+    return [label for label, _ in objects], is_object_OT, is_valid_T & ((known_T >= 0.5) | is_object_OT.any(axis=0))
 
 
 def _objects(

@@ -42,7 +42,7 @@ def notice(config: MaskConfig, inputs: Inputs) -> list[str]:
     family = family_of_tokens(tokens)
     profile = PROFILES[family]
     is_random = tokens.weights.source.startswith("random:")
-    if not find_method(config.method).compares_patches or profile.is_measured or profile.weakness or is_random:
+    if not _compares_patches(config) or profile.is_measured or profile.weakness or is_random:
         return []
     backbone = f"{tokens.backbone.name} ({tokens.weights.source})"
     known = (
@@ -85,11 +85,15 @@ def warn_of_shares(config: MaskConfig, batches: Iterable[pa.RecordBatch]) -> lis
     return warnings
 
 
+def _compares_patches(config: MaskConfig) -> bool:
+    return bool(find_method(config.method).compares_patches or config.propagate)
+
+
 def _explain_no_structure(config: MaskConfig) -> str:
     if find_method(config.method).learns_from_masks:
         return (
-            f"are empty (note {NO_STRUCTURE}): no patch looks like the objects of their class's supports; fit with a "
-            "higher --gt-per-class"
+            f"are empty (note {NO_STRUCTURE}): no patch looks like the objects of their class's supports; draw more "
+            "supports with `maskmill fit --gt-per-class`"
         )
     return (
         f"have no cut (note {NO_STRUCTURE}): tau {config.tau:g} does not separate their keys; try another --tau, a "
@@ -99,7 +103,7 @@ def _explain_no_structure(config: MaskConfig) -> str:
 
 def _warn_of_weakness(config: MaskConfig, tokens: TokensFacts) -> Iterator[str]:
     weakness = PROFILES[family_of_tokens(tokens)].weakness
-    if weakness and find_method(config.method).compares_patches:
+    if weakness and _compares_patches(config):
         yield (
             f"{weakness}, and --method is {config.method}, which compares them; extract with a --backbone of another "
             "family, such as DINOv2"
@@ -120,7 +124,7 @@ def warn_of_separations(separations: list[Separation], kind: str, cure: str) -> 
 
 def _find_cure(config: MaskConfig, tokens: TokensFacts) -> str:
     extracting = "extract with another --backbone or a larger --image-size"
-    if not find_method(config.method).compares_patches:
+    if not _compares_patches(config):
         return extracting
     is_own_choice = PROFILES[family_of_tokens(tokens)].feature == str(RAW_KEYS)
     if config.feature == RAW_KEYS and tokens.key_bias and not is_own_choice:

@@ -93,7 +93,8 @@ def foresee_grid(grid: Sequence[Combination], work: Place, start: str = "") -> G
 def _origin(recipe: Recipe, step: RecipeStep, above: dict[str, str]) -> str:
     """Everything in the recipe that decides an artifact: equal for the same artifact."""
     given = {role for key, role in step.role_keys.items() if key in recipe.tables[step.name]}
-    read: dict[str, Any] = {role: above[recipe.source_of(step, role)] for role in step.reads if role not in given}
+    roles = [role for role in recipe.roles_made(step) if role not in given]
+    read: dict[str, Any] = {role: above[recipe.source_of(step, role)] for role in roles}
     return digest_of(exact([step.name, recipe.tables[step.name], read]))
 
 

@@ -54,7 +54,8 @@ def write_tokens(work: Work, config: TokensConfig, prepared: Any) -> UnitResult:
     declared = {field.name: field for field in toy_tokens.fields(config, work.inputs)}
     arrays = {name: np.zeros((len(work.ids), *each.shape), np.float16) for name, each in declared.items()}
     for index, identifier in enumerate(work.ids):
-        arrays["keys"][index] = np.stack(PICTURES[identifier])
+        keys_RCK = np.stack(PICTURES[identifier]).reshape(*GRID, WIDTH)
+        arrays["keys"][index] = (keys_RCK[:, ::-1] if config.flip else keys_RCK).reshape(-1, WIDTH)
     box = [0, 0, *config.image_size]
     results = [RowResult({"box": box, "height": box[2], "width": box[3]}) for _ in work.ids]
     return UnitResult(results, {name: arrays[name] for name in work.fields})
@@ -68,17 +69,17 @@ class Home:
     path: Path
     numbers: Any
 
-    def inputs(self, images: str = "images") -> dict[str, str]:
-        return {"tokens": str(self.path / "tokens"), "images": str(self.path / images)}
+    def inputs(self, images: str = "images", tokens: str = "tokens") -> dict[str, str]:
+        return {"tokens": str(self.path / tokens), "images": str(self.path / images)}
 
     def new_out(self) -> str:
         return str(self.path / f"out-{next(self.numbers)}")
 
-    def fit(self, images: str = "images", **asked: Any) -> tuple[str, Outcome]:
-        out = self.new_out()
-        tokens = {"tokens": open_artifact(self.inputs()["tokens"])}
-        config = make_config(FitConfig, tokens, **{"method": "incontext", **asked})
-        return out, run_whole(FIT, config, self.inputs(images), out)
+    def fit(self, images: str = "images", tokens: str = "tokens", **asked: Any) -> tuple[str, Outcome]:
+        out, inputs = self.new_out(), self.inputs(images, tokens)
+        read = {"tokens": open_artifact(inputs["tokens"])}
+        config = make_config(FitConfig, read, **{"method": "incontext", **asked})
+        return out, run_whole(FIT, config, inputs, out)
 
     def mask(self, model: str, options: RunOptions = ROW_AT_ONCE, **asked: Any) -> Artifact:
         out = self.new_out()
@@ -106,7 +107,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     for out, masks in (("images", str(path / "masks")), ("unmasked", "")):
         source = FolderSource(root=str(path / "pictures"), masks=masks)
         run(INDEX, IndexConfig(source=source), {}, str(path / out), RunOptions())
-    run(TOKENS, TokensConfig(grid=GRID, width=WIDTH), {"images": str(path / "images")}, str(path / "tokens"))
+    for out, is_flipped in (("tokens", False), ("mirrored", True)):
+        config = TokensConfig(grid=GRID, width=WIDTH, flip=is_flipped)
+        run(TOKENS, config, {"images": str(path / "images")}, str(path / out))
     return Home(path, count())
 
 
@@ -188,6 +191,26 @@ def test_a_class_without_supports_has_empty_maps_and_the_fit_says_so(home: Home)
 def test_a_picture_of_one_colour_is_noted(home: Home) -> None:
     model, _ = home.fit(gt_per_class=1)
     assert note_of(home.mask(model), "dog/plain") == "no_structure"
+
+
+def test_supports_of_a_mirrored_view_are_those_of_the_upright_one(home: Home) -> None:
+    upright, _ = home.fit(gt_list=("cat/a", "dog/d"))
+    mirrored, _ = home.fit(tokens="mirrored", gt_list=("cat/a", "dog/d"))
+    maps = [home.mask(model).read("map", range(len(PICTURES))) for model in (upright, mirrored)]
+    np.testing.assert_allclose(*maps, atol=1e-6)
+
+
+def test_supports_are_for_the_classes_that_they_were_drawn_of(home: Home) -> None:
+    model, _ = home.fit(gt_per_class=1)
+    source = TableSource(file=str(home.path / "pictures" / "others.csv"), classes=("owl", "cat", "dog"))
+    lines = [f"{identifier}.png,{identifier.partition('/')[0]}" for identifier in PICTURES]
+    Path(source.file).write_text("\n".join(["path,labels", *lines]) + "\n")
+    run(INDEX, IndexConfig(source=source), {}, str(home.path / "others"), RunOptions())
+    run(TOKENS, TokensConfig(grid=GRID, width=WIDTH), {"images": str(home.path / "others")}, home.new_out())
+    inputs = home.inputs("others") | {"model": model}
+    config = make_config(MaskConfig, {"model": open_artifact(model)}, method="incontext")
+    with pytest.raises(ConfigError, match=r"class 1 is owl .*--model"):
+        run(MASK, config, inputs, home.new_out())
 
 
 def test_an_object_smaller_than_a_patch_has_one(home: Home) -> None:

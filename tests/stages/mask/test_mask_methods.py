@@ -63,6 +63,7 @@ CLASS_KEYS = Method(
     threshold="0.5",
     by_class=True,
     fit=fit_class_keys,
+    fit_reads_images=("labels",),
     load=load_directions,
 )
 
