@@ -196,8 +196,8 @@ def test_a_picture_of_one_colour_is_noted(home: Home) -> None:
 def test_supports_of_a_mirrored_view_are_those_of_the_upright_one(home: Home) -> None:
     upright, _ = home.fit(gt_list=("cat/a", "dog/d"))
     mirrored, _ = home.fit(tokens="mirrored", gt_list=("cat/a", "dog/d"))
-    maps = [home.mask(model).read("map", range(len(PICTURES))) for model in (upright, mirrored)]
-    np.testing.assert_allclose(*maps, atol=1e-6)
+    one, other = (home.mask(model).read("map", range(len(PICTURES))) for model in (upright, mirrored))
+    np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 def test_supports_are_for_the_classes_that_they_were_drawn_of(home: Home) -> None:
