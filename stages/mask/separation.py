@@ -15,7 +15,7 @@ Measured on 72 pictures of VOC, as medians over maps of the median score inside 
 | cls-attention, built-in | 0.405 | 0.106 | 69 %, 54 % |
 | cls-attention, the two random ones | 0.902, 0.894 | 0.851, 0.833 | 5 %, 6 %; 3 %, 4 % |
 
-The limits lie between these, and were chosen on these pictures. This is a verdict on contrast, not on masks. The mIoU of
+The limits lie between these, and were chosen on these pictures. They judge contrast, not masks. The mIoU of
 background and foreground, where it was scored: keys of the ViT-S/14 0.49, its attention 0.47, its raw keys 0.45 (within
 the noise of 0.49), built-in keys 0.42, tokens of block 10 0.29, random weights 0.25 to 0.32; the best fixed ellipse has
 0.49. Random keys of a width of 64 pass: their cosines vary as widely as those of good keys.
