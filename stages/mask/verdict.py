@@ -26,8 +26,9 @@ def warn(config: MaskConfig, inputs: Inputs, maps: Artifact) -> list[str]:
     """A wrong threshold gives masks of nearly everything or nearly nothing; a wrong tau gives graphs without a cut; a
     wrong feature or backbone gives maps that are nearly flat."""
     facts, tokens = MapsFacts.of(maps), TokensFacts.of(inputs[TOKENS])
-    limit = LIMITS.get(facts.score_kind)
-    separations = sample_separations(maps) if limit is not None else []
+    # The limits were not measured on a family whose own choice is raw keys, and those of others crowd together.
+    is_judged = facts.score_kind in LIMITS and not _is_raw_by_profile(tokens)
+    separations = sample_separations(maps) if is_judged else []
     return [
         *_warn_of_threshold(config, facts),
         *warn_of_shares(config, maps.row_batches(["status", "note", "foreground"])),
@@ -122,11 +123,14 @@ def warn_of_separations(separations: list[Separation], kind: str, cure: str) -> 
     )
 
 
+def _is_raw_by_profile(tokens: TokensFacts) -> bool:
+    return PROFILES[family_of_tokens(tokens)].feature == str(RAW_KEYS)
+
+
 def _find_cure(config: MaskConfig, tokens: TokensFacts) -> str:
     extracting = "extract with another --backbone or a larger --image-size"
     if not _compares_patches(config):
         return extracting
-    is_own_choice = PROFILES[family_of_tokens(tokens)].feature == str(RAW_KEYS)
-    if config.feature == RAW_KEYS and tokens.key_bias and not is_own_choice:
+    if config.feature == RAW_KEYS and tokens.key_bias:
         return f"choose --feature keys, or {extracting}"
     return f"try another --feature, or {extracting}"
