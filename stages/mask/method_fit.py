@@ -57,7 +57,8 @@ def compute(config: FitConfig, inputs: Inputs, underway: Underway) -> Findings:
     method = find_method(config.method)
     assert method.fit is not None, config.method
     findings = method.fit(config, inputs, underway)
-    own = {"method": config.method, "feature": str(config.feature or ""), **_weights(inputs[TOKENS])}
+    feature = {} if config.feature is None else {"feature": str(config.feature)}
+    own = {"method": config.method, **feature, **_weights(inputs[TOKENS])}
     if "labels" in method.fit_reads_images:
         own[CLASSES] = class_table(inputs["images"]).as_json()
     return replace(findings, facts={**findings.facts, **own})
