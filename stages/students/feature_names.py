@@ -1,4 +1,4 @@
 """The names of the features that students read (see features.py)."""
 
-ONE, SEVERAL = "block_tokens", ("tokens", "support_tokens")
+ONE_BLOCK, SEVERAL = "block_tokens", ("tokens", "support_tokens")
 PAIR_FIELDS = (*SEVERAL, "keys", "cls_query")

@@ -43,7 +43,7 @@ from ..vision.profiles import PROFILES
 from ..vision.token_fields import LAST_ONLY, Wanted, refuse_unavailable
 from ..vision.weights import read_weights
 from .backbone_config import BackboneConfig
-from .feature_names import ONE, SEVERAL
+from .feature_names import ONE_BLOCK, SEVERAL
 
 _BATCH = 16  # pictures on a GPU at a time
 
@@ -127,7 +127,7 @@ class Cached:
 
     def __init__(self, tokens: Tokens, fields: Sequence[str], block: int | None = None) -> None:
         """`fields` are all that will be read; raises ConfigError, with a command to extract them, if any is missing.
-        `block` is that of ONE; None for the last."""
+        `block` is that of ONE_BLOCK; None for the last."""
         self._tokens = tokens
         self._block = _find_block(block, tokens.facts.backbone.depth)
         self._keys = resolve_keys(tokens) if KEYS.field in fields else RAW_KEYS
@@ -153,7 +153,7 @@ class Cached:
     def _values(self, name: str, positions: Sequence[int]) -> np.ndarray:
         if name == KEYS.field:
             return read_patches(self._tokens, self._keys, positions)
-        if name != ONE:
+        if name != ONE_BLOCK:
             return self._tokens.at(name, positions)
         return self._tokens.at("tokens", positions, [self._tokens.blocks("tokens").index(self._block)])[:, 0]
 
@@ -196,8 +196,8 @@ class Online:
         blocks: Sequence[int] = (),
         block: int | None = None,
     ) -> None:
-        """`fields` are all that will be read; tokens come from all blocks if `blocks` is empty. `block` is that of ONE;
-        None for the last."""
+        """`fields` are all that will be read; tokens come from all blocks if `blocks` is empty. `block` is that of
+        ONE_BLOCK; None for the last."""
         facts = backbone_facts(seeing.backbone, *seeing.image_size)
         self.where = f"features of {seeing.backbone}"
         _refuse_padding(seeing.fit, fields, "the view is", "choose one with --fit squash")
@@ -227,7 +227,7 @@ class Online:
         return FeatureBatch(values, tuple(box for _, box in loaded))
 
     def _field(self, name: str, computed: Mapping[str, Tensor], blocks: Wanted) -> Tensor:
-        if name == ONE:
+        if name == ONE_BLOCK:
             return computed["tokens"][:, list(blocks["tokens"]).index(self._block)]
         if name == KEYS.field and self._key_bias_K.any():
             return computed[name].float() - torch.from_numpy(self._key_bias_K)
@@ -286,7 +286,7 @@ def _blocks_to_read(tokens: Tokens, fields: Sequence[str], block: int) -> tuple[
         dict.fromkeys(SEVERAL, subset or "all") if is_for_pairs else None,
         f" for blocks {subset} only, or extract all blocks with {all_blocks}" if is_partly_stored else "",
     )
-    if ONE in fields and block not in tokens.blocks("tokens"):
+    if ONE_BLOCK in fields and block not in tokens.blocks("tokens"):
         held = list(tokens.blocks("tokens"))
         which = f"of the last, {last}" if block == last else f"of {block}"
         beside = "last" if block == last else f"block-{block}"
@@ -307,8 +307,10 @@ def _blocks_to_read(tokens: Tokens, fields: Sequence[str], block: int) -> tuple[
 def _fields_to_extract(fields: Sequence[str], block: int | None = None) -> list[str]:
     """The fields as `extract` spells them, of all blocks if a student reads several."""
     one = "tokens" if block is None else f"tokens:{block}"
-    named = {ONE: one, **{name: f"{name}:all" for name in SEVERAL}}
-    return list(dict.fromkeys(named.get(name, name) for name in fields if name != ONE or SEVERAL[0] not in fields))
+    named = {ONE_BLOCK: one, **{name: f"{name}:all" for name in SEVERAL}}
+    return list(
+        dict.fromkeys(named.get(name, name) for name in fields if name != ONE_BLOCK or SEVERAL[0] not in fields)
+    )
 
 
 def _refuse_padding(fit: str, fields: Sequence[str], what: str, how: str) -> None:
@@ -320,6 +322,6 @@ def _blocks_by_field(fields: Sequence[str], several: Sequence[int], depth: int, 
     """The blocks to compute; the tokens of the one block follow those of several."""
     blocks: dict[str, Sequence[int]] = {name: [depth - 1] for name in fields if name in LAST_ONLY}
     blocks |= {name: list(several) for name in fields if name in SEVERAL}
-    if ONE in fields:
+    if ONE_BLOCK in fields:
         blocks["tokens"] = list(dict.fromkeys([*blocks.get("tokens", ()), one]))
     return blocks

@@ -9,7 +9,7 @@ from ...manifests.errors import ConfigError
 from ..choices import DEVICE_HELP, SEED_HELP
 from ..command import FEATURES, IMAGES, TOKENS, Command, Role
 from ..students.backbone_config import BackboneConfig
-from ..students.feature_names import ONE, PAIR_FIELDS, SEVERAL
+from ..students.feature_names import ONE_BLOCK, PAIR_FIELDS, SEVERAL
 from ..vision.feature_forms import RAW_KEYS
 
 Student = Literal["linear", "cst"]
@@ -72,7 +72,7 @@ class TrainConfig:
     def fields(self) -> Sequence[str]:
         """The features to read."""
         if self.student == "linear":
-            return (ONE,)
+            return (ONE_BLOCK,)
         return PAIR_FIELDS if self.reads_keys else SEVERAL
 
     @property

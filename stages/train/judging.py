@@ -20,7 +20,7 @@ from ..scores.intervals import counts_interval
 from ..scores.iou import Counts, as_foreground, mean_iou, pixel_counts, stack_counts
 from ..scores.truth import GroundTruth
 from ..scores.verdict import NO_OBJECTS
-from ..students.feature_names import ONE
+from ..students.feature_names import ONE_BLOCK
 from ..students.features import Features
 from ..students.linear import PatchClassifier, predict_labels
 from .published import PublishedDataset
@@ -78,9 +78,9 @@ def predictions(
     sight = features.sight
     for start in range(0, len(ids), _AT_ONCE):
         chunk = ids[start : start + _AT_ONCE]
-        read = features.read(chunk, [ONE])
+        read = features.read(chunk, [ONE_BLOCK])
         with torch.no_grad():
-            logits_BKT = classifier(read.fields[ONE][:, 1:])
+            logits_BKT = classifier(read.fields[ONE_BLOCK][:, 1:])
         for identifier, logits_KT, box in zip(chunk, logits_BKT, read.boxes, strict=True):
             height, width = published.mask(identifier).shape
             logits_KRC = logits_KT.view(-1, *sight.grid).numpy()

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float16, Float32
 from torch import Tensor
 
-from ..students.feature_names import ONE
+from ..students.feature_names import ONE_BLOCK
 from ..students.features import Features
 from ..students.linear import label_shares
 from ..vision.fitting import Box
@@ -53,9 +53,9 @@ class Patches:
     def _read_pictures(self, ids: Sequence[str]) -> dict[str, _PicturePatches]:
         if not ids:
             return {}
-        read = self._features.read(ids, [ONE])
+        read = self._features.read(ids, [ONE_BLOCK])
         pictures: dict[str, _PicturePatches] = {}
-        for identifier, tokens_MD, box in zip(ids, read.fields[ONE], read.boxes, strict=True):
+        for identifier, tokens_MD, box in zip(ids, read.fields[ONE_BLOCK], read.boxes, strict=True):
             picture = pictures[identifier] = self._make_picture(identifier, tokens_MD, box)
             if self._bytes + picture.num_bytes <= KEPT_BYTES:
                 self._kept[identifier] = picture

@@ -10,7 +10,7 @@ from ...manifests.errors import ConfigError, InputError
 from ...manifests.published.schema import FRAME
 from ..scores.truth import GroundTruth, refuse_other_classes
 from ..stage import Configs, Findings, Inputs, WholeStage
-from ..students.feature_names import ONE
+from ..students.feature_names import ONE_BLOCK
 from ..students.features import (
     Cached,
     Features,
@@ -64,7 +64,7 @@ def reads(config: TrainConfig, inputs: Inputs) -> Mapping[str, Sequence[str]]:
     needed: dict[str, Sequence[str]] = {"dataset": (FRAME,)}
     if "tokens" in inputs:
         tokens = inputs["tokens"]
-        fields = dict.fromkeys("tokens" if name == ONE else name for name in config.fields)
+        fields = dict.fromkeys("tokens" if name == ONE_BLOCK else name for name in config.fields)
         needed["tokens"] = array_names(tokens, [name for name in fields if name in tokens.plan.fields])
     if "images" in inputs:
         pictures, masks = ["picture"] if config.seeing else [], ["mask"] if _has_masks(inputs) else []

@@ -73,7 +73,7 @@ def coloured(ids: list[str]) -> tuple[np.ndarray, list[np.ndarray]]:
     return features_ND - features_ND.mean(axis=0), masks
 
 
-def shown(what: str, line: masks_worth.Scores) -> str:
+def format_line(what: str, line: masks_worth.Scores) -> str:
     return f"| {SET} | {what} | {' | '.join(masks_worth.cell(line[key]) for key in ('miou', 'miou_foreground'))} |"
 
 
@@ -98,7 +98,7 @@ def study(work: Path, size: str) -> None:
             masks_worth.run("mask", tokens, *rule, "--out", maps)
             masks_worth.run("refine", maps, "--refiner", "none", "--out", labels)
             metrics = masks_worth.score_labels(SET, labels)
-            rows.append(shown(f"{name}, {method}", metrics["results"][0]))
+            rows.append(format_line(f"{name}, {method}", metrics["results"][0]))
     features_ND, masks = coloured(ids)
     accuracies.append(f"| colour and position | {'{:.1f} ± {:.1f}'.format(*accuracy(features_ND, classes_N))} |")
     truth = images.cells("mask", images.positions(ids))
@@ -110,8 +110,8 @@ def study(work: Path, size: str) -> None:
     for key, with_background in (("miou", True), ("miou_foreground", False)):
         found = counts_interval(stack_counts(counts), partial(mean_iou, with_background=with_background))
         line[key] = {"estimate": found.estimate, "low": found.low, "high": found.high}
-    rows.append(shown("colour and position", line))
-    rows += [shown(floor["name"], floor) for floor in metrics["results"][-2:]]
+    rows.append(format_line("colour and position", line))
+    rows += [format_line(floor["name"], floor) for floor in metrics["results"][-2:]]
     print(f"{size} px, of {len(ids)} pictures in {len(set(classes_N.tolist()))} classes\n")
     print("| class tokens | 5-shot nearest centroid, % |\n|---|---|", *accuracies, sep="\n")
     print("\n| set | masks | mIoU | mIoU without background |\n|---|---|---|---|", *rows, sep="\n")

@@ -50,7 +50,7 @@ from maskmill.stages.scores.intervals import Interval
 from maskmill.stages.scores.iou import mean_iou, pixel_counts, sum_counts
 from maskmill.stages.scores.truth import GroundTruth
 from maskmill.stages.students.episodes import Episode
-from maskmill.stages.students.feature_names import ONE, SEVERAL
+from maskmill.stages.students.feature_names import ONE_BLOCK, SEVERAL
 from maskmill.stages.students.features import Cached
 from maskmill.stages.train.judging import predictions
 from maskmill.stages.train.linear import make_classifier
@@ -208,7 +208,7 @@ def of_patches(study: Study, dtype: str, seed: int, other: int) -> Answers:
             PublishedDataset(open_artifact(str(study.dataset))),
             GroundTruth(open_artifact(str(study.images))),
         )
-        features = Cached(open_tokens(study.tokens("last", dtype)), [ONE])
+        features = Cached(open_tokens(study.tokens("last", dtype)), [ONE_BLOCK])
         classifier = make_classifier(features.sight.width, published.num_classes, 0, seed)
         classifier.load_state_dict(load(checkpoints[0].file(WEIGHTS)))
         learned = frozenset[str]().union(*(training_ids(each, "labels") for each in checkpoints))

@@ -15,7 +15,7 @@ from maskmill.manifests.artifact.artifact import open_artifact
 from maskmill.manifests.artifact.tokens import Tokens, open_tokens
 from maskmill.manifests.errors import ConfigError, InputError, StaleArtifact
 from maskmill.stages.students.backbone_config import BackboneConfig
-from maskmill.stages.students.feature_names import ONE, PAIR_FIELDS
+from maskmill.stages.students.feature_names import ONE_BLOCK, PAIR_FIELDS
 from maskmill.stages.students.features import Cached, Online, pictures_of_images, resolve_backbone
 from maskmill.stages.students.same_pictures import refuse_other_pictures
 
@@ -51,7 +51,7 @@ def online(
 
 
 def test_both_give_the_same_numbers(bench: Bench) -> None:
-    fields = (*PAIR_FIELDS, ONE)
+    fields = (*PAIR_FIELDS, ONE_BLOCK)
     cached, now = Cached(squashed(bench), fields), online(bench, fields)
     assert cached.sight == now.sight
     one, other = cached.read(IDS, fields), now.read(IDS, fields)
@@ -63,7 +63,7 @@ def test_both_give_the_same_numbers(bench: Bench) -> None:
     assert cached.sight.channels == depth * cached.sight.heads
     assert one.fields["tokens"].shape == (4, depth, 1 + patches, width)
     assert one.fields["support_tokens"].shape == (4, depth, 145, width)
-    assert torch.equal(one.fields[ONE], one.fields["tokens"][:, -1])
+    assert torch.equal(one.fields[ONE_BLOCK], one.fields["tokens"][:, -1])
     assert torch.equal(one.fields["keys"][1], one.fields["keys"][2])
 
 
@@ -87,34 +87,34 @@ def test_what_is_read_is_what_is_stored_of_that_picture(bench: Bench) -> None:
 def test_some_blocks_are_those_of_the_tokens(bench: Bench) -> None:
     asked = ("keys", "cls_query", "tokens:1+3", "support_tokens:1+3")
     some = Cached(squashed(bench, fields=asked), PAIR_FIELDS)
-    now = online(bench, (*PAIR_FIELDS, ONE), blocks=(1, 3))
+    now = online(bench, (*PAIR_FIELDS, ONE_BLOCK), blocks=(1, 3))
     assert some.sight == now.sight
-    one, other = some.read(IDS, ["tokens", "support_tokens"]), now.read(IDS, ["tokens", "support_tokens", ONE])
+    one, other = some.read(IDS, ["tokens", "support_tokens"]), now.read(IDS, ["tokens", "support_tokens", ONE_BLOCK])
     assert torch.equal(one.fields["tokens"], other.fields["tokens"])
     assert torch.equal(one.fields["support_tokens"], other.fields["support_tokens"])
-    assert torch.equal(other.fields[ONE], online(bench).read(IDS, ["tokens"]).fields["tokens"][:, -1])
+    assert torch.equal(other.fields[ONE_BLOCK], online(bench).read(IDS, ["tokens"]).fields["tokens"][:, -1])
 
 
 def test_one_block_may_be_another_than_the_last(bench: Bench) -> None:
     stored = squashed(bench, fields=("tokens:1+3",))
-    one, now = Cached(stored, [ONE], 1), online(bench, [ONE], block=1)
+    one, now = Cached(stored, [ONE_BLOCK], 1), online(bench, [ONE_BLOCK], block=1)
     assert one.sight == now.sight
     assert one.sight.blocks == (1,)
-    read = one.read(IDS, [ONE]).fields[ONE]
-    assert torch.equal(read, now.read(IDS, [ONE]).fields[ONE])
+    read = one.read(IDS, [ONE_BLOCK]).fields[ONE_BLOCK]
+    assert torch.equal(read, now.read(IDS, [ONE_BLOCK]).fields[ONE_BLOCK])
     assert torch.equal(read, torch.from_numpy(stored.read("tokens", IDS))[:, 0])
     with pytest.raises(ConfigError, match=r"tokens:2 .*--block"):
-        Cached(stored, [ONE], 2)
+        Cached(stored, [ONE_BLOCK], 2)
     with pytest.raises(ConfigError, match=r"--block is 12"):
-        online(bench, [ONE], block=12)
+        online(bench, [ONE_BLOCK], block=12)
 
 
 def test_padded_views_are_for_the_patches_of_one_picture(bench: Bench) -> None:
     padded = bench.tokens(fields=("tokens",), dtype="float16")
-    one, now = Cached(padded, [ONE]), online(bench, [ONE], "pad")
+    one, now = Cached(padded, [ONE_BLOCK]), online(bench, [ONE_BLOCK], "pad")
     assert one.sight == now.sight
-    read, other = one.read(IDS, [ONE]), now.read(IDS, [ONE])
-    assert torch.equal(read.fields[ONE], other.fields[ONE])
+    read, other = one.read(IDS, [ONE_BLOCK]), now.read(IDS, [ONE_BLOCK])
+    assert torch.equal(read.fields[ONE_BLOCK], other.fields[ONE_BLOCK])
     assert read.boxes == other.boxes != ((0, 0, *SIZE),) * 4
     with pytest.raises(ConfigError, match=r"padded.*--fit squash"):
         online(bench, PAIR_FIELDS, "pad")
@@ -154,8 +154,8 @@ def test_what_cannot_be_read_is_said(bench: Bench) -> None:
         Cached(uneven, PAIR_FIELDS)
     assert Cached(as_told(raised.value), PAIR_FIELDS).sight == online(bench).sight
     with pytest.raises(ConfigError, match=r"tokens.*\[1\].*last") as raised:
-        Cached(uneven, [ONE])
-    assert as_told(raised.value).blocks("tokens") == (Cached(squashed(bench), [ONE]).sight.blocks)
+        Cached(uneven, [ONE_BLOCK])
+    assert as_told(raised.value).blocks("tokens") == (Cached(squashed(bench), [ONE_BLOCK]).sight.blocks)
     cached, now = Cached(squashed(bench), PAIR_FIELDS), online(bench)
     for wrong, sentence in {"broken": "which failed", "nobody": "nobody"}.items():
         for read in (cached.require, lambda ids: cached.read(ids, ["keys"]), lambda ids: now.read(ids, ["keys"])):

@@ -18,7 +18,7 @@ from maskmill.manifests.errors import ConfigError, InputError
 from maskmill.pipeline.answers.verify import verify
 from maskmill.stages.scores.truth import GroundTruth
 from maskmill.stages.students.backbone_config import BackboneConfig
-from maskmill.stages.students.feature_names import ONE
+from maskmill.stages.students.feature_names import ONE_BLOCK
 from maskmill.stages.students.features import Cached, resolve_backbone
 from maskmill.stages.students.linear import predict_labels
 from maskmill.stages.train import patches
@@ -65,12 +65,12 @@ def test_its_score_is_counted_pixel_by_pixel(home: Path) -> None:
     classifier = make_classifier(64, 4, 0, seed=9)
     classifier.load_state_dict(weights(made))
     images = open_artifact(str(home / "images"))
-    truth, features = GroundTruth(images), Cached(_tokens(home), [ONE])
+    truth, features = GroundTruth(images), Cached(_tokens(home), [ONE_BLOCK])
     pairs = {}
     for identifier in sorted(set(truth.ids) - training_ids(made, "labels")):
-        read = features.read([identifier], [ONE])
+        read = features.read([identifier], [ONE_BLOCK])
         with torch.no_grad():
-            logits = classifier(read.fields[ONE][:, 1:])[0].view(4, 4, 4).numpy()
+            logits = classifier(read.fields[ONE_BLOCK][:, 1:])[0].view(4, 4, 4).numpy()
         true_HW = truth.mask(identifier)
         pairs[identifier] = (true_HW, predict_labels(logits, true_HW.shape[:2], read.boxes[0], (16, 16)))
     line = lines_of(made)["the student"]
